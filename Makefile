@@ -1,0 +1,70 @@
+# `make` lists what can be done. Everything runs in .venv, made on first use.
+PYTHON ?= python3
+LISTEN ?= 127.0.0.1:10396
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LISTEN=127.0.0.1:10396)
+	@exec $(BIN)/exophone-exporter demo --web.listen-address=$(LISTEN)
+
+.PHONY: test
+test: $(VENV)/.test ## run the tests
+	$(BIN)/python -m pytest -m 'not end_to_end'
+
+.PHONY: end-to-end
+end-to-end: $(VENV)/.test ## run the tests that need Prometheus, promtool, curl and Chromium
+	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end
+
+.PHONY: coverage
+coverage: $(VENV)/.test ## run the tests and hold the branch coverage of the pure layers
+	$(BIN)/python -m pytest -m 'not end_to_end' --cov --cov-report=term
+
+.PHONY: lint
+lint: $(VENV)/.lint ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(VENV)/.lint $(VENV)/.test ## check the types
+	$(BIN)/mypy
+
+.PHONY: generate
+generate: $(VENV)/.test ## write the metric reference and the JSON Schema from the code
+	$(BIN)/python docs/generate.py
+
+.PHONY: golden
+golden: $(VENV)/.test ## write the golden expositions anew; read the diff before you commit it
+	EXOPHONE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
+
+.PHONY: lock
+lock: ## pin every dependency anew in constraints.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test,lint]'
+	$(PIP) freeze --exclude-editable | LC_ALL=C sort --ignore-case > constraints.txt
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable '.[lint]'
+	@touch $@

@@ -1,0 +1,3 @@
+"""Prometheus exporter for Exotel ExoPhones."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,443 @@
+"""The HTTP side of the simulator: sockets, credentials, routes, and a record of what was asked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import random
+import socket
+import socketserver
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from urllib.parse import parse_qsl, unquote
+
+from exophone_exporter.simulator.answers import (
+    BODILESS,
+    FOREIGN_ORIGIN,
+    Allowance,
+    Answer,
+    Endpoint,
+    Fault,
+    LastPage,
+    RequestWindow,
+    error_answer,
+    json_answer,
+    list_page,
+    random_fault,
+    read_page,
+    reason_phrase,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exophone_exporter.simulator.world import Account, World
+
+_RECORDED_MAX: Final = 10_000
+_STOP_SECONDS: Final = 0.5
+_SHUTDOWN_POLL_SECONDS: Final = 0.02
+_UNANSWERED: Final = 0
+# SO_LINGER on, with no time to linger: closing then sends RST instead of FIN.
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """A request as it arrived, and the status it was answered with.
+
+    `path` is as sent, without the query. `account_sid` is the one in the path, if there is one.
+    `status` is 0 while there is no answer, and stays 0 if the connection is reset or held.
+    `at` is `time.monotonic()` at arrival.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    account_sid: str | None
+    status: int
+    at: float
+
+
+class _Route(NamedTuple):
+    endpoint: Endpoint
+    account_sid: str
+    exophone_sid: str
+
+
+def _route(path: str) -> _Route | None:
+    """What a path names; None if the API has no such path."""
+    match [unquote(segment) for segment in path.split("/")]:
+        case ["", "v2_beta", "Accounts", account_sid, "IncomingPhoneNumbers"]:
+            return _Route("list", account_sid, "")
+        case ["", "v2_beta", "Accounts", account_sid, "IncomingPhoneNumbers", exophone_sid]:
+            return _Route("detail", account_sid, exophone_sid)
+    return None
+
+
+def _read_basic_auth(header: str) -> tuple[str, str]:
+    """The user and the password of an Authorization header, both empty if it is malformed."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return user, password
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for coding in accept_encoding.lower().replace(" ", "").split(","):
+        name, _, weight = coding.partition(";q=")
+        if name == "gzip":
+            return not weight or weight.strip("0.") != ""
+    return False
+
+
+class Simulator:
+    """The API for the accounts of a world, on a socket of its own; a context manager.
+
+    Args:
+        world: The accounts. It may change while the simulator runs.
+        host: Address to listen on.
+        port: 0 takes a free one, which is kept if the simulator is stopped and started again.
+        latency_seconds: Waited before every answer.
+        failure_rate: Share of authorised requests, from 0 to 1, that fail: 500, 502, 503, 429 or
+            a reset.
+        requests_per_minute: Per account; above it the answer is 429 with Retry-After, and every
+            other one tells how many are left. None is no limit.
+        page_size_cap: Largest page given, whatever PageSize asks for.
+        foreign_next_page_uri: Whether URIs name another host over plain http, as in the sample.
+        last_page: What `next_page_uri` is on the last page: null, "", not there, or a URI on every
+            page for ever ("lying"), as the documented sample with 2 of 50 numbers has it.
+        seed: Of the random failures.
+
+    Set `on_request` to be called before the answer to each authorised list request is computed,
+    in the thread that serves it; the status in its argument is still 0.
+    """
+
+    def __init__(  # noqa: PLR0913 - each argument is one switch of the vendor's behaviour
+        self,
+        world: World,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency_seconds: float = 0.0,
+        failure_rate: float = 0.0,
+        requests_per_minute: int | None = None,
+        page_size_cap: int = 100,
+        foreign_next_page_uri: bool = True,
+        last_page: LastPage = "null",
+        seed: int = 1,
+    ) -> None:
+        self.world = world
+        self.on_request: Callable[[RecordedRequest], None] | None = None
+        self._host = host
+        self._port = port
+        self._latency_seconds = latency_seconds
+        self._failure_rate = failure_rate
+        self._requests_per_minute = requests_per_minute
+        self._page_size_cap = page_size_cap
+        self._foreign_next_page_uri = foreign_next_page_uri
+        self._last_page = last_page
+        self._rng = random.Random(seed)
+        self._lock = threading.Lock()
+        self._requests: deque[RecordedRequest] = deque(maxlen=_RECORDED_MAX)
+        self._faults: list[Fault] = []
+        self._windows: dict[str, RequestWindow] = {}
+        self._server: _Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The origin to configure as the API's: `http://<host>:<port>`.
+
+        Raises:
+            RuntimeError: No port has been taken yet.
+        """
+        if self._port == 0:
+            raise RuntimeError("the simulator has no address before it is started")
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The newest 10,000 requests, oldest first, as they are now.
+
+        A request stands here as soon as its answer is decided, before any delay and before a byte
+        of the answer is sent.
+        """
+        with self._lock:
+            return list(self._requests)
+
+    def clear_requests(self) -> None:
+        """Forget the requests so far."""
+        with self._lock:
+            self._requests.clear()
+
+    def fail(self, fault: Fault) -> None:
+        """Add a fault; of several that match a request, the one added first is used."""
+        with self._lock:
+            self._faults.append(replace(fault))
+
+    def clear_faults(self) -> None:
+        """Answer as documented again."""
+        with self._lock:
+            self._faults.clear()
+
+    def start(self) -> None:
+        """Listen, and serve in threads of its own; nothing if it does already.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        if self._server is None:
+            self._server = _Server((self._host, self._port), self)
+            self._port = self._server.server_port
+            self._server.start()
+
+    def stop(self) -> None:
+        """Close the port and every connection, within a second; nothing if that was done."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def answer(self, request: RecordedRequest) -> Answer:
+        """The answer to a request, which is recorded; its `status` is not looked at."""
+        answer = self._decide(request)
+        status = answer.status if answer.after == "answer" else _UNANSWERED
+        with self._lock:
+            self._requests.append(replace(request, status=status))
+        return replace(answer, delay_seconds=answer.delay_seconds + self._latency_seconds)
+
+    def _decide(self, request: RecordedRequest) -> Answer:
+        if request.method != "GET":
+            return error_answer(405, headers={"Allow": "GET"})
+        route = _route(request.path)
+        if route is None:
+            return error_answer(404)
+        account = self._authorised(route, request)
+        if account is None:
+            return error_answer(401, headers={"WWW-Authenticate": 'Basic realm="Exotel API"'})
+        if route.endpoint == "list" and self.on_request is not None:
+            self.on_request(request)
+        return self._limited(account, route, request)
+
+    def _authorised(self, route: _Route, request: RecordedRequest) -> Account | None:
+        """The account, if the request has its credentials."""
+        account = self.world.accounts.get(route.account_sid)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        key, token = _read_basic_auth(headers.get("authorization", ""))
+        if account is None or (key, token) != (account.api_key, account.api_token):
+            return None
+        return account
+
+    def _limited(self, account: Account, route: _Route, request: RecordedRequest) -> Answer:
+        """A fault if one is due, else the real answer within the limit of requests."""
+        allowance = self._take_allowance(account, request)
+        fault = self._due_fault(route, request)
+        if fault is not None:
+            return fault.answer()
+        if allowance is None:
+            return self._real_answer(account, route, request)
+        wait_seconds = allowance.retry_after_seconds
+        headers = {
+            "X-RateLimit-Limit": str(self._requests_per_minute),
+            "X-RateLimit-Remaining": str(allowance.remaining),
+            "X-RateLimit-Reset": str(int(time.time()) + wait_seconds),
+        }
+        if not allowance.allowed:
+            return error_answer(429, "json", headers | {"Retry-After": str(wait_seconds)})
+        answer = self._real_answer(account, route, request)
+        return replace(answer, headers=answer.headers | headers)
+
+    def _take_allowance(self, account: Account, request: RecordedRequest) -> Allowance | None:
+        if self._requests_per_minute is None:
+            return None
+        with self._lock:
+            window = self._windows.setdefault(account.sid, RequestWindow(self._requests_per_minute))
+            return window.take(request.at)
+
+    def _due_fault(self, route: _Route, request: RecordedRequest) -> Fault | None:
+        """The first fault that matches, counted as used; else now and then one by chance."""
+        asked = read_page(request.query, self._page_size_cap) if route.endpoint == "list" else None
+        number = None if asked is None else asked.number
+        with self._lock:
+            for fault in self._faults:
+                if fault.matches(route.endpoint, number, route.account_sid):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault
+            unlucky = self._failure_rate > 0 and self._rng.random() < self._failure_rate
+            return random_fault(self._rng) if unlucky else None
+
+    def _real_answer(self, account: Account, route: _Route, request: RecordedRequest) -> Answer:
+        if route.endpoint == "detail":
+            return self._detail(account, route.exophone_sid)
+        page = read_page(request.query, self._page_size_cap)
+        if page is None:
+            return error_answer(400)
+        origin = FOREIGN_ORIGIN if self._foreign_next_page_uri else self.url
+        with account.lock:
+            return json_answer(list_page(account, page, origin=origin, last_page=self._last_page))
+
+    def _detail(self, account: Account, exophone_sid: str) -> Answer:
+        with account.lock:
+            for number in account.numbers:
+                if number["sid"] == exophone_sid:
+                    return json_answer(number)
+        return error_answer(404)
+
+
+class _Server(socketserver.ThreadingMixIn, HTTPServer):
+    """One thread per connection; all of them can be ended, whatever their clients do."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.stopping = threading.Event()
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without `HTTPServer`'s look-up of the host's name, which can take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._accepting = threading.Thread(
+            target=self.serve_forever,
+            args=(_SHUTDOWN_POLL_SECONDS,),
+            name="simulator",
+            daemon=True,
+        )
+        self._accepting.start()
+
+    def stop(self) -> None:
+        """Stop accepting, wake every thread by closing its connection, and wait for it a little."""
+        self.stopping.set()
+        self.shutdown()
+        self._accepting.join()
+        self.server_close()
+        connections = dict(self._connections)
+        for connection in connections.values():
+            with suppress(OSError):  # closed by its client, or by its own thread
+                connection.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in connections:
+            if thread is not threading.current_thread():  # a hook may stop the simulator
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread that `stop` knows."""
+        for ended in [thread for thread in self._connections if not thread.is_alive()]:
+            del self._connections[ended]
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        thread.start()
+        self._connections[thread] = request
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing when a client leaves; tell of anything else, such as a hook that raises."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection: reads requests, puts answers on the wire."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def _serve(self) -> None:
+        arrived_at = time.monotonic()
+        request = self._read_request(arrived_at)
+        if self.command != "GET" or "Content-Length" in self.headers:
+            self.close_connection = True  # a body is never read, so nothing after it can be
+        answer = self.server.simulator.answer(request)
+        if self.server.stopping.wait(answer.delay_seconds):
+            self.close_connection = True
+        elif answer.after == "reset":
+            self._reset()
+        elif answer.after == "hang":
+            self._hang()
+        else:
+            self._send(answer)
+
+    # The base class looks methods up by name; all but GET are recorded and refused.
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
+
+    def _read_request(self, arrived_at: float) -> RecordedRequest:
+        path, _, query = self.path.partition("?")
+        route = _route(path)
+        return RecordedRequest(
+            method=self.command,
+            path=path,
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers=dict(self.headers.items()),
+            account_sid=None if route is None else route.account_sid,
+            status=_UNANSWERED,
+            at=arrived_at,
+        )
+
+    def _send(self, answer: Answer) -> None:
+        """Write the whole answer at once, so that no part of it waits for an acknowledgement."""
+        headers = dict(answer.headers)
+        body = answer.body
+        if body and not answer.verbatim and _accepts_gzip(self.headers.get("Accept-Encoding", "")):
+            body = gzip.compress(body, compresslevel=1, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        if answer.status not in BODILESS:
+            self._add_length(headers, len(body))
+        head = [f"HTTP/1.1 {answer.status} {reason_phrase(answer.status)}"]
+        head += [f"{name}: {value}" for name, value in headers.items()]
+        head += [f"Date: {self.date_time_string()}", "Server: simulator", "", ""]
+        self.wfile.write("\r\n".join(head).encode("latin-1") + self._visible(body))
+
+    def _add_length(self, headers: dict[str, str], length: int) -> None:
+        """State the length, unless a fault states another: then only closing ends the body."""
+        stated = {name.lower() for name in headers}
+        if not stated.isdisjoint(("content-length", "transfer-encoding")):
+            self.close_connection = True
+        else:
+            headers["Content-Length"] = str(length)
+        if self.close_connection:
+            headers.setdefault("Connection", "close")
+
+    def _visible(self, body: bytes) -> bytes:
+        return b"" if self.command == "HEAD" else body
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # Closed for good when the base class closes its files, before the server could send FIN.
+        self.connection.close()
+        self.close_connection = True
+
+    def _hang(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            while self.connection.recv(4096):  # nothing comes until the client or `stop` closes
+                pass
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Keep standard error for the program under test."""

@@ -1,0 +1,411 @@
+"""The numbers of the simulated accounts, and how they change. Everything follows from a seed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Place(NamedTuple):
+    region: str
+    area_code: str
+    city: str
+
+
+# No area code begins with another, nor with the prefixes of mobile and toll-free numbers below.
+_CIRCLES: Final = (
+    _Place("MU", "22", "Mumbai"),
+    _Place("DL", "11", "Delhi"),
+    _Place("KA", "80", "Bengaluru"),
+    _Place("TN", "44", "Chennai"),
+    _Place("MH", "20", "Pune"),
+    _Place("AP", "40", "Hyderabad"),
+    _Place("KO", "33", "Kolkata"),
+    _Place("GJ", "79", "Ahmedabad"),
+    _Place("RJ", "141", "Jaipur"),
+    _Place("UE", "522", "Lucknow"),
+    _Place("PB", "172", "Chandigarh"),
+    _Place("KL", "484", "Kochi"),
+    _Place("MP", "755", "Bhopal"),
+    _Place("BR", "612", "Patna"),
+    _Place("HR", "180", "Panipat"),
+    _Place("OR", "674", "Bhubaneswar"),
+    _Place("AS", "361", "Guwahati"),
+    _Place("WB", "353", "Siliguri"),
+    _Place("UW", "121", "Meerut"),
+    _Place("HP", "177", "Shimla"),
+    _Place("JK", "194", "Srinagar"),
+    _Place("NE", "364", "Shillong"),
+)
+_METROS: Final = 8
+_METRO_WEIGHT: Final = 6
+_CIRCLE_WEIGHTS: Final = [_METRO_WEIGHT if i < _METROS else 1 for i in range(len(_CIRCLES))]
+_ABROAD: Final = {
+    "SG": _Place("SG", "3", "Singapore"),
+    "MY": _Place("MY", "3", "Kuala Lumpur"),
+    "US": _Place("US", "415", "San Francisco"),
+}
+_CALLING_CODES: Final = {"IN": "91", "SG": "65", "MY": "60", "US": "1"}
+_NATIONAL_DIGITS: Final = {"IN": 10, "SG": 8, "MY": 9, "US": 10}
+_MOBILE_PREFIX: Final = "9513"
+_TOLL_FREE_PREFIX: Final = "1800"
+_MOBILE_SHARE: Final = 0.08
+
+# Teams share flows: many numbers, few flows, and seldom the same one for voice and for SMS.
+_VOICE_FLOWS: Final = {
+    "Support": "410231",
+    "Sales": "410232",
+    "Delivery": "410377",
+    "Returns": "411045",
+    "Billing": "411208",
+    "Clinic": "412660",
+    "Reception": "413019",
+    "Campaign": "415502",
+}
+_SMS_FLOWS: Final = ("420118", "420119", "421730")
+
+# (usual, dear, free): a free allowance is a rental of zero, not a missing one.
+_RENTALS: Final = {"INR": ("499.000000", "999.000000", "0.000000")}
+_RENTALS_ELSEWHERE: Final = ("12.500000", "25.000000", "0.000000")
+_RENTAL_WEIGHTS: Final = (76, 20, 4)
+
+# Of every 60 numbers, one is idle, one lacks voice, one lacks SMS and one cannot receive SMS. Fixed
+# slots instead of chance: the demo shows each case whatever the seed, and few of each.
+_SLOTS: Final = 60
+_IDLE_SLOT: Final = 7
+_NO_VOICE_SLOT: Final = 22
+_NO_SMS_SLOT: Final = 37
+_TOLL_FREE_SLOT: Final = 52
+
+_OLDEST: Final = datetime(2016, 3, 4, 9, 0, 0)  # noqa: DTZ001 - the API's times are bare, in IST
+_TICKS_BEGIN: Final = datetime(2025, 1, 6, 9, 0, 0)  # noqa: DTZ001 - likewise
+_SPREAD_SECONDS: Final = 8 * 365 * 86_400
+_TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
+
+_COUNT_DRIFT: Final = 3
+
+
+@dataclass
+class Account:
+    """One account of the vendor: its credentials, and its numbers in the order of the list.
+
+    Each number is an object as documented, ready for JSON. Hold `lock` while changing `numbers`
+    or a number in it: the server holds it while it writes a page.
+    """
+
+    sid: str
+    api_key: str
+    api_token: str = field(repr=False)
+    numbers: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+
+
+def make_number(
+    index: int,
+    *,
+    account_sid: str,
+    rng: random.Random,
+    country: str = "IN",
+    currency: str = "INR",
+) -> dict[str, Any]:
+    """One number as the detail endpoint describes it: prices as strings, bare times in IST.
+
+    Different indexes below 1,000,000 give different phone numbers within an account. Which
+    numbers lack a flow follows from the index alone.
+
+    Raises:
+        ValueError: The country is none of IN, SG, MY and US.
+    """
+    if country not in _CALLING_CODES:
+        raise ValueError(f"no numbering plan for country {country!r}")
+    place = _place(country, rng)
+    number_type = _number_type(index, country, rng)
+    national = _national_number(index, account_sid, country, place, number_type)
+    team = rng.choice(list(_VOICE_FLOWS))
+    voice, sms = _flow_urls(index, account_sid, team, rng)
+    local = f"0{national}"
+    sid = local if rng.random() < 1 / 2 else f"{rng.getrandbits(128):032x}"
+    named = rng.random() < 9 / 10
+    created = _OLDEST + timedelta(seconds=rng.randrange(_SPREAD_SECONDS))
+    updated = created + timedelta(seconds=rng.randrange(_SPREAD_SECONDS // 16))
+    return {
+        "sid": sid,
+        "date_created": created.strftime(_TIME_FORMAT),
+        "date_updated": updated.strftime(_TIME_FORMAT),
+        "account_sid": account_sid,
+        "friendly_name": f"{team} {place.city} {1 + index // 12}" if named else local,
+        "phone_number": f"+{_CALLING_CODES[country]}{national}",
+        "capabilities": {"voice": True, "sms": number_type != "TollFree"},
+        "country": country,
+        "region": place.region,
+        "one_time_price": "0.000000",
+        "rental_price": _rental(number_type, currency, rng),
+        "incoming_rate": "0.000000",
+        "incoming_pulse": "60",
+        "currency": currency,
+        "number_type": number_type,
+        "vanity_number": False,
+        "voice_url": voice,
+        "sms_url": sms,
+        "uri": f"/v2_beta/Accounts/{account_sid}/IncomingPhoneNumbers/{sid}",
+    }
+
+
+def _place(country: str, rng: random.Random) -> _Place:
+    if country != "IN":
+        return _ABROAD[country]
+    return rng.choices(_CIRCLES, weights=_CIRCLE_WEIGHTS)[0]
+
+
+def _number_type(index: int, country: str, rng: random.Random) -> str:
+    if country != "IN":
+        return "Landline"
+    if index % _SLOTS == _TOLL_FREE_SLOT:
+        return "TollFree"
+    return "Mobile" if rng.random() < _MOBILE_SHARE else "Landline"
+
+
+def _national_number(
+    index: int, account_sid: str, country: str, place: _Place, number_type: str
+) -> str:
+    """The digits after the country's code; unique by index, though they do not look counted."""
+    prefixes = {"Mobile": _MOBILE_PREFIX, "TollFree": _TOLL_FREE_PREFIX}
+    prefix = prefixes.get(number_type, f"{place.area_code}4")
+    digits = _NATIONAL_DIGITS[country] - len(prefix)
+    # The factor shares no divisor with a power of ten, so no two indexes meet.
+    spread = (index * 611_953 + zlib.crc32(account_sid.encode())) % 10**digits
+    return f"{prefix}{spread:0{digits}d}"
+
+
+def _flow_urls(
+    index: int, account_sid: str, team: str, rng: random.Random
+) -> tuple[str | None, str | None]:
+    """The voice and the SMS flow of a number; None where it has none."""
+    slot = index % _SLOTS
+    voice = _voice_url(account_sid, _VOICE_FLOWS[team])
+    sms = _sms_url(account_sid, rng.choice(_SMS_FLOWS))
+    return (
+        None if slot in (_IDLE_SLOT, _NO_VOICE_SLOT) else voice,
+        None if slot in (_IDLE_SLOT, _NO_SMS_SLOT, _TOLL_FREE_SLOT) else sms,
+    )
+
+
+def _voice_url(account_sid: str, flow_id: str) -> str:
+    return f"https://my.exotel.in/{account_sid}/exoml/start_voice/{flow_id}"
+
+
+def _sms_url(account_sid: str, flow_id: str) -> str:
+    return f"https://my.exotel.in/{account_sid}/exoml/start_sms/{flow_id}"
+
+
+def _rental(number_type: str, currency: str, rng: random.Random) -> str:
+    usual, dear, free = _RENTALS.get(currency, _RENTALS_ELSEWHERE)
+    if number_type == "TollFree":
+        return dear
+    return rng.choices((usual, dear, free), weights=_RENTAL_WEIGHTS)[0]
+
+
+def make_account(
+    sid: str, count: int, *, seed: int = 1, country: str = "IN", currency: str = "INR"
+) -> Account:
+    """An account of `count` numbers whose key is `<sid>-key` and whose token is `<sid>-token`.
+
+    Raises:
+        ValueError: The country is none of IN, SG, MY and US.
+    """
+    rng = random.Random(f"{seed}:{sid}")
+    numbers = [
+        make_number(index, account_sid=sid, rng=rng, country=country, currency=currency)
+        for index in range(count)
+    ]
+    return Account(sid, f"{sid}-key", f"{sid}-token", numbers)
+
+
+def demo_world(seed: int = 1) -> World:
+    """A support desk across India in rupees, and its small branch in Singapore in dollars."""
+    return World(
+        make_account("acme-support", 240, seed=seed),
+        make_account("acme-sg", 12, seed=seed, country="SG", currency="USD"),
+        seed=seed,
+    )
+
+
+@dataclass
+class _Origin:
+    """What an account was at the start, so that changes keep near it."""
+
+    count: int
+    next_index: int
+    country: str
+    currency: str
+
+
+class World:
+    """The accounts that exist, and a script of changes to them that follows from the seed.
+
+    `accounts` is keyed by sid; add, replace or remove accounts there at will.
+    """
+
+    def __init__(self, *accounts: Account, seed: int = 1) -> None:
+        self.accounts: dict[str, Account] = {account.sid: account for account in accounts}
+        self._rng = random.Random(seed)
+        self._origins: dict[str, _Origin] = {}
+        self._now = _TICKS_BEGIN
+        self._changes: tuple[Callable[[Account], str | None], ...] = (
+            self._attach,
+            self._detach,
+            self._move_flow,
+            self._add,
+            self._remove,
+            self._change_rental,
+            self._rename,
+        )
+        for account in accounts:
+            self._origin(account)
+
+    def tick(self) -> str:
+        """Make one change to one account and say which in a sentence without a full stop.
+
+        The count of an account stays within 3 of the first; few of its numbers lose a flow at a
+        time. `date_updated` follows a clock of the world's own, not that of the machine.
+
+        Raises:
+            ValueError: There are no accounts.
+        """
+        if not self.accounts:
+            raise ValueError("a world without accounts has nothing to change")
+        self._now += timedelta(minutes=self._rng.randrange(1, 240))
+        account = self._rng.choice(list(self.accounts.values()))
+        with account.lock:
+            while (
+                True
+            ):  # a change that does not apply now gives None; adding or removing always does
+                sentence = self._rng.choice(self._changes)(account)
+                if sentence is not None:
+                    return f"{account.sid}: {sentence}"
+
+    def _origin(self, account: Account) -> _Origin:
+        if account.sid not in self._origins:
+            count = len(account.numbers)
+            first = account.numbers[0] if account.numbers else {}
+            self._origins[account.sid] = _Origin(
+                count, count, first.get("country", "IN"), first.get("currency", "INR")
+            )
+        return self._origins[account.sid]
+
+    def _attach(self, account: Account) -> str | None:
+        """Give a flow to a number that lacks one and could use it."""
+        missing = _unattached(account, "voice") + _unattached(account, "sms")
+        if not missing:
+            return None
+        number, kind = self._rng.choice(missing)
+        flow_id = self._other_flow(account, number, kind)
+        self._touch(number)
+        return f"{number['phone_number']} got {kind} flow {flow_id}"
+
+    def _detach(self, account: Account) -> str | None:
+        """Take a flow away, unless a twentieth of the numbers (or two) lack one already."""
+        kind = self._rng.choice(("voice", "sms"))
+        attached = [number for number in account.numbers if number[f"{kind}_url"]]
+        if not attached or len(_unattached(account, kind)) >= max(2, len(account.numbers) // 20):
+            return None
+        number = self._rng.choice(attached)
+        number[f"{kind}_url"] = None
+        self._touch(number)
+        return f"{number['phone_number']} lost its {kind} flow"
+
+    def _move_flow(self, account: Account) -> str | None:
+        kind = self._rng.choice(("voice", "sms"))
+        attached = [number for number in account.numbers if number[f"{kind}_url"]]
+        if not attached:
+            return None
+        number = self._rng.choice(attached)
+        flow_id = self._other_flow(account, number, kind)
+        self._touch(number)
+        return f"{number['phone_number']} moved to {kind} flow {flow_id}"
+
+    def _other_flow(self, account: Account, number: dict[str, Any], kind: str) -> str:
+        """Set a flow that the number did not have; its id."""
+        flow_ids, url = (
+            (tuple(_VOICE_FLOWS.values()), _voice_url)
+            if kind == "voice"
+            else (_SMS_FLOWS, _sms_url)
+        )
+        before = number[f"{kind}_url"]
+        flow_id = self._rng.choice([i for i in flow_ids if url(account.sid, i) != before])
+        number[f"{kind}_url"] = url(account.sid, flow_id)
+        return flow_id
+
+    def _add(self, account: Account) -> str | None:
+        origin = self._origin(account)
+        if len(account.numbers) >= origin.count + _COUNT_DRIFT:
+            return None
+        number = self._unused_number(account, origin)
+        number["date_created"] = self._now.strftime(_TIME_FORMAT)
+        self._touch(number)
+        # Anywhere in the list: its order is undocumented, so a client must not count on one.
+        account.numbers.insert(self._rng.randint(0, len(account.numbers)), number)
+        price = f"{number['rental_price']} {number['currency']}"
+        return f"{number['phone_number']} was added for {price} a month"
+
+    def _unused_number(self, account: Account, origin: _Origin) -> dict[str, Any]:
+        """A number that the account does not hold, even if its numbers were made by hand."""
+        taken = {value for held in account.numbers for value in (held["sid"], held["phone_number"])}
+        while True:
+            number = make_number(
+                origin.next_index,
+                account_sid=account.sid,
+                rng=self._rng,
+                country=origin.country,
+                currency=origin.currency,
+            )
+            origin.next_index += 1
+            if taken.isdisjoint((number["sid"], number["phone_number"])):
+                return number
+
+    def _remove(self, account: Account) -> str | None:
+        least = max(0, self._origin(account).count - _COUNT_DRIFT)
+        if len(account.numbers) <= least:
+            return None
+        number = account.numbers.pop(self._rng.randrange(len(account.numbers)))
+        return f"{number['phone_number']} was removed"
+
+    def _change_rental(self, account: Account) -> str | None:
+        if not account.numbers:
+            return None
+        number = self._rng.choice(account.numbers)
+        prices = _RENTALS.get(number["currency"], _RENTALS_ELSEWHERE)
+        before = number["rental_price"]
+        number["rental_price"] = self._rng.choice([price for price in prices if price != before])
+        self._touch(number)
+        change = f"{before} to {number['rental_price']} {number['currency']}"
+        return f"{number['phone_number']} went from {change} a month"
+
+    def _rename(self, account: Account) -> str | None:
+        if not account.numbers:
+            return None
+        number = self._rng.choice(account.numbers)
+        before = number["friendly_name"]
+        teams = [team for team in _VOICE_FLOWS if not before.startswith(team)]
+        number["friendly_name"] = f"{self._rng.choice(teams)} {self._rng.randrange(100, 1000)}"
+        self._touch(number)
+        return f"{number['phone_number']} is called {number['friendly_name']!r}, not {before!r}"
+
+    def _touch(self, number: dict[str, Any]) -> None:
+        number["date_updated"] = self._now.strftime(_TIME_FORMAT)
+
+
+def _unattached(account: Account, kind: str) -> list[tuple[dict[str, Any], str]]:
+    """The numbers that could receive `kind` and have no flow for it, each with the kind."""
+    return [
+        (number, kind)
+        for number in account.numbers
+        if number["capabilities"][kind] and not number[f"{kind}_url"]
+    ]
