@@ -1,0 +1,42 @@
+"""How many requests an account may make: the API's limit, kept on our side.
+
+Any 60 seconds hold at most `requests_per_minute` requests. A walk may spend what has been saved up
+at once and then waits; that is faster than even pacing and never over the limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A request reaches the API a little after it was sent: one second more than the minute keeps two
+# that travelled at different speeds out of one minute of the API's.
+WINDOW_SECONDS: Final = 61.0
+
+
+class RequestBudget:
+    """A sliding window of the places taken; shared by the poll and the probes of one account."""
+
+    def __init__(self, requests_per_minute: int, monotonic: Callable[[], float]) -> None:
+        self._places: deque[float] = deque(maxlen=requests_per_minute)
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+
+    def reserve(self, within_seconds: float) -> float | None:
+        """Take the next place; returns the seconds to wait until it may be used.
+
+        None, and nothing is taken, where that would be more than `within_seconds`.
+        """
+        with self._lock:
+            now = self._monotonic()
+            free_at = now
+            if len(self._places) == self._places.maxlen:
+                free_at = max(now, self._places[0] + WINDOW_SECONDS)
+            if free_at - now > within_seconds:
+                return None
+            self._places.append(free_at)
+            return free_at - now

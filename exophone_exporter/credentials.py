@@ -1,0 +1,105 @@
+"""Secrets that cannot be shown by accident, and the places where they come from."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECRET_FILE_MAX_BYTES: Final = 64 * 1024
+_CONTROL_MAX: Final = 0x20
+_DELETE: Final = "\x7f"
+
+
+class Secret:
+    """A value that repr, str, format and logging show as `<secret>`; only `reveal` gives it out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; called in `client` only, which a test holds."""
+        return self._value
+
+    def has_colon(self) -> bool:
+        """Whether it holds the character that ends the user's name in HTTP Basic."""
+        return ":" in self._value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not copied out of the process")
+
+
+@dataclass
+class SecretSource:
+    """Where one secret comes from, and what it was when it was last loaded.
+
+    `file` is None for a secret that cannot change while the process runs (a value, a variable).
+    """
+
+    loaded: Secret
+    file: str | None = None
+    read_file: Callable[[str, int], bytes] | None = None
+
+    def current(self) -> Secret:
+        """The secret now: a rotated file takes effect, an unreadable one leaves the last."""
+        if self.file is None or self.read_file is None:
+            return self.loaded
+        # A file that is being replaced can be gone or empty for a moment.
+        with contextlib.suppress(OSError, ValueError):
+            self.loaded = secret_from_bytes(self.read_file(self.file, SECRET_FILE_MAX_BYTES))
+        return self.loaded
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The API key and token of one account."""
+
+    api_key: SecretSource
+    api_token: SecretSource
+
+
+def secret_from_bytes(content: bytes) -> Secret:
+    """The secret in a file; raises ValueError with advice, never with the content."""
+    return Secret(line_from_bytes(content))
+
+
+def secret_from_text(text: str) -> Secret:
+    """The secret in a value or a variable; raises ValueError with advice, never with the value."""
+    return Secret(_line(text))
+
+
+def line_from_bytes(content: bytes) -> str:
+    """The one line in a file: UTF-8, without a byte order mark or the newline that editors add.
+
+    A newline that is kept makes every request a silent 401. Raises ValueError with advice.
+    """
+    # Not as a decoding error of Python, which holds the bytes; what is none is refused below.
+    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    return _line(text.rstrip("\r\n"))
+
+
+def _line(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("is not UTF-8 text")
+    if any(ord(character) < _CONTROL_MAX or character == _DELETE for character in text):
+        raise ValueError("holds more than one line or a control character")
+    if text != text.strip():
+        raise ValueError("begins or ends with a space")
+    return text

@@ -1,0 +1,213 @@
+"""Everything that can go wrong, in one tree.
+
+ExoPhoneError
+├── ConfigError             the configuration cannot be used; holds every problem found
+├── StartError              the process cannot start: a port in use, a bad address
+├── Stopped                 the process is ending; not a failure
+└── PollError               asking the API failed; has a reason and a number of attempts
+    ├── ConnectFailed       connect      no connection, or it broke before an answer
+    │   └── NotHttp         connect      what answered does not speak HTTP
+    ├── TimedOut            timeout      no answer in time
+    │   └── DeadlinePassed  timeout      the whole poll took too long
+    ├── TlsFailed           tls          the certificate or the handshake
+    ├── CredentialsRejected auth         401
+    ├── Forbidden           forbidden    403
+    ├── BillingRefused      billing      402
+    ├── NotFound            not_found    404
+    ├── RateLimited         rate_limited 429, or 503 with Retry-After
+    ├── ServerFailed        server       408, 425, 5xx
+    ├── UnexpectedStatus    status       any other status
+    ├── TooLarge            too_large    more bytes than an answer may have
+    ├── BadBody             bad_body     not the JSON that was promised
+    │   ├── BodyCut         bad_body     the connection ended before the body
+    │   └── JsonCut         bad_body     the JSON ended before its end
+    ├── BadEnvelope         envelope     JSON, but not the documented object
+    ├── BadPagination       pagination   pages that contradict each other
+    └── InternalError       internal     a defect of ours
+
+`reason` is the label of `exophone_poll_failures_total` and closed: a new reason is a change of the
+metric contract. Exceptions of requests, urllib3 and json are translated where they are met.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ExoPhoneError(Exception):
+    """Root of the errors that this package raises."""
+
+
+class ConfigError(ExoPhoneError):
+    """The configuration cannot be used.
+
+    `problems` holds a line for each thing that is wrong, `FILE:LINE: path: what and what instead`;
+    none of them shows a secret.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class StartError(ExoPhoneError):
+    """The process cannot start; the message is one line for the person who started it."""
+
+
+class Stopped(ExoPhoneError):
+    """A wait was ended because the process is ending."""
+
+
+class PollError(ExoPhoneError):
+    """Asking the API failed.
+
+    `reason` is the metric label. `attempts` says how often one request is tried in all before the
+    failure stands: 1 is never again.
+    """
+
+    reason: ClassVar[str]
+    attempts: ClassVar[int] = 1
+
+
+class ConnectFailed(PollError):
+    """No connection could be made, or it broke before an answer."""
+
+    reason = "connect"
+    attempts = 3
+
+
+class NotHttp(ConnectFailed):
+    """What answered does not speak HTTP; asking again would get the same."""
+
+    attempts = 1
+
+
+class TimedOut(PollError):
+    """No answer within the timeout."""
+
+    reason = "timeout"
+    attempts = 3
+
+
+class DeadlinePassed(TimedOut):
+    """The whole poll took longer than its deadline."""
+
+    attempts = 1
+
+
+class TlsFailed(PollError):
+    """The certificate was refused or the handshake failed."""
+
+    reason = "tls"
+
+
+class CredentialsRejected(PollError):
+    """401: the key, the token or the region is wrong."""
+
+    reason = "auth"
+
+
+class Forbidden(PollError):
+    """403: suspended, or without the permission."""
+
+    reason = "forbidden"
+
+
+class BillingRefused(PollError):
+    """402: the plan or the balance."""
+
+    reason = "billing"
+
+
+class NotFound(PollError):
+    """404: no such account, or no such number."""
+
+    reason = "not_found"
+
+
+class RateLimited(PollError):
+    """429, or 503 with Retry-After; `retry_after_seconds` is None where the API did not say."""
+
+    reason = "rate_limited"
+    attempts = 3
+
+    def __init__(self, message: str, retry_after_seconds: float | None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServerFailed(PollError):
+    """408, 425 or 5xx."""
+
+    reason = "server"
+    attempts = 3
+
+
+class UnexpectedStatus(PollError):
+    """A status that the list and the detail endpoint do not give."""
+
+    reason = "status"
+
+
+class TooLarge(PollError):
+    """More bytes than an answer may have, counted after decompression."""
+
+    reason = "too_large"
+
+
+class BadBody(PollError):
+    """Not the JSON that was promised."""
+
+    reason = "bad_body"
+
+
+class BodyCut(BadBody):
+    """The connection ended before the body."""
+
+    attempts = 3
+
+
+class JsonCut(BadBody):
+    """The JSON ended before its end; asked for once more."""
+
+    attempts = 2
+
+
+class BadEnvelope(PollError):
+    """JSON, but not the documented object, or an error inside a 200."""
+
+    reason = "envelope"
+
+
+class BadPagination(PollError):
+    """Pages that contradict each other, or that never end."""
+
+    reason = "pagination"
+
+
+class InternalError(PollError):
+    """A defect of ours, caught so that polling goes on."""
+
+    reason = "internal"
+
+
+REASONS: tuple[str, ...] = (
+    "connect",
+    "timeout",
+    "tls",
+    "auth",
+    "forbidden",
+    "billing",
+    "not_found",
+    "rate_limited",
+    "server",
+    "status",
+    "too_large",
+    "bad_body",
+    "envelope",
+    "pagination",
+    "internal",
+)

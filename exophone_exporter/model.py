@@ -1,0 +1,409 @@
+"""Untrusted JSON becomes ExoPhones: all cleaning and tolerance stands here, and nothing else does.
+
+Source: the vendor's page on the ExoPhones API; its samples are trusted where its type table
+contradicts them. A value that was sent but cannot be read is None, never 0, and its field is named
+in `ExoPhone.unreadable`. Pure: bytes and a time zone in, frozen values or a PollError out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import tzinfo
+
+Flow = Literal["voice", "sms"]
+FLOWS: Final[tuple[Flow, ...]] = ("voice", "sms")
+EXTERNAL_FLOW: Final = "external"
+REJECTIONS: Final = ("not_an_object", "no_sid", "duplicate")
+FIELDS: Final = (
+    "sid",
+    "date_created",
+    "date_updated",
+    "account_sid",
+    "friendly_name",
+    "phone_number",
+    "capabilities",
+    "country",
+    "region",
+    "one_time_price",
+    "rental_price",
+    "incoming_rate",
+    "incoming_pulse",
+    "currency",
+    "number_type",
+    "vanity_number",
+    "voice_url",
+    "sms_url",
+    "uri",
+)
+
+_TEXT_MAX = 256
+_URL_MAX = 2048
+_PRICE_LENGTH_MAX = 22
+_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?", re.ASCII)
+_EXOTEL_FLOW = re.compile(
+    r"https?://my\.(?:exotel\.in|exotel\.com|in\.exotel\.com)/"
+    r"(?:[^/?#]+/)?exoml/start(?:_voice|_sms)?/([^/?#]{1,64})/?(?:[?#].*)?",
+    re.IGNORECASE,
+)
+_VENDOR_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+
+
+@dataclass(frozen=True, slots=True)
+class ExoPhone:
+    """One rented number, as the API last described it.
+
+    Prices are in `currency`; `rental_price` is monthly, `incoming_rate` per pulse. A text that the
+    API left out is "", any other value that is absent or unreadable is None. A capability that
+    the API leaves out counts as present, so that nothing unattached stays hidden. A flow URL
+    is "" where no flow is attached and None where it cannot be read.
+    """
+
+    sid: str
+    account_sid: str
+    phone_number: str
+    friendly_name: str
+    country: str
+    region: str
+    number_type: str
+    currency: str
+    vanity_number: bool | None
+    voice_capable: bool
+    sms_capable: bool
+    voice_url: str | None
+    sms_url: str | None
+    rental_price: Decimal | None
+    one_time_price: Decimal | None
+    incoming_rate: Decimal | None
+    incoming_pulse_seconds: Decimal | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    uri: str
+    unreadable: tuple[str, ...] = ()
+
+    def flow_url(self, flow: Flow) -> str | None:
+        """The URL that calls or messages go to."""
+        return self.voice_url if flow == "voice" else self.sms_url
+
+    def capable(self, flow: Flow) -> bool:
+        """Whether the number can receive calls or messages at all."""
+        return self.voice_capable if flow == "voice" else self.sms_capable
+
+    def attached(self, flow: Flow) -> bool | None:
+        """Whether a flow is attached; None where the API's value cannot be read."""
+        url = self.flow_url(flow)
+        return None if url is None else url != ""
+
+    def unattached(self, flow: Flow) -> bool:
+        """Whether the number could have a flow and has none."""
+        return self.capable(flow) and self.attached(flow) is False
+
+    def flow_id(self, flow: Flow) -> str:
+        """The id of the attached flow, "external" for a URL of the customer's own, "" for none."""
+        return flow_id(self.flow_url(flow) or "")
+
+    @property
+    def lacks_flow(self) -> bool:
+        """Whether somebody should look at the number: unattached on a channel, or idle."""
+        return self.idle or any(self.unattached(flow) for flow in FLOWS)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the number has neither a voice nor an SMS flow, and so is paid for nothing."""
+        return self.voice_url == "" and self.sms_url == ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of the list endpoint.
+
+    `page` and `page_size` are None where the answer does not say. `more` is what it says of a next
+    page: True or False, None where it has no such field. `rejected` counts items by REJECTIONS.
+    """
+
+    numbers: tuple[ExoPhone, ...]
+    page: int | None
+    page_size: int | None
+    more: bool | None
+    items: int
+    rejected: Mapping[str, int]
+
+
+def parse_page(body: bytes, zone: tzinfo) -> Page:
+    """Read one answer of the list endpoint; bare timestamps are in `zone`.
+
+    Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object,
+    or whose every item had to be rejected.
+    """
+    envelope = _envelope(body)
+    items = envelope.get("incoming_phone_numbers")
+    if not isinstance(items, list):
+        found = "missing" if items is None else f"a {_json_type(items)}"
+        raise BadEnvelope(f"incoming_phone_numbers is {found} where a list was promised")
+    rejected: Counter[str] = Counter()
+    numbers = tuple(n for n in (_item(item, zone, rejected) for item in items) if n is not None)
+    if items and not numbers:
+        raise BadEnvelope(f"none of the {len(items)} items of the page is an ExoPhone with a sid")
+    return Page(
+        numbers=numbers,
+        page=_index(envelope.get("page")),
+        page_size=_index(envelope.get("page_size")) or None,
+        more=bool(envelope["next_page_uri"]) if "next_page_uri" in envelope else None,
+        items=len(items),
+        rejected=rejected,
+    )
+
+
+def parse_number(body: bytes, zone: tzinfo) -> ExoPhone:
+    """Read one answer of the detail endpoint, the bare object; raises as `parse_page` does."""
+    number = _item(_envelope(body), zone, Counter())
+    if number is None:
+        raise BadEnvelope("the answer is an object without a sid")
+    return number
+
+
+def flow_id(url: str) -> str:
+    """The flow that a URL of an Exotel flow names, "external" for any other URL, "" for ""."""
+    if not url:
+        return ""
+    match = _EXOTEL_FLOW.fullmatch(url)
+    return sys.intern(match.group(1)) if match else EXTERNAL_FLOW
+
+
+def vendor_message(body: bytes) -> str:
+    """What an error body of the vendor says, in at most 256 characters; "" where nothing is found.
+
+    The three forms in the wild: XML RestException, the same as JSON, and {"http_code", "response"}.
+    """
+    text = body.decode("utf-8", "replace")
+    xml = _VENDOR_MESSAGE.search(text)
+    if xml:
+        return clean_text(xml.group(1))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return clean_text(_json_message(value))
+
+
+def clean_text(text: str, limit: int = _TEXT_MAX) -> str:
+    """`text` as a label value may be: no surrogates or control characters, at most `limit` long."""
+    if _UNFIT.search(text):
+        text = _UNFIT.sub(lambda match: " " if match.group() < "\x80" else "\ufffd", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _envelope(body: bytes) -> dict[str, Any]:
+    value = _json(body)
+    if not isinstance(value, dict):
+        raise BadEnvelope(f"the answer is a JSON {_json_type(value)} where an object was promised")
+    inner = _inner_error(value)
+    if inner:
+        raise BadEnvelope(f"the API answered 200 with an error inside: {inner}")
+    return value
+
+
+def _json(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8-sig").strip(" \t\r\n")
+    except UnicodeDecodeError as error:
+        raise BadBody(f"the answer of {len(body)} bytes is not UTF-8") from error
+    try:
+        return json.loads(text, parse_float=_fraction, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        cut = text.startswith("{") and (error.pos >= len(text) or not text.endswith("}"))
+        kind = JsonCut if cut else BadBody
+        raise kind(f"the answer of {len(body)} bytes is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadBody(f"the answer of {len(body)} bytes is JSON beyond all measure") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all measure, which is no ValueError
+        return Decimal("Infinity")
+
+
+def _inner_error(value: dict[str, Any]) -> str:
+    """What an error inside a 200 says; beside it, an empty list does not mean no numbers."""
+    failed = (
+        value.get("RestException")
+        or value.get("status") == "failure"
+        or _index(value.get("http_code")) not in (None, 200)
+    )
+    return (clean_text(_json_message(value)) or "without a message") if failed else ""
+
+
+def _json_message(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    exception, response = value.get("RestException"), value.get("response")
+    if isinstance(exception, dict):
+        return _told(exception.get("Message"))
+    if isinstance(response, dict):
+        data = response.get("error_data")
+        said = [data.get("description"), data.get("message")] if isinstance(data, dict) else []
+        told = map(_told, (*said, response.get("code"), value.get("http_code")))
+        return next(filter(None, told), "")
+    return ""
+
+
+def _told(value: Any) -> str:
+    """A message or a code; nothing else is for people."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    return str(value)
+
+
+def _json_type(value: Any) -> str:
+    names: dict[type, str] = {
+        dict: "object",
+        list: "list",
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        Decimal: "number",
+    }
+    return names.get(type(value), "null")
+
+
+def _index(value: Any) -> int | None:
+    """A page number or size: sent as a number or as its digits."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004 - nine digits are beyond any page
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _item(item: Any, zone: tzinfo, rejected: Counter[str]) -> ExoPhone | None:
+    if not isinstance(item, dict):
+        rejected["not_an_object"] += 1
+        return None
+    reader = _Reader(item)
+    sid = reader.text("sid").strip()
+    if not sid:
+        rejected["no_sid"] += 1
+        return None
+    voice_capable, sms_capable = reader.capabilities()
+    return ExoPhone(
+        sid=sid,
+        account_sid=reader.word("account_sid"),
+        phone_number=reader.text("phone_number").strip(),
+        friendly_name=reader.text("friendly_name"),
+        country=reader.word("country"),
+        region=reader.word("region"),
+        number_type=reader.word("number_type"),
+        currency=reader.word("currency"),
+        vanity_number=reader.boolean("vanity_number"),
+        voice_capable=voice_capable,
+        sms_capable=sms_capable,
+        voice_url=reader.url("voice_url"),
+        sms_url=reader.url("sms_url"),
+        rental_price=reader.decimal("rental_price"),
+        one_time_price=reader.decimal("one_time_price"),
+        incoming_rate=reader.decimal("incoming_rate"),
+        incoming_pulse_seconds=reader.decimal("incoming_pulse"),
+        created_at=reader.timestamp("date_created", zone),
+        updated_at=reader.timestamp("date_updated", zone),
+        uri=reader.text("uri"),
+        unreadable=tuple(reader.unreadable),
+    )
+
+
+class _Reader:
+    """Reads the fields of one object and remembers which of them could not be read."""
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        self._item = item
+        self.unreadable: list[str] = []
+
+    def text(self, field: str) -> str:
+        value = self._item.get(field)
+        if isinstance(value, str):
+            return clean_text(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return clean_text(str(value))
+        if value is not None:
+            self.unreadable.append(field)
+        return ""
+
+    def word(self, field: str) -> str:
+        """A text that many numbers share, kept once in memory."""
+        return sys.intern(self.text(field).strip())
+
+    def url(self, field: str) -> str | None:
+        value = self._item.get(field)
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return sys.intern(clean_text(value, _URL_MAX).strip())
+        self.unreadable.append(field)
+        return None
+
+    def boolean(self, field: str) -> bool | None:
+        value = self._item.get(field)
+        if value is None or isinstance(value, bool):
+            return value
+        self.unreadable.append(field)
+        return None
+
+    def capabilities(self) -> tuple[bool, bool]:
+        value = self._item.get("capabilities")
+        pair = (value.get("voice"), value.get("sms")) if isinstance(value, dict) else (None, None)
+        sent = value if not isinstance(value, dict) else None
+        if sent is not None or any(c is not None and not isinstance(c, bool) for c in pair):
+            self.unreadable.append("capabilities")
+        return pair[0] is not False, pair[1] is not False
+
+    def decimal(self, field: str) -> Decimal | None:
+        value = self._item.get(field)
+        if value is None:
+            return None
+        text = "" if isinstance(value, (bool, dict, list)) else str(value)
+        # Checked here, so that the cache of what was read never holds a text of a megabyte.
+        read = _decimal(text) if len(text) <= _PRICE_LENGTH_MAX else None
+        if read is None:
+            self.unreadable.append(field)
+        return read
+
+    def timestamp(self, field: str, zone: tzinfo) -> datetime | None:
+        value = self._item.get(field)
+        if value is None:
+            return None
+        read = _timestamp(value, zone) if isinstance(value, str) else None
+        if read is None:
+            self.unreadable.append(field)
+        return read
+
+
+@lru_cache(maxsize=1024)
+def _decimal(text: str) -> Decimal | None:
+    return Decimal(text) if _DECIMAL.fullmatch(text) else None
+
+
+def _timestamp(text: str, zone: tzinfo) -> datetime | None:
+    if not _TIMESTAMP.fullmatch(text):
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+        return (read if read.tzinfo else read.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

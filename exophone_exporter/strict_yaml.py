@@ -1,0 +1,169 @@
+"""YAML as its writer meant it: every scalar is text, and every value knows its line.
+
+A general YAML loader turns `sid: 01112345671` into an octal number, drops the plus of `+9122...`,
+reads `no` as False, keeps the last of two equal keys, and lets a 300-byte merge bomb work for
+seconds. Here scalars stay text, and aliases, anchors, tags and duplicate keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
+Path: TypeAlias = "tuple[str | int, ...]"
+
+_PLAIN_TAGS: Final = {
+    "tag:yaml.org,2002:str",
+    "tag:yaml.org,2002:map",
+    "tag:yaml.org,2002:seq",
+}
+
+_SHOWN_MAX = 80
+_TAGS = "tags are not supported: remove the word that begins with !, or quote the value"
+_ADVICE: Final = {
+    "found character '\\t' that cannot start any token": "a tab; indent with spaces",
+    "mapping values are not allowed here": (
+        "a second `: ` on one line; quote a value that holds one, or check the indentation"
+    ),
+    "could not find expected ':'": "a key needs a colon and a space after it",
+    "but found another document": "a second document begins; remove the line `---`",
+    "found unexpected end of stream": "a quote is opened and never closed",
+}
+
+
+class YamlError(Exception):
+    """The text is not the YAML that we read; `line` counts from 1 and is None where unknown."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Document:
+    """`value` holds text, lists and mappings, None where nothing was written after a key.
+
+    `lines` gives the line of the key, or list item, at each path.
+    """
+
+    value: Value
+    lines: Mapping[Path, int]
+
+
+def parse(text: str) -> Document:
+    """Read one YAML document; raises YamlError."""
+    try:
+        return _document(text)
+    except YamlError as error:
+        problem = error
+    except yaml.MarkedYAMLError as error:
+        problem = _from_marked(error)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = YamlError(line, "a character that YAML does not allow; save it as UTF-8")
+    except RecursionError:
+        problem = YamlError(None, "nested far too deeply")
+    # Raised out here, where it has no cause: PyYAML's errors quote the lines around them.
+    problem.__context__ = None
+    raise problem
+
+
+def _document(text: str) -> Document:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except (ValueError, OverflowError):
+        # PyYAML's scanner trusts the digits of "\UFFFFFFFF" and of %YAML 1.999...
+        raise YamlError(loader.line + 1, "holds an escape that stands for no character") from None
+    lines: dict[Path, int] = {}
+    return Document(None if node is None else _value(node, (), lines), lines)
+
+
+def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
+    mark = error.problem_mark or error.context_mark
+    problem = error.problem or error.context or "not YAML"
+    if "tag handle" in problem:  # such a problem quotes what may be a secret
+        problem = _TAGS
+    message = _ADVICE.get(problem, problem)
+    if mark is None:
+        return YamlError(None, message)
+    return YamlError(mark.line + 1, f"{message} (column {mark.column + 1})")
+
+
+class _Loader(yaml.BaseLoader):
+    """The composer without aliases: they are what makes merge bombs.
+
+    Nor has it anchors: without them a value that begins with & would quietly lose its first word.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
+            raise yaml.composer.ComposerError(
+                None, None, "aliases are not supported: write the value out", event.start_mark
+            )
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # likewise
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "anchors are not supported: quote a value with &", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Value:
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if node.tag not in _PLAIN_TAGS:
+        raise YamlError(line, _TAGS)
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.value == "" and node.style is None else _scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
+    return _mapping(node, path, lines)
+
+
+def _scalar(node: yaml.ScalarNode) -> str:
+    """The text of a scalar; half a surrogate pair is no text that could be written out."""
+    text = str(node.value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise YamlError(
+            node.start_mark.line + 1, "holds half a character (an escape from \\ud800 to \\udfff)"
+        )
+    return text
+
+
+def shown(text: str) -> str:
+    """Text of the file as a message shows it: on one line, without escapes, and not without end."""
+    line = "".join(character if character.isprintable() else "?" for character in text)
+    return line if len(line) <= _SHOWN_MAX else f"{line[:_SHOWN_MAX]}…"
+
+
+def shown_key(key: str) -> str:
+    """A key as a message shows it; of `api_key:abc`, which lacks a space, only what is the key."""
+    name = re.split("[:=\\s]", key, maxsplit=1)[0]
+    return shown(name) + ("…" if name != key else "")
+
+
+def _mapping(node: yaml.Node, path: Path, lines: dict[Path, int]) -> dict[str, Value]:
+    result: dict[str, Value] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise YamlError(line, "a key must be plain text")
+        key = _scalar(key_node)
+        if key in result:
+            first = lines[(*path, key)]
+            raise YamlError(
+                line, f"the key `{shown_key(key)}` stands here a second time (first: line {first})"
+            )
+        lines[(*path, key)] = line
+        result[key] = _value(value_node, (*path, key), lines)
+    return result

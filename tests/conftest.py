@@ -1,0 +1,47 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from support import FakeTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """What a test configures of logging ends with it."""
+    names = (None, "urllib3", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    """A clock that moves only when told to."""
+    return FakeTime()
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """The path of a program from outside; without it the test is skipped, or fails if required."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("EXOPHONE_REQUIRE_END_TO_END"):
+            pytest.fail(f"{name} is not installed, and EXOPHONE_REQUIRE_END_TO_END asks for it")
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find

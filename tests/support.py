@@ -1,0 +1,146 @@
+"""What tests share: numbers, accounts and a clock that obeys."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.config import Account, PerNumber, Poll
+from exophone_exporter.credentials import Credentials, Secret, SecretSource
+from exophone_exporter.model import ExoPhone
+
+SAMPLES = Path(__file__).parent / "samples"
+INDIA = ZoneInfo("Asia/Kolkata")
+
+_PHONE = ExoPhone(
+    sid="sid-1",
+    account_sid="acme",
+    phone_number="+912248901111",
+    friendly_name="Support Mumbai",
+    country="IN",
+    region="MU",
+    number_type="Landline",
+    currency="INR",
+    vanity_number=False,
+    voice_capable=True,
+    sms_capable=True,
+    voice_url="http://my.exotel.in/acme/exoml/start_voice/11",
+    sms_url="http://my.exotel.in/acme/exoml/start_sms/22",
+    rental_price=Decimal("499.000000"),
+    one_time_price=Decimal("0.000000"),
+    incoming_rate=Decimal("0.000000"),
+    incoming_pulse_seconds=Decimal(60),
+    created_at=datetime(2016, 3, 4, 12, 1, 50, tzinfo=UTC),
+    updated_at=datetime(2017, 9, 22, 17, 17, tzinfo=UTC),
+    uri="/v2_beta/Accounts/acme/IncomingPhoneNumbers/sid-1",
+)
+
+
+def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
+    """A number with both flows attached, unless told otherwise."""
+    return replace(_PHONE, sid=sid, **changes)
+
+
+def account(
+    name: str = "support",
+    *,
+    sid: str = "acme",
+    origin: str = "https://api.exotel.com",
+    api_key: str = "acme-key",
+    api_token: str = "acme-token",
+    ca_file: str | None = None,
+    proxy_url: str | None = None,
+    per_number: PerNumber | None = None,
+    **poll: Any,
+) -> Account:
+    """An account of the simulator; keyword arguments left over change how it is polled."""
+    settings: dict[str, Any] = {
+        "interval_seconds": 300.0,
+        "timeout_seconds": 2.0,
+        "deadline_seconds": 30.0,
+        "page_size": 50,
+        "requests_per_minute": 100_000,
+        "stale_after_seconds": 900.0,
+        "timezone": INDIA,
+    }
+    return Account(
+        name=name,
+        sid=sid,
+        origin=origin,
+        credentials=Credentials(SecretSource(Secret(api_key)), SecretSource(Secret(api_token))),
+        poll=Poll(**(settings | poll)),
+        per_number=per_number or PerNumber("all", 10_000, "full"),
+        ca_file=ca_file,
+        proxy_url=proxy_url,
+    )
+
+
+@dataclass
+class FakeTime:
+    """Two clocks that move only when told to; `sleep` moves them and notes how far."""
+
+    wall: float = 1_700_000_000.0
+    monotonic: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.monotonic)
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        self.wall += seconds
+        self.monotonic += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.pass_(seconds)
+
+
+@dataclass
+class CountingRecorder:
+    """Notes what the client counts: (endpoint, code) of each request, retries, waits."""
+
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    retries: int = 0
+    waits: list[float] = field(default_factory=list)
+
+    def record_request(self, endpoint: str, code: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.requests.append((endpoint, code))
+
+    def record_retry(self) -> None:
+        self.retries += 1
+
+    def record_wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+def browse(chromium: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a headless browser that finds no other host; `profile` is a directory of its own."""
+    return subprocess.run(
+        [
+            chromium,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+            "--disable-sync",
+            "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={profile}",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )

@@ -1,0 +1,95 @@
+"""The budget: any 60 seconds hold at most so many requests, whoever makes them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import FakeTime
+
+from exophone_exporter.budget import RequestBudget
+
+
+def budget(time: FakeTime, requests_per_minute: int) -> RequestBudget:
+    return RequestBudget(requests_per_minute, lambda: time.monotonic)
+
+
+def test_saved_up_places_are_free_at_once(time: FakeTime) -> None:
+    places = budget(time, 3)
+    assert [places.reserve(0) for _ in range(3)] == [0, 0, 0]
+
+
+def test_next_place_comes_free_a_minute_and_a_second_after_the_oldest(time: FakeTime) -> None:
+    """The second is for two requests that travel at different speeds."""
+    places = budget(time, 2)
+    places.reserve(0)
+    time.pass_(10)
+    places.reserve(0)
+    assert places.reserve(600) == 51
+    assert places.reserve(600) == 61
+
+
+def test_refusal_takes_nothing(time: FakeTime) -> None:
+    places = budget(time, 1)
+    places.reserve(0)
+    assert [places.reserve(60.9) for _ in range(100)] == [None] * 100
+    assert places.reserve(61) == 61
+
+
+def test_long_rest_saves_up_no_more_than_a_minute_holds(time: FakeTime) -> None:
+    places = budget(time, 2)
+    time.pass_(86_400)
+    assert [places.reserve(100) for _ in range(3)] == [0, 0, 61]
+
+
+@pytest.mark.fault(78)
+def test_two_hundred_pages_at_fifty_a_minute_take_three_windows(time: FakeTime) -> None:
+    places = budget(time, 50)
+    for _ in range(200):
+        wait_seconds = places.reserve(300)
+        assert wait_seconds is not None
+        time.pass_(wait_seconds)
+    assert time.monotonic == 1000 + 183
+
+
+@given(
+    requests_per_minute=st.integers(1, 5),
+    arrivals=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 200)), min_size=1, max_size=40),
+)
+def test_any_sixty_seconds_hold_no_more_than_the_limit(
+    requests_per_minute: int, arrivals: list[tuple[int, int]]
+) -> None:
+    """Whenever requests arrive, and however long each is willing to wait."""
+    time = FakeTime()
+    places = budget(time, requests_per_minute)
+    made: list[float] = []
+    for pause_seconds, within_seconds in arrivals:
+        time.pass_(pause_seconds)
+        wait_seconds = places.reserve(within_seconds)
+        if wait_seconds is not None:
+            assert 0 <= wait_seconds <= within_seconds
+            made.append(time.monotonic + wait_seconds)
+    assert made == sorted(made)
+    for at in made:
+        assert sum(at <= other <= at + 60 for other in made) <= requests_per_minute
+
+
+def test_threads_get_different_places(time: FakeTime) -> None:
+    """Probes and the poll share one budget."""
+    places = budget(time, 10)
+    waits: list[float | None] = []
+    start = threading.Barrier(8)
+
+    def take() -> None:
+        start.wait()
+        for _ in range(25):
+            waits.append(places.reserve(10_000))  # noqa: PERF401 - each at its own time
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(wait or 0 for wait in waits) == [61 * (n // 10) for n in range(200)]

@@ -1,0 +1,224 @@
+"""One line per record, whatever stands in it, and no credentials."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exophone_exporter import logs
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from exophone_exporter.logs import LogFormat
+
+LOGGER = logging.getLogger("exophone_exporter.tested")
+CANARY = "c4n4ry-t0ken"
+# base64 of "key:c4n4ry-t0ken"
+CANARY_BASIC = "a2V5OmM0bjRyeS10MGtlbg=="
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Leave logging as pytest set it up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Callable[[LogFormat], io.StringIO]:
+    """Sets logging up in a format and returns what stderr receives."""
+
+    def configure(log_format: LogFormat, level: str = "debug") -> io.StringIO:
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.configure(level, log_format)
+        return stream
+
+    return configure
+
+
+def without_time(text: str) -> str:
+    """The line without the time, which is RFC 3339 in UTC with milliseconds."""
+    assert re.match(r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", text)
+    assert text.endswith("\n")
+    return text[30:-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        pytest.param("plain", "plain", id="bare"),
+        pytest.param("", '""', id="empty"),
+        pytest.param("two words", '"two words"', id="space"),
+        pytest.param('a"b', r'"a\"b"', id="quote"),
+        pytest.param("a=b", '"a=b"', id="equals"),
+        pytest.param("a\\b", r'"a\\b"', id="backslash"),
+        pytest.param("a\nb\r\tc", r'"a\nb\r\tc"', id="line-ends"),
+        pytest.param("a\x00\x1b[31m", r'"a\u0000\u001b[31m"', id="terminal-colours"),
+        pytest.param("a\x85b\u2028c\x7f", r'"a\u0085b\u2028c\u007f"', id="unicode-line-ends"),
+        pytest.param("\ud800", r'"\ud800"', id="lone-surrogate"),
+        pytest.param("मुंबई", "मुंबई", id="hindi"),
+        pytest.param(1.23456, "1.235", id="fraction"),
+        pytest.param(7, "7", id="whole"),
+        pytest.param(None, "None", id="none"),
+    ],
+)
+def test_logfmt_quotes_what_needs_it(
+    written: Callable[[LogFormat], io.StringIO], value: object, text: str
+) -> None:
+    stream = written("logfmt")
+    LOGGER.info("told", extra=fields(value=value))
+    assert without_time(stream.getvalue()) == f"level=info logger=tested msg=told value={text}"
+
+
+def test_json_has_the_same_fields_with_their_types(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    stream = written("json")
+    LOGGER.warning("the poll failed", extra=fields(account="a", numbers=3, name="x\ny\u2028z"))
+    line = json.loads(stream.getvalue())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "warn",
+        "logger": "tested",
+        "msg": "the poll failed",
+        "account": "a",
+        "numbers": 3,
+        "name": "x\ny\u2028z",
+    }
+
+
+@pytest.mark.fault(128)
+def test_time_is_of_the_record_and_in_utc_wherever_the_machine_is(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    stream = written("json")
+    record = LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, "told", (), None)
+    record.created = 1_700_000_000.0
+    LOGGER.handle(record)
+    assert json.loads(stream.getvalue())["time"] == "2023-11-14T22:13:20.000Z"
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        pytest.param("debug", ["debug", "info", "warn", "error", "error"], id="debug"),
+        pytest.param("info", ["info", "warn", "error", "error"], id="info"),
+        pytest.param("warn", ["warn", "error", "error"], id="warn"),
+        pytest.param("error", ["error", "error"], id="error"),
+    ],
+)
+def test_level_and_above_are_told_in_the_ecosystems_words(
+    written: Callable[..., io.StringIO], level: str, told: list[str]
+) -> None:
+    stream = written("json", level)
+    for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+        LOGGER.log(number, "told")
+    assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == told
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        pytest.param(f"Authorization: Basic {CANARY_BASIC}", "Basic <secret>", id="basic"),
+        pytest.param(f"{{'authorization': 'basic {CANARY_BASIC}'}}", "basic <secret>", id="repr"),
+        pytest.param(f"Bearer {CANARY}", "Bearer <secret>", id="bearer"),
+        pytest.param(f"https://key:{CANARY}@api.exotel.com/v2", "<secret>@api.exotel", id="url"),
+        pytest.param(f"https://{CANARY}@api.exotel.com", "<secret>@api.exotel", id="user-alone"),
+        pytest.param(f"http://k:p@{CANARY}@api.exotel.com", "<secret>@api.exotel", id="two-ats"),
+        pytest.param(f'http://k:"{CANARY}"@api.exotel.com', "<secret>@api.exotel", id="quoted"),
+    ],
+)
+@pytest.mark.parametrize("log_format", ["logfmt", "json"], ids=str)
+def test_credentials_are_redacted_wherever_they_stand(
+    written: Callable[[LogFormat], io.StringIO], log_format: LogFormat, text: str, redacted: str
+) -> None:
+    """In the message, in a field, in its arguments and in a traceback."""
+    stream = written(log_format)
+    try:
+        raise ValueError(text)  # noqa: TRY301 - what is logged wants a traceback
+    except ValueError:
+        LOGGER.exception("failed: %s; %s", text, text, extra=fields(error=text))
+    line = stream.getvalue()
+    assert CANARY not in line
+    assert CANARY_BASIC not in line
+    assert line.count(redacted) == 4
+    assert "Traceback (most recent call last)" in line
+    assert line.count("\n") == 1
+    if log_format == "json":
+        assert "ValueError: " in json.loads(line)["traceback"]
+
+
+def test_what_only_looks_like_credentials_is_left_alone() -> None:
+    text = "see https://api.exotel.com/v2_beta and mail to help@exotel.com; a basic fee"
+    assert logs.redact(text) == text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(), max_size=30))
+def test_any_text_stays_on_one_line_and_json_stays_json(
+    written: Callable[[LogFormat], io.StringIO], text: str
+) -> None:
+    for log_format in ("logfmt", "json"):
+        stream = written(log_format)
+        LOGGER.info("%s", text, extra=fields(value=text))
+        line = stream.getvalue()
+        assert len(line.splitlines()) == 1
+        line.encode("utf-8")
+    assert json.loads(line)["level"] == "info"
+
+
+@pytest.mark.fault(122)
+def test_closed_stderr_loses_the_line_and_raises_nothing(
+    written: Callable[[LogFormat], io.StringIO], capfd: pytest.CaptureFixture[str]
+) -> None:
+    written("logfmt").close()
+    LOGGER.error("nobody hears this")
+    assert capfd.readouterr() == ("", "")
+
+
+class FullDisk(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "stream", [pytest.param(FullDisk(), id="full"), pytest.param(None, id="none")]
+)
+@pytest.mark.fault(122)
+def test_full_or_missing_stderr_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, stream: Any
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("info", "json")
+    LOGGER.error("nobody hears this")
+
+
+def test_configuring_twice_does_not_tell_twice(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    written("json")
+    stream = written("logfmt")
+    LOGGER.info("once")
+    assert stream.getvalue().count("once") == 1
+
+
+def test_libraries_that_chatter_are_kept_to_warnings(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    stream = written("logfmt")
+    for name in ("urllib3.connectionpool", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).info("chatter")
+    assert stream.getvalue() == ""

@@ -1,0 +1,223 @@
+"""What is known of an account: counters, the last good snapshot, and how long it may be served."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from support import account, phone
+
+from exophone_exporter.clock import Moment
+from exophone_exporter.errors import CredentialsRejected, InternalError, TimedOut
+from exophone_exporter.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.store import AccountState, Durations, PollResult
+
+if TYPE_CHECKING:
+    from support import FakeTime
+
+    from exophone_exporter.store import View
+
+STALE_AFTER_SECONDS = 900.0
+THREADS, TIMES = 8, 200
+
+
+def snapshot(completed: Moment, *sids: str) -> Snapshot:
+    return build(Walk(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
+
+
+def polled(time: FakeTime) -> View:
+    """An account with one number, polled at this very moment."""
+    state = AccountState(account(stale_after_seconds=STALE_AFTER_SECONDS))
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    return state.view()
+
+
+def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
+    state = AccountState(account())
+    view = state.view()
+    assert (state.attempted, state.snapshot, state.error) == (False, None, None)
+    assert (view.snapshot, view.last_attempt, view.error, view.polls) == (None, None, None, 0)
+    assert view.fresh_snapshot(Moment(0.0, 0.0)) is None
+    assert " ".join(view.failures) == (
+        "connect timeout tls auth forbidden billing not_found rate_limited server status"
+        " too_large bad_body envelope pagination internal"
+    )
+    assert " ".join(view.changes) == (
+        "added removed voice_attached voice_detached voice_moved sms_attached sms_detached"
+        " sms_moved rental_changed other"
+    )
+    assert {*view.failures.values(), *view.changes.values()} == {0}
+    assert (view.requests, view.retries, view.wait_seconds) == ({}, 0, 0.0)
+    assert {e: sum(d.counts) for e, d in view.durations.items()} == {"list": 0, "detail": 0}
+
+
+def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeTime) -> None:
+    state = AccountState(account())
+    good = snapshot(time.clock.now(), "a")
+    state.record_poll(PollResult(time.clock.now(), 1.0, good))
+    time.pass_(300)
+    error = CredentialsRejected("401")
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=error))
+    view = state.view()
+    assert (view.snapshot, view.error, view.polls) == (good, error, 2)
+    assert view.last_attempt == time.clock.now()
+    assert {reason: n for reason, n in view.failures.items() if n} == {"auth": 1}
+
+
+def test_success_forgets_the_error_and_not_its_count(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    view = state.view()
+    assert (view.error, view.failures["timeout"], view.polls) == (None, 1, 2)
+
+
+def test_first_attempt_counts_though_it_failed(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    assert state.attempted
+    assert state.view().snapshot is None
+
+
+def test_defect_after_an_attempt_is_a_failure_without_an_attempt_of_its_own(
+    time: FakeTime,
+) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    state.record_defect(InternalError("ValueError"))
+    view = state.view()
+    assert (view.polls, view.failures["internal"], str(view.error)) == (1, 1, "ValueError")
+
+
+def test_changes_are_counted_by_kind(time: FakeTime) -> None:
+    state = AccountState(account())
+    changes = tuple(Change(kind, phone()) for kind in ("added", "added", "sms_moved"))
+    for _ in range(2):
+        now = time.clock.now()
+        state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+    counted = {kind: n for kind, n in state.view().changes.items() if n}
+    assert counted == {"added": 4, "sms_moved": 2}
+
+
+def test_requests_retries_and_waits_are_counted() -> None:
+    state = AccountState(account())
+    state.record_request("list", "200", 0.2)
+    state.record_request("list", "200", 0.2)
+    state.record_request("detail", "none", 10.0)
+    state.record_retry()
+    state.record_wait(1.5)
+    state.record_wait(2.0)
+    view = state.view()
+    assert view.requests == {("list", "200"): 2, ("detail", "none"): 1}
+    assert (view.retries, view.wait_seconds) == (1, 3.5)
+    assert view.durations["list"].sum_seconds == pytest.approx(0.4)
+    assert view.durations["detail"].sum_seconds == 10.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        pytest.param(0.0, 0, id="nothing"),
+        pytest.param(0.05, 0, id="a-bound-belongs-to-its-bucket"),
+        pytest.param(0.051, 1, id="just-beyond-a-bound"),
+        pytest.param(30.0, 8, id="last-bound"),
+        pytest.param(30.1, 9, id="beyond-all-bounds"),
+    ],
+)
+def test_request_falls_into_the_first_bucket_that_holds_it(seconds: float, bucket: int) -> None:
+    durations = Durations()
+    durations.observe(seconds)
+    assert durations.counts == [int(i == bucket) for i in range(10)]
+
+
+def test_view_does_not_move_with_what_comes_later(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_request("list", "200", 0.2)
+    view = state.view()
+    state.record_request("list", "200", 0.2)
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    assert (view.polls, view.failures["timeout"], view.requests) == (0, 0, {("list", "200"): 1})
+    assert sum(view.durations["list"].counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("wall", "monotonic", "fresh"),
+    [
+        pytest.param(0.0, 0.0, True, id="at-once"),
+        pytest.param(900.0, 900.0, True, id="at-the-limit"),
+        pytest.param(900.1, 900.1, False, id="past-the-limit"),
+        pytest.param(
+            -3600 + 60, 60.0, True, marks=pytest.mark.fault(124), id="clock-set-back-an-hour"
+        ),
+        pytest.param(
+            -3600 + 901, 901.0, False, marks=pytest.mark.fault(124), id="set-back-does-not-keep-it"
+        ),
+        pytest.param(
+            3600 + 60, 60.0, False, marks=pytest.mark.fault(124), id="clock-set-on-an-hour"
+        ),
+        pytest.param(900.0, 5.0, True, marks=pytest.mark.fault(125), id="short-suspend"),
+        pytest.param(8 * 3600, 5.0, False, marks=pytest.mark.fault(125), id="a-night-suspended"),
+    ],
+)
+def test_snapshot_is_served_until_either_clock_says_that_it_is_stale(
+    time: FakeTime, wall: float, monotonic: float, fresh: bool
+) -> None:
+    view = polled(time)
+    time.wall += wall
+    time.monotonic += monotonic
+    assert (view.fresh_snapshot(time.clock.now()) is not None) is fresh
+
+
+@pytest.mark.parametrize(
+    ("wall", "monotonic", "age"),
+    [
+        pytest.param(5.0, 5.0, 5.0, id="steady"),
+        pytest.param(-3600.0, 5.0, 5.0, marks=pytest.mark.fault(124), id="set-back"),
+        pytest.param(-3600.0, -1.0, 0.0, marks=pytest.mark.fault(124), id="never-negative"),
+        pytest.param(3600.0, 0.0, 3600.0, marks=pytest.mark.fault(125), id="suspended"),
+    ],
+)
+def test_age_is_the_larger_of_both_clocks_and_never_negative(
+    wall: float, monotonic: float, age: float
+) -> None:
+    assert Moment(100.0 + wall, 7.0 + monotonic).seconds_since(Moment(100.0, 7.0)) == age
+
+
+def test_view_is_consistent_while_many_threads_write(time: FakeTime) -> None:
+    """Every view shows as many failures as failed polls; in the end nothing was lost."""
+    state = AccountState(account())
+    now = time.clock.now()
+    begin = threading.Barrier(THREADS + 1)
+    changes = (Change("added", phone()), Change("other", phone()))
+
+    def write() -> None:
+        begin.wait()
+        for _ in range(TIMES):
+            state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
+            state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+            state.record_request("list", "200", 0.5)
+            state.record_retry()
+            state.record_wait(0.5)
+
+    threads = [threading.Thread(target=write) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    torn: Counter[str] = Counter()
+    while any(thread.is_alive() for thread in threads):
+        view = state.view()
+        torn["changes"] += view.changes["added"] != view.changes["other"]
+        torn["polls"] += view.polls != view.failures["timeout"] + view.changes["added"]
+        torn["requests"] += view.requests.get(("list", "200"), 0) != sum(
+            view.durations["list"].counts
+        )
+    for thread in threads:
+        thread.join()
+    view = state.view()
+    assert not +torn
+    assert (view.polls, view.retries) == (2 * THREADS * TIMES, THREADS * TIMES)
+    assert view.requests == {("list", "200"): THREADS * TIMES}
+    assert view.wait_seconds == THREADS * TIMES * 0.5
