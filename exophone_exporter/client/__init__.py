@@ -1,0 +1,11 @@
+"""GET and nothing else: bounded requests, their retries, and the walk over the pages.
+
+Requests go to the configured origin and nowhere else; the URLs inside answers are never followed.
+HTTP knowledge ends here: what leaves is ExoPhones or a PollError. From the bottom up: `answers`
+(what a status means) and `walk` (the pages) are pure, `transport` is one GET on the wire, `client`
+puts them together.
+"""
+
+from exophone_exporter.client.client import Client, ignore_page
+
+__all__ = ["Client", "ignore_page"]

@@ -1,0 +1,208 @@
+"""One account's questions to the API, each with its budget, its retries and its deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from urllib.parse import quote
+
+from exophone_exporter import model
+from exophone_exporter.client.answers import error_of, retry_delay_seconds
+from exophone_exporter.client.transport import Transport
+from exophone_exporter.client.walk import confirm_removals, walk_pages
+from exophone_exporter.errors import BadEnvelope, DeadlinePassed, NotFound, PollError, TimedOut
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from exophone_exporter.budget import RequestBudget
+    from exophone_exporter.clock import Clock
+    from exophone_exporter.config import Account
+    from exophone_exporter.model import ExoPhone, Page
+    from exophone_exporter.snapshot import Walk
+    from exophone_exporter.store import Endpoint
+
+# One whole answer may take this many times the timeout of a single read.
+_ANSWER_TIMEOUTS: Final = 3
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Recorder(Protocol):
+    """Where the client counts what it does; `store.AccountState` is one."""
+
+    def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
+        """One request was answered with a status code, or with "none" not at all."""
+        ...
+
+    def record_retry(self) -> None:
+        """One request is made again."""
+        ...
+
+    def record_wait(self, seconds: float) -> None:
+        """So much time was spent waiting, for the budget or before a retry."""
+        ...
+
+
+def ignore_page(_pages: int, _numbers: int) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Asks the API about one account.
+
+    `sleep` waits, or raises Stopped where the process is ending. Every method may raise PollError
+    and Stopped. Safe between threads: each call has a connection of its own.
+    """
+
+    account: Account
+    budget: RequestBudget
+    recorder: Recorder
+    clock: Clock
+    sleep: Callable[[float], None]
+    uniform: Callable[[float, float], float] = random.uniform
+
+    def fetch_all(
+        self,
+        previous: Mapping[str, ExoPhone],
+        on_page: Callable[[int, int], None] = ignore_page,
+    ) -> Walk:
+        """Every number of the account, all or nothing, within the deadline of a poll.
+
+        `previous` holds the numbers known so far, by sid; see `walk.confirm_removals`.
+        """
+        with self._calls() as calls:
+            walk = walk_pages(calls.page, self.account.poll.page_size, on_page)
+            return confirm_removals(walk, previous, calls.number)
+
+    def fetch_number(self, sid: str) -> ExoPhone:
+        """One number from the detail endpoint; NotFound where the account has no such sid."""
+        with self._calls() as calls:
+            return calls.number(sid)
+
+    def fetch_first_page(self) -> Page:
+        """One page of the list: proves the host, the account, the key and the token."""
+        with self._calls() as calls:
+            return calls.page(0, self.account.poll.page_size)
+
+    @contextlib.contextmanager
+    def _calls(self) -> Iterator[_Calls]:
+        with Transport(self.account, self.clock.monotonic) as transport:
+            yield _Calls(self, transport)
+
+
+class _Calls:
+    """The requests of one poll or probe: they share a connection and a deadline."""
+
+    def __init__(self, client: Client, transport: Transport) -> None:
+        self._client = client
+        self._poll = client.account.poll
+        self._transport = transport
+        self._ends_at = client.clock.monotonic() + self._poll.deadline_seconds
+        sid = quote(client.account.sid, safe="")
+        self._list_url = f"{client.account.origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
+
+    def page(self, index: int, size: int) -> Page:
+        """One page of the list, counted from 0."""
+        query = {"Page": str(index), "PageSize": str(size)}
+        return self._retried(
+            lambda: model.parse_page(self._get("list", self._list_url, query), self._poll.timezone)
+        )
+
+    def number(self, sid: str) -> ExoPhone:
+        """One number; the answer must be about that number."""
+        if sid in (".", ".."):  # no request can name it: in a path it means another place
+            raise NotFound("the API cannot be asked about a sid of dots")
+        url = f"{self._list_url}/{quote(sid, safe='')}"
+        number = self._retried(
+            lambda: model.parse_number(self._get("detail", url, {}), self._poll.timezone)
+        )
+        if number.sid != sid:
+            raise BadEnvelope("the detail endpoint answered about another number")
+        return number
+
+    def _retried(self, ask: Callable[[], _T]) -> _T:
+        """The only place that asks again: as often as the error allows and the deadline leaves."""
+        for attempt in count(1):
+            try:
+                return ask()
+            except PollError as error:
+                wait_seconds = retry_delay_seconds(attempt, error, self._client.uniform)
+                if attempt >= error.attempts or wait_seconds >= self._remaining_seconds():
+                    raise
+                self._log_retry(error, wait_seconds)
+            self._client.recorder.record_retry()
+            self._wait(wait_seconds)
+        raise AssertionError  # pragma: no cover - count() has no end
+
+    def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> bytes:
+        """One request: the body of a 200, or the PollError that anything else is."""
+        self._take_place()
+        answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
+        within_seconds = min(answer_seconds, self._time_left_seconds())
+        client = self._client
+        codes = ["none"]
+        started_at = client.clock.monotonic()
+        try:
+            answer = self._transport.get(
+                url,
+                query,
+                timeout_seconds=self._poll.timeout_seconds,
+                within_seconds=within_seconds,
+                on_status=lambda status: codes.append(str(status)),
+            )
+        except TimedOut:
+            self._time_left_seconds()  # the poll's own deadline is the better reason, if it passed
+            raise
+        finally:
+            seconds = client.clock.monotonic() - started_at
+            client.recorder.record_request(endpoint, codes[-1], seconds)
+        error = error_of(answer.status, answer.headers, answer.body, client.clock.wall())
+        if error is not None:
+            raise error
+        return answer.body
+
+    def _take_place(self) -> None:
+        """Wait for the account's budget to allow one more request."""
+        wait_seconds = self._client.budget.reserve(self._time_left_seconds())
+        if wait_seconds is None:
+            raise DeadlinePassed(
+                f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
+                f" before the deadline of {self._poll.deadline_seconds:g}s; raise the deadline"
+            )
+        if wait_seconds > 0:
+            self._wait(wait_seconds)
+
+    def _wait(self, seconds: float) -> None:
+        self._client.sleep(seconds)
+        self._client.recorder.record_wait(seconds)
+
+    def _remaining_seconds(self) -> float:
+        return self._ends_at - self._client.clock.monotonic()
+
+    def _time_left_seconds(self) -> float:
+        """Seconds to the deadline; raises DeadlinePassed where there are none."""
+        remaining = self._remaining_seconds()
+        if remaining <= 0:
+            raise DeadlinePassed(
+                f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"
+            )
+        return remaining
+
+    def _log_retry(self, error: PollError, wait_seconds: float) -> None:
+        _log.debug(
+            "asking again",
+            extra=fields(
+                account=self._client.account.name,
+                reason=error.reason,
+                error=str(error),
+                wait_seconds=wait_seconds,
+            ),
+        )

@@ -1,0 +1,155 @@
+"""A server that misbehaves on the wire as scripted: cut answers, resets, drips, silence, floods."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+_PATIENCE_SECONDS: Final = 10.0
+_REQUEST_BYTES_MAX: Final = 64 * 1024
+# SO_LINGER on, with no time to linger: closing then sends RST instead of FIN.
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def ok(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    """A whole answer with a Content-Length, unless a header says how else the body ends."""
+    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", *headers]
+    if not any(line.startswith(("Content-Length", "Transfer-Encoding")) for line in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+class Conversation:
+    """One connection, as the script of a test sees it. Ends quietly when the client leaves."""
+
+    def __init__(self, server: FaultServer, sock: socket.socket) -> None:
+        self._server = server
+        self._sock = sock
+
+    def read_request(self) -> None:
+        """Wait for the head of a request, and record it."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            received = self._sock.recv(4096)
+            if not received or len(head) > _REQUEST_BYTES_MAX:
+                raise ConnectionAbortedError
+            head += received
+        self._server.requests.append(head.decode("latin-1"))
+
+    def send(self, data: bytes) -> None:
+        """Send it all."""
+        self._sock.sendall(data)
+
+    def drip(self, data: bytes, every_seconds: float) -> None:
+        """Send a byte now and then."""
+        for byte in data:
+            self._sock.sendall(bytes([byte]))
+            if self._server.stopping.wait(every_seconds):
+                return
+
+    def flood(self, data: bytes, total_bytes: int) -> None:
+        """Send the same again and again until the client leaves, and count what it took."""
+        while self._server.flooded_bytes < total_bytes:
+            self._sock.sendall(data)
+            self._server.flooded_bytes += len(data)
+
+    def wait(self, seconds: float) -> None:
+        """Be slow, unless the server stops."""
+        self._server.stopping.wait(seconds)
+
+    def close(self) -> None:
+        """Hang up at once, in the middle of the script."""
+        self._sock.close()
+
+    def stay_silent(self) -> None:
+        """Say nothing until the client leaves or the server stops."""
+        while self._sock.recv(4096):
+            pass
+
+    def reset(self) -> None:
+        """Break the connection off."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._sock.close()
+
+
+def answering(*answers: bytes) -> Callable[[Conversation], None]:
+    """A script that gives each request of a connection the next answer, then closes."""
+
+    def script(conversation: Conversation) -> None:
+        for answer in answers:
+            conversation.read_request()
+            conversation.send(answer)
+
+    return script
+
+
+class FaultServer:
+    """Plays a script to each connection, the last one for all that come after; stops by itself.
+
+    `requests` are the heads that came, `connections` counts those accepted, whether or not
+    anything was said.
+    """
+
+    def __init__(
+        self, *scripts: Callable[[Conversation], None], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.requests: list[str] = []
+        self.connections = 0
+        self.flooded_bytes = 0
+        self.stopping = threading.Event()
+        self._scripts = scripts
+        self._tls = tls
+        self._open: list[tuple[threading.Thread, socket.socket]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(0.02)
+        self.port: int = self._listener.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Its origin; the host is a name that a certificate may hold."""
+        return f"{'https' if self._tls else 'http'}://localhost:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._accepting.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._accepting.join()
+        self._listener.close()
+        for thread, sock in self._open:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            thread.join(_PATIENCE_SECONDS)
+
+    def _accept(self) -> None:
+        ends_at = time.monotonic() + 3 * _PATIENCE_SECONDS
+        while not self.stopping.is_set() and time.monotonic() < ends_at:
+            with contextlib.suppress(TimeoutError):
+                sock, _ = self._listener.accept()
+                self._start(sock)
+
+    def _start(self, sock: socket.socket) -> None:
+        script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+        self.connections += 1
+        sock.settimeout(_PATIENCE_SECONDS)
+        thread = threading.Thread(target=self._play, args=(script, sock), daemon=True)
+        self._open.append((thread, sock))
+        thread.start()
+
+    def _play(self, script: Callable[[Conversation], None], sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            if self._tls is None:
+                script(Conversation(self, sock))
+                return
+            with self._tls.wrap_socket(sock, server_side=True) as secure:
+                script(Conversation(self, secure))

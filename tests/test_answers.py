@@ -1,0 +1,192 @@
+"""What a status means, when to ask again, and how long to wait."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from requests.structures import CaseInsensitiveDict
+
+from exophone_exporter.client.answers import error_of, retry_after_seconds, retry_delay_seconds
+from exophone_exporter.errors import PollError, RateLimited, ServerFailed
+
+# 14 November 2023, 22:13:20 UTC
+NOW = 1_700_000_000.0
+_XML = (
+    b"<TwilioResponse><RestException><Status>403</Status>"
+    b"<Message>KYC is pending</Message></RestException></TwilioResponse>"
+)
+
+
+def error(status: int, body: bytes = b"", **headers: str) -> PollError:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = error_of(status, CaseInsensitiveDict(names), body, NOW)
+    assert found is not None
+    return found
+
+
+def test_200_is_no_error() -> None:
+    assert error_of(200, {}, b"", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "attempts"),
+    [
+        pytest.param(100, "status", 1, id="100"),
+        pytest.param(201, "status", 1, id="201", marks=pytest.mark.fault(21)),
+        pytest.param(202, "status", 1, id="202", marks=pytest.mark.fault(21)),
+        pytest.param(204, "status", 1, id="204", marks=pytest.mark.fault(21)),
+        pytest.param(206, "status", 1, id="206", marks=pytest.mark.fault(21)),
+        pytest.param(301, "status", 1, id="301", marks=pytest.mark.fault(22)),
+        pytest.param(308, "status", 1, id="308", marks=pytest.mark.fault(22)),
+        pytest.param(400, "status", 1, id="400", marks=pytest.mark.fault(26)),
+        pytest.param(401, "auth", 1, id="401", marks=pytest.mark.fault(27)),
+        pytest.param(402, "billing", 1, id="402", marks=pytest.mark.fault(28)),
+        pytest.param(403, "forbidden", 1, id="403", marks=pytest.mark.fault(29)),
+        pytest.param(404, "not_found", 1, id="404", marks=pytest.mark.fault(30)),
+        pytest.param(408, "server", 3, id="408", marks=pytest.mark.fault(31)),
+        pytest.param(409, "status", 1, id="409"),
+        pytest.param(425, "server", 3, id="425", marks=pytest.mark.fault(31)),
+        pytest.param(429, "rate_limited", 3, id="429", marks=pytest.mark.fault(32)),
+        pytest.param(499, "status", 1, id="499"),
+        pytest.param(500, "server", 3, id="500", marks=pytest.mark.fault(35)),
+        pytest.param(502, "server", 3, id="502", marks=pytest.mark.fault(31)),
+        pytest.param(503, "server", 3, id="503"),
+        pytest.param(504, "server", 3, id="504", marks=pytest.mark.fault(31)),
+        pytest.param(599, "server", 3, id="599"),
+        pytest.param(600, "status", 1, id="600"),
+        pytest.param(999, "status", 1, id="999", marks=pytest.mark.fault(38)),
+        pytest.param(0, "status", 1, id="0", marks=pytest.mark.fault(38)),
+    ],
+)
+def test_status_has_a_reason_and_a_number_of_attempts(
+    status: int, reason: str, attempts: int
+) -> None:
+    found = error(status)
+    assert (found.reason, found.attempts) == (reason, attempts)
+    assert str(found).startswith(f"{status}: ")
+
+
+@pytest.mark.fault(36)
+def test_503_that_names_a_wait_is_a_limit() -> None:
+    found = error(503, retry_after="30")
+    assert isinstance(found, RateLimited)
+    assert found.retry_after_seconds == 30
+    assert "asks to wait 30s" in str(found)
+
+
+def test_advice_of_401_names_the_wrong_region() -> None:
+    assert "region: mumbai" in str(error(401))
+
+
+def test_words_of_the_vendor_stand_behind_ours() -> None:
+    assert str(error(403, _XML)).endswith('(the API says: "KYC is pending")')
+
+
+@pytest.mark.fault(34)
+def test_rate_limit_hints_of_a_skewed_clock_are_not_believed() -> None:
+    """Only Retry-After says how long; a reset that is hours off is never slept for."""
+    found = error(429, x_ratelimit_remaining="0", x_ratelimit_reset="1700036000")
+    assert isinstance(found, RateLimited)
+    assert found.retry_after_seconds is None
+
+
+@pytest.mark.fault(22)
+@pytest.mark.fault(23)
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        pytest.param("https://api.in.exotel.com/x?k=v#f", "https://api.in.exotel.com", id="host"),
+        pytest.param("http://[::1]:8080/x", "http://[::1]:8080", id="ipv6-and-port"),
+        pytest.param("https://user:canary@a.example/", "https://a.example", id="userinfo"),
+        pytest.param("/other", "elsewhere", id="path-alone"),
+        pytest.param("//a.example/x", "elsewhere", id="no-scheme"),
+        pytest.param("", "elsewhere", id="empty"),
+        pytest.param("http://[::1", "elsewhere", id="malformed", marks=pytest.mark.fault(24)),
+        pytest.param("http://a\x85b/", "http://a\x85b", id="odd-host"),
+    ],
+)
+def test_redirect_is_told_by_its_origin_alone(location: str, where: str) -> None:
+    assert str(error(302, location=location)) == (
+        f"302: a redirect to {where}, which is not followed; fix base_url or region"
+    )
+
+
+@pytest.mark.fault(33)
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        pytest.param(None, None, id="absent"),
+        pytest.param("", None, id="empty"),
+        pytest.param("0", 0, id="zero"),
+        pytest.param(" 30 ", 30, id="digits"),
+        pytest.param("601", 600, id="over-the-cap"),
+        pytest.param("9" * 5000, 600, id="beyond-all-integers"),
+        pytest.param("-5", None, id="negative"),
+        pytest.param("+5", None, id="signed"),
+        pytest.param("1.5", None, id="fraction"),
+        pytest.param("1e12", None, id="exponent"),
+        pytest.param("NaN", None, id="nan"),
+        pytest.param("inf", None, id="infinite"),
+        pytest.param("1_0", None, id="underscore"),
+        pytest.param("١٢", None, id="arabic-digits"),
+        pytest.param("²", None, id="superscript"),
+        pytest.param("soon", None, id="words"),
+        pytest.param("Tue, 14 Nov 2023 22:14:00 GMT", 40, id="date"),
+        pytest.param("Tuesday, 14-Nov-23 22:14:00 GMT", 40, id="date-of-rfc-850"),
+        pytest.param("Tue Nov 14 22:14:00 2023", 40, id="date-without-a-zone"),
+        pytest.param("Tue, 14 Nov 2023 22:13:00 GMT", 0, id="past-date"),
+        pytest.param("Fri, 14 Nov 2053 22:13:00 GMT", 600, id="far-date"),
+        pytest.param("Tue, 99 Nov 2023 22:13:00 GMT", None, id="day-99"),
+        pytest.param("Tue, 14 Nov 99999 22:14:00 GMT", None, id="year-99999"),
+    ],
+)
+def test_retry_after_is_digits_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(header, NOW) == seconds
+
+
+@pytest.mark.fault(128)
+def test_date_without_a_zone_is_not_in_that_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        wait_seconds = retry_after_seconds("Tue Nov 14 22:14:00 2023", NOW)
+    time.tzset()
+    assert wait_seconds == 40
+
+
+@pytest.mark.parametrize(
+    ("attempt", "most_seconds"),
+    [
+        pytest.param(1, 0.5, id="first"),
+        pytest.param(2, 1, id="second"),
+        pytest.param(3, 2, id="third"),
+        pytest.param(5, 8, id="fifth"),
+        pytest.param(6, 10, id="capped"),
+        pytest.param(10_000, 10, id="ten-thousandth"),
+    ],
+)
+def test_backoff_doubles_up_to_a_cap_with_full_jitter(attempt: int, most_seconds: float) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return math.pi
+
+    assert retry_delay_seconds(attempt, ServerFailed("500"), uniform) == math.pi
+    assert asked == [(0, most_seconds)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(30.0, 30, id="what-the-api-asks"),
+        pytest.param(0.0, 0, id="at-once"),
+        pytest.param(None, 0.5, id="own-backoff-where-it-does-not-say"),
+    ],
+)
+def test_limit_waits_as_the_api_asks(asked: float | None, expected: float) -> None:
+    assert retry_delay_seconds(1, RateLimited("429", asked), lambda _, high: high) == expected
