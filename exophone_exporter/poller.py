@@ -1,0 +1,261 @@
+"""One thread per account: wait, fetch, put. It never dies of what the API does."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from typing import TYPE_CHECKING, Final, Protocol
+
+from exophone_exporter.client import ignore_page
+from exophone_exporter.errors import InternalError, PollError, RateLimited, Stopped
+from exophone_exporter.logs import fields
+from exophone_exporter.privacy import shown
+from exophone_exporter.snapshot import build, diff
+from exophone_exporter.store import PollResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from exophone_exporter.clock import Clock, Moment
+    from exophone_exporter.config import Account
+    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.snapshot import Change, Snapshot, Walk
+    from exophone_exporter.store import AccountState
+
+# The longest single wait: after a suspend the clocks are asked again this soon.
+_SLICE_SECONDS: Final = 5.0
+_JITTER: Final = 0.05
+_REMIND_AFTER_SECONDS: Final = 3600.0
+# Beyond the deadline of a poll, or between two looks at the clock, a thread counts as hung.
+_HUNG_AFTER_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Fetcher(Protocol):
+    """Where the numbers come from; `client.Client` is one."""
+
+    def fetch_all(
+        self,
+        previous: Mapping[str, ExoPhone],
+        on_page: Callable[[int, int], None] = ignore_page,
+    ) -> Walk:
+        """Every number of the account, or PollError, or Stopped."""
+        ...
+
+
+def poll_once(
+    state: AccountState,
+    fetcher: Fetcher,
+    clock: Clock,
+    on_page: Callable[[int, int], None] = ignore_page,
+) -> PollResult:
+    """One attempt, recorded in `state`; whatever goes wrong is in the result. May raise Stopped."""
+    started = clock.now()
+    old = state.snapshot
+    try:
+        previous = {number.sid: number for number in old.numbers} if old else {}
+        walk = fetcher.fetch_all(previous, on_page)
+        ended = clock.now()
+        result = _success(old, walk, ended, ended.monotonic - started.monotonic)
+    except PollError as error:
+        result = _failure(error, started, clock)
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect must not end the thread, and the truth
+        result = _failure(_defect(state, error), started, clock)
+    state.record_poll(result)
+    return result
+
+
+def _defect(state: AccountState, error: Exception) -> InternalError:
+    """The error that a defect of ours is, with its traceback in the log, once while it lasts."""
+    defect = InternalError(type(error).__name__)
+    if str(state.error) != str(defect):
+        _log_defect(state, error)
+    return defect
+
+
+def _log_defect(state: AccountState, error: Exception) -> None:
+    _log.error("a defect in the exporter", extra=fields(account=state.account.name), exc_info=error)
+
+
+def _success(
+    old: Snapshot | None, walk: Walk, ended: Moment, duration_seconds: float
+) -> PollResult:
+    if old is not None and old.numbers == walk.numbers:
+        snapshot = old.seen_again(walk, ended, duration_seconds)
+        return PollResult(ended, duration_seconds, snapshot)
+    snapshot = build(walk, ended, duration_seconds)
+    return PollResult(ended, duration_seconds, snapshot, diff(old, snapshot) if old else ())
+
+
+def _failure(error: PollError, started: Moment, clock: Clock) -> PollResult:
+    ended = clock.now()
+    # What is kept until the next poll is the reason; its causes may hold the body of an answer.
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return PollResult(ended, ended.monotonic - started.monotonic, error=error)
+
+
+class Teller:
+    """Logs the results of one account: each change, each new failure, and a reminder per hour."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._told: tuple[str, Moment] | None = None
+        self._size: int | None = None
+        self._slow = False
+
+    def tell(self, result: PollResult) -> None:
+        """Log one result."""
+        if result.error is not None:
+            self._tell_failure(result.error, result)
+        elif result.snapshot is not None:
+            self._tell_success(result.snapshot, result)
+
+    def _tell_failure(self, error: PollError, result: PollResult) -> None:
+        reason, told = self._told or ("", result.ended)
+        again = reason == error.reason
+        if again and result.ended.seconds_since(told) < _REMIND_AFTER_SECONDS:
+            return
+        self._told = (error.reason, result.ended)
+        _log.warning(
+            "the poll still fails" if again else "the poll failed",
+            extra=fields(account=self._account.name, reason=error.reason, error=str(error)),
+        )
+
+    def _tell_success(self, snapshot: Snapshot, result: PollResult) -> None:
+        about = fields(
+            account=self._account.name,
+            numbers=len(snapshot.numbers),
+            pages=snapshot.walk.pages,
+            duration_seconds=result.duration_seconds,
+        )
+        if self._told is not None:
+            _log.info("the poll works again", extra=about)
+        elif self._size is None:
+            _log.info("the first poll is complete", extra=about)
+        self._told = None
+        self._warn_of_extremes(snapshot, about)
+        self._size = len(snapshot.numbers)
+        for change in result.changes:
+            self._tell_change(change)
+
+    def _warn_of_extremes(self, snapshot: Snapshot, about: dict[str, dict[str, object]]) -> None:
+        if self._size and not snapshot.numbers:
+            _log.warning("the account had numbers and has none now", extra=about)
+        slow = snapshot.duration_seconds > self._account.poll.interval_seconds
+        if slow and not self._slow:
+            _log.warning("the poll takes longer than its interval", extra=about)
+        self._slow = slow
+
+    def _tell_change(self, change: Change) -> None:
+        names = shown(change.number, self._account.per_number.phone_number)
+        _log.info(
+            "a number changed",
+            extra=fields(
+                account=self._account.name,
+                change=change.kind,
+                sid=names.sid,
+                phone_number=names.phone_number,
+                friendly_name=names.friendly_name,
+                before=change.before,
+                after=change.after,
+            ),
+        )
+
+
+class Poller(threading.Thread):
+    """Polls one account until it is told to stop; `ready` hears of each result.
+
+    The interval runs from start to start, jittered by 5 % so that accounts do not align; polls of
+    an account never overlap, and one that the API asked to wait is not followed sooner.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a seam, and keyword-only
+        self,
+        state: AccountState,
+        fetcher: Fetcher,
+        *,
+        clock: Clock,
+        stopping: threading.Event,
+        on_result: Callable[[PollResult], None],
+        on_death: Callable[[], None],
+        first_delay_seconds: float = 0.0,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        super().__init__(name=f"poller {state.account.name}", daemon=True)
+        self._state = state
+        self._fetcher = fetcher
+        self._clock = clock
+        self._stopping = stopping
+        self._on_result = on_result
+        self._on_death = on_death
+        self._first_delay_seconds = first_delay_seconds
+        self._uniform = uniform
+        self._teller = Teller(state.account)
+        self._publishes = True
+        self._hung_at = clock.monotonic() + first_delay_seconds + _HUNG_AFTER_SECONDS
+
+    def run(self) -> None:
+        """Poll until stopped. A death that nothing below foresaw is reported, never silent."""
+        try:
+            self._poll_until_stopped()
+        except Stopped:
+            return
+        except BaseException:  # noqa: BLE001 - the last place that can tell of it
+            # Not raised on: threading would print it past the log's format and redaction.
+            _log.exception("a poller died", extra=fields(account=self._state.account.name))
+            self._on_death()
+
+    def healthy(self) -> bool:
+        """Whether the thread lives and is where it ought to be."""
+        return self.is_alive() and self._clock.monotonic() < self._hung_at
+
+    def _poll_until_stopped(self) -> None:
+        self._wait(self._first_delay_seconds, self._clock.now())
+        while True:
+            started = self._clock.now()
+            deadline_seconds = self._state.account.poll.deadline_seconds
+            self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
+            result = poll_once(self._state, self._fetcher, self._clock)
+            self._teller.tell(self._published(result))
+            self._wait(self._pause_seconds(result), started)
+
+    def _published(self, result: PollResult) -> PollResult:
+        """The result, handed on; one that cannot be is a failure, and the next poll tries again."""
+        try:
+            self._on_result(result)
+        except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+            if result.error is not None:
+                return result
+            defect = InternalError(type(error).__name__)
+            self._state.record_defect(defect)
+            if self._publishes:
+                _log_defect(self._state, error)
+            self._publishes = False
+            return PollResult(result.ended, result.duration_seconds, error=defect)
+        self._publishes = True
+        return result
+
+    def _pause_seconds(self, result: PollResult) -> float:
+        """Seconds from the start of this poll to that of the next."""
+        interval = self._state.account.poll.interval_seconds
+        pause = interval * self._uniform(1 - _JITTER, 1 + _JITTER)
+        error = result.error
+        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
+            return max(pause, result.duration_seconds + error.retry_after_seconds)
+        return pause
+
+    def _wait(self, seconds: float, since: Moment) -> None:
+        """Wait until so many seconds after `since`; by whichever clock says so first.
+
+        The monotonic clock stands still while the machine is suspended, the wall clock may be set.
+        """
+        while (rest := seconds - self._clock.now().seconds_since(since)) > 0:
+            self._hung_at = self._clock.monotonic() + _HUNG_AFTER_SECONDS
+            if self._stopping.wait(min(rest, _SLICE_SECONDS)):
+                raise Stopped
+        if self._stopping.is_set():
+            raise Stopped
