@@ -1,0 +1,52 @@
+"""Which format and encoding a scraper gets: constant content types, q-values obeyed.
+
+prometheus_client's own choice ignores q, echoes the client's text into the Content-Type and raises
+on `version=abc`; Prometheus 3 refuses a scrape without a Content-Type that it knows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
+_OPENMETRICS_VERSIONS: Final = ("", "1.0.0", "0.0.1")
+# The most specific range that a client names says how much it wants the text format.
+_TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")
+
+
+def content_type(accept: str) -> str:
+    """TEXT or OPENMETRICS, by an Accept header; TEXT for anything that asks for neither."""
+    openmetrics = 0.0
+    text: dict[str, float] = {}
+    for media_range, parameters, quality in _offers(accept):
+        if media_range == "application/openmetrics-text":
+            if parameters.get("version", "") in _OPENMETRICS_VERSIONS:
+                openmetrics = max(openmetrics, quality)
+        elif media_range in _TEXT_RANGES:
+            text[media_range] = max(quality, text.get(media_range, 0.0))
+    text_quality = next((text[name] for name in _TEXT_RANGES if name in text), 0.0)
+    return OPENMETRICS if openmetrics > 0 and openmetrics >= text_quality else TEXT
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether an Accept-Encoding header allows gzip; a `q=0` refuses it."""
+    qualities = {coding: quality for coding, _, quality in _offers(accept_encoding)}
+    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+
+
+def _offers(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The elements of a header: value, parameters, q; one whose q makes no sense is left out."""
+    for element in header.split(","):
+        value, *rest = element.split(";")
+        pairs = (part.partition("=") for part in rest)
+        parameters = {name.strip().lower(): text.strip(' \t"') for name, _, text in pairs}
+        quality = parameters.get("q", "1")
+        if _QUALITY.fullmatch(quality):
+            yield value.strip().lower(), parameters, float(quality)

@@ -1,0 +1,353 @@
+"""The bytes of /metrics: when they are made, shared and let go, and what gzip makes of them."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import threading
+import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+from support import FakeTime, account, phone
+
+from exophone_exporter.errors import ServerFailed
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.poller import poll_once
+from exophone_exporter.snapshot import Walk, build
+from exophone_exporter.store import AccountState, PollResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.store import View
+
+DEADLINE_SECONDS: Final = 10
+BUILD: Final = Build("r", 0.0)
+FORMATS: Final = [pytest.param(False, id="text"), pytest.param(True, id="openmetrics")]
+
+
+def numbers(count: int, region: str = "MU") -> tuple[ExoPhone, ...]:
+    return tuple(phone(f"sid-{index:05}", region=region) for index in range(count))
+
+
+def put(state: AccountState, time: FakeTime, found: tuple[ExoPhone, ...]) -> None:
+    """A complete poll that found these numbers."""
+    now = time.clock.now()
+    snapshot = build(Walk(found, 1, Counter()), now, 1.0)
+    state.record_poll(PollResult(now, 1.0, snapshot))
+
+
+def page_of(time: FakeTime, *states: AccountState, with_process: bool = False) -> MetricsPage:
+    def views() -> list[View]:
+        return [state.view() for state in states]
+
+    return MetricsPage(views, lambda: BUILD, time.clock, with_process=with_process)
+
+
+@pytest.fixture
+def state() -> AccountState:
+    return AccountState(account())
+
+
+@pytest.fixture
+def page(time: FakeTime, state: AccountState) -> MetricsPage:
+    return page_of(time, state)
+
+
+class OneWalk:
+    """A fetcher whose every walk finds equal numbers, in objects of their own each time."""
+
+    def fetch_all(self, *_: object) -> Walk:
+        return Walk(numbers(3), 1, Counter())
+
+
+@pytest.mark.parametrize("openmetrics", FORMATS)
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(0, id="empty"),
+        pytest.param(3, id="small"),
+        pytest.param(10_000, id="ten-thousand"),
+    ],
+)
+def test_gzip_is_one_member_of_exactly_the_plain_bytes(
+    time: FakeTime, state: AccountState, page: MetricsPage, count: int, openmetrics: bool
+) -> None:
+    """Browsers show only the first member of a stream: there must be no second."""
+    if count:
+        put(state, time, numbers(count))
+        page.prepare()
+    plain = page.render(openmetrics=openmetrics, gzipped=False)
+    gzipped = page.render(openmetrics=openmetrics, gzipped=True)
+    assert plain.count(b'\nexophone_number_info{account="support"') == count
+    assert gzip.decompress(gzipped) == plain
+    stream = zlib.decompressobj(wbits=31)
+    assert stream.decompress(gzipped) == plain
+    assert (stream.eof, stream.unused_data) == (True, b"")
+    assert len(gzipped) < len(plain) / 5
+
+
+@pytest.mark.end_to_end
+def test_curl_decompresses_it(
+    time: FakeTime, state: AccountState, page: MetricsPage, program: Callable[[str], str]
+) -> None:
+    put(state, time, numbers(100))
+    page.prepare()
+    gzipped = page.render(openmetrics=False, gzipped=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(gzipped)))
+            self.end_headers()
+            self.wfile.write(gzipped)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        fetched = subprocess.run(
+            [program("curl"), "--noproxy", "*", "-sS", "--compressed", url],
+            capture_output=True,
+            check=True,
+            timeout=DEADLINE_SECONDS,
+        )
+    assert fetched.stdout == page.render(openmetrics=False, gzipped=False)
+
+
+@pytest.mark.parametrize(
+    "gzipped", [pytest.param(False, id="plain"), pytest.param(True, id="gzip")]
+)
+def test_poll_that_found_the_same_numbers_renders_and_compresses_nothing(
+    time: FakeTime, state: AccountState, page: MetricsPage, gzipped: bool
+) -> None:
+    """The large part is the very same object, whatever the scrape asks for."""
+
+    def large_part(*, openmetrics: bool = False) -> bytes:
+        return max(page.parts(openmetrics=openmetrics, gzipped=gzipped), key=len)
+
+    put(state, time, numbers(300))
+    page.prepare()
+    first = large_part()
+    same = state.snapshot
+    assert same is not None
+    for _ in range(3):
+        time.pass_(300)
+        again = same.seen_again(same.walk, time.clock.now(), 2.0)
+        state.record_poll(PollResult(time.clock.now(), 2.0, again))
+        page.prepare()
+        assert large_part() is first
+        assert large_part(openmetrics=True) is first
+    put(state, time, numbers(301))
+    page.prepare()
+    assert large_part() is not first
+
+
+def test_poller_that_finds_equal_numbers_keeps_the_large_part(
+    time: FakeTime, state: AccountState, page: MetricsPage
+) -> None:
+    kept = []
+    for _ in range(3):
+        time.pass_(300)
+        poll_once(state, OneWalk(), time.clock)
+        page.prepare()
+        kept.append(page.parts(openmetrics=False, gzipped=False)[0])
+    assert kept[0] is kept[1] is kept[2]
+    assert b"exophone_numbers{" in kept[0]
+
+
+def test_equal_numbers_are_told_with_the_new_time_of_success(
+    time: FakeTime, state: AccountState, page: MetricsPage
+) -> None:
+    """What is kept is the inventory: freshness is of the last poll."""
+    for _ in range(2):
+        time.pass_(300)
+        poll_once(state, OneWalk(), time.clock)
+        page.prepare()
+    line = b'exophone_poll_last_success_timestamp_seconds{account="support"} 1.7000006e+09\n'
+    assert line in page.render(openmetrics=False, gzipped=False)
+
+
+def test_one_account_that_changes_leaves_the_other_as_it_was(time: FakeTime) -> None:
+    one, two = (AccountState(account(name)) for name in ("one", "two"))
+    page = page_of(time, one, two)
+    put(one, time, numbers(2))
+    put(two, time, numbers(3))
+    page.prepare()
+    put(two, time, numbers(1))
+    page.prepare()
+    text = page.render(openmetrics=False, gzipped=False)
+    counts = [
+        line.split()[-1] for line in text.splitlines() if line.startswith(b"exophone_numbers{")
+    ]
+    assert counts == [b"2.0", b"1.0"]
+
+
+@pytest.mark.fault(132)
+def test_scrape_while_another_thread_prepares_gets_the_previous_bytes_whole(
+    time: FakeTime, state: AccountState
+) -> None:
+    """The thread that prepares is held in the middle of its work, and the scrape does not wait."""
+    preparing, go_on = threading.Event(), threading.Event()
+
+    def views() -> Iterator[View]:
+        if threading.current_thread().name == "preparing":
+            preparing.set()
+            assert go_on.wait(DEADLINE_SECONDS)
+        return iter((state.view(),))
+
+    page = MetricsPage(lambda: tuple(views()), lambda: BUILD, time.clock, with_process=False)
+    put(state, time, numbers(5))
+    page.prepare()
+    before = page.render(openmetrics=False, gzipped=False)
+    put(state, time, numbers(7))
+    thread = threading.Thread(target=page.prepare, name="preparing")
+    thread.start()
+    assert preparing.wait(DEADLINE_SECONDS)
+    assert page.render(openmetrics=False, gzipped=False) == before
+    assert gzip.decompress(page.render(openmetrics=False, gzipped=True)) == before
+    go_on.set()
+    thread.join(DEADLINE_SECONDS)
+    after = page.render(openmetrics=False, gzipped=False)
+    assert after.count(b"\nexophone_number_info{") == 7
+
+
+@pytest.mark.parametrize(
+    "gzipped", [pytest.param(False, id="plain"), pytest.param(True, id="gzip")]
+)
+def test_data_goes_stale_without_a_poll(
+    time: FakeTime, state: AccountState, page: MetricsPage, gzipped: bool
+) -> None:
+    put(state, time, numbers(2))
+    page.prepare()
+
+    def scrape() -> bytes:
+        body = page.render(openmetrics=False, gzipped=gzipped)
+        return gzip.decompress(body) if gzipped else body
+
+    time.pass_(900)
+    assert b"exophone_numbers{" in scrape()
+    time.pass_(0.001)
+    stale = scrape()
+    assert b"exophone_number" not in stale.replace(b"exophone_number_changes", b"")
+    assert b'exophone_up{account="support"} 1.0\n' in stale
+
+
+def test_stale_account_leaves_the_fresh_one_alone(time: FakeTime) -> None:
+    old, new = AccountState(account("old")), AccountState(account("new"))
+    page = page_of(time, old, new)
+    put(old, time, numbers(2))
+    time.pass_(600)
+    put(new, time, numbers(3))
+    page.prepare()
+    time.pass_(600)
+    text = page.render(openmetrics=False, gzipped=False)
+    assert b'exophone_numbers{account="new"' in text
+    assert b'exophone_numbers{account="old"' not in text
+    put(old, time, numbers(2))
+    page.prepare()
+    assert b'exophone_numbers{account="old"' in page.render(openmetrics=False, gzipped=False)
+
+
+@pytest.mark.parametrize("openmetrics", FORMATS)
+def test_health_of_polling_is_at_most_one_second_old(
+    time: FakeTime, state: AccountState, page: MetricsPage, openmetrics: bool
+) -> None:
+    """Many scrapers in one second cost one rendering."""
+
+    def retries() -> bytes:
+        text = page.render(openmetrics=openmetrics, gzipped=False)
+        (line,) = (x for x in text.splitlines() if x.startswith(b"exophone_api_retries_total{"))
+        return line.split()[-1]
+
+    assert retries() == b"0.0"
+    state.record_retry()
+    time.pass_(0.99)
+    assert retries() == b"0.0"
+    time.pass_(0.01)
+    assert retries() == b"1.0"
+
+
+def test_end_of_a_poll_shows_at_once(
+    time: FakeTime, state: AccountState, page: MetricsPage
+) -> None:
+    assert b"exophone_up" not in page.render(openmetrics=False, gzipped=False)
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, error=ServerFailed("no")))
+    page.prepare()
+    assert b'exophone_up{account="support"} 0.0' in page.render(openmetrics=False, gzipped=False)
+
+
+def test_once_has_no_series_about_its_process(time: FakeTime, state: AccountState) -> None:
+    """A process that has ended has no file descriptors to tell of."""
+    without = page_of(time, state).render(openmetrics=False, gzipped=False)
+    names = {line.split(b"{")[0].split(b" ")[0] for line in without.splitlines() if line[0] != 35}
+    assert {name for name in names if not name.startswith(b"exophone_")} == set()
+    with_process = page_of(time, state, with_process=True).render(openmetrics=False, gzipped=False)
+    assert with_process.startswith(without)
+    assert b"\nprocess_resident_memory_bytes " in with_process[len(without) :]
+
+
+def test_scrape_before_the_first_prepare_is_whole(page: MetricsPage) -> None:
+    text = page.render(openmetrics=True, gzipped=False).decode()
+    found = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # it has no types
+    assert "exophone_polls" in {family.name for family in found}
+
+
+@pytest.mark.fault(132)
+def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
+    time: FakeTime, state: AccountState, page: MetricsPage
+) -> None:
+    """Each scrape is one snapshot: its sum and the series of its numbers agree."""
+    sizes = (40, 11, 25)
+    put(state, time, numbers(40))
+    page.prepare()
+    done = threading.Event()
+
+    def swap() -> None:
+        try:
+            for turn in range(90):
+                size = sizes[turn % 3]
+                half = size // 2
+                put(state, time, (*numbers(size, "MU")[:half], *numbers(size, "DL")[half:]))
+                page.prepare()
+        finally:
+            done.set()
+
+    def scrape(turn: int) -> set[bytes]:
+        seen: set[bytes] = set()
+        while True:
+            ending = done.is_set()
+            gzipped = turn % 2 == 0
+            body = page.render(openmetrics=turn % 3 == 0, gzipped=gzipped)
+            seen.add(gzip.decompress(body) if gzipped else body)
+            if ending:
+                return seen
+
+    with ThreadPoolExecutor(9) as pool:
+        swapping = pool.submit(swap)
+        scrapes = [pool.submit(scrape, turn) for turn in range(8)]
+        swapping.result(DEADLINE_SECONDS)
+        bodies = set.union(*(scraped.result(DEADLINE_SECONDS) for scraped in scrapes))
+    assert {size_of(body) for body in bodies} == set(sizes)
+
+
+def size_of(body: bytes) -> int:
+    """How many numbers a scrape tells of; it must say so consistently, in every family."""
+    text = body.decode().removesuffix("# EOF\n")
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    total = sum(sample.value for sample in families["exophone_numbers"].samples)
+    info = families["exophone_number_info"].samples
+    rental = families["exophone_number_monthly_rental"].samples
+    assert len(info) == len(rental) == total == len({s.labels["sid"] for s in info})
+    return int(total)

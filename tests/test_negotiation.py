@@ -1,0 +1,125 @@
+"""Which format and encoding a client gets for what it says that it accepts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exophone_exporter.metrics.negotiation import accepts_gzip, content_type
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        pytest.param(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;"
+            "version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            OPENMETRICS,
+            id="prometheus-2.42",
+        ),
+        pytest.param(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,"
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            OPENMETRICS,
+            id="prometheus-3",
+        ),
+        pytest.param(
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4,"
+            "*/*;q=0.3",
+            TEXT,
+            id="prometheus-3-told-to-scrape-text",
+        ),
+        pytest.param("*/*", TEXT, id="curl"),
+        pytest.param(
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
+            "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+            TEXT,
+            id="chrome",
+        ),
+        pytest.param("", TEXT, id="absent"),
+        pytest.param("application/openmetrics-text", OPENMETRICS, id="no-version"),
+        pytest.param('Application/OpenMetrics-Text; Version="1.0.0"', OPENMETRICS, id="quoted"),
+        pytest.param("application/openmetrics-text;version=2.0.0", TEXT, id="unknown-version"),
+        pytest.param("application/openmetrics-text;q=0", TEXT, id="openmetrics-refused"),
+        pytest.param("application/openmetrics-text;q=0.000,*/*", TEXT, id="refused-with-zeros"),
+        pytest.param("text/plain;q=0.9,application/openmetrics-text;q=0.8", TEXT, id="text-first"),
+        pytest.param(
+            "text/plain;q=0.8,application/openmetrics-text;q=0.9", OPENMETRICS, id="text-second"
+        ),
+        pytest.param("*/*;q=0.8,application/openmetrics-text;q=0.5", TEXT, id="anything-first"),
+        pytest.param(
+            "text/plain;q=0.2,*/*;q=0.9,application/openmetrics-text;q=0.5",
+            OPENMETRICS,
+            id="the-specific-range-counts",
+        ),
+        pytest.param(
+            "text/plain;q=0,text/*,application/openmetrics-text;q=0.1",
+            OPENMETRICS,
+            id="text-refused",
+        ),
+    ],
+)
+def test_format_is_the_one_that_the_client_prefers(accept: str, expected: str) -> None:
+    assert content_type(accept) == expected
+
+
+@pytest.mark.fault(112)
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        pytest.param("text/plain;version=abc", TEXT, id="version-abc"),
+        pytest.param('text/plain;version="1.0.0"', TEXT, id="text-of-another-version"),
+        pytest.param("text/plain;version=\u0663", TEXT, id="arabic-version"),
+        pytest.param("application/openmetrics-text;version=\u0663", TEXT, id="arabic-openmetrics"),
+        pytest.param("application/openmetrics-text;version=abc", TEXT, id="openmetrics-abc"),
+        pytest.param("application/openmetrics-text;q=NaN", TEXT, id="q-nan"),
+        pytest.param("application/openmetrics-text;q=\u0660", TEXT, id="q-arabic"),
+        pytest.param("application/openmetrics-text;q=-1", TEXT, id="q-negative"),
+        pytest.param("application/openmetrics-text;q=1.5", TEXT, id="q-above-one"),
+        pytest.param("application/openmetrics-text;q=1e0", TEXT, id="q-exponent"),
+        pytest.param("application/openmetrics-text;q=", TEXT, id="q-empty"),
+        pytest.param(";;;,,,;q=,=", TEXT, id="only-separators"),
+        pytest.param("a" * 10_000, TEXT, id="long-word"),
+        pytest.param("text/plain;" * 1000, TEXT, id="many-parameters"),
+        pytest.param("x/y," * 2500 + "application/openmetrics-text", OPENMETRICS, id="many-ranges"),
+    ],
+)
+def test_odd_accept_header_gets_one_of_the_two_constant_types(accept: str, expected: str) -> None:
+    assert content_type(accept) == expected
+
+
+@pytest.mark.fault(112)
+@given(st.text(alphabet='application/openmetrics-text;plain*,=q01.v" \u0663\x00\xff'))
+def test_no_header_can_break_the_choice(header: str) -> None:
+    assert content_type(header) in {TEXT, OPENMETRICS}
+    assert accepts_gzip(header) in {True, False}
+
+
+@pytest.mark.fault(112)
+@pytest.mark.parametrize(
+    ("accept_encoding", "expected"),
+    [
+        pytest.param("gzip", True, id="prometheus"),
+        pytest.param("deflate, gzip, br, zstd", True, id="curl"),
+        pytest.param("GZIP;Q=0.5", True, id="upper-case"),
+        pytest.param("*", True, id="any"),
+        pytest.param("gzip;q=0.001", True, id="barely"),
+        pytest.param("", False, id="absent"),
+        pytest.param("identity", False, id="identity"),
+        pytest.param("gzip;q=0", False, id="refused"),
+        pytest.param("gzip; q=0.0", False, id="refused-with-a-fraction"),
+        pytest.param("gzip;q=0, *", False, id="refused-and-any-other"),
+        pytest.param("*;q=0", False, id="any-refused"),
+        pytest.param("gzip;q=NaN", False, id="q-nan"),
+        pytest.param("gzipped", False, id="another-word"),
+        pytest.param("br;gzip", False, id="gzip-as-a-parameter"),
+    ],
+)
+def test_gzip_only_where_the_client_takes_it(accept_encoding: str, expected: bool) -> None:
+    assert accepts_gzip(accept_encoding) is expected
