@@ -1,0 +1,525 @@
+"""The routes, on a real socket, from the server that users run."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import socket
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from support import FakeTime, account, browse, phone
+
+from exophone_exporter.config import Config
+from exophone_exporter.exporter import Exporter
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.serving import Server, listen
+from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.snapshot import Walk, build
+from exophone_exporter.store import AccountState, PollResult, View
+from exophone_exporter.web import application
+from exophone_exporter.web_settings import WebSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from exophone_exporter import web
+    from exophone_exporter.clock import Clock
+
+DEADLINE_SECONDS: Final = 10
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+@dataclass
+class FakeExporter:
+    """One account with numbers, and answers about health that a test may change."""
+
+    time: FakeTime = field(default_factory=FakeTime)
+    is_healthy: bool = True
+    is_ready: bool = True
+    state: AccountState = field(default_factory=lambda: AccountState(account()))
+
+    def __post_init__(self) -> None:
+        self.clock: Clock = self.time.clock
+        self.page = MetricsPage(self.views, lambda: Build("r", 0.0), self.clock)
+
+    def views(self) -> tuple[View, ...]:
+        return (self.state.view(),)
+
+    def healthy(self) -> bool:
+        return self.is_healthy
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def find(self, count: int, **changes: str) -> None:
+        """A complete poll of so many numbers."""
+        now = self.clock.now()
+        found = tuple(phone(f"sid-{n}", **changes) for n in range(count))
+        self.state.record_poll(PollResult(now, 1.0, build(Walk(found, 1, Counter()), now, 1.0)))
+        self.page.prepare()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running server."""
+
+    port: int
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
+        with contextlib.closing(connection):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=named)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def open(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_SECONDS)
+
+    def send_raw(self, request: bytes) -> bytes:
+        """Everything that comes back until the server closes."""
+        with self.open() as client:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@contextlib.contextmanager
+def serving(exporter: web.Exporter, settings: WebSettings | None = None) -> Iterator[Site]:
+    """The real server in a thread, on a port of its own."""
+    (listening,) = listen(["127.0.0.1:0"])
+    server = Server(application(exporter, settings or WebSettings()), on_signal=lambda: None)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield Site(listening.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    exporter = FakeExporter()
+    exporter.find(3)
+    with serving(exporter) as running:
+        yield running
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread does; the real clock sets the end."""
+    turn, done = threading.Event(), DEADLINE_SECONDS * 100
+    for _ in range(done):
+        if condition():
+            return
+        turn.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "found"),
+    [
+        pytest.param("/metrics", TEXT, b'exophone_up{account="support"} 1.0\n', id="metrics"),
+        pytest.param("/", "text/html; charset=utf-8", b"<h2 id=", id="status"),
+        pytest.param("/-/healthy", "text/plain; charset=utf-8", b"healthy.\n", id="healthy"),
+        pytest.param("/-/ready", "text/plain; charset=utf-8", b"ready.\n", id="ready"),
+        pytest.param("/metrics?name[]=x", TEXT, b"exophone_up", id="query-is-ignored"),
+    ],
+)
+def test_get_is_answered(site: Site, path: str, content_type: str, found: bytes) -> None:
+    answer = site.ask(path)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, content_type)
+    assert found in answer.body
+    assert answer.headers["Content-Length"] == str(len(answer.body))
+
+
+@pytest.mark.fault(110)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path) for path in ("/metrics", "/", "/-/healthy", "/-/ready")]
+)
+def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
+    """The clock stands still, so the two answers are of the same length."""
+    exporter = FakeExporter()
+    exporter.find(3)
+    with serving(exporter) as site:
+        get, head = site.ask(path), site.ask(path, "HEAD")
+        raw = site.send_raw(
+            f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        )
+    without_date = [
+        [(name, value) for name, value in answer.headers.items() if name.lower() != "date"]
+        for answer in (get, head)
+    ]
+    assert without_date[0] == without_date[1]
+    assert (get.status, head.status, head.body) == (200, 200, b"")
+    assert raw.endswith(b"\r\n\r\n")
+    assert raw.count(b"\r\n\r\n") == 1
+
+
+@pytest.mark.fault(110)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, id=m) for m in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")],
+)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path) for path in ("/metrics", "/", "/-/healthy", "/-/ready")]
+)
+def test_other_methods_are_405_and_told_which_are_allowed(
+    site: Site, path: str, method: str
+) -> None:
+    answer = site.ask(path, method)
+    assert answer.status == 405
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.fault(110)
+def test_body_of_a_refused_request_is_not_taken_for_another_request(site: Site) -> None:
+    hidden = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    answer = site.send_raw(head % len(hidden) + hidden)
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/metric", id="near"),
+        pytest.param("/metrics/", id="slash"),
+        pytest.param("/metrics/x", id="below"),
+        pytest.param("/favicon.ico", id="favicon"),
+        pytest.param("/-/", id="dash"),
+        pytest.param("/-/healthy/", id="healthy-slash"),
+        pytest.param("/static/../metrics", id="dots"),
+    ],
+)
+def test_unknown_path_is_404(site: Site, path: str) -> None:
+    assert site.ask(path).status == 404
+
+
+@pytest.mark.fault(109)
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(b"//[::1", id="half-an-address"),
+        pytest.param(b"/%00", id="nul"),
+        pytest.param(b"/..%2f", id="dots"),
+        pytest.param(b"/%ff%fe", id="no-utf-8"),
+        pytest.param(b"/\xff\xfe", id="raw-bytes"),
+        pytest.param(b"http://elsewhere.example/nothing", id="absolute-form"),
+        pytest.param(b"elsewhere.example:443", id="authority-form"),
+        pytest.param(b"*", id="asterisk"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"/nothing?" + b"&".join(b"a=%d" % n for n in range(50)), id="fifty-fields"),
+        pytest.param(b"/nothing?%", id="half-escape"),
+        pytest.param(b"/" + b"a" * 5000, id="long"),
+    ],
+)
+def test_odd_target_is_refused_without_a_traceback(
+    site: Site,
+    target: bytes,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    answer = site.send_raw(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
+    assert b"Traceback" not in answer
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert "Traceback" not in capfd.readouterr().err
+    assert site.ask("/-/healthy").status == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "end"),
+    [
+        pytest.param("", TEXT, b"\n", id="text"),
+        pytest.param("application/openmetrics-text", OPENMETRICS, b"# EOF\n", id="openmetrics"),
+        pytest.param("application/openmetrics-text;q=0", TEXT, b"\n", id="q-zero"),
+    ],
+)
+@pytest.mark.parametrize("encoding", [pytest.param("gzip", id="gzip"), pytest.param("", id="no")])
+def test_metrics_are_in_the_format_and_encoding_that_the_client_prefers(
+    site: Site, accept: str, content_type: str, end: bytes, encoding: str
+) -> None:
+    answer = site.ask("/metrics", Accept=accept, Accept_Encoding=encoding)
+    assert answer.headers["Content-Type"] == content_type
+    assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    assert answer.headers["Content-Encoding"] == (encoding or None)
+    body = gzip.decompress(answer.body) if encoding else answer.body
+    assert body.startswith(b"# HELP exophone_numbers ")
+    assert body.endswith(end)
+    assert (b"# EOF" in body) == (end == b"# EOF\n")
+
+
+@pytest.mark.fault(112)
+def test_gzip_that_is_refused_is_not_sent(site: Site) -> None:
+    answer = site.ask("/metrics", Accept_Encoding="gzip;q=0")
+    assert answer.headers["Content-Encoding"] is None
+    assert answer.body.startswith(b"# HELP")
+
+
+@pytest.mark.fault(112)
+@pytest.mark.parametrize(
+    "accept",
+    [
+        pytest.param(b"a" * 10_000, id="ten-kilobytes"),
+        pytest.param(b"text/plain;version=abc", id="version-abc"),
+        pytest.param("text/plain;version=\u0663".encode(), id="arabic-version"),
+        pytest.param(b"\xff\xfe", id="no-utf-8"),
+    ],
+)
+def test_odd_accept_header_gets_text(site: Site, accept: bytes) -> None:
+    raw = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: " + accept
+    answer = site.send_raw(raw + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert TEXT.encode() in answer.partition(b"\r\n\r\n")[0]
+
+
+@pytest.mark.fault(117)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path) for path in ("/metrics", "/", "/nothing")]
+)
+def test_server_does_not_tell_what_it_is_made_of(site: Site, path: str) -> None:
+    assert site.ask(path).headers["Server"] is None
+
+
+@pytest.mark.fault(117)
+def test_status_page_may_load_and_run_nothing(site: Site) -> None:
+    headers = site.ask("/").headers
+    policy = set(headers["Content-Security-Policy"].split("; "))
+    assert {"default-src 'none'", "style-src 'unsafe-inline'", "base-uri 'none'"} <= policy
+    assert {"form-action 'none'", "frame-ancestors 'none'"} <= policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute"),
+    [
+        pytest.param("/-/healthy", "is_healthy", id="healthy"),
+        pytest.param("/-/ready", "is_ready", id="ready"),
+    ],
+)
+def test_health_and_readiness_are_503_until_they_hold(path: str, attribute: str) -> None:
+    exporter = FakeExporter()
+    setattr(exporter, attribute, False)
+    with serving(exporter) as site:
+        assert site.ask(path).status == 503
+        setattr(exporter, attribute, True)
+        assert site.ask(path).status == 200
+
+
+def test_telemetry_path_can_be_moved() -> None:
+    with serving(FakeExporter(), WebSettings(telemetry_path="/exophones")) as site:
+        assert site.ask("/exophones").headers["Content-Type"] == TEXT
+        assert site.ask("/metrics").status == 404
+        assert b'<a href="/exophones">' in site.ask("/").body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("metrics", id="no-slash"),
+        pytest.param("", id="empty"),
+        pytest.param("/", id="status-page"),
+        pytest.param("/-/healthy", id="healthy"),
+        pytest.param("/-/ready", id="ready"),
+        pytest.param("/{name}", id="a-pattern"),
+        pytest.param("/a b", id="space"),
+        pytest.param("/metrics?x=1", id="query"),
+    ],
+)
+def test_telemetry_path_that_cannot_work_is_refused_at_the_start(path: str) -> None:
+    with pytest.raises(ValueError, match="is no path like /metrics, or one of /, /-/healthy"):
+        WebSettings(telemetry_path=path)
+
+
+@pytest.fixture(scope="module")
+def large() -> FakeExporter:
+    exporter = FakeExporter()
+    exporter.find(10_000)
+    return exporter
+
+
+def slow_reader(site: Site) -> socket.socket:
+    """A client that has asked for the plain metrics and reads only the first bytes of them."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(DEADLINE_SECONDS)
+    client.connect(("127.0.0.1", site.port))
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.recv(12) == b"HTTP/1.1 200"
+    return client
+
+
+@pytest.mark.fault(107)
+def test_requests_past_the_limit_are_told_to_come_back(large: FakeExporter) -> None:
+    """Slow readers are in flight until they have read; health is told all the same."""
+    with serving(large, WebSettings(max_requests=2)) as site, contextlib.ExitStack() as readers:
+        first = readers.enter_context(slow_reader(site))
+        assert site.ask("/metrics").status == 200
+        readers.enter_context(slow_reader(site))
+        refused = site.ask("/metrics")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert refused.body == b"Limit of concurrent requests reached (2), try again later.\n"
+        assert site.ask("/").status == 503
+        assert site.ask("/-/healthy").status == 200
+        assert site.ask("/-/ready").status == 200
+        first.close()
+        wait_until(lambda: site.ask("/metrics").status == 200)
+
+
+@pytest.mark.fault(107)
+def test_limit_of_zero_is_none(large: FakeExporter) -> None:
+    with serving(large, WebSettings(max_requests=0)) as site, contextlib.ExitStack() as readers:
+        for _ in range(45):
+            readers.enter_context(slow_reader(site))
+        assert site.ask("/-/healthy").status == 200
+        assert site.ask("/metrics", "HEAD").status == 200
+
+
+def test_slow_reader_gets_every_byte_in_the_end(large: FakeExporter) -> None:
+    whole = large.page.render(openmetrics=False, gzipped=False)
+    with serving(large) as site, slow_reader(site) as client:
+        received = bytearray()
+        while not received.endswith(whole[-100:]):
+            received += client.recv(1 << 20)
+    assert bytes(received).partition(b"\r\n\r\n")[2] == whole
+
+
+@pytest.mark.fault(111)
+def test_client_that_leaves_during_the_answer_is_no_error(
+    large: FakeExporter, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(large, WebSettings(max_requests=1)) as site:
+        for _ in range(3):
+            slow_reader(site).close()
+            wait_until(lambda: site.ask("/metrics").status == 200)
+    assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_many_scrapers_at_once_all_get_the_whole(large: FakeExporter) -> None:
+    with serving(large) as site, ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(site.ask, "/metrics", Accept_Encoding="gzip") for _ in range(32)]
+        answers = [one.result(DEADLINE_SECONDS) for one in asked]
+    bodies = {gzip.decompress(answer.body) for answer in answers}
+    assert {body.count(b"\nexophone_number_info{") for body in bodies} == {10_000}
+
+
+@contextlib.contextmanager
+def exporting(sim: Simulator, *sids: str) -> Iterator[tuple[Exporter, Site]]:
+    """The whole exporter on the simulator; its pollers start when the test says so."""
+    accounts = tuple(
+        account(sid, sid=sid, origin=sim.url, api_key=f"{sid}-key", api_token=f"{sid}-token")
+        for sid in sids
+    )
+    exporter = Exporter(Config("test", accounts, ()))
+    with serving(exporter) as site:
+        try:
+            yield exporter, site
+        finally:
+            exporter.stop()
+
+
+def test_metrics_and_the_status_page_never_ask_the_api() -> None:
+    with Simulator(World(make_account("acme", 5))) as sim, exporting(sim, "acme") as (it, site):
+        it.start()
+        wait_until(it.ready)
+        asked = len(sim.requests)
+        for path in ("/metrics", "/", "/-/healthy", "/-/ready") * 5:
+            assert site.ask(path).status == 200
+        assert len(sim.requests) == asked == 1
+
+
+def test_ready_once_every_account_had_its_first_attempt_good_or_bad() -> None:
+    """One revoked key must not hide the metric that tells of it."""
+    world = World(make_account("acme", 2), make_account("other", 2))
+    with Simulator(world) as sim, exporting(sim, "acme", "other") as (exporter, site):
+        sim.fail(Fault(status=401, account_sid="acme", times=None))
+        assert site.ask("/-/ready").status == 503
+        assert site.ask("/metrics").status == 200
+        hold = threading.Event()
+        sim.on_request = lambda seen: None if seen.account_sid == "acme" else hold_back(hold)
+        exporter.start()
+        up = b'exophone_up{account="%s"} %d.0'
+        wait_until(lambda: up % (b"acme", 0) in site.ask("/metrics").body)
+        assert site.ask("/-/ready").status == 503
+        hold.set()
+        wait_until(lambda: site.ask("/-/ready").status == 200)
+        wait_until(lambda: up % (b"other", 1) in site.ask("/metrics").body)
+
+
+def hold_back(until: threading.Event) -> None:
+    assert until.wait(DEADLINE_SECONDS)
+
+
+def test_health_does_not_depend_on_the_api() -> None:
+    with Simulator(World(make_account("acme", 2))) as sim, exporting(sim, "acme") as (it, site):
+        sim.fail(Fault(status=403, times=None))
+        it.start()
+        wait_until(it.ready)
+        assert site.ask("/-/healthy").status == 200
+        metrics = site.ask("/metrics")
+        assert metrics.status == 200
+        assert (
+            b'exophone_poll_failures_total{account="acme",reason="forbidden"} 1.0' in metrics.body
+        )
+
+
+def test_exporter_whose_pollers_do_not_run_is_not_healthy() -> None:
+    with Simulator(World(make_account("acme", 1))) as sim, exporting(sim, "acme") as (_, site):
+        assert site.ask("/-/healthy").status == 503
+
+
+@pytest.mark.end_to_end
+@pytest.mark.fault(67)
+@pytest.mark.fault(117)
+def test_browser_shows_the_figures_logs_nothing_and_asks_no_other_host(
+    program: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The page as Chromium sees it, with its policy, and with names that would like to run."""
+    chromium, exporter, log = program("chromium"), FakeExporter(), tmp_path / "log.json"
+    hostile = "<script>console.log(1)</script><img src=http://evil.example/x onerror=alert(2)>"
+    exporter.find(4, voice_url="", friendly_name=hostile)
+    with serving(exporter) as site:
+        shown = browse(
+            chromium,
+            tmp_path / "profile",
+            "--enable-logging=stderr",
+            f"--log-net-log={log}",
+            "--dump-dom",
+            f"http://127.0.0.1:{site.port}/",
+        )
+    assert "<dt>numbers</dt><dd>4</dd>" in shown.stdout
+    assert "₹1,996.00" in shown.stdout
+    assert "CONSOLE" not in shown.stderr
+    requested = hosts_requested(json.loads(log.read_text("utf-8")))
+    assert requested == {f"127.0.0.1:{site.port}"}
+
+
+def hosts_requested(net_log: dict[str, list[dict[str, dict[str, object]]]]) -> set[str]:
+    """The hosts of every URL that a browser began to ask for, by its own log.
+
+    Its maker's own are left out: it asks for its updates whatever it shows.
+    """
+    urls = [str(event.get("params", {}).get("url", "")) for event in net_log["events"]]
+    hosts = {url.split("/")[2] for url in urls if url.startswith("http")}
+    return {host for host in hosts if not host.endswith((".google.com", ".googleapis.com"))}
