@@ -1,0 +1,7 @@
+"""`python -m exophone_exporter` is the command `exophone-exporter`."""
+
+import sys
+
+from exophone_exporter.cli import main
+
+sys.exit(main())

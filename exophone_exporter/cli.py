@@ -1,0 +1,401 @@
+"""Flags, the choice of the command, and exit codes: 0 success, 1 failure, 2 usage or configuration.
+
+Heavy imports stand in the command that needs them, so that --version and --help answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import math
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from exophone_exporter import __version__
+from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.logs import LEVELS, configure
+from exophone_exporter.web_settings import WebSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Command = Callable[[argparse.Namespace], int]
+
+_PROGRAM: Final = "exophone-exporter"
+_EPILOG: Final = """\
+Without a command, it serves. `exophone-exporter COMMAND --help` lists flags.
+Without --config.file, the variables EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and
+EXOTEL_API_TOKEN (each also with _FILE behind it) and EXOTEL_REGION describe one
+account. Without an account, try `exophone-exporter demo`.
+"""
+_SERVING: Final = ("serve", "demo", "simulate")
+_LAST_STANDARD_STREAM: Final = 2
+# What a sid may look like in a path of the API; anything else would name something else there.
+_SID: Final = re.compile(r"[!-~]{1,128}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    _open_closed_streams()
+    words = _with_command(sys.argv[1:] if argv is None else argv)
+    if words[0] in _SERVING:
+        # Until the server takes over, a signal ends the process with the same exit code as later.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+    try:
+        args = _parser().parse_args(words)
+        configure(args.log_level, args.log_format)
+        return _run(args)
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(problem)
+        return 2
+    except StartError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return 0  # whoever read our output has seen enough
+    finally:
+        _discard_unwritten()
+
+
+def _run(args: argparse.Namespace) -> int:
+    command: Command = _COMMANDS[args.command]()
+    return command(args)
+
+
+def _leave(*_: object) -> NoReturn:
+    # Nothing needs an end yet. An exception would be lost where the signal strikes inside a
+    # callback of the interpreter's own, of which importing has many.
+    os._exit(0)
+
+
+def _discard_unwritten() -> None:
+    """What a full disk did not take must not be tried again, and fail, when the process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that are closed to /dev/null; a socket would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_STREAM:
+        pass
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, kept open
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - likewise
+
+
+def _serve() -> Command:
+    from exophone_exporter.commands.serve import serve
+
+    return serve
+
+
+def _demo() -> Command:
+    from exophone_exporter.commands.demo import demo
+
+    return demo
+
+
+def _simulate() -> Command:
+    from exophone_exporter.commands.demo import simulate
+
+    return simulate
+
+
+def _check_config() -> Command:
+    from exophone_exporter.commands.check import check_config
+
+    return check_config
+
+
+def _once() -> Command:
+    from exophone_exporter.commands.ask import once
+
+    return once
+
+
+def _numbers() -> Command:
+    from exophone_exporter.commands.ask import numbers
+
+    return numbers
+
+
+def _number() -> Command:
+    from exophone_exporter.commands.ask import number
+
+    return number
+
+
+_COMMANDS: Final[dict[str, Callable[[], Command]]] = {
+    "serve": _serve,
+    "demo": _demo,
+    "simulate": _simulate,
+    "check-config": _check_config,
+    "once": _once,
+    "numbers": _numbers,
+    "number": _number,
+}
+
+
+def _with_command(argv: Sequence[str]) -> list[str]:
+    """`exophone-exporter --config.file x` serves: the command may be left out."""
+    if argv and (argv[0] in _COMMANDS or argv[0] in ("-h", "--help", "--version")):
+        return list(argv)
+    if argv and not argv[0].startswith("-"):
+        return list(argv)  # a word that is no command: the parser says which there are
+    return ["serve", *argv]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in a line or two what is wrong and where help is, instead of every flag there is."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown here, so that the command's own help is named."""
+        words = list(args or ())
+        if self.prog == _PROGRAM and words and not words[0].startswith("-"):
+            self._check_command(words[0])
+        known, unknown = super().parse_known_args(args, namespace)
+        commands = [word for word in unknown if word in _COMMANDS]
+        if commands:
+            self.error(f"the command stands first: {_PROGRAM} {commands[0]} ...")
+        if unknown:
+            self.error(f"unknown: {' '.join(unknown)}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{_PROGRAM}: {message}\ntry `{self.prog} --help`\n")
+
+    def _check_command(self, word: str) -> None:
+        if word in _COMMANDS:
+            return
+        near = difflib.get_close_matches(word, _COMMANDS, n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        self.error(f"there is no command `{word}`.{meant} The commands: {', '.join(_COMMANDS)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Prometheus exporter for Exotel ExoPhones.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND [FLAGS]", required=True, title="commands"
+    )
+
+    def add(name: str, summary: str, *groups: Callable[[argparse.ArgumentParser], None]) -> None:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            allow_abbrev=False,
+        )
+        for add_flags in (*groups, _add_log_flags):
+            add_flags(command)
+
+    add("serve", "poll every account and serve /metrics (the default)", _add_config, _add_web)
+    add("demo", "the same on two simulated accounts; needs nothing", _add_web, _add_seed)
+    add("simulate", "the simulated API alone", _add_simulator, _add_seed)
+    add("check-config", "validate the configuration", _add_config, _add_check)
+    add("once", "poll once and print the metrics", _add_config, _add_output)
+    add("numbers", "list the numbers", _add_config, _add_account, _add_listing)
+    add("number", "show one number", _add_config, _add_account, _add_one)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config.file", dest="config_file", metavar="FILE", help="configuration file (YAML)"
+    )
+
+
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--web.listen-address",
+        dest="web_listen_address",
+        metavar="ADDRESS",
+        action=_Addresses,
+        default=[":10396"],
+        help="address to listen on, repeatable (default :10396, all interfaces)",
+    )
+    parser.add_argument(
+        "--web.telemetry-path",
+        dest="web_telemetry_path",
+        metavar="PATH",
+        type=_telemetry_path,
+        default="/metrics",
+        help="path of the metrics (default /metrics)",
+    )
+    parser.add_argument(
+        "--web.max-requests",
+        dest="web_max_requests",
+        metavar="N",
+        type=_count,
+        default=40,
+        help="requests in flight before 503, 0 for no limit (default 40)",
+    )
+
+
+def _add_log_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log.level",
+        dest="log_level",
+        choices=LEVELS,
+        default="info",
+        help="least level that is logged (default info)",
+    )
+    parser.add_argument(
+        "--log.format",
+        dest="log_format",
+        choices=("logfmt", "json"),
+        default="logfmt",
+        help="form of the log lines on stderr (default logfmt)",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed", type=_count, metavar="N", default=1, help="another simulated world (default 1)"
+    )
+
+
+def _add_simulator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--web.listen-address",
+        dest="web_listen_address",
+        metavar="ADDRESS",
+        default="127.0.0.1:10397",
+        help="address to listen on (default 127.0.0.1:10397)",
+    )
+    parser.add_argument(
+        "--numbers", type=_count, metavar="N", help="one account of N numbers (default: the demo's)"
+    )
+    parser.add_argument(
+        "--latency",
+        type=_number_up_to(3600),
+        metavar="SECONDS",
+        default=0.0,
+        help="time each answer takes",
+    )
+    parser.add_argument(
+        "--failure-rate",
+        dest="failure_rate",
+        type=_number_up_to(1),
+        metavar="RATE",
+        default=0.0,
+        help="share of requests that fail, 0 to 1",
+    )
+    parser.add_argument(
+        "--requests-per-minute",
+        dest="requests_per_minute",
+        type=_positive_count,
+        metavar="N",
+        help="limit of each account, answered with 429 beyond it",
+    )
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", metavar="FILE", help="configuration file (YAML)")
+    parser.add_argument(
+        "--live", action="store_true", help="also make one request for each account"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", metavar="FILE.prom", help="file to replace, for node_exporter's textfiles"
+    )
+
+
+def _add_account(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--account", metavar="NAME", help="only this account")
+
+
+def _add_listing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unattached", action="store_true", help="only numbers that lack a flow they could have"
+    )
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+
+
+def _add_one(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sid", metavar="SID", type=_sid, help="the number's sid, as in `numbers --format csv`"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+class _Addresses(argparse.Action):
+    """Collects addresses; the first one given takes the place of the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's form
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's form
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        kept = [] if given is self.default else given
+        setattr(namespace, self.dest, [*kept, str(values)])
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number from 0")
+    return int(text)
+
+
+def _positive_count(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("`0` would refuse everything; leave it out for no limit")
+    return int(text)
+
+
+def _number_up_to(most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"`{text}` is not a number from 0 to {most:g}")
+        return value
+
+    return number
+
+
+def _sid(text: str) -> str:
+    if _SID.fullmatch(text) is None or text in (".", "..") or not set("/\\?#%").isdisjoint(text):
+        raise argparse.ArgumentTypeError(
+            f"`{text}` cannot be a sid; `{_PROGRAM} numbers --format csv` lists them"
+        )
+    return text
+
+
+def _telemetry_path(text: str) -> str:
+    try:
+        return WebSettings(telemetry_path=text).telemetry_path
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # nobody is there to hear it
+        sys.stderr.write(f"{_PROGRAM}: {message}\n")

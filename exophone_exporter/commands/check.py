@@ -1,0 +1,33 @@
+"""`check-config`: offline unless it is told otherwise; it does not even open a socket."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from exophone_exporter import config, terminal
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def check_config(args: argparse.Namespace) -> int:
+    """Validate the configuration; with --live also ask the API once for each account."""
+    loaded = config.load(args.file or args.config_file)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"exophone-exporter: warning: {warning}\n")
+    many = "account" if len(loaded.accounts) == 1 else "accounts"
+    terminal.write(f"{loaded.source}: good, {len(loaded.accounts)} {many}\n")
+    terminal.print_pairs(
+        (
+            account.name,
+            f"{account.sid} at {account.origin}, every {account.poll.interval_seconds:g} s",
+        )
+        for account in loaded.accounts
+    )
+    if not args.live:
+        return 0
+    # Here alone: importing urllib3 binds a socket to see whether there is IPv6.
+    from exophone_exporter.commands.ask import check_live  # noqa: PLC0415 - as just said
+
+    return max(check_live(account) for account in loaded.accounts)

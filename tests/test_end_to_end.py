@@ -1,0 +1,153 @@
+"""A real Prometheus scrapes the real program and answers what the simulated world says."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from processes import config_file, get, started, wait_until
+
+from exophone_exporter.simulator import Simulator, demo_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from exophone_exporter.simulator import World
+
+pytestmark = pytest.mark.end_to_end
+
+
+def numbers_of(world: World) -> list[dict[str, Any]]:
+    return [number for account in world.accounts.values() for number in account.numbers]
+
+
+def ask(url: str, query: str, label: str) -> dict[str, float]:
+    """The values that Prometheus has for a query now, by a label."""
+    status, body = get(f"{url}/api/v1/query?query={quote(query)}")
+    assert status == 200
+    result = json.loads(body)["data"]["result"]
+    return {item["metric"].get(label, ""): float(item["value"][1]) for item in result}
+
+
+def unattached(world: World, flow: str) -> float:
+    numbers = numbers_of(world)
+    return len([n for n in numbers if n["capabilities"][flow] and n[f"{flow}_url"] is None])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return get(f"{url}/-/ready")[0] == 200
+    except OSError:
+        return False
+
+
+def test_prometheus_answers_what_the_world_says(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """Counts by circle, rental by currency, unattached numbers; and a change after a poll."""
+    prometheus = program("prometheus")
+    world = demo_world()
+    with (
+        Simulator(world) as sim,
+        started(
+            "--config.file",
+            str(config_file(tmp_path, sim, "interval: 1s, deadline: 1s")),
+            "--web.listen-address=127.0.0.1:0",
+        ) as running,
+    ):
+        running.wait_for("first poll is complete.*account=acme-sg")
+        target = running.url().removeprefix("http://")
+        file = tmp_path / "prometheus.yml"
+        file.write_text(
+            "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n"
+            f"  - job_name: exophone\n    static_configs: [{{targets: ['{target}']}}]\n",
+            encoding="utf-8",
+        )
+        url = f"http://127.0.0.1:{free_port()}"
+        log = tmp_path / "prometheus.log"
+        with log.open("w", encoding="utf-8") as said:
+            server = subprocess.Popen(
+                [
+                    prometheus,
+                    f"--config.file={file}",
+                    f"--storage.tsdb.path={tmp_path / 'data'}",
+                    f"--web.listen-address={url.removeprefix('http://')}",
+                ],
+                stdout=said,
+                stderr=said,
+            )
+            try:
+                wait_until(lambda: is_ready(url), "Prometheus is ready", 20)
+                wait_until(lambda: ask(url, "exophone_numbers", "account"), "a scrape", 20)
+                _assert_as_the_world(url, world)
+                number = next(n for n in numbers_of(world) if n["voice_url"])
+                number["voice_url"] = None
+                expected = unattached(world, "voice")
+                wait_until(
+                    lambda: (
+                        ask(url, "sum by (flow) (exophone_numbers_unattached)", "flow")["voice"]
+                        == expected
+                    ),
+                    "the detached number is seen",
+                    20,
+                )
+                _assert_scraped_cleanly(url)
+            finally:
+                server.terminate()
+                server.wait(20)
+        assert not re.findall(r"level=(?:warn|error).*(?:scrape|append).*", log.read_text("utf-8"))
+
+
+def _assert_as_the_world(url: str, world: World) -> None:
+    numbers = numbers_of(world)
+    assert ask(url, "up", "job") == {"exophone": 1}
+    assert ask(url, "exophone_up", "account") == {"acme-support": 1, "acme-sg": 1}
+    by_region = Counter(number["region"] for number in numbers)
+    assert ask(url, "sum by (region) (exophone_numbers)", "region") == by_region
+    rental = {"INR": 0.0, "USD": 0.0}
+    for number in numbers:
+        rental[number["currency"]] += float(number["rental_price"])
+    answer = ask(url, "sum by (currency) (exophone_monthly_rental)", "currency")
+    assert answer == pytest.approx(rental)
+    assert ask(url, "sum by (flow) (exophone_numbers_unattached)", "flow") == {
+        "voice": unattached(world, "voice"),
+        "sms": unattached(world, "sms"),
+    }
+
+
+def _assert_scraped_cleanly(url: str) -> None:
+    _, body = get(f"{url}/api/v1/targets?state=active")
+    (target,) = json.loads(body)["data"]["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+
+
+def test_the_snippet_of_the_demo_is_a_configuration_of_prometheus(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """Pasted under scrape_configs, as the banner says, promtool accepts it."""
+    promtool = program("promtool")
+    with started("demo", "--web.listen-address=127.0.0.1:0") as running:
+        running.wait_for("Ctrl-C ends it", "stdout")
+        _, _, rest = running.stdout.partition("prometheus.yml:\n\n")
+    snippet, _, _ = rest.partition("\n\n")
+    assert "targets:" in snippet
+    file = tmp_path / "prometheus.yml"
+    file.write_text(f"scrape_configs:\n{snippet}\n", encoding="utf-8")
+    checked = subprocess.run(
+        [promtool, "check", "config", str(file)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "SUCCESS" in checked.stdout
