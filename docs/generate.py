@@ -1,0 +1,89 @@
+"""Writes what is derived from the code: the metric tables and the configuration's JSON Schema.
+
+`make generate` writes; `python docs/generate.py --check` only says what is out of date, exit 1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exophone_exporter import config
+from exophone_exporter.metrics.table import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from exophone_exporter.metrics.exposition import Metric, Section
+
+ROOT = Path(__file__).resolve().parent.parent
+TITLES: dict[Section, str] = {
+    "inventory": "Inventory",
+    "number": "Per number",
+    "change": "Change",
+    "polling": "Health of polling",
+    "exporter": "The exporter itself",
+}
+
+
+def metric_table(metrics: Iterable[Metric]) -> str:
+    """A Markdown table of metrics."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.help} |")
+    return "\n".join(rows)
+
+
+def metric_sections(level: int) -> str:
+    """Every metric, in one table a section."""
+    return "\n\n".join(
+        f"{'#' * level} {title}\n\n{metric_table(m for m in METRICS if m.section == section)}"
+        for section, title in TITLES.items()
+    )
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """The text with what stands between the marks of a name replaced."""
+    pattern = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+    replaced, count = pattern.subn(lambda m: f"{m.group(1)}{content}\n{m.group(2)}", text)
+    if count != 1:
+        raise SystemExit(f"the marks of {name} stand {count} times where once is right")
+    return replaced
+
+
+def generated() -> dict[Path, str]:
+    """Every derived file, as it should be."""
+    reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
+    return {
+        ROOT / "docs" / "config.schema.json": json.dumps(config.json_schema(), indent=2) + "\n",
+        reference: between_marks(reference.read_text("utf-8"), "metrics", metric_sections(3)),
+        readme: between_marks(
+            readme.read_text("utf-8"),
+            "metrics",
+            metric_table(m for m in METRICS if m.section in ("inventory", "change")),
+        ),
+    }
+
+
+def main() -> int:
+    """Write the files, or with --check compare them."""
+    stale = {
+        path: text
+        for path, text in generated().items()
+        if not path.exists() or path.read_text("utf-8") != text
+    }
+    check = "--check" in sys.argv[1:]
+    for path, text in stale.items():
+        if not check:
+            path.write_text(text, "utf-8")
+        verb = "is out of date; run make generate" if check else "written"
+        sys.stdout.write(f"{path.relative_to(ROOT)} {verb}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
