@@ -76,6 +76,22 @@ def test_any_sixty_seconds_hold_no_more_than_the_limit(
         assert sum(at <= other <= at + 60 for other in made) <= requests_per_minute
 
 
+def test_second_thread_waits_until_the_first_has_its_place() -> None:
+    waits: dict[str, float | None] = {}
+
+    def monotonic() -> float:
+        if thread.ident is None:  # the first asks for the time: now the second comes in between
+            thread.start()
+            thread.join(0.05)
+        return 1000.0
+
+    places = RequestBudget(1, monotonic)
+    thread = threading.Thread(target=lambda: waits.update(second=places.reserve(100)))
+    waits["first"] = places.reserve(100)
+    thread.join()
+    assert waits == {"first": 0, "second": 61}
+
+
 def test_threads_get_different_places(time: FakeTime) -> None:
     """Probes and the poll share one budget."""
     places = budget(time, 10)

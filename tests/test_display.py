@@ -63,6 +63,7 @@ def test_span_is_in_its_two_largest_units(seconds: float, written: str) -> None:
     [
         pytest.param("IN", "MH", "Maharashtra", id="circle"),
         pytest.param("IN", "UE", "Uttar Pradesh East", id="circle-of-two-words"),
+        pytest.param("IN", "KO", "Kolkata", id="circle-of-a-city"),
         pytest.param("IN", "ZZ", "ZZ", id="unknown-circle"),
         pytest.param("IN", "", "", id="no-region"),
         pytest.param("MY", "KL", "KL", id="abroad-a-code-is-no-circle"),

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,8 +69,12 @@ def without_time(text: str) -> str:
         pytest.param("a\nb\r\tc", r'"a\nb\r\tc"', id="line-ends"),
         pytest.param("a\x00\x1b[31m", r'"a\u0000\u001b[31m"', id="terminal-colours"),
         pytest.param("a\x85b\u2028c\x7f", r'"a\u0085b\u2028c\u007f"', id="unicode-line-ends"),
+        pytest.param("a\x7f", r'"a\u007f"', id="delete"),
+        pytest.param("a\x9b31m", r'"a\u009b31m"', id="terminal-colours-of-eight-bits"),
+        pytest.param("a\u2029b", r'"a\u2029b"', id="end-of-a-paragraph"),
         pytest.param("\ud800", r'"\ud800"', id="lone-surrogate"),
         pytest.param("मुंबई", "मुंबई", id="hindi"),
+        pytest.param("नवी मुंबई", '"नवी मुंबई"', id="hindi-in-two-words"),
         pytest.param(1.23456, "1.235", id="fraction"),
         pytest.param(7, "7", id="whole"),
         pytest.param(None, "None", id="none"),
@@ -98,6 +103,14 @@ def test_json_has_the_same_fields_with_their_types(
         "numbers": 3,
         "name": "x\ny\u2028z",
     }
+
+
+def test_json_tells_a_value_that_it_has_no_type_for_as_text(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    stream = written("json")
+    LOGGER.info("told", extra=fields(price=Decimal("499.50")))
+    assert json.loads(stream.getvalue())["price"] == "499.50"
 
 
 @pytest.mark.fault(128)
@@ -161,6 +174,11 @@ def test_credentials_are_redacted_wherever_they_stand(
         assert "ValueError: " in json.loads(line)["traceback"]
 
 
+def test_shortest_credentials_are_redacted_too() -> None:
+    """`YTpi` is `a:b`."""
+    assert logs.redact("Authorization: Basic YTpi") == "Authorization: Basic <secret>"
+
+
 def test_what_only_looks_like_credentials_is_left_alone() -> None:
     text = "see https://api.exotel.com/v2_beta and mail to help@exotel.com; a basic fee"
     assert logs.redact(text) == text
@@ -209,16 +227,16 @@ def test_full_or_missing_stderr_raises_nothing(
 def test_configuring_twice_does_not_tell_twice(
     written: Callable[[LogFormat], io.StringIO],
 ) -> None:
-    written("json")
+    before = written("json")
     stream = written("logfmt")
     LOGGER.info("once")
-    assert stream.getvalue().count("once") == 1
+    assert (before.getvalue(), stream.getvalue().count("once")) == ("", 1)
 
 
 def test_libraries_that_chatter_are_kept_to_warnings(
     written: Callable[[LogFormat], io.StringIO],
 ) -> None:
     stream = written("logfmt")
-    for name in ("urllib3.connectionpool", "uvicorn.access", "asyncio"):
+    for name in ("urllib3.connectionpool", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(name).info("chatter")
     assert stream.getvalue() == ""

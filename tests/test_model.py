@@ -160,6 +160,8 @@ def test_fields_are_those_of_the_vendors_sample_in_its_order() -> None:
             b"<!DOCTYPE html><html>login</html>", marks=pytest.mark.fault(19), id="captive-portal"
         ),
         pytest.param(b'{"a": 1,}', id="trailing-comma"),
+        pytest.param(b'{"a": 1,}\r\n', id="trailing-comma-and-a-line-end"),
+        pytest.param(b'\xc2\xa0{"a": 1}', id="behind-a-space-that-json-does-not-know"),
         pytest.param(b'{"a": 1} {"b": 2}', id="two-documents"),
     ],
 )
@@ -192,6 +194,12 @@ def test_sample_cut_anywhere_is_cut_json_and_worth_one_retry() -> None:
             parse_page(body[:length], INDIA)
         assert isinstance(caught.value, JsonCut), body[:length][-20:]
         assert caught.value.attempts == 2
+
+
+@pytest.mark.fault(42)
+def test_cut_json_is_cut_json_behind_a_blank_line_too() -> None:
+    with pytest.raises(JsonCut):
+        parse_page(b'\r\n{"incoming_phone_numbers": [', INDIA)
 
 
 @pytest.mark.fault(44)
@@ -416,6 +424,13 @@ def test_name_of_a_megabyte_is_cut_to_256_characters_with_an_ellipsis() -> None:
     assert number_of(friendly_name="n" * 1_000_000).friendly_name == "n" * 255 + "…"
 
 
+def test_words_that_become_labels_lose_the_space_around_them() -> None:
+    """Else one circle would be two series."""
+    words = ("account_sid", "country", "region", "number_type", "currency")
+    number = number_of(**{field: f" {field}\n" for field in words})
+    assert tuple(getattr(number, field) for field in words) == words
+
+
 def test_url_is_cut_to_2048_characters() -> None:
     assert number_of(voice_url="u" * 5000).voice_url == "u" * 2047 + "…"
 
@@ -549,6 +564,7 @@ def test_year_9999_west_of_greenwich_is_absent() -> None:
         pytest.param("ftp://my.exotel.in/acme/exoml/start/1", "external", id="scheme"),
         pytest.param("https://customer.example/ivr", "external", id="customer"),
         pytest.param("not a url", "external", id="no-url"),
+        pytest.param(f"https://my.exotel.in/a/exoml/start/{'1' * 64}", "1" * 64, id="longest-id"),
         pytest.param(
             f"https://my.exotel.in/a/exoml/start/{'1' * 65}", "external", id="id-unfit-for-a-label"
         ),
@@ -594,6 +610,27 @@ def test_number_is_idle_only_where_both_flows_are_surely_missing(
     assert number.idle is idle
 
 
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [
+        pytest.param({}, False, id="both-flows"),
+        pytest.param({"voice_url": ""}, True, id="no-voice-flow"),
+        pytest.param({"sms_url": ""}, True, id="no-sms-flow"),
+        pytest.param({"sms_url": "", "sms_capable": False}, False, id="sms-not-possible"),
+        pytest.param({"sms_url": None}, False, id="sms-unreadable"),
+        pytest.param(
+            {"voice_url": "", "sms_url": "", "voice_capable": False, "sms_capable": False},
+            True,
+            id="idle-without-a-capability",
+        ),
+    ],
+)
+def test_number_lacks_a_flow_where_one_channel_is_unattached_or_it_is_idle(
+    changes: dict[str, Any], lacks: bool
+) -> None:
+    assert phone(**changes).lacks_flow is lacks
+
+
 def test_flow_url_of_blanks_is_no_flow() -> None:
     assert number_of(voice_url=" \n").voice_url == ""
 
@@ -622,6 +659,8 @@ def test_next_page_uri_says_only_whether_there_is_more(
         pytest.param(-1, None, id="negative"),
         pytest.param(True, None, id="boolean"),
         pytest.param("٣", None, id="arabic-digit"),
+        pytest.param("123456789", 123_456_789, id="nine-digits"),
+        pytest.param("1234567890", None, id="ten-digits"),
         pytest.param("9" * 5000, None, id="too-long"),
         pytest.param(1.5, None, id="fraction"),
         pytest.param([], None, id="list"),
@@ -655,6 +694,7 @@ CONFLICT = {
         pytest.param({"http_code": 500}, "without a message", id="code-alone"),
         pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="beside-an-empty-list"),
         pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="beside-a-sid"),
+        pytest.param({"RestException": {"Message": "no\nmore"}}, "no more", id="of-two-lines"),
     ],
 )
 @pytest.mark.fault(20)
@@ -696,6 +736,12 @@ def test_inner_code_200_is_no_error() -> None:
             id="http-code-with-a-message",
         ),
         pytest.param(
+            b'{"http_code": 403, "response": {"code": 403, "error_data": {"code": 1010,'
+            b' "message": "Forbidden", "description": "KYC is missing"}}}',
+            "KYC is missing",
+            id="description-says-more-than-the-message",
+        ),
+        pytest.param(
             b'{"http_code": 403, "response": {"code": 1010, "error_data": null}}',
             "1010",
             id="inner-code",
@@ -703,6 +749,7 @@ def test_inner_code_200_is_no_error() -> None:
         pytest.param(b'{"http_code": 403, "response": {}}', "403", id="outer-code"),
         pytest.param(b'{"RestException": {"Message": null}}', "", id="null-is-not-none"),
         pytest.param(b'{"RestException": {"Message": ["a"]}}', "", id="message-is-a-list"),
+        pytest.param(b'{"RestException": {"Message": true}}', "", id="message-is-a-boolean"),
         pytest.param(b'{"RestException": "no"}', "", id="exception-is-a-string"),
         pytest.param(b"[]", "", id="list"),
         pytest.param(b"<html><h1>502 Bad Gateway</h1></html>", "", id="html"),

@@ -182,7 +182,32 @@ class TestOnePoll:
         error = TimedOut("slow")
         result = poll(state, error, time)
         assert (result.snapshot, result.error, result.duration_seconds) == (None, error, 2.0)
+        assert result.ended == time.clock.now()
         assert (state.snapshot, state.error) == (good, error)
+
+    @pytest.mark.parametrize(
+        "outcome",
+        [pytest.param(walk(), id="success"), pytest.param(TimedOut("slow"), id="failure")],
+    )
+    @pytest.mark.fault(124)
+    def test_clock_set_back_during_a_poll_does_not_change_how_long_it_took(
+        self, time: FakeTime, outcome: Walk | PollError
+    ) -> None:
+        class SetBack(FakeFetcher):
+            def fetch_all(self, *args: Any, **named: Any) -> Walk:
+                time.wall -= 3600
+                return super().fetch_all(*args, **named)
+
+        fetcher = SetBack(outcome, time=time, seconds=2.0)
+        result = poll_once(AccountState(account()), fetcher, time.clock)
+        assert result.duration_seconds == 2.0
+
+    def test_error_is_kept_without_what_led_to_it(self, time: FakeTime) -> None:
+        """Its causes may hold the body of an answer, and it is kept until the next poll."""
+        error = TimedOut("slow")
+        error.__cause__, error.__context__ = ValueError("body"), ValueError("body")
+        assert poll(AccountState(account()), error, time).error is error
+        assert not any((error.__cause__, error.__context__, error.__traceback__))
 
     def test_stop_is_no_failure_and_is_not_recorded(self, time: FakeTime) -> None:
         state = AccountState(account())
@@ -312,6 +337,10 @@ class TestThread:
         }
         return Poller(AccountState(account()), fetcher, **(settings | changes))
 
+    def test_thread_bears_the_name_of_its_account_and_holds_up_no_exit(self) -> None:
+        poller = self.poller(FakeFetcher())
+        assert (poller.name, poller.daemon) == ("poller support", True)
+
     @pytest.mark.fault(118)
     def test_stop_ends_the_wait_for_the_next_poll_at_once(self) -> None:
         stopping, polled = threading.Event(), threading.Event()
@@ -324,11 +353,14 @@ class TestThread:
         poller.join(1.0)
         assert not poller.is_alive()
 
+    @pytest.mark.parametrize(
+        "first_delay_seconds", [pytest.param(60.0, id="delayed"), pytest.param(0.0, id="at-once")]
+    )
     @pytest.mark.fault(118)
-    def test_stop_before_the_first_poll_asks_nothing(self) -> None:
+    def test_stop_before_the_first_poll_asks_nothing(self, first_delay_seconds: float) -> None:
         stopping, fetcher = threading.Event(), FakeFetcher(walk())
         stopping.set()
-        poller = self.poller(fetcher, stopping=stopping, first_delay_seconds=60.0)
+        poller = self.poller(fetcher, stopping=stopping, first_delay_seconds=first_delay_seconds)
         poller.start()
         poller.join(1.0)
         assert (poller.is_alive(), fetcher.started) == (False, [])
@@ -418,6 +450,13 @@ class TestPublishing:
             ("INFO", "the poll works again"),
         ]
 
+    @pytest.mark.fault(120)
+    def test_defect_that_comes_back_after_a_good_page_is_told_again(
+        self, time: FakeTime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.run(time, [walk(phone())] * 3, [ValueError("x"), None, ValueError("x")])
+        assert told(caplog).count(("ERROR", "a defect in the exporter")) == 2
+
     def test_failure_that_cannot_be_published_is_counted_once(self, time: FakeTime) -> None:
         _, state = self.run(time, [TimedOut("slow")], [ValueError("x")])
         failures = {reason: n for reason, n in state.view().failures.items() if n}
@@ -466,6 +505,9 @@ class TestTelling:
         teller = Teller(account())
         for _ in range(3):
             teller.tell(self.success(time, phone()))
+        assert [vars(record)["fields"] for record in caplog.records] == [
+            {"account": "support", "numbers": 1, "pages": 1, "duration_seconds": 2.0}
+        ]
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     @pytest.mark.fault(136)
@@ -485,6 +527,18 @@ class TestTelling:
         assert told(caplog) == [("INFO", "the poll works again")]
         teller.tell(self.failure(time, TimedOut("slow")))
         assert told(caplog) == [("WARNING", "the poll failed")]
+
+    @pytest.mark.fault(136)
+    def test_reminder_comes_after_the_whole_hour_and_no_sooner(
+        self, time: FakeTime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        teller = Teller(account())
+        lines = []
+        for seconds in (0, 3599, 1):
+            time.pass_(seconds)
+            teller.tell(self.failure(time, TimedOut("slow")))
+            lines.append(len(told(caplog)))
+        assert lines == [1, 0, 1]
 
     @pytest.mark.fault(136)
     def test_failure_for_another_reason_is_told_at_once(
@@ -528,6 +582,12 @@ class TestTelling:
     ) -> None:
         Teller(account(interval_seconds=1.0)).tell(self.success(time))
         assert ("WARNING", "the poll takes longer than its interval") in told(caplog)
+
+    def test_poll_as_long_as_its_interval_is_no_warning(
+        self, time: FakeTime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        Teller(account(interval_seconds=2.0)).tell(self.success(time))
+        assert told(caplog) == [("INFO", "the first poll is complete")]
 
     def test_each_change_is_one_line_that_names_the_number(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture

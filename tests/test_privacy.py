@@ -45,7 +45,8 @@ def test_number_without_a_phone_number_has_nothing_to_hide() -> None:
 
 
 def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
-    assert shown(phone(phone_number="080-4709 12 34"), "last4").phone_number == "…1234"
+    for text in ("080-4709 12 34", "080 4709 12/34", "080\u20134709\u201312\u201334"):
+        assert shown(phone(phone_number=text), "last4").phone_number == "…1234"
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,11 @@ def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
         pytest.param("(080) 4709 1234", id="brackets"),
         pytest.param("080.4709.1234", id="dots"),
         pytest.param("exo-08047091234", id="with-a-prefix"),
+        pytest.param("exo-804709-1234x", id="prefix-and-set-apart"),
+        pytest.param("exo-091234", id="last-six-digits"),
         pytest.param("011XXXXXXX1", id="masked-by-the-vendor"),
         pytest.param("1140000001", id="another-number"),
+        pytest.param(" 1140000001 ", id="space-around"),
     ],
 )
 @pytest.mark.fault(92)
@@ -69,17 +73,40 @@ def test_sid_that_is_the_number_becomes_a_pseudonym(sid: str) -> None:
         assert "4709" not in pseudonym
 
 
+@pytest.mark.fault(92)
+def test_sid_is_held_against_the_digits_of_the_number_however_they_are_set_apart() -> None:
+    named = phone("exo-08047091234", phone_number="+91 80-4709-1234")
+    assert shown(named, "last4").sid.startswith("number-")
+
+
+@pytest.mark.parametrize(
+    ("sid", "phone_number"),
+    [
+        pytest.param("exo-91234", "+918047091234", id="last-five-digits"),
+        pytest.param("exo-91234", "91234", id="short-code-is-no-number"),
+    ],
+)
+@pytest.mark.fault(92)
+def test_sid_with_fewer_than_six_of_the_digits_is_shown(sid: str, phone_number: str) -> None:
+    assert shown(phone(sid, phone_number=phone_number), "last4").sid == sid
+
+
 @pytest.mark.parametrize(
     ("name", "last4", "hidden"),
     [
         pytest.param("08047091234", "…1234", "", id="local"),
         pytest.param("+91 80 4709 1234", "…1234", "", id="international"),
         pytest.param("(080) 4709-1234", "…1234", "", id="brackets"),
+        pytest.param("(080 4709 1234)", "…1234", "", id="all-in-brackets"),
         pytest.param("080.4709.1234", "…1234", "", id="dots"),
         pytest.param("080\u00a04709\u20131234", "…1234", "", id="typeset"),
         pytest.param("Support 08047091234", "Support …1234", "Support", id="behind-a-word"),
         pytest.param("08047091234 (Mumbai)", "…1234 (Mumbai)", "(Mumbai)", id="before-a-word"),
+        pytest.param("080+4709+1234", "…1234", "", id="plus-signs"),
+        pytest.param("080/4709/1234", "…1234", "", id="slashes"),
         pytest.param("XXXXX30240", "…0240", "", id="masked-by-the-vendor"),
+        pytest.param("Desk 123456", "Desk …3456", "Desk", id="six-digits"),
+        pytest.param("Desk 12345", "Desk 12345", "Desk 12345", id="five-digits"),
         pytest.param("Desk 12, floor 3", "Desk 12, floor 3", "Desk 12, floor 3", id="figures"),
     ],
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time as real_time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from support import account, phone
 
-from exophone_exporter.clock import Moment
+from exophone_exporter.clock import Clock, Moment
 from exophone_exporter.errors import CredentialsRejected, InternalError, TimedOut
 from exophone_exporter.snapshot import Change, Snapshot, Walk, build
 from exophone_exporter.store import AccountState, Durations, PollResult
@@ -123,6 +124,19 @@ def test_requests_retries_and_waits_are_counted() -> None:
         pytest.param(0.0, 0, id="nothing"),
         pytest.param(0.05, 0, id="a-bound-belongs-to-its-bucket"),
         pytest.param(0.051, 1, id="just-beyond-a-bound"),
+        pytest.param(0.1, 1, id="second-bound"),
+        pytest.param(0.25, 2, id="third-bound"),
+        pytest.param(0.26, 3, id="beyond-the-third-bound"),
+        pytest.param(0.5, 3, id="half-a-second"),
+        pytest.param(0.51, 4, id="beyond-half-a-second"),
+        pytest.param(1.0, 4, id="second"),
+        pytest.param(1.1, 5, id="beyond-a-second"),
+        pytest.param(2.5, 5, id="two-seconds-and-a-half"),
+        pytest.param(2.6, 6, id="beyond-two-seconds-and-a-half"),
+        pytest.param(5.0, 6, id="five-seconds"),
+        pytest.param(5.1, 7, id="beyond-five-seconds"),
+        pytest.param(10.0, 7, id="ten-seconds"),
+        pytest.param(10.1, 8, id="beyond-ten-seconds"),
         pytest.param(30.0, 8, id="last-bound"),
         pytest.param(30.1, 9, id="beyond-all-bounds"),
     ],
@@ -138,8 +152,11 @@ def test_view_does_not_move_with_what_comes_later(time: FakeTime) -> None:
     state.record_request("list", "200", 0.2)
     view = state.view()
     state.record_request("list", "200", 0.2)
-    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now), (Change("added", phone()),)))
+    state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
     assert (view.polls, view.failures["timeout"], view.requests) == (0, 0, {("list", "200"): 1})
+    assert (view.changes["added"], view.snapshot) == (0, None)
     assert sum(view.durations["list"].counts) == 1
 
 
@@ -184,6 +201,11 @@ def test_age_is_the_larger_of_both_clocks_and_never_negative(
     wall: float, monotonic: float, age: float
 ) -> None:
     assert Moment(100.0 + wall, 7.0 + monotonic).seconds_since(Moment(100.0, 7.0)) == age
+
+
+def test_clocks_are_those_of_the_machine_unless_others_are_given() -> None:
+    assert (Clock().wall, Clock().monotonic) == (real_time.time, real_time.monotonic)
+    assert Clock(lambda: 2.0, lambda: 1.0).now() == Moment(wall=2.0, monotonic=1.0)
 
 
 def test_view_is_consistent_while_many_threads_write(time: FakeTime) -> None:

@@ -57,6 +57,7 @@ class Script:
         pytest.param([page("a", "b", more=False)], "ab", 1, id="full-and-null"),
         pytest.param([page("a")], "a", 1, id="short-and-missing"),
         pytest.param([page("a", "b"), page("c")], "abc", 2, id="full-and-missing"),
+        pytest.param([page("a", "b", "c"), page("d")], "abcd", 2, id="overfull-and-missing"),
         pytest.param([page("a", "b"), page()], "ab", 2, id="full-and-missing-then-empty"),
         pytest.param([page("a", "b", more=True), page()], "ab", 2, id="more-then-empty"),
         pytest.param([page("a", more=True), page("b", more=False)], "ab", 2, id="short-and-more"),
@@ -139,6 +140,15 @@ def test_page_size_that_changes_on_the_way_is_a_failure(first: int | None, secon
         script.walk()
 
 
+def test_cap_that_is_lifted_on_the_way_is_a_failure() -> None:
+    """Even to the size that was asked for at first: the second page began at the third number."""
+    script = Script(
+        page("a", "b", page_size=2, more=True), page("c", "d", page_size=100, more=True)
+    )
+    with pytest.raises(BadPagination, match="changed from 2 to 100"):
+        script.walk(page_size=100)
+
+
 def test_last_page_may_state_its_own_length_as_the_size() -> None:
     script = Script(page("a", "b", page_size=2, more=True), page("c", page_size=1, more=False))
     assert script.walk() == list("abc")
@@ -150,6 +160,9 @@ def test_last_page_may_state_its_own_length_as_the_size() -> None:
         pytest.param([page("a", page=1)], id="first"),
         pytest.param([page(page=1)], id="first-and-empty"),
         pytest.param([page("a", "b", page=0, more=True), page("c", page=0)], id="new-numbers"),
+        pytest.param(
+            [page("a", page=0, more=True), page("b", page=0)], id="new-numbers-after-a-short-page"
+        ),
         pytest.param([page("a", "b", page=0, more=True)], id="same-again-after-a-full-page"),
     ],
 )
