@@ -45,10 +45,10 @@ def configure(level: str, log_format: LogFormat) -> None:
     handler.setFormatter(_Formatter(log_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel({"warn": "WARNING"}.get(level, level.upper()))
+    root.setLevel(level.upper())
     # Our own lines tell of each request; urllib3's tell of its pool.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
+    for name in ("uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
