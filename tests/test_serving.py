@@ -1,17 +1,23 @@
-"""Listening sockets, and the names that people read for them."""
+"""Listening sockets, the names that people read for them, and the signals that end a server."""
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from processes import environment, wait_until
 
 from exophone_exporter.errors import StartError
-from exophone_exporter.serving import listen, url_of
+from exophone_exporter.serving import listen, systemd_sockets, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def close(sockets: list[socket.socket]) -> None:
@@ -132,6 +138,7 @@ def test_a_privileged_port_is_told() -> None:
     ]
 
 
+@pytest.mark.fault(133)
 def test_the_backlog_takes_a_burst_of_scrapers() -> None:
     """At least 128 connections wait without being refused (the default of Python is 5)."""
     sockets = listen(["127.0.0.1:0"])
@@ -142,3 +149,285 @@ def test_the_backlog_takes_a_burst_of_scrapers() -> None:
         assert len(clients) == 200
     finally:
         close([*clients, *sockets])
+
+
+def test_the_url_has_the_scheme_that_is_spoken() -> None:
+    """And a Unix socket, which has no URL, its path."""
+    sockets = listen(["127.0.0.1:0"])
+    try:
+        port = sockets[0].getsockname()[1]
+        assert url_of(sockets[0], "https") == f"https://localhost:{port}"
+    finally:
+        close(sockets)
+    with socket.socket(socket.AF_UNIX) as unix:
+        assert url_of(unix) == "unix:"
+
+
+# --- sockets that systemd passes
+
+_DEADLINE_SECONDS: Final = 10.0
+_SERVE: Final = """
+import os, signal, sys
+from exophone_exporter import logs
+from exophone_exporter.errors import StartError
+from exophone_exporter.serving import Server, listen, systemd_sockets
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"served"})
+
+def hang_up():
+    print("hangup", flush=True)
+    if "raise" in sys.argv:
+        raise RuntimeError("no such file")
+"""
+_SERVE_PASSED: Final = (
+    _SERVE
+    + """
+# What systemd does: the descriptors from 3 on, and the pid of the process itself.
+passed = [int(word) for word in sys.argv[1].split(",")]
+moved = [os.dup(each) for each in passed]
+for number, each in enumerate(moved):
+    os.dup2(each, 3 + number)
+    os.set_inheritable(3 + number, True)
+environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(passed)),
+           "LISTEN_FDNAMES": ":".join("web" for _ in passed)}
+try:
+    sockets = systemd_sockets(environ, os.getpid())
+except StartError as error:
+    sys.exit(str(error))
+print([os.get_inheritable(each.fileno()) for each in sockets], flush=True)
+Server(app, on_signal=lambda: None).run(sockets=sockets)
+"""
+)
+
+
+def passing(*descriptors: int) -> subprocess.Popen[str]:
+    """A process that was passed descriptors."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVE_PASSED, ",".join(map(str, descriptors))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=descriptors,
+        env=environment(),
+    )
+
+
+def ask(client: socket.socket) -> str:
+    """One request on a connection, to the end."""
+    with client:
+        client.settimeout(_DEADLINE_SECONDS)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_sockets_that_systemd_passes_are_served(tmp_path: Path) -> None:
+    """IPv4 and Unix ones; a process that is started later does not get them."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as internet,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        unix.bind(str(tmp_path / "socket"))
+        unix.listen()
+        with passing(internet.fileno(), unix.fileno()) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "[False, False]\n"
+                assert "served" in ask(socket.create_connection(internet.getsockname()))
+                client.connect(str(tmp_path / "socket"))
+                assert "served" in ask(client)
+                process.terminate()
+                assert process.wait(_DEADLINE_SECONDS) == 0
+            finally:
+                process.kill()
+
+
+def test_a_passed_socket_that_takes_no_connections_is_told() -> None:
+    """Datagrams, a connection of its own, a file: each with what to write in the unit."""
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as datagram,
+        socket.socket() as unbound,
+        Path(__file__).open(encoding="utf-8") as file,
+    ):
+        told = [
+            process.communicate(timeout=_DEADLINE_SECONDS)[1].splitlines()
+            for each in (datagram, unbound, file)
+            for process in [passing(each.fileno())]
+        ]
+    assert told == [
+        [
+            (
+                "--web.systemd-socket: descriptor 3 (web) is no stream socket;"
+                " use ListenStream= in the .socket unit"
+            )
+        ],
+        [
+            (
+                "--web.systemd-socket: descriptor 3 (web) does not listen;"
+                " use Accept=no in the .socket unit"
+            )
+        ],
+        [
+            (
+                "--web.systemd-socket: descriptor 3 (web) is no socket;"
+                " use ListenStream= in the .socket unit"
+            )
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        pytest.param({}, "systemd passed no socket; start the service by its", id="nothing"),
+        pytest.param({"LISTEN_FDS": "0", "LISTEN_PID": "7"}, "passed no socket", id="none"),
+        pytest.param({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, "passed no socket", id="no-number"),
+        pytest.param({"LISTEN_FDS": "-1", "LISTEN_PID": "7"}, "passed no socket", id="negative"),
+        pytest.param(
+            {"LISTEN_FDS": "1", "LISTEN_PID": "8"},
+            "were passed to process 8, this is 7; have ExecStart= run exophone-exporter itself",
+            id="other-process",
+        ),
+        pytest.param({"LISTEN_FDS": "1"}, "were passed to process ?, this is 7", id="no-process"),
+        pytest.param({"LISTEN_FDS": "9999", "LISTEN_PID": "7"}, "is no", id="more-than-there-are"),
+    ],
+)
+def test_without_a_socket_from_systemd_one_line_says_what_to_do(
+    environ: dict[str, str], message: str
+) -> None:
+    """And nothing of what the test's own process has open is taken."""
+    if environ.get("LISTEN_FDS") == "9999":
+        told = refused_in_a_process_of_its_own(environ)
+    else:
+        with pytest.raises(StartError) as caught:
+            systemd_sockets(environ, 7)
+        told = str(caught.value)
+    assert told.startswith("--web.systemd-socket: ")
+    assert message in told
+    assert "\n" not in told
+
+
+def refused_in_a_process_of_its_own(environ: dict[str, str]) -> str:
+    """Taking descriptors would take those of the tests."""
+    code = f"{_SERVE}\ntry: systemd_sockets({environ}, 7)\nexcept StartError as e: print(e, end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.stdout
+
+
+# --- signals
+
+_SIGNALLED: Final = (
+    _SERVE
+    + """
+logs.configure("info", "logfmt")
+(listening,) = listen(["127.0.0.1:0"])
+server = Server(app, on_signal=lambda: os.write(1, b"told\\n"),
+                on_hangup=hang_up if "hangup" in sys.argv else None)
+print(listening.getsockname()[1], flush=True)
+if "died" in sys.argv:
+    server.should_exit = True
+server.run(sockets=[listening])
+if "died" in sys.argv or "slow" in sys.argv:
+    print("ended", flush=True)
+    import threading
+    threading.Event().wait(10)
+sys.exit(7)
+"""
+)
+
+
+def signalled(*words: str) -> subprocess.Popen[str]:
+    """A server that says what its callbacks are told, and ends with exit code 7."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _SIGNALLED, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def lines(process: subprocess.Popen[str], count: int) -> Sequence[str]:
+    """So many lines of what it prints."""
+    assert process.stdout is not None
+    return [process.stdout.readline().strip() for _ in range(count)]
+
+
+def wait_until_it_serves(process: subprocess.Popen[str]) -> int:
+    """The port; its signal handlers stand then."""
+    port = int(lines(process, 1)[0])
+    assert "served" in ask(socket.create_connection(("127.0.0.1", port)))
+    return port
+
+
+@pytest.mark.fault(119)
+@pytest.mark.parametrize(
+    "words", [pytest.param(("hangup",), id="works"), pytest.param(("hangup", "raise"), id="fails")]
+)
+def test_sighup_is_told_and_the_server_goes_on(words: tuple[str, ...]) -> None:
+    """Each time, and even where what is told fails."""
+    with signalled(*words) as process:
+        try:
+            port = wait_until_it_serves(process)
+            for _ in range(2):
+                process.send_signal(signal.SIGHUP)
+                assert lines(process, 1) == ["hangup"]
+            heard_at = time.monotonic()
+            wait_until(lambda: time.monotonic() > heard_at + 0.3, "it would be told again")
+            assert "served" in ask(socket.create_connection(("127.0.0.1", port)))
+            process.terminate()
+            assert lines(process, 1) == ["told"]
+            assert process.wait(_DEADLINE_SECONDS) == 7
+        finally:
+            process.kill()
+
+
+@pytest.mark.fault(119)
+def test_sigpipe_is_ignored() -> None:
+    """A reader that leaves is an error of one write, not the end of the process."""
+    with signalled() as process:
+        try:
+            port = wait_until_it_serves(process)
+            process.send_signal(signal.SIGPIPE)
+            assert "served" in ask(socket.create_connection(("127.0.0.1", port)))
+        finally:
+            process.kill()
+
+
+@pytest.mark.fault(118)
+def test_a_second_signal_ends_at_once_even_after_the_server() -> None:
+    """What follows the server, like waiting for pollers, may be cut short; SIGHUP does not."""
+    with signalled("slow", "hangup") as process:
+        try:
+            wait_until_it_serves(process)
+            process.terminate()
+            assert lines(process, 2) == ["told", "ended"]
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(_DEADLINE_SECONDS) == 130
+        finally:
+            process.kill()
+
+
+@pytest.mark.fault(120)
+def test_the_first_signal_after_a_death_is_the_first() -> None:
+    """A poller's death ends the server without a signal: the next signal does not cut it short."""
+    with signalled("died") as process:
+        try:
+            lines(process, 1)
+            assert lines(process, 1) == ["ended"]
+            process.terminate()
+            assert lines(process, 1) == ["told"]
+            assert process.poll() is None
+            process.terminate()
+            assert process.wait(_DEADLINE_SECONDS) == 143
+        finally:
+            process.kill()

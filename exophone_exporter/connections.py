@@ -1,0 +1,351 @@
+"""One connection of a client: what it may send, how long it may take, and when it ends.
+
+The parser and the writing of answers are uvicorn's. Relied on of `HttpToolsProtocol`: its callbacks
+`connection_made`, `connection_lost`, `data_received`, `on_message_begin`, `on_url`, `on_header`,
+`on_headers_complete`, `on_body`, `on_response_complete`; its attributes `transport`, `parser`,
+`flow`, `headers`, `url`, `cycle`, `loop`, `server_state`, `client`; of a cycle `keep_alive`,
+`response_complete`, `more_body`, `message_event`, `waiting_for_100_continue`, `transport` and that
+it ends the connection by `transport.close()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+    from collections.abc import Callable
+
+    import uvicorn
+    from uvicorn.server import ServerState
+
+_BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
+_VERSIONS: Final = ("1.0", "1.1")
+_AROUND_THE_TARGET: Final = len("GET  HTTP/1.1\r\n")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may take of the server.
+
+    A request's head must be complete `head_seconds` after the connection was made (with TLS: after
+    the handshake, which has `handshake_seconds`), or after the first byte of a further request. A
+    connection without a request ends after `keep_alive_seconds`, longer than a usual scrape
+    interval. A client that takes nothing of its answer for `write_seconds` is cut off; a TLS
+    connection must also end within these once its last answer is written. After a request that
+    ends the connection, what the client still sends is dropped for up to `linger_seconds`: closed
+    at once, the connection would be reset and the answer lost.
+
+    `request_line_bytes` bounds the first line of a request (414; the parser takes no more than
+    64 KiB), `head_bytes` all of its headers and `headers` their number (431). Of `connections`,
+    handshakes included, those that wait for a request make room for a newcomer, the longest waiting
+    first; where every one is being answered the newcomer gets 503, and `refusals` more connections
+    are open for saying so.
+    """
+
+    head_seconds: float = 10.0
+    handshake_seconds: float = 10.0
+    keep_alive_seconds: int = 75
+    write_seconds: float = 30.0
+    linger_seconds: float = 1.0
+    request_line_bytes: int = 64 * 1024
+    head_bytes: int = 64 * 1024
+    headers: int = 100
+    connections: int = 512
+    refusals: int = 32
+
+
+class Room:
+    """Who is connected, and who waits for a request and can make room."""
+
+    def __init__(
+        self, limits: Limits, accepts: Callable[[ssl.SSLObject], bool] | None = None
+    ) -> None:
+        self.limits = limits
+        self.accepts = accepts
+        self._connections: set[Connection] = set()
+        self._waiting: dict[Connection, None] = {}  # ordered: the longest waiting first
+
+    def has_room(self) -> bool:
+        """Whether one more can be served; the longest waiting one is ended for it."""
+        if len(self._connections) >= self.limits.connections:
+            self.end_waiting(1)
+        return len(self._connections) < self.limits.connections
+
+    def has_room_to_refuse(self) -> bool:
+        """Whether one more can at least be told that there is no room."""
+        return len(self._connections) < self.limits.connections + self.limits.refusals
+
+    def end_waiting(self, most: int | None = None) -> None:
+        """End so many of the connections that wait for a request, or half of them."""
+        count = most or (len(self._waiting) + 1) // 2
+        for connection in list(self._waiting)[:count]:
+            self.remove(connection)
+            connection.end()
+
+    def add(self, connection: Connection) -> None:
+        """A connection was accepted; it waits for its first request."""
+        self._connections.add(connection)
+        if not connection.is_refused:
+            self._waiting[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._waiting.pop(connection, None)
+
+    def note_waiting(self, connection: Connection) -> None:
+        """A connection has been answered and waits for its next request."""
+        if connection in self._connections:
+            self._waiting[connection] = None
+
+    def note_answering(self, connection: Connection) -> None:
+        """A connection's request is complete."""
+        self._waiting.pop(connection, None)
+
+    def end_overdue(self, now: float) -> None:
+        """End every connection that took too long; `now` as the loop's clock has it."""
+        for connection in list(self._connections):
+            connection.end_if_overdue(now)
+
+
+class _RefusedError(Exception):
+    """Ends the parser's work on a request that is answered by `refusal`."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection of a client, under limits.
+
+    Bodies are never read: a request that announces one is answered, and is the last.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_refused: bool = False,
+    ) -> None:
+        super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
+        self.is_refused = is_refused
+        self.handshake: asyncio.Task[None] | None = None
+        self._room = room
+        self._limits = room.limits
+        self._is_deaf = False  # what still comes is dropped
+        self._is_lingering = False
+        self._refusal = HTTPStatus.BAD_REQUEST
+        self._in_head = True
+        self._head_bytes = 0
+        self._chunk_bytes = 0
+        self._deadline = math.inf
+        self._unsent_bytes = 0
+        self._progress_at = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Serve, unless the client's certificate is not accepted."""
+        super().connection_made(transport)
+        self._begin_head()
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is None or self._room.accepts is None:
+            return
+        self._is_deaf = True  # also if the question fails
+        if self._room.accepts(ssl_object):
+            self._is_deaf = False
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; an answer that was not read to its end is no error."""
+        self._room.remove(self)
+        if self.transport is None:  # the handshake failed
+            return
+        if self._is_answering:
+            _log.debug("client left before the end of its answer", extra=fields(client=self.client))
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it set after an error
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client sent, unless nothing more is wanted of it."""
+        if self._is_deaf:
+            return
+        self._unset_keepalive_if_required()
+        if not self._in_head and not self._is_answering:
+            self._begin_head()
+        self._chunk_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._make_last()
+        except httptools.HttpParserError:
+            if not self._is_deaf:
+                self._refuse()
+        else:
+            self._count_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins; the piece that holds its first byte may hold much else."""
+        if self._is_deaf:
+            raise _RefusedError
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = -self._chunk_bytes
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        super().on_url(url)
+        if len(self.url) + _AROUND_THE_TARGET > self._limits.request_line_bytes:
+            self._reject(HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those behind the chunks of a body come here too."""
+        if self._is_deaf:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > self._limits.headers:
+            self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Answer the request."""
+        if self.is_refused:
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE)
+        if self.parser.get_http_version() not in _VERSIONS:
+            self._reject(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.head_bytes:
+            self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        super().on_headers_complete()
+        self._in_head = False
+        self._room.note_answering(self)
+        if any(name in _BODY_HEADERS for name, _ in self.headers):
+            self._make_last()
+
+    def on_body(self, body: bytes) -> None:
+        """Bodies are never read."""
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, which may have begun already."""
+        super().on_response_complete()
+        if self._is_answering or self._is_deaf:
+            return
+        if self._in_head:
+            self._begin_head()
+        self._room.note_waiting(self)
+
+    def end(self) -> None:
+        """End at once, whatever was under way."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.handshake is not None:
+            self.handshake.cancel()
+
+    def end_if_overdue(self, now: float) -> None:
+        """End where the client took too long for its part."""
+        if self.transport is None:
+            return  # the handshake has its own end
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._progress_at = unsent_bytes, now
+        if unsent_bytes:
+            if now - self._progress_at > self._limits.write_seconds:
+                self._end_overdue("its answer is not read")
+        elif self._is_lingering:
+            if now - max(self._progress_at, self._deadline) > self._limits.linger_seconds:
+                self.end()
+        elif self._in_head and not self._is_answering and now > self._deadline:
+            self._end_overdue("its request is not complete")
+
+    def linger(self) -> None:
+        """End after what was written, in a way that lets the client read it."""
+        self._is_deaf = self._is_lingering = True
+        self._deadline = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():  # TLS says goodbye in its own way
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    @property
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever uvicorn's types say
+        return cycle is not None and not cycle.response_complete
+
+    def _begin_head(self) -> None:
+        self._in_head = True
+        self._deadline = self.loop.time() + self._limits.head_seconds
+
+    def _count_head(self) -> None:
+        """A header is parsed only when it is complete: what has come of it is counted before."""
+        if not self._in_head:
+            return
+        self._head_bytes += self._chunk_bytes
+        if self._head_bytes > self._limits.request_line_bytes + self._limits.head_bytes:
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse()
+
+    def _reject(self, status: HTTPStatus) -> None:
+        self._refusal = status
+        raise _RefusedError
+
+    def _refuse(self) -> None:
+        """Answer a request that is none; after the answers that are still owed."""
+        if self._is_answering:
+            self._make_last()
+            return
+        self.transport.write(self._refusal_bytes())
+        self.linger()
+
+    def _refusal_bytes(self) -> bytes:
+        status = self._refusal
+        text = f"{status.phrase}.\n".encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+            (b"connection", b"close"),
+        ]
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", b"1"))
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, text)
+
+    def _make_last(self) -> None:
+        """The newest request's answer is the last; nothing behind its head is looked at."""
+        self._is_deaf = True
+        cycle: Any = self.cycle
+        cycle.keep_alive = False
+        cycle.transport = _LastAnswer(self)
+        cycle.waiting_for_100_continue = False
+        cycle.more_body = False
+        cycle.message_event.set()
+
+    def _end_overdue(self, reason: str) -> None:
+        _log.debug("client cut off", extra=fields(client=self.client, reason=reason))
+        self.end()
+
+
+class _LastAnswer:
+    """The transport as the last answer sees it: closing it lets the client read first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.linger()
