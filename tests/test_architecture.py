@@ -23,9 +23,10 @@ RESERVED = {
     "prometheus_client": {"metrics"},
     "rich": {"terminal"},
     "jinja2": {"status"},
+    "bcrypt": {"web_auth"},
     "uvicorn": {"connections", "serving"},
     "httptools": {"connections"},
-    "starlette": {"web"},
+    "starlette": {"web", "web_auth"},
 }
 
 
