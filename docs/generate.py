@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING
 
 from exophone_exporter import config
 from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.reference import SECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exophone_exporter.metrics.exposition import Metric, Section
+    from exophone_exporter.metrics.exposition import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
-TITLES: dict[Section, str] = {
-    "inventory": "Inventory",
-    "number": "Per number",
-    "change": "Change",
-    "polling": "Health of polling",
-    "exporter": "The exporter itself",
-}
 
 
 def metric_table(metrics: Iterable[Metric]) -> str:
@@ -42,7 +36,7 @@ def metric_sections(level: int) -> str:
     """Every metric, in one table a section."""
     return "\n\n".join(
         f"{'#' * level} {title}\n\n{metric_table(m for m in METRICS if m.section == section)}"
-        for section, title in TITLES.items()
+        for section, title in SECTIONS.items()
     )
 
 

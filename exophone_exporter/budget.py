@@ -33,10 +33,23 @@ class RequestBudget:
         """
         with self._lock:
             now = self._monotonic()
-            free_at = now
-            if len(self._places) == self._places.maxlen:
-                free_at = max(now, self._places[0] + WINDOW_SECONDS)
-            if free_at - now > within_seconds:
+            wait_seconds = self._wait_seconds(now)
+            if wait_seconds > within_seconds:
                 return None
-            self._places.append(free_at)
-            return free_at - now
+            self._places.append(now + wait_seconds)
+            return wait_seconds
+
+    def wait_seconds(self) -> float:
+        """Seconds until there is a place; takes none."""
+        with self._lock:
+            return self._wait_seconds(self._monotonic())
+
+    def resize(self, requests_per_minute: int) -> None:
+        """Allow so many from now on, those of the last minute included."""
+        with self._lock:
+            self._places = deque(self._places, maxlen=requests_per_minute)
+
+    def _wait_seconds(self, now: float) -> float:
+        if len(self._places) != self._places.maxlen:
+            return 0.0
+        return max(0.0, self._places[0] + WINDOW_SECONDS - now)

@@ -10,7 +10,6 @@ import contextlib
 import difflib
 import math
 import os
-import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from exophone_exporter import __version__
 from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.logs import LEVELS, configure
+from exophone_exporter.model import is_askable_sid
 from exophone_exporter.web_settings import WebSettings
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ account. Without an account, try `exophone-exporter demo`.
 """
 _SERVING: Final = ("serve", "demo", "simulate")
 _LAST_STANDARD_STREAM: Final = 2
-# What a sid may look like in a path of the API; anything else would name something else there.
-_SID: Final = re.compile(r"[!-~]{1,128}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Until the server takes over, a signal ends the process with the same exit code as later.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
+    if words[0] == "serve":
+        # It reloads on SIGHUP; one that comes before there is anything to reload is early, no more.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         args = _parser().parse_args(words)
         configure(args.log_level, args.log_format)
@@ -250,6 +251,37 @@ def _add_web(parser: argparse.ArgumentParser) -> None:
         default=40,
         help="requests in flight before 503, 0 for no limit (default 40)",
     )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        metavar="FILE",
+        help="TLS, users and headers, in exporter-toolkit's format",
+    )
+    parser.add_argument(
+        "--web.enable-lifecycle",
+        dest="web_enable_lifecycle",
+        action="store_true",
+        help="allow POST /-/reload",
+    )
+    parser.add_argument(
+        "--web.external-url",
+        dest="web_external_url",
+        metavar="URL",
+        default="",
+        help="where people reach the exporter, behind a proxy",
+    )
+    parser.add_argument(
+        "--web.route-prefix",
+        dest="web_route_prefix",
+        metavar="PATH",
+        help="prefix of every path (default: the path of --web.external-url)",
+    )
+    parser.add_argument(
+        "--web.systemd-socket",
+        dest="web_systemd_socket",
+        action="store_true",
+        help="listen on the sockets that systemd passes",
+    )
 
 
 def _add_log_flags(parser: argparse.ArgumentParser) -> None:
@@ -382,7 +414,7 @@ def _number_up_to(most: float) -> Callable[[str], float]:
 
 
 def _sid(text: str) -> str:
-    if _SID.fullmatch(text) is None or text in (".", "..") or not set("/\\?#%").isdisjoint(text):
+    if not is_askable_sid(text):
         raise argparse.ArgumentTypeError(
             f"`{text}` cannot be a sid; `{_PROGRAM} numbers --format csv` lists them"
         )

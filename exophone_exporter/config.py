@@ -147,6 +147,11 @@ def parse(
     return _Build(source, document.lines, environ, read_file).config(document.value)
 
 
+def environment() -> Mapping[str, str]:
+    """The environment of the process, for those who are handed it."""
+    return os.environ
+
+
 def revision(environ: Mapping[str, str] = os.environ) -> str:
     """The commit that was built, which an image says in EXOPHONE_REVISION."""
     return environ.get("EXOPHONE_REVISION", "unknown")

@@ -9,6 +9,7 @@ ExoPhoneError
     │   └── NotHttp         connect      what answered does not speak HTTP
     ├── TimedOut            timeout      no answer in time
     │   └── DeadlinePassed  timeout      the whole poll took too long
+    │       └── BudgetSpent timeout      it would, as no request is left before the deadline
     ├── TlsFailed           tls          the certificate or the handshake
     ├── CredentialsRejected auth         401
     ├── Forbidden           forbidden    403
@@ -96,6 +97,10 @@ class DeadlinePassed(TimedOut):
     """The whole poll took longer than its deadline."""
 
     attempts = 1
+
+
+class BudgetSpent(DeadlinePassed):
+    """The account's budget had no place in the time that was left, so nothing was asked."""
 
 
 class TlsFailed(PollError):

@@ -60,6 +60,7 @@ _EXOTEL_FLOW = re.compile(
     r"(?:[^/?#]+/)?exoml/start(?:_voice|_sms)?/([^/?#]{1,64})/?(?:[?#].*)?",
     re.IGNORECASE,
 )
+_ASKABLE_SID = re.compile(r"(?:(?![/\\?#%])[!-~]){1,128}", re.ASCII)
 _VENDOR_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 
 
@@ -182,6 +183,15 @@ def flow_id(url: str) -> str:
         return ""
     match = _EXOTEL_FLOW.fullmatch(url)
     return sys.intern(match.group(1)) if match else EXTERNAL_FLOW
+
+
+def is_askable_sid(text: str) -> bool:
+    """Whether a sid that somebody gave can be asked about.
+
+    1 to 128 printable ASCII characters; its form is free otherwise, but in a path of the API it
+    must name the number and nothing else.
+    """
+    return _ASKABLE_SID.fullmatch(text) is not None and text not in (".", "..")
 
 
 def vendor_message(body: bytes) -> str:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from exophone_exporter.config import Account
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.snapshot import Change, Snapshot, Walk
-    from exophone_exporter.store import AccountState
 
 # The longest single wait: after a suspend the clocks are asked again this soon.
 _SLICE_SECONDS: Final = 5.0
@@ -31,6 +30,36 @@ _REMIND_AFTER_SECONDS: Final = 3600.0
 _HUNG_AFTER_SECONDS: Final = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+class Ledger(Protocol):
+    """Where the results of one account go; `store.AccountState` is one.
+
+    Recording may raise Stopped: whoever polled meanwhile is no longer wanted.
+    """
+
+    @property
+    def account(self) -> Account:
+        """The account, with the settings by which it is polled."""
+        ...
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last good snapshot, however old."""
+        ...
+
+    @property
+    def error(self) -> PollError | None:
+        """Why the last attempt failed; None after a success."""
+        ...
+
+    def record_poll(self, result: PollResult) -> None:
+        """Take the result of one attempt."""
+        ...
+
+    def record_defect(self, error: PollError) -> None:
+        """Note that what an attempt found could not be published."""
+        ...
 
 
 class Fetcher(Protocol):
@@ -46,7 +75,7 @@ class Fetcher(Protocol):
 
 
 def poll_once(
-    state: AccountState,
+    state: Ledger,
     fetcher: Fetcher,
     clock: Clock,
     on_page: Callable[[int, int], None] = ignore_page,
@@ -69,7 +98,7 @@ def poll_once(
     return result
 
 
-def _defect(state: AccountState, error: Exception) -> InternalError:
+def _defect(state: Ledger, error: Exception) -> InternalError:
     """The error that a defect of ours is, with its traceback in the log, once while it lasts."""
     defect = InternalError(type(error).__name__)
     if str(state.error) != str(defect):
@@ -77,7 +106,7 @@ def _defect(state: AccountState, error: Exception) -> InternalError:
     return defect
 
 
-def _log_defect(state: AccountState, error: Exception) -> None:
+def _log_defect(state: Ledger, error: Exception) -> None:
     _log.error("a defect in the exporter", extra=fields(account=state.account.name), exc_info=error)
 
 
@@ -99,12 +128,20 @@ def _failure(error: PollError, started: Moment, clock: Clock) -> PollResult:
 
 
 class Teller:
-    """Logs the results of one account: each change, each new failure, and a reminder per hour."""
+    """Logs the results of one account: each change, each new failure, and a reminder per hour.
 
-    def __init__(self, account: Account) -> None:
+    `known` is what an earlier poller of the account found, where there was one.
+    """
+
+    def __init__(self, account: Account, known: Snapshot | None = None) -> None:
         self._account = account
         self._told: tuple[str, Moment] | None = None
-        self._size: int | None = None
+        self._size = None if known is None else len(known.numbers)
+        self._news: str | None = (
+            "the first poll is complete"
+            if known is None
+            else "the first poll by the new configuration is complete"
+        )
         self._slow = False
 
     def tell(self, result: PollResult) -> None:
@@ -134,9 +171,9 @@ class Teller:
         )
         if self._told is not None:
             _log.info("the poll works again", extra=about)
-        elif self._size is None:
-            _log.info("the first poll is complete", extra=about)
-        self._told = None
+        elif self._news is not None:
+            _log.info(self._news, extra=about)
+        self._told = self._news = None
         self._warn_of_extremes(snapshot, about)
         self._size = len(snapshot.numbers)
         for change in result.changes:
@@ -167,21 +204,24 @@ class Teller:
 
 
 class Poller(threading.Thread):
-    """Polls one account until it is told to stop; `ready` hears of each result.
+    """Polls one account until it is told to stop; `on_result` hears of each result.
 
-    The interval runs from start to start, jittered by 5 % so that accounts do not align; polls of
-    an account never overlap, and one that the API asked to wait is not followed sooner.
+    With `begin`, nothing happens before that is set. Told to stop in the middle of a walk, it asks
+    for no further page. The interval runs from start to start, jittered by 5 % so that accounts do
+    not align; polls of an account never overlap, and one that the API asked to wait is not followed
+    sooner.
     """
 
     def __init__(  # noqa: PLR0913 - each is a seam, and keyword-only
         self,
-        state: AccountState,
+        state: Ledger,
         fetcher: Fetcher,
         *,
         clock: Clock,
         stopping: threading.Event,
         on_result: Callable[[PollResult], None],
         on_death: Callable[[], None],
+        begin: threading.Event | None = None,
         first_delay_seconds: float = 0.0,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -192,9 +232,10 @@ class Poller(threading.Thread):
         self._stopping = stopping
         self._on_result = on_result
         self._on_death = on_death
+        self._begin = begin
         self._first_delay_seconds = first_delay_seconds
         self._uniform = uniform
-        self._teller = Teller(state.account)
+        self._teller = Teller(state.account, state.snapshot)
         self._publishes = True
         self._hung_at = clock.monotonic() + first_delay_seconds + _HUNG_AFTER_SECONDS
 
@@ -214,14 +255,20 @@ class Poller(threading.Thread):
         return self.is_alive() and self._clock.monotonic() < self._hung_at
 
     def _poll_until_stopped(self) -> None:
+        if self._begin is not None:
+            self._begin.wait()
         self._wait(self._first_delay_seconds, self._clock.now())
         while True:
             started = self._clock.now()
             deadline_seconds = self._state.account.poll.deadline_seconds
             self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
-            result = poll_once(self._state, self._fetcher, self._clock)
+            result = poll_once(self._state, self._fetcher, self._clock, self._leave_if_stopped)
             self._teller.tell(self._published(result))
             self._wait(self._pause_seconds(result), started)
+
+    def _leave_if_stopped(self, _pages: int, _numbers: int) -> None:
+        if self._stopping.is_set():
+            raise Stopped
 
     def _published(self, result: PollResult) -> PollResult:
         """The result, handed on; one that cannot be is a failure, and the next poll tries again."""

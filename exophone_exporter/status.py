@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
-from exophone_exporter import __version__
+from exophone_exporter import markup
 from exophone_exporter.display import circle, flow_state, money, span
+from exophone_exporter.model import is_askable_sid
 from exophone_exporter.privacy import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from exophone_exporter.clock import Moment
     from exophone_exporter.config import Account
@@ -25,11 +24,16 @@ if TYPE_CHECKING:
     from exophone_exporter.store import View
 
 ROWS_MAX: Final = 200
+_ROWS_SHOWN_OPEN: Final = 25
+# So few accounts are seen at a glance; more of them get a table of their own.
+_ACCOUNTS_LISTED_FROM: Final = 2
+_TROUBLES_MAX: Final = 5
+_MINUTE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class Row:
-    """One unattached number, in words."""
+    """One unattached number, in words; without a `probe_query` it is not linked to its probe."""
 
     phone_number: str
     friendly_name: str
@@ -39,6 +43,7 @@ class Row:
     sms: str
     rental: str
     idle: bool
+    probe_query: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Card:
     name: str
     state: str
     headline: str
+    polling: str
     error: str
     has_figures: bool
     numbers: int
@@ -63,17 +69,106 @@ class Card:
     rows_left_out: int
 
 
-def render(views: Sequence[View], now: Moment, telemetry_path: str) -> str:
-    """The page as HTML; every value that came from outside is escaped."""
-    return _template().render(
-        cards=[card(view, now) for view in views],
+@dataclass(frozen=True)
+class Trouble:
+    """An account that does not work, and where the page tells more of it."""
+
+    name: str
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Every account in one line. `state` is ok, attention, failing or waiting.
+
+    `title` begins with the state, which is all of it that the tab of a browser shows.
+    """
+
+    state: str
+    headline: str
+    title: str
+    troubles: tuple[Trouble, ...]
+
+
+def render(
+    views: Sequence[View],
+    now: Moment,
+    telemetry_path: str,
+    *,
+    link: Callable[[str], str] = str,
+    probe: bool = False,
+) -> str:
+    """The page as HTML; every value that came from outside is escaped.
+
+    `link` makes what stands in a link of a path of ours; `probe` says that /probe is served.
+    """
+    cards = [card(view, now, probe=probe) for view in views]
+    return markup.page(
+        "status.html",
+        overview=overview(cards),
+        cards=cards,
+        accounts_listed_from=_ACCOUNTS_LISTED_FROM,
+        rows_shown_open=_ROWS_SHOWN_OPEN,
         telemetry_path=telemetry_path,
-        version=__version__,
+        link=link,
         made_at=datetime.fromtimestamp(now.wall, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
 
 
-def card(view: View, now: Moment) -> Card:
+def overview(cards: Sequence[Card]) -> Overview:
+    """What is to be known before anything else."""
+    busy = sum(card.unattached_voice for card in cards)
+    states = {card.state for card in cards}
+    state, brief = "ok", "✓ all is well"
+    if {"failing", "stale"} & states:
+        state, brief = "failing", f"✗ {_who_fails(cards)}"
+    elif "waiting" in states:
+        state, brief = "waiting", "… waiting"
+    elif busy:
+        state, brief = "attention", f"! {busy} busy"
+    headline = _counts(cards, busy)
+    return Overview(state, headline, f"{brief}: {headline} · ExoPhones", _troubles(cards))
+
+
+def _who_fails(cards: Sequence[Card]) -> str:
+    failing = [card for card in cards if card.state in ("failing", "stale")]
+    if len(failing) > 1:
+        return f"{len(failing)} of {len(cards)} accounts fail"
+    return f"{failing[0].name} {'is stale' if failing[0].state == 'stale' else 'fails'}"
+
+
+def _counts(cards: Sequence[Card], busy: int) -> str:
+    known = [card for card in cards if card.has_figures]
+    accounts = _count(len(cards), "account")
+    if not known:
+        return f"{accounts}, no figures"
+    numbers = _count(sum(card.numbers for card in known), "number")
+    some = " known" if len(known) < len(cards) else ""
+    verb = "give" if busy > 1 else "gives"
+    return f"{accounts}, {numbers}{some}, {busy or 'none'} {verb} callers a busy tone"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _troubles(cards: Sequence[Card]) -> tuple[Trouble, ...]:
+    """The accounts that do not work, those that fail first; one alone speaks for itself."""
+    words = {"failing": "fails", "stale": "is stale", "waiting": "waits for its first poll"}
+    found = [
+        Trouble(card.name, f"account-{index}", words[card.state])
+        for index, card in enumerate(cards, start=1)
+        if card.state in words
+    ]
+    found.sort(key=lambda trouble: trouble.text == words["waiting"])
+    shown_here, more = found[:_TROUBLES_MAX], len(found) - _TROUBLES_MAX
+    if more > 0:
+        shown_here.append(Trouble("", "", f"and {more} more"))
+    return tuple(shown_here) if len(cards) > 1 else ()
+
+
+def card(view: View, now: Moment, *, probe: bool = False) -> Card:
     """What the page says of one account."""
     snapshot = view.fresh_snapshot(now)
     state, headline = _headline(view, snapshot, now)
@@ -85,6 +180,7 @@ def card(view: View, now: Moment) -> Card:
         name=view.account.name,
         state=state,
         headline=headline,
+        polling=_polling(view, now),
         error=str(view.error) if view.error else "",
         has_figures=snapshot is not None,
         numbers=len(numbers),
@@ -93,7 +189,7 @@ def card(view: View, now: Moment) -> Card:
         idle=sum(group.idle for group in groups),
         rental=_total(group.rental.items() for group in groups),
         idle_rental=_total(group.idle_rental.items() for group in groups),
-        rows=tuple(_row(number, view.account) for number in islice(unattached, ROWS_MAX)),
+        rows=tuple(_row(n, view.account, probe=probe) for n in islice(unattached, ROWS_MAX)),
         rows_left_out=max(0, len(unattached) - ROWS_MAX),
     )
 
@@ -112,6 +208,16 @@ def _headline(view: View, snapshot: Snapshot | None, now: Moment) -> tuple[str, 
     return "stale", f"The last complete poll was {age} ago: too old to be shown."
 
 
+def _polling(view: View, now: Moment) -> str:
+    """How often the account is polled and, where it went wrong, when that was."""
+    seconds = view.account.poll.interval_seconds
+    exact = seconds < _MINUTE_SECONDS or seconds % _MINUTE_SECONDS == 0
+    every = f"Polled every {span(seconds) if exact else f'{seconds:g} s'}"
+    if view.error is None or view.last_attempt is None:
+        return f"{every}."
+    return f"{every}; the last attempt was {span(now.seconds_since(view.last_attempt))} ago."
+
+
 def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
     """Sums by currency, never across; "none" where nothing has a price."""
     totals: dict[str, Decimal] = {}
@@ -123,8 +229,9 @@ def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
     )
 
 
-def _row(number: ExoPhone, account: Account) -> Row:
+def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
     names = shown(number, account.per_number.phone_number)
+    may_be_told = names.sid == number.sid
     return Row(
         phone_number=names.phone_number or names.sid,
         friendly_name=names.friendly_name,
@@ -134,12 +241,12 @@ def _row(number: ExoPhone, account: Account) -> Row:
         sms=flow_state(number, "sms"),
         rental=money(number.rental_price, number.currency),
         idle=number.idle,
+        probe_query=_probe_query(number.sid, account.name) if probe and may_be_told else "",
     )
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("exophone_exporter"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("status.html")
+def _probe_query(sid: str, account: str) -> str:
+    """The query of a live probe of a number; "" where /probe would refuse the sid."""
+    if not is_askable_sid(sid):
+        return ""
+    return urlencode({"target": sid, "account": account}, quote_via=quote, safe="")

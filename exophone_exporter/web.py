@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from exophone_exporter import status
+from exophone_exporter import reference, status
 from exophone_exporter.metrics import negotiation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from exophone_exporter.store import View
     from exophone_exporter.web_settings import WebSettings
 
+    Handler = Callable[[Request], Awaitable[Response]]
+
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'",
@@ -30,6 +32,20 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_READING: Final = "GET, HEAD"
+_PROBE: Final = reference.Path(
+    "/probe",
+    _READING,
+    "Asks the API for one number, live: ?target=SID, and &account=NAME where there are several.",
+    linked=False,
+)
+_RELOAD: Final = reference.Path(
+    "/-/reload",
+    "POST",
+    "Loads the configuration again; one that is wrong changes nothing and is answered with 500."
+    " 403 without --web.enable-lifecycle.",
+    linked=False,
+)
 # A large answer is written in pieces, each when the one before has gone: a client that reads slowly
 # then counts as in flight and holds no copy of the answer.
 _PIECE_BYTES: Final = 256 * 1024
@@ -61,26 +77,77 @@ class Exporter(Protocol):
         ...
 
 
-def application(exporter: Exporter, settings: WebSettings) -> Starlette:
-    """The ASGI application. HEAD works as GET; other methods get 405 with Allow."""
+def application(
+    exporter: Exporter,
+    settings: WebSettings,
+    *,
+    probe: Handler | None = None,
+    reload: Handler | None = None,
+) -> Starlette:
+    """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
+
+    `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
+    sees every method. With a route prefix every path stands under it, and `/` leads there.
+    """
     handlers = _Handlers(exporter, settings)
+    served = _served(handlers, settings.telemetry_path)
+    if probe is not None:
+        served.append((_PROBE, probe))
+    if reload is not None:
+        served.append((_RELOAD, reload))
+    handlers.paths = tuple(path for path, _ in served)
+    prefix = settings.route_prefix
     app = Starlette(
-        routes=[
-            Route(settings.telemetry_path, handlers.metrics),
-            Route("/", handlers.status),
-            Route("/-/healthy", handlers.healthy),
-            Route("/-/ready", handlers.ready),
-        ],
-        middleware=[Middleware(_RequestLimit, most=settings.max_requests)],
+        routes=[_route(prefix, path, handler) for path, handler in served]
+        + [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix],
+        middleware=[Middleware(_RequestLimit, settings.max_requests, prefix)],
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _route(prefix: str, path: reference.Path, handler: Handler) -> Route:
+    # An empty list means every method; None would mean GET.
+    return Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
+
+
+def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[reference.Path, Handler]]:
+    """What is always served, each path in words and its handler."""
+    return [
+        (reference.Path("/", _READING, "Status page for people."), handlers.status),
+        (
+            reference.Path(
+                telemetry_path,
+                _READING,
+                "The metrics, as text or OpenMetrics. Always 200; never asks the API.",
+            ),
+            handlers.metrics,
+        ),
+        (reference.Path("/docs", _READING, "This reference."), handlers.docs),
+        (
+            reference.Path(
+                "/-/healthy",
+                _READING,
+                "200 while the accounts are being polled, whatever the API answers; else 503.",
+            ),
+            handlers.healthy,
+        ),
+        (
+            reference.Path(
+                "/-/ready",
+                _READING,
+                "200 once every account has had its first poll, good or bad; 503 before.",
+            ),
+            handlers.ready,
+        ),
+    ]
 
 
 class _Handlers:
     def __init__(self, exporter: Exporter, settings: WebSettings) -> None:
         self._exporter = exporter
         self._settings = settings
+        self.paths: tuple[reference.Path, ...] = ()
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
@@ -97,9 +164,22 @@ class _Handlers:
     async def status(self, _: Request) -> Response:
         """The page for people."""
         page = status.render(
-            self._exporter.views(), self._exporter.clock.now(), self._settings.telemetry_path
+            self._exporter.views(),
+            self._exporter.clock.now(),
+            self._settings.telemetry_path,
+            link=self._settings.link,
+            probe=_PROBE in self.paths,
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def docs(self, _: Request) -> Response:
+        """What is served here, and what it means."""
+        page = reference.render(self.paths, self._settings.telemetry_path, link=self._settings.link)
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    async def to_prefix(self, _: Request) -> Response:
+        """From where nothing stands to where everything does."""
+        return RedirectResponse(f"{self._settings.route_prefix}/", status_code=302)
 
     async def healthy(self, _: Request) -> Response:
         """Whether the process does its work; whatever the API does."""
@@ -139,25 +219,29 @@ class _PartsResponse(Response):
 class _RequestLimit:
     """Answers 503 when too many requests are in flight, as the official exporters do.
 
+    Probes are counted apart: they wait for the API, and must not keep scrapes out when it hangs.
     Health is told all the same: busy is not dead, and whoever asks might end the process.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, prefix: str) -> None:
         self._app = app
         self._most = most
-        self._in_flight = 0
+        self._exempt = f"{prefix}/-/"
+        self._probe = prefix + _PROBE.path
+        self._in_flight = {True: 0, False: 0}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/-/"):
+        if scope["path"].startswith(self._exempt):
             await self._app(scope, receive, send)
             return
-        if self._most and self._in_flight >= self._most:
+        is_probe = scope["path"] == self._probe
+        if self._most and self._in_flight[is_probe] >= self._most:
             text = f"Limit of concurrent requests reached ({self._most}), try again later.\n"
             refusal = PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
-        self._in_flight += 1
+        self._in_flight[is_probe] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self._in_flight[is_probe] -= 1

@@ -22,11 +22,11 @@ RESERVED = {
     "pydantic": {"config", "config_shape"},
     "prometheus_client": {"metrics"},
     "rich": {"terminal"},
-    "jinja2": {"status"},
+    "jinja2": {"markup"},
     "bcrypt": {"web_auth"},
     "uvicorn": {"connections", "serving"},
     "httptools": {"connections"},
-    "starlette": {"web", "web_auth"},
+    "starlette": {"lifecycle", "probe", "web", "web_auth"},
 }
 
 

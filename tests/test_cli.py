@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 COMMANDS = ("serve", "demo", "simulate", "check-config", "once", "numbers", "number")
 LOG = {"--log.level", "--log.format"}
-WEB = {"--web.listen-address", "--web.telemetry-path", "--web.max-requests"}
+WEB = {
+    "--web.listen-address",
+    "--web.telemetry-path",
+    "--web.max-requests",
+    "--web.config.file",
+    "--web.enable-lifecycle",
+    "--web.external-url",
+    "--web.route-prefix",
+    "--web.systemd-socket",
+}
 FLAGS = {
     "serve": {"--config.file"} | WEB | LOG,
     "demo": {"--seed"} | WEB | LOG,
@@ -165,22 +174,6 @@ def test_a_wrong_call_exits_with_2_and_says_where_help_is(
     assert message in err
     assert re.search(r"\ntry `exophone-exporter( [a-z-]+)? --help`\n\Z", err)
     assert err.count("\n") == 2
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        pytest.param("--web.config.file=x", id="tls"),
-        pytest.param("--web.enable-lifecycle", id="lifecycle"),
-    ],
-)
-def test_a_flag_that_is_still_to_come_is_refused(
-    flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Better refused than ignored: whoever asks for TLS must not get plain HTTP."""
-    code, _, err = main(flag, capsys=capsys)
-    assert code == 2
-    assert f"unknown: {flag}" in err
 
 
 def test_no_configuration_at_all_names_both_ways_and_the_demo() -> None:

@@ -64,6 +64,8 @@ CONTRACT: Final = {
     "exophone_exporter_build_info": ("gauge", "version revision python_version"),
     "exophone_exporter_config_last_reload_successful": ("gauge", ""),
     "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
+    "exophone_probe_success": ("gauge", ""),
+    "exophone_probe_duration_seconds": ("gauge", ""),
 }
 REASONS: Final = [
     "connect",
@@ -174,6 +176,7 @@ def test_sections_are_those_of_the_contract() -> None:
         "change",
         *["polling"] * 15,
         *["exporter"] * 3,
+        *["probe"] * 2,
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +15,14 @@ from exophone_exporter import model
 from exophone_exporter.client.answers import error_of, retry_delay_seconds
 from exophone_exporter.client.transport import Transport
 from exophone_exporter.client.walk import confirm_removals, walk_pages
-from exophone_exporter.errors import BadEnvelope, DeadlinePassed, NotFound, PollError, TimedOut
+from exophone_exporter.errors import (
+    BadEnvelope,
+    BudgetSpent,
+    DeadlinePassed,
+    NotFound,
+    PollError,
+    TimedOut,
+)
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
@@ -82,9 +90,14 @@ class Client:
             walk = walk_pages(calls.page, self.account.poll.page_size, on_page)
             return confirm_removals(walk, previous, calls.number)
 
-    def fetch_number(self, sid: str) -> ExoPhone:
-        """One number from the detail endpoint; NotFound where the account has no such sid."""
-        with self._calls() as calls:
+    def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
+        """One number from the detail endpoint; NotFound where the account has no such sid.
+
+        `within_seconds` is for those who wait: it bounds the wait for the budget, where it raises
+        BudgetSpent, and the answer. Such a question is asked once only, for one place of the
+        budget; who waits asks again in his own time.
+        """
+        with self._calls(within_seconds) as calls:
             return calls.number(sid)
 
     def fetch_first_page(self) -> Page:
@@ -93,19 +106,25 @@ class Client:
             return calls.page(0, self.account.poll.page_size)
 
     @contextlib.contextmanager
-    def _calls(self) -> Iterator[_Calls]:
+    def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
         with Transport(self.account, self.clock.monotonic) as transport:
-            yield _Calls(self, transport)
+            yield _Calls(self, transport, within_seconds)
 
 
 class _Calls:
-    """The requests of one poll or probe: they share a connection and a deadline."""
+    """The requests of one poll or probe: they share a connection and a deadline.
 
-    def __init__(self, client: Client, transport: Transport) -> None:
+    `within_seconds` is None for a poll, whose deadline is that of the configuration.
+    """
+
+    def __init__(self, client: Client, transport: Transport, within_seconds: float | None) -> None:
         self._client = client
         self._poll = client.account.poll
         self._transport = transport
-        self._ends_at = client.clock.monotonic() + self._poll.deadline_seconds
+        self._within_seconds = within_seconds
+        self._ends_at = client.clock.monotonic() + min(
+            self._poll.deadline_seconds, math.inf if within_seconds is None else within_seconds
+        )
         sid = quote(client.account.sid, safe="")
         self._list_url = f"{client.account.origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
 
@@ -135,7 +154,8 @@ class _Calls:
                 return ask()
             except PollError as error:
                 wait_seconds = retry_delay_seconds(attempt, error, self._client.uniform)
-                if attempt >= error.attempts or wait_seconds >= self._remaining_seconds():
+                attempts = error.attempts if self._within_seconds is None else 1
+                if attempt >= attempts or wait_seconds >= self._remaining_seconds():
                     raise
                 self._log_retry(error, wait_seconds)
             self._client.recorder.record_retry()
@@ -173,9 +193,12 @@ class _Calls:
         """Wait for the account's budget to allow one more request."""
         wait_seconds = self._client.budget.reserve(self._time_left_seconds())
         if wait_seconds is None:
-            raise DeadlinePassed(
-                f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
-                f" before the deadline of {self._poll.deadline_seconds:g}s; raise the deadline"
+            spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
+            if self._within_seconds is not None:
+                raise BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
+            raise BudgetSpent(
+                f"{spent} before the deadline of {self._poll.deadline_seconds:g}s;"
+                " raise the deadline"
             )
         if wait_seconds > 0:
             self._wait(wait_seconds)
@@ -190,6 +213,8 @@ class _Calls:
     def _time_left_seconds(self) -> float:
         """Seconds to the deadline; raises DeadlinePassed where there are none."""
         remaining = self._remaining_seconds()
+        if remaining <= 0 and self._within_seconds is not None:
+            raise DeadlinePassed(f"there was no answer within {self._within_seconds:g}s")
         if remaining <= 0:
             raise DeadlinePassed(
                 f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"

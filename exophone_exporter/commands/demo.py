@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from exophone_exporter import config, terminal
 from exophone_exporter.commands.serve import run
@@ -50,7 +51,7 @@ Watch it in Prometheus; paste this under scrape_configs in prometheus.yml:
 
   - job_name: exophone
     scrape_interval: 5s
-    static_configs:
+{details}    static_configs:
       - targets: ["{target}"]
 
 Ctrl-C ends it.
@@ -143,7 +144,10 @@ def _keep_changing(world: World, stopping: threading.Event) -> None:
 
 
 def _welcome(url: str, path: str) -> None:
-    _write(_WELCOME.format(url=url, path=path, target=url.removeprefix("http://")))
+    parts = urlsplit(url)
+    details = f"    metrics_path: {parts.path}{path}\n" if parts.path + path != "/metrics" else ""
+    details += "    scheme: https\n" if parts.scheme == "https" else ""
+    _write(_WELCOME.format(url=url, path=path, target=parts.netloc, details=details))
 
 
 def _write(text: str) -> None:

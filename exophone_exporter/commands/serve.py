@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import TYPE_CHECKING
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
 
-from exophone_exporter import __version__, config, web
+from exophone_exporter import __version__, config, lifecycle, probe, web
+from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.exporter import Exporter
+from exophone_exporter.lifecycle import Reloader
 from exophone_exporter.logs import fields
-from exophone_exporter.serving import Server, listen, url_of
+from exophone_exporter.probe import Prober
+from exophone_exporter.serving import Server, listen, systemd_sockets, url_of
+from exophone_exporter.tls import ServerTls, TlsProblem
+from exophone_exporter.web_auth import BasicAuth, ExtraHeaders
+from exophone_exporter.web_config import WebConfigFile
 from exophone_exporter.web_settings import WebSettings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterator
+
+    Application = Callable[..., Any]
+
+_VARIABLES_STAY: Final = (
+    "Without --config.file a reload only reads the files again that the ..._FILE variables name;"
+    " a change of the variables themselves takes a restart."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +40,32 @@ def serve(args: argparse.Namespace) -> int:
     loaded = config.load(args.config_file)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    return run(loaded, args, lambda urls: _announce(loaded, urls))
+    return run(
+        loaded,
+        args,
+        lambda urls: _announce(loaded, urls),
+        load=lambda: config.load(args.config_file),
+        note="" if args.config_file else _VARIABLES_STAY,
+    )
 
 
 def run(
-    loaded: config.Config, args: argparse.Namespace, on_listening: Callable[[list[str]], None]
+    loaded: config.Config,
+    args: argparse.Namespace,
+    on_listening: Callable[[list[str]], None],
+    *,
+    load: Callable[[], config.Config] | None = None,
+    note: str = "",
 ) -> int:
-    """Serve a configuration; returns the exit code. The sockets open before the first request."""
-    sockets = listen(args.web_listen_address)
+    """Serve a configuration; returns the exit code. The sockets open before the first request.
+
+    `load` reads the configuration anew for a reload, of which `note` says what it leaves out.
+    Without it a reload changes nothing.
+    """
+    settings = _settings(args)
+    file = WebConfigFile(args.web_config_file) if args.web_config_file else None
+    tls = _tls(file)
+    sockets = _sockets(args)
     died: list[bool] = []
 
     def end_by_death() -> None:
@@ -38,13 +73,69 @@ def run(
         server.should_exit = True
 
     exporter = Exporter(loaded, revision=config.revision(), on_death=end_by_death)
-    settings = WebSettings(args.web_telemetry_path, args.web_max_requests)
-    server = Server(web.application(exporter, settings), on_signal=exporter.ask_to_stop)
-    exporter.start()
-    on_listening([url_of(listening) for listening in sockets])
-    server.run(sockets=sockets)
-    exporter.stop()
+    reloader = Reloader(load or (lambda: loaded), exporter, exporter.clock, note=note)
+    app = web.application(
+        exporter,
+        settings,
+        probe=probe.endpoint(Prober(exporter.clients, exporter.clock)),
+        reload=lifecycle.endpoint(reloader, enabled=settings.enable_lifecycle),
+    )
+    with _guarded(app, file) as guarded:
+        server = Server(
+            guarded,
+            on_signal=exporter.ask_to_stop,
+            on_hangup=reloader.hang_up,
+            tls=tls.context if tls else None,
+            accepts=tls.accepts if tls else None,
+        )
+        # The server takes this over; until then, too, SIGHUP must not end the process.
+        signal.signal(signal.SIGHUP, lambda *_: reloader.hang_up())
+        exporter.start()
+        reloader.start()
+        scheme = "https" if tls else "http"
+        on_listening([url_of(listening, scheme) + settings.route_prefix for listening in sockets])
+        server.run(sockets=sockets)
+        reloader.stop()
+        exporter.stop()
     return 1 if died else 0
+
+
+def _tls(file: WebConfigFile | None) -> ServerTls | None:
+    if file is None or file.current().tls is None:
+        return None
+    try:
+        return ServerTls(lambda: file.current().tls)
+    except TlsProblem as problem:  # its files changed since the configuration was checked
+        raise StartError(f"--web.config.file: {problem}") from problem
+
+
+def _sockets(args: argparse.Namespace) -> list[socket.socket]:
+    if args.web_systemd_socket:
+        return systemd_sockets(config.environment(), os.getpid())
+    return listen(args.web_listen_address)
+
+
+@contextlib.contextmanager
+def _guarded(app: Application, file: WebConfigFile | None) -> Iterator[Application]:
+    """The application behind the users and with the headers of the web configuration."""
+    if file is None:
+        yield app
+        return
+    with contextlib.closing(BasicAuth(app, file.current)) as auth:
+        yield ExtraHeaders(auth, file.current)
+
+
+def _settings(args: argparse.Namespace) -> WebSettings:
+    try:
+        return WebSettings.from_flags(
+            args.web_telemetry_path,
+            args.web_max_requests,
+            args.web_enable_lifecycle,
+            args.web_external_url,
+            args.web_route_prefix,
+        )
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _announce(loaded: config.Config, urls: list[str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 MetricType = Literal["gauge", "counter", "histogram"]
-Section = Literal["inventory", "number", "change", "polling", "exporter"]
+Section = Literal["inventory", "number", "change", "polling", "exporter", "probe"]
 
 
 @dataclass(frozen=True)

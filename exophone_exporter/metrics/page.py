@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from exophone_exporter.clock import Clock, Moment
+    from exophone_exporter.config import Account, PerNumber
     from exophone_exporter.metrics.series import Line
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.snapshot import Snapshot
@@ -48,9 +49,10 @@ class Build:
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """The lines of one account by metric, and the numbers that they were made of."""
+    """The lines of one account by metric, and what they were made of."""
 
     numbers: tuple[ExoPhone, ...]
+    per_number: PerNumber
     lines: dict[str, str]
 
 
@@ -80,6 +82,24 @@ class _Live:
     text: bytes
     until_monotonic: float
 
+    @cached_property
+    def deflated(self) -> bytes:
+        """Raw deflate with its end, to follow the inventory's."""
+        compressor = zlib.compressobj(wbits=_RAW_DEFLATE)
+        return compressor.compress(self.text) + compressor.flush()
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What is shown of one configuration: both parts are of the same accounts.
+
+    `live` holds the small part by format, made when it is asked for.
+    """
+
+    accounts: tuple[Account, ...]
+    inventory: _Inventory
+    live: dict[bool, _Live] = field(default_factory=dict)
+
 
 class MetricsPage:
     """Makes the answer of /metrics; `views` gives the accounts in their order.
@@ -104,8 +124,7 @@ class MetricsPage:
             PlatformCollector(registry=self._process)
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
-        self._inventory = _Inventory({}, b"")
-        self._live: dict[bool, _Live] = {}
+        self._shown = _Shown((), _Inventory({}, b""))
 
     def prepare(self) -> None:
         """Render and compress what has changed; called when a poll has ended, by its thread.
@@ -113,15 +132,22 @@ class MetricsPage:
         A scrape meanwhile gets the bytes from before.
         """
         with self._rendering:
-            now = self._clock.now()
-            chunks = {
-                view.account.name: self._chunk(view, snapshot)
-                for view in self._views()
-                if (snapshot := view.fresh_snapshot(now)) is not None
-            }
-            if chunks != self._inventory.chunks:
-                self._inventory = _inventory(chunks)
-            self._live = {}
+            self._prepare()
+
+    def _prepare(self) -> tuple[_Shown, Sequence[View]]:
+        """What is to be shown now, and the views of which it was made. Needs the lock."""
+        now, views = self._clock.now(), self._views()
+        chunks = {
+            view.account.name: self._chunk(view, snapshot)
+            for view in views
+            if (snapshot := view.fresh_snapshot(now)) is not None
+        }
+        inventory = self._shown.inventory
+        # As lists: accounts that only changed places are another page.
+        if [*chunks.items()] != [*inventory.chunks.items()]:
+            inventory = _inventory(chunks)
+        self._shown = _Shown(_accounts(views), inventory)
+        return self._shown, views
 
     def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
@@ -130,49 +156,67 @@ class MetricsPage:
     def parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
         """What `render` joins: the large part is shared by all scrapes until the numbers change."""
         now = self._clock.now()
-        if self._has_stale_part(now):
-            self.prepare()
-        inventory, live = self._inventory, self._live_text(now, openmetrics=openmetrics)
+        inventory, live = self._parts(now, openmetrics=openmetrics)
         if not gzipped:
-            return inventory.text, live
-        tail = zlib.compressobj(wbits=_RAW_DEFLATE)
-        length = len(inventory.text) + len(live)
+            return inventory.text, live.text
+        length = len(inventory.text) + len(live.text)
         return (
             _GZIP_HEAD,
             inventory.deflated,
-            tail.compress(live) + tail.flush(),
-            zlib.crc32(live, inventory.checksum).to_bytes(4, "little"),
+            live.deflated,
+            zlib.crc32(live.text, inventory.checksum).to_bytes(4, "little"),
             (length % 2**32).to_bytes(4, "little"),
         )
 
-    def _has_stale_part(self, now: Moment) -> bool:
-        shown = self._inventory.chunks
-        fresh = {view.account.name for view in self._views() if view.fresh_snapshot(now)}
-        return not fresh.issuperset(shown)
+    def _parts(self, now: Moment, *, openmetrics: bool) -> tuple[_Inventory, _Live]:
+        """The large part and the small one, of the same accounts by the same settings."""
+        shown, views = self._shown, self._views()
+        # The accounts differ where the configuration has just been replaced.
+        if shown.accounts != _accounts(views) or _has_stale_part(shown.inventory, views, now):
+            with self._rendering:
+                shown, views = self._prepare()
+        return shown.inventory, self._live_part(shown, views, now, openmetrics=openmetrics)
 
     def _chunk(self, view: View, snapshot: Snapshot) -> _Chunk:
         """The account's lines; those from before where its numbers are the same."""
-        known = self._inventory.chunks.get(view.account.name)
-        if known is not None and known.numbers is snapshot.numbers:
+        per_number = view.account.per_number
+        known = self._shown.inventory.chunks.get(view.account.name)
+        if (
+            known is not None
+            and known.numbers is snapshot.numbers
+            and known.per_number == per_number
+        ):
             return known
-        return _Chunk(snapshot.numbers, _joined(inventory_lines(view.account, snapshot)))
+        lines = _joined(inventory_lines(view.account, snapshot))
+        return _Chunk(snapshot.numbers, per_number, lines)
 
-    def _live_text(self, now: Moment, *, openmetrics: bool) -> bytes:
-        live = self._live.get(openmetrics)
+    def _live_part(
+        self, shown: _Shown, views: Sequence[View], now: Moment, *, openmetrics: bool
+    ) -> _Live:
+        live = shown.live.get(openmetrics)
         if live is None or now.monotonic >= live.until_monotonic:
-            text = self._render_live(openmetrics=openmetrics)
+            text = self._render_live(views, openmetrics=openmetrics)
             live = _Live(text, now.monotonic + _LIVE_SECONDS)
-            self._live[openmetrics] = live
-        return live.text
+            shown.live[openmetrics] = live
+        return live
 
-    def _render_live(self, *, openmetrics: bool) -> bytes:
-        parts = [_joined(polling_lines(view)) for view in self._views()]
+    def _render_live(self, views: Sequence[View], *, openmetrics: bool) -> bytes:
+        parts = [_joined(polling_lines(view)) for view in views]
         parts.append(_joined(_exporter_lines(self._build())))
         own = _families(parts, openmetrics=openmetrics).encode()
         if not openmetrics:
             return own + generate_text(self._process)
         # The end mark is prometheus_client's own: it stands behind the last part.
         return own + bytes(generate_openmetrics(self._process))  # type: ignore[no-untyped-call]  # it has no types
+
+
+def _accounts(views: Sequence[View]) -> tuple[Account, ...]:
+    return tuple(view.account for view in views)
+
+
+def _has_stale_part(inventory: _Inventory, views: Sequence[View], now: Moment) -> bool:
+    fresh = {view.account.name for view in views if view.fresh_snapshot(now)}
+    return not fresh.issuperset(inventory.chunks)
 
 
 def _inventory(chunks: Mapping[str, _Chunk]) -> _Inventory:

@@ -36,6 +36,19 @@ def inventory_lines(account: Account, snapshot: Snapshot) -> Iterator[Line]:
     yield _line(table.NUMBER_SERIES_DROPPED, account.name, value=dropped)
 
 
+def probe_lines(
+    account: Account, number: ExoPhone | None, duration_seconds: float
+) -> Iterator[Line]:
+    """The lines of one probe; `number` is None where the API did not give it.
+
+    They are those of /metrics, whatever `per_number.series` says: who asks for a number wants it.
+    """
+    yield _line(table.PROBE_SUCCESS, value=number is not None)
+    yield _line(table.PROBE_DURATION, value=duration_seconds)
+    if number is not None:
+        yield from _number_lines(account, number)
+
+
 def polling_lines(view: View) -> Iterator[Line]:
     """The lines about the polling of an account: they stay when the inventory is stale."""
     name, poll = view.account.name, view.account.poll

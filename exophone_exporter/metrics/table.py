@@ -7,18 +7,25 @@ alike.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from exophone_exporter.metrics.exposition import Metric, MetricType, Section
 
 _GROUP = ("account", "country", "region", "number_type")
 _POLL = "as of the account's last complete poll"
+_PROBE = "as the API answers now"
 
 
 def _metric(
     section: Section, metric_type: MetricType, name: str, labels: tuple[str, ...], text: str
 ) -> Metric:
     return Metric(f"exophone_{name}", metric_type, labels, text, section)
+
+
+def live(metric: Metric) -> Metric:
+    """The same metric as a probe shows it, whose help must not speak of a poll."""
+    return replace(metric, help=metric.help.replace(_POLL, _PROBE))
 
 
 NUMBERS: Final = _metric("inventory", "gauge", "numbers", _GROUP, f"ExoPhones rented, {_POLL}.")
@@ -257,6 +264,21 @@ CONFIG_RELOAD_TIMESTAMP: Final = _metric(
     "When the configuration was last loaded, in seconds since 1970.",
 )
 
+PROBE_SUCCESS: Final = _metric(
+    "probe",
+    "gauge",
+    "probe_success",
+    (),
+    "Whether the API knows the probed ExoPhone and answered in time; on /probe only.",
+)
+PROBE_DURATION: Final = _metric(
+    "probe",
+    "gauge",
+    "probe_duration_seconds",
+    (),
+    "How long the request took whose answer this is, waiting included; on /probe only.",
+)
+
 METRICS: Final[tuple[Metric, ...]] = (
     NUMBERS,
     MONTHLY_RENTAL,
@@ -292,4 +314,6 @@ METRICS: Final[tuple[Metric, ...]] = (
     BUILD_INFO,
     CONFIG_RELOAD_SUCCESSFUL,
     CONFIG_RELOAD_TIMESTAMP,
+    PROBE_SUCCESS,
+    PROBE_DURATION,
 )
