@@ -358,13 +358,16 @@ class _Build:
             timezone=_first(own.timezone, common.timezone, ZoneInfo("Asia/Kolkata")),
         )
         for keys, message in _contradictions(poll):
-            self.note(self._written(path, keys), message)
+            places = self._places(path, keys)
+            # A value that was out of shape is a default here, and contradicts nothing.
+            if not any(self._name(place) in self._named for place in places):
+                self.note(next((p for p in places if p in self._lines), places[-2]), message)
         return poll
 
-    def _written(self, path: strict_yaml.Path, keys: tuple[str, str]) -> strict_yaml.Path:
-        """Where one of two poll keys was written: in the account, else among the defaults."""
-        written = [(*parent, "poll", key) for parent in (path, ()) for key in keys]
-        return next((place for place in written if place in self._lines), written[-2])
+    @staticmethod
+    def _places(path: strict_yaml.Path, keys: tuple[str, str]) -> list[strict_yaml.Path]:
+        """Where two poll keys may be written: in the account first, else among the defaults."""
+        return [(*parent, "poll", key) for parent in (path, ()) for key in keys]
 
     def _secret(
         self, path: strict_yaml.Path, entry: shape.Account, field: str

@@ -233,7 +233,7 @@ def _account_name(name: str | None, clients: Mapping[str, ProbeClient]) -> str:
     if name is None and len(clients) == 1:
         return next(iter(clients))
     if name is None:
-        raise _BadQuestion(f"there is not one account alone: say which with {_ACCOUNTS}")
+        raise _BadQuestion(f"there are several accounts: say which one with {_ACCOUNTS}")
     if name not in clients:
         raise _BadQuestion(f"there is no such account; give a configured one with {_ACCOUNTS}")
     return name

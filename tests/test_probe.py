@@ -398,7 +398,7 @@ def test_one_of_several_accounts_must_be_named() -> None:
         (sid, *_) = two.sids()
         answer = two.site.probe(sid)
         assert (answer.status, two.sim.requests) == (400, [])
-        assert "say which with account=NAME" in answer.text
+        assert "say which one with account=NAME" in answer.text
         assert two.site.ask(f"/probe?target={sid}&account=support").success == 1
         assert two.site.ask(f"/probe?account=sales&target={sid}").success == 0
         assert [seen.account_sid for seen in two.sim.requests] == ["acme", "other"]
