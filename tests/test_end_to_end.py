@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import pytest
 from processes import config_file, get, started, wait_until
+from servers import Prometheus, prometheus
 
 from exophone_exporter.simulator import Simulator, demo_world
 
@@ -28,17 +27,9 @@ def numbers_of(world: World) -> list[dict[str, Any]]:
     return [number for account in world.accounts.values() for number in account.numbers]
 
 
-def ask(url: str, query: str, label: str) -> dict[str, float]:
+def ask(server: Prometheus, query: str, label: str) -> dict[str, float]:
     """The values that Prometheus has for a query now, by a label."""
-    return {labels.get(label, ""): value for labels, value in ask_all(url, query)}
-
-
-def ask_all(url: str, query: str) -> list[tuple[dict[str, str], float]]:
-    """The series that Prometheus has for a query now: labels and value."""
-    status, body = get(f"{url}/api/v1/query?query={quote(query)}")
-    assert status == 200
-    result = json.loads(body)["data"]["result"]
-    return [(item["metric"], float(item["value"][1])) for item in result]
+    return {labels.get(label, ""): value for labels, value in server.ask(query)}
 
 
 def unattached(world: World) -> dict[tuple[str, ...], float]:
@@ -52,31 +43,18 @@ def unattached(world: World) -> dict[tuple[str, ...], float]:
     return dict(counts)
 
 
-def unattached_in(url: str) -> dict[tuple[str, ...], float]:
+def unattached_in(server: Prometheus) -> dict[tuple[str, ...], float]:
     """What Prometheus has of the same."""
     names = ("account", "region", "number_type", "flow")
-    series = ask_all(url, "exophone_numbers_unattached")
+    series = server.ask("exophone_numbers_unattached")
     return {tuple(labels[name] for name in names): value for labels, value in series}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return get(f"{url}/-/ready")[0] == 200
-    except OSError:
-        return False
 
 
 def test_prometheus_answers_what_the_world_says(
     tmp_path: Path, program: Callable[[str], str]
 ) -> None:
     """Counts by circle, rental by currency, unattached numbers; and a change after a poll."""
-    prometheus = program("prometheus")
+    binary = program("prometheus")
     world = demo_world()
     with (
         Simulator(world) as sim,
@@ -88,58 +66,38 @@ def test_prometheus_answers_what_the_world_says(
     ):
         running.wait_for("first poll is complete.*account=acme-sg")
         target = running.url().removeprefix("http://")
-        file = tmp_path / "prometheus.yml"
-        file.write_text(
+        configuration = (
             "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n"
-            f"  - job_name: exophone\n    static_configs: [{{targets: ['{target}']}}]\n",
-            encoding="utf-8",
+            f"  - job_name: exophone\n    static_configs: [{{targets: ['{target}']}}]\n"
         )
-        url = f"http://127.0.0.1:{free_port()}"
-        log = tmp_path / "prometheus.log"
-        with log.open("w", encoding="utf-8") as said:
-            server = subprocess.Popen(
-                [
-                    prometheus,
-                    f"--config.file={file}",
-                    f"--storage.tsdb.path={tmp_path / 'data'}",
-                    f"--web.listen-address={url.removeprefix('http://')}",
-                ],
-                stdout=said,
-                stderr=said,
-            )
-            try:
-                wait_until(lambda: is_ready(url), "Prometheus is ready", 20)
-                wait_until(lambda: ask(url, "exophone_numbers", "account"), "a scrape", 20)
-                _assert_as_the_world(url, world)
-                number = next(n for n in numbers_of(world) if n["voice_url"])
-                number["voice_url"] = None
-                expected = unattached(world)
-                wait_until(
-                    lambda: unattached_in(url) == expected, "the detached number is seen", 20
-                )
-                _assert_scraped_cleanly(url)
-            finally:
-                server.terminate()
-                server.wait(20)
-        assert not re.findall(r"level=(?:warn|error).*(?:scrape|append).*", log.read_text("utf-8"))
+        with prometheus(binary, tmp_path, configuration) as server:
+            wait_until(lambda: server.ask("exophone_numbers"), "a scrape", 20)
+            _assert_as_the_world(server, world)
+            number = next(n for n in numbers_of(world) if n["voice_url"])
+            number["voice_url"] = None
+            expected = unattached(world)
+            wait_until(lambda: unattached_in(server) == expected, "the detached number", 20)
+            _assert_scraped_cleanly(server)
+        log = server.log.read_text("utf-8")
+        assert not re.findall(r"level=(?:warn|error).*(?:scrape|append).*", log)
 
 
-def _assert_as_the_world(url: str, world: World) -> None:
+def _assert_as_the_world(server: Prometheus, world: World) -> None:
     numbers = numbers_of(world)
-    assert ask(url, "up", "job") == {"exophone": 1}
-    assert ask(url, "exophone_up", "account") == {"acme-support": 1, "acme-sg": 1}
+    assert ask(server, "up", "job") == {"exophone": 1}
+    assert ask(server, "exophone_up", "account") == {"acme-support": 1, "acme-sg": 1}
     by_region = Counter(number["region"] for number in numbers)
-    assert ask(url, "sum by (region) (exophone_numbers)", "region") == by_region
+    assert ask(server, "sum by (region) (exophone_numbers)", "region") == by_region
     rental = {"INR": 0.0, "USD": 0.0}
     for number in numbers:
         rental[number["currency"]] += float(number["rental_price"])
-    answer = ask(url, "sum by (currency) (exophone_monthly_rental)", "currency")
+    answer = ask(server, "sum by (currency) (exophone_monthly_rental)", "currency")
     assert answer == pytest.approx(rental)
-    assert unattached_in(url) == unattached(world)
+    assert unattached_in(server) == unattached(world)
 
 
-def _assert_scraped_cleanly(url: str) -> None:
-    _, body = get(f"{url}/api/v1/targets?state=active")
+def _assert_scraped_cleanly(server: Prometheus) -> None:
+    _, body = get(f"{server.url}/api/v1/targets?state=active")
     (target,) = json.loads(body)["data"]["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
 

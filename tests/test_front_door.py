@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import json
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import bcrypt
 import pytest
 import trustme
-from processes import config_file, get, run, started, wait_until
+from processes import config_file, get, run, started
+from servers import prometheus, under_scrape_configs
 
-from exophone_exporter.serving import listen
 from exophone_exporter.simulator import Simulator, World, make_account
 
 if TYPE_CHECKING:
@@ -160,38 +157,19 @@ def test_prometheus_scrapes_over_tls_and_runs_the_documented_probe_job(
     house: House, tmp_path: Path, program: Callable[[str], str]
 ) -> None:
     """Scrape and shipped probe job, both over https as the user; each target answers."""
-    prometheus = program("prometheus")
+    binary = program("prometheus")
     sid = house.sim.world.accounts["acme"].numbers[0]["sid"]
     with serving(house) as running:
-        url = address(running)
+        target = address(running).removeprefix("https://")
         running.wait_for("first poll is complete")
-        file = tmp_path / "prometheus.yml"
-        file.write_text(_configuration(house, url.removeprefix("https://"), sid), "utf-8")
-        with listen(["127.0.0.1:0"])[0] as free:
-            api = f"http://127.0.0.1:{free.getsockname()[1]}"
-        command = [
-            prometheus,
-            f"--config.file={file}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address={api.removeprefix('http://')}",
-        ]
-        with (
-            (tmp_path / "log").open("w", encoding="utf-8") as log,
-            subprocess.Popen(command, stdout=log, stderr=log) as server,
-        ):
-            try:
-                up = wait_until(lambda: _answer(api, "up", 3), "three scrapes", 20)
-                success = wait_until(lambda: _answer(api, "exophone_probe_success", 2), "probes")
-                numbers = wait_until(lambda: _answer(api, "sum(exophone_numbers)", 1), "numbers")
-            finally:
-                server.terminate()
+        with prometheus(binary, tmp_path, _configuration(house, target, sid)) as server:
+            up = server.wait_for("up", 3)
+            success = server.wait_for("exophone_probe_success", 2)
+            numbers = server.wait_for("sum(exophone_numbers)", 1)
         assert running.end() == 0
-    assert {value for _, value in up} == {"1"}
-    assert {(metric["instance"], value) for metric, value in success} == {
-        (sid, "1"),
-        ("nobody", "0"),
-    }
-    assert numbers == [({}, "12")]
+    assert {value for _, value in up} == {1}
+    assert {(labels["instance"], value) for labels, value in success} == {(sid, 1), ("nobody", 0)}
+    assert numbers == [({}, 12)]
 
 
 def _configuration(house: House, target: str, sid: str) -> str:
@@ -217,15 +195,4 @@ def _configuration(house: House, target: str, sid: str) -> str:
         "- job_name: exophone\n  scrape_interval: 1s\n  scrape_timeout: 1s\n"
         f"{door}  static_configs: [{{targets: ['{target}']}}]\n"
     )
-    indented = "".join(f"  {line}\n" for line in (scrape + probe).splitlines())
-    return f"scrape_configs:\n{indented}"
-
-
-def _answer(api: str, query: str, count: int) -> list[tuple[dict[str, str], str]]:
-    """The series of a query once there are so many, else nothing."""
-    try:
-        status, body = get(f"{api}/api/v1/query?query={quote(query)}")
-    except OSError:
-        return []
-    found = json.loads(body)["data"]["result"] if status == 200 else []
-    return [(one["metric"], one["value"][1]) for one in found] if len(found) == count else []
+    return under_scrape_configs(scrape, probe)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import config_file, get, started, wait_until
+from servers import serving_app
 from starlette.applications import Starlette
 from starlette.routing import Route
 from support import FakeTime, account
@@ -23,7 +24,6 @@ from exophone_exporter.config import Config
 from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.exporter import Exporter, ReloadSummary
 from exophone_exporter.lifecycle import Outcome, Reloader, endpoint
-from exophone_exporter.serving import Server, listen
 from exophone_exporter.simulator import Simulator, World, make_account
 
 if TYPE_CHECKING:
@@ -264,16 +264,8 @@ class Site:
 def site(reloader: Reloader, *, enabled: bool = True) -> Iterator[Site]:
     """The real server with the one path."""
     route = Route("/-/reload", endpoint(reloader, enabled=enabled), methods=[])
-    (listening,) = listen(["127.0.0.1:0"])
-    server = Server(Starlette(routes=[route]), on_signal=lambda: None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield Site(listening.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
+    with serving_app(Starlette(routes=[route])) as port:
+        yield Site(port)
 
 
 @pytest.fixture

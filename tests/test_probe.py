@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
-import json
 import logging
 import re
 import subprocess
@@ -14,15 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_from_bytes, unquote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import get, wait_until
+from processes import wait_until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_of
 from prometheus_client.parser import text_string_to_metric_families as text_of
+from servers import prometheus, serving_app, under_scrape_configs
 from starlette.applications import Starlette
 from starlette.routing import Route
 from support import CountingRecorder, FakeTime, account, phone
@@ -34,7 +34,6 @@ from exophone_exporter.config import PerNumber
 from exophone_exporter.errors import BudgetSpent, NotFound, ServerFailed, Stopped
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.probe import Prober, endpoint
-from exophone_exporter.serving import Server, listen
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult
@@ -95,17 +94,9 @@ class Site:
 @contextlib.contextmanager
 def serving(prober: Prober) -> Iterator[Site]:
     """The real server in a thread, with nothing but /probe on it."""
-    (listening,) = listen(["127.0.0.1:0"])
     app = Starlette(routes=[Route("/probe", endpoint(prober))])
-    server = Server(app, on_signal=lambda: None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield Site(listening.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
+    with serving_app(app) as port:
+        yield Site(port)
 
 
 def client_of(own: Account, time: FakeTime | None = None) -> Client:
@@ -852,7 +843,7 @@ def test_prometheus_probes_with_the_job(
     one: Bench, tmp_path: Path, program: Callable[[str], str]
 ) -> None:
     """The job as it is shipped, but for the sids, the address and the pace."""
-    prometheus = program("prometheus")
+    binary = program("prometheus")
     job = (ROOT / "prometheus" / "probe-job.yml").read_text("utf-8")
     for shipped, ours in (
         ("0f1e2d3c4b5a69788796a5b4c3d2e1f0", one.sids()[0]),
@@ -863,48 +854,19 @@ def test_prometheus_probes_with_the_job(
     ):
         assert job.count(shipped) == 1
         job = job.replace(shipped, ours)
-    file = tmp_path / "prometheus.yml"
-    file.write_text("scrape_configs:\n" + "".join(f"  {line}\n" for line in job.splitlines()))
-    with listen(["127.0.0.1:0"])[0] as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [
-        prometheus,
-        f"--config.file={file}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address={url.removeprefix('http://')}",
-    ]
-    with (
-        (tmp_path / "log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as server,
-    ):
-        try:
-            success = values(url, "exophone_probe_success", 2)
-            numbers = values(url, "exophone_number_info", 1)
-            scraped = values(url, "up", 2)
-        finally:
-            server.terminate()
-    assert success == {(one.sids()[0], "", "1"), ("+nobody", "", "0")}
-    assert numbers == {(one.sids()[0], "support", "1")}
-    assert {value for _, _, value in scraped} == {"1"}
+    with prometheus(binary, tmp_path, under_scrape_configs(job)) as server:
+        success = server.wait_for("exophone_probe_success", 2)
+        numbers = server.wait_for("exophone_number_info", 1)
+        scraped = server.wait_for("up", 2)
+    assert {(labels["instance"], value) for labels, value in success} == {
+        (one.sids()[0], 1),
+        ("+nobody", 0),
+    }
+    assert {(labels["instance"], labels["account"], value) for labels, value in numbers} == {
+        (one.sids()[0], "support", 1)
+    }
+    assert {value for _, value in scraped} == {1}
     assert {path for _, path, _ in one.paths()} == {
         f"{DETAIL}{one.sids()[0]}",
         f"{DETAIL}%2Bnobody",
-    }
-
-
-def values(url: str, query: str, count: int) -> set[tuple[str, str, str]]:
-    """Instance, account and value of so many series, as soon as Prometheus has them."""
-
-    def found() -> list[dict[str, Any]]:
-        with contextlib.suppress(OSError):
-            status, body = get(f"{url}/api/v1/query?query={query}")
-            if status == 200:
-                result: list[dict[str, Any]] = json.loads(body)["data"]["result"]
-                return result if len(result) == count else []
-        return []
-
-    series = wait_until(found, f"{count} series of {query}", 20)
-    return {
-        (one["metric"]["instance"], one["metric"].get("account", ""), one["value"][1])
-        for one in series
     }

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from servers import serving_app
 from starlette.responses import PlainTextResponse
 from support import FakeTime, account, browse, phone
 
 from exophone_exporter.config import Config
 from exophone_exporter.exporter import Exporter
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.serving import Server, listen
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult, View
@@ -117,17 +117,9 @@ def serving(
     reload: web.Handler | None = None,
 ) -> Iterator[Site]:
     """The real server in a thread, on a port of its own."""
-    (listening,) = listen(["127.0.0.1:0"])
     app = application(exporter, settings or WebSettings(), probe=probe, reload=reload)
-    server = Server(app, on_signal=lambda: None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield Site(listening.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
+    with serving_app(app) as port:
+        yield Site(port)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import bcrypt
 import pytest
+from servers import serving_app
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from exophone_exporter import web_config
-from exophone_exporter.serving import Server, listen
 from exophone_exporter.web_auth import BasicAuth, ExtraHeaders, check_password
 from exophone_exporter.web_config import PasswordHash, WebConfig, WebConfigFile
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import ASGIApp
     from support import FakeTime
 
 DEADLINE_SECONDS: Final = 10
@@ -83,20 +82,6 @@ def application() -> Starlette:
     )
 
 
-@contextlib.contextmanager
-def serving(app: ASGIApp) -> Iterator[int]:
-    """The port of the server that users run, around an application."""
-    sockets = listen(["127.0.0.1:0"])
-    server = Server(app, on_signal=lambda: None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
-    thread.start()
-    try:
-        yield sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_SECONDS)
-
-
 @dataclass
 class Door:
     """A server whose users a test may change."""
@@ -146,7 +131,7 @@ def door_of(users: dict[str, str], waiting_max: int = 32) -> Iterator[Door]:
     auth = BasicAuth(
         application(), lambda: WebConfig(users=stored), check=check, waiting_max=waiting_max
     )
-    with serving(auth) as port:
+    with serving_app(auth) as port:
         try:
             yield Door(port, check, stored)
         finally:
@@ -317,7 +302,7 @@ def test_unknown_users_are_spread_over_the_costs_there_are() -> None:
 def test_no_password_opens_the_door_of_a_user_who_is_not_there() -> None:
     """Not even if the check that is made for appearance should find it right."""
     auth = BasicAuth(application(), lambda: config(asha=ASHA), check=lambda *_: True)
-    with serving(auth) as port, contextlib.closing(auth):
+    with serving_app(auth) as port, contextlib.closing(auth):
         door = Door(port, CountingCheck(), {})
         for _ in range(2):
             assert door.status(basic(b"nobody", b"fakepassword")) == 401
@@ -366,7 +351,7 @@ def test_parts_that_join_to_the_same_bytes_are_remembered_apart() -> None:
         return password == b"fakepassword"
 
     auth = BasicAuth(application(), lambda: config(asha=ASHA), check=check)
-    with serving(auth) as port, contextlib.closing(auth):
+    with serving_app(auth) as port, contextlib.closing(auth):
         door = Door(port, CountingCheck(), {})
         assert door.status(basic(b"asha" + ASHA.encode(), b"fakepassword")) == 401
         of_nobody = asked[0][1]
@@ -476,7 +461,7 @@ def test_a_check_that_fails_lets_nobody_in() -> None:
         raise ValueError("Invalid salt")
 
     auth = BasicAuth(application(), lambda: config(asha=ASHA), check=check)
-    with serving(auth) as port, contextlib.closing(auth):
+    with serving_app(auth) as port, contextlib.closing(auth):
         door = Door(port, CountingCheck(), {})
         assert [door.status(RIGHT), door.status(RIGHT)] == [500, 500]
     assert asked == [b"asha-password"] * 2
@@ -493,7 +478,7 @@ def test_users_changed_in_the_file_take_effect_at_the_next_request(
     path.write_text(f"basic_auth_users:\n  asha: {ASHA}\n")
     file = WebConfigFile(str(path), clock=time.clock)
     auth = BasicAuth(application(), file.current)
-    with serving(auth) as port, contextlib.closing(auth):
+    with serving_app(auth) as port, contextlib.closing(auth):
         door = Door(port, CountingCheck(), {})
         assert door.status(RIGHT) == 200
         path.write_text(f"basic_auth_users:\n  bala: {BALA}\n  chitra: {BALA}\n")
@@ -525,7 +510,7 @@ HEADERS: Final = (
 def test_the_configured_headers_stand_in_every_answer(path: str, method: str, status: int) -> None:
     """Once each; what a page says for itself counts, as in exporter-toolkit."""
     loaded = web_config.parse(HEADERS, "FILE")
-    with serving(ExtraHeaders(application(), lambda: loaded)) as port:
+    with serving_app(ExtraHeaders(application(), lambda: loaded)) as port:
         answer = Door(port, CountingCheck(), {}).get(path=path, method=method)
     assert answer.status == status
     assert answer.headers["x-frame-options"] == "deny"
@@ -538,7 +523,7 @@ def test_the_configured_headers_stand_in_a_refusal_too() -> None:
     """The outermost layer adds them."""
     loaded = web_config.parse(HEADERS + f"basic_auth_users:\n  asha: {ASHA}\n", "FILE")
     auth = BasicAuth(application(), lambda: loaded)
-    with serving(ExtraHeaders(auth, lambda: loaded)) as port, contextlib.closing(auth):
+    with serving_app(ExtraHeaders(auth, lambda: loaded)) as port, contextlib.closing(auth):
         answer = Door(port, CountingCheck(), {}).get()
     assert (answer.status, answer.headers["x-frame-options"]) == (401, "deny")
     assert answer.headers["www-authenticate"] == "Basic"
@@ -546,7 +531,7 @@ def test_the_configured_headers_stand_in_a_refusal_too() -> None:
 
 def test_without_configured_headers_answers_are_as_they_were() -> None:
     """The page's own headers stay."""
-    with serving(ExtraHeaders(application(), WebConfig)) as port:
+    with serving_app(ExtraHeaders(application(), WebConfig)) as port:
         answer = Door(port, CountingCheck(), {}).get()
     assert answer.headers["content-security-policy"] == "its own"
     assert "x-frame-options" not in answer.headers
