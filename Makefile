@@ -16,16 +16,13 @@ demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LIST
 	@exec $(BIN)/exophone-exporter demo --web.listen-address=$(LISTEN)
 
 .PHONY: test
-test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest -m 'not end_to_end'
+test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure layers
+	$(BIN)/python -m pytest -m 'not end_to_end' --cov --cov-report=
+	$(BIN)/coverage report
 
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test ## run the tests that need Prometheus, promtool, curl and Chromium
 	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end
-
-.PHONY: coverage
-coverage: $(VENV)/.test ## run the tests and hold the branch coverage of the pure layers
-	$(BIN)/python -m pytest -m 'not end_to_end' --cov --cov-report=term
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check style and formatting

@@ -109,3 +109,34 @@ def test_threads_get_different_places(time: FakeTime) -> None:
     for thread in threads:
         thread.join()
     assert sorted(wait or 0 for wait in waits) == [61 * (n // 10) for n in range(200)]
+
+
+def test_the_time_to_the_next_place_is_told_and_takes_nothing(time: FakeTime) -> None:
+    places = budget(time, 1)
+    assert places.wait_seconds() == 0
+    places.reserve(0)
+    time.pass_(1)
+    assert [places.wait_seconds(), places.wait_seconds()] == [60, 60]
+    time.pass_(100)
+    assert places.wait_seconds() == 0
+
+
+@pytest.mark.parametrize(
+    ("requests_per_minute", "waits"),
+    [
+        pytest.param(1, [41], id="fewer-count-from-the-newest"),
+        pytest.param(2, [31, 41], id="as-many"),
+        pytest.param(3, [0, 31, 41], id="more-leave-one-free-at-once"),
+    ],
+)
+def test_a_budget_of_another_size_remembers_the_last_minute(
+    time: FakeTime, requests_per_minute: int, waits: list[float]
+) -> None:
+    """A reload must not give a minute its requests twice."""
+    places = budget(time, 2)
+    places.reserve(0)
+    time.pass_(10)
+    places.reserve(0)
+    time.pass_(20)
+    places.resize(requests_per_minute)
+    assert [places.reserve(50) for _ in waits] == waits

@@ -22,6 +22,7 @@ from exophone_exporter.model import (
     Page,
     clean_text,
     flow_id,
+    is_askable_sid,
     parse_number,
     parse_page,
     vendor_message,
@@ -831,3 +832,29 @@ def test_clean_text_is_short_and_clean_and_cleaning_again_changes_nothing(
     cleaned.encode("utf-8")
     assert len(cleaned) <= limit
     assert clean_text(cleaned, limit) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "askable"),
+    [
+        pytest.param("01112345671", True, id="local-number"),
+        pytest.param("9eeafc8ab479a386dc95f854f9d7cd8a", True, id="hex"),
+        pytest.param("+91(80)~'\"<>&=:@", True, id="odd-but-one-segment"),
+        pytest.param("x" * 128, True, id="longest"),
+        pytest.param("x" * 129, False, id="too-long"),
+        pytest.param("", False, id="empty"),
+        pytest.param(".", False, id="dot"),
+        pytest.param("..", False, id="dots"),
+        pytest.param("...", True, id="three-dots-are-a-name"),
+        pytest.param("a/b", False, id="slash"),
+        pytest.param("a\\b", False, id="backslash"),
+        pytest.param("a?b", False, id="question-mark"),
+        pytest.param("a#b", False, id="hash"),
+        pytest.param("%2f", False, id="percent"),
+        pytest.param("a b", False, id="space"),
+        pytest.param("a\n", False, id="newline"),
+        pytest.param("\u0661", False, id="arabic-digit"),
+    ],
+)
+def test_a_sid_is_askable_if_a_path_can_name_it_and_nothing_else(text: str, askable: bool) -> None:
+    assert is_askable_sid(text) is askable
