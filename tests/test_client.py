@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import traceback
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -398,6 +400,52 @@ def test_wait_beyond_the_deadline_is_not_begun(
     assert caught.value.retry_after_seconds == asked
     assert time.slept == []
     assert len(sim.requests) == 1
+
+
+@pytest.mark.fault(127)
+@pytest.mark.parametrize(
+    "hours",
+    [pytest.param(-5, id="behind"), pytest.param(5, id="ahead")],
+)
+def test_clock_of_the_server_that_is_hours_off_schedules_nothing(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime, hours: int
+) -> None:
+    """Neither its Date nor the reset of its limit makes anybody wait."""
+    theirs = time.wall + hours * 3600
+    skewed = {
+        "Date": formatdate(theirs, usegmt=True),
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": str(int(theirs) + 60),
+    }
+    sim.fail(Fault(status=200, body=_page_of(sim), headers=skewed))
+    assert walked(client_of(sim.url)) == sids(sim)
+    assert time.slept == []
+
+
+@pytest.mark.fault(127)
+@pytest.mark.parametrize(
+    ("hours", "asked_and_slept"),
+    [pytest.param(-5, (0, [0, 0]), id="behind"), pytest.param(5, (600, []), id="ahead")],
+)
+def test_date_by_a_clock_that_is_hours_off_stays_within_the_cap(
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    time: FakeTime,
+    hours: int,
+    asked_and_slept: tuple[float, list[float]],
+) -> None:
+    """A Retry-After as a date is meant by the server's clock; ten minutes are the most it gets."""
+    wanted = formatdate(time.wall + hours * 3600 + 30, usegmt=True)
+    sim.fail(Fault(status=429, headers={"Retry-After": wanted}, times=None))
+    with pytest.raises(RateLimited) as caught:
+        client_of(sim.url, deadline_seconds=30.0).fetch_all({})
+    assert (caught.value.retry_after_seconds, time.slept) == asked_and_slept
+
+
+def _page_of(sim: Simulator) -> bytes:
+    """The whole account as one page, the last."""
+    numbers = sim.world.accounts["acme"].numbers
+    return json.dumps({"incoming_phone_numbers": numbers, "next_page_uri": None}).encode()
 
 
 @pytest.mark.fault(78)
