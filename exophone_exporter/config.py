@@ -31,6 +31,7 @@ from exophone_exporter.credentials import (
     secret_from_text,
 )
 from exophone_exporter.errors import ConfigError
+from exophone_exporter.problems import Problems, dotted, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def load(
 ) -> Config:
     """Load the file at `path`, or the account that the variables describe; raises ConfigError."""
     if path is not None:
-        return parse(_read_config(path, read_file), path, environ, read_file)
+        return parse(read_text(path, read_file), path, environ, read_file)
     if any(name in environ or f"{name}_FILE" in environ for name in _FIELD_OF_VARIABLE):
         return _from_variables(environ, read_file)
     raise ConfigError([_NO_CONFIGURATION])
@@ -137,11 +138,7 @@ def parse(
     text: str, source: str, environ: Mapping[str, str], read_file: ReadFile = read_file
 ) -> Config:
     """Read the text of a configuration file; `source` names it in errors. Raises ConfigError."""
-    try:
-        document = strict_yaml.parse(text)
-    except strict_yaml.YamlError as error:
-        where = f"{source}:{error.line}" if error.line else source
-        raise ConfigError([f"{where}: {error.message}"]) from error
+    document = read_document(text, source)
     if document.value is None:
         raise ConfigError([f"{source}: the file is empty; config.example.yaml shows what it holds"])
     return _Build(source, document.lines, environ, read_file).config(document.value)
@@ -166,7 +163,8 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _read_config(path: str, read_file: ReadFile) -> str:
+def read_text(path: str, read_file: ReadFile) -> str:
+    """The text of a configuration file; raises ConfigError in a line that names it."""
     try:
         content = read_file(path, CONFIG_FILE_MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -232,8 +230,7 @@ class _Build:
         self._lines = lines
         self._environ = environ
         self._read_file = read_file
-        self._problems: list[tuple[int, str]] = []
-        self._named: set[str] = set()
+        self._problems = Problems(source, lines, self._name)
         self._warnings: list[str] = []
 
     def config(self, value: strict_yaml.Value) -> Config:
@@ -242,7 +239,7 @@ class _Build:
         self._check_names(file)
         accounts = [self._account(index, file) for index in range(len(file.accounts))]
         if self._problems:
-            raise self._error()
+            raise self._problems.error()
         return Config(
             self._source,
             tuple(a for a in accounts if a is not None),
@@ -256,36 +253,22 @@ class _Build:
             paths = self._shape_problems(problems)
             file, _ = _validated(_without(value, paths))
         if file is None:
-            raise self._error()
+            raise self._problems.error()
         return file
-
-    def _error(self) -> ConfigError:
-        return ConfigError(problem for _, problem in sorted(self._problems, key=lambda p: p[0]))
 
     def note(self, path: strict_yaml.Path, message: str) -> None:
         """Note a problem, unless there is one already at the same place."""
-        name = self._name(path)
-        if name in self._named:
-            return
-        self._named.add(name)
-        line = self._line(path)
-        where = f"{self._source}:{line}" if line else self._source
-        self._problems.append((line, f"{where}: {name}: {message}"))
+        if path not in self._problems:
+            self._problems.note(path, message)
 
     def _name(self, path: strict_yaml.Path) -> str:
         """What a person calls the place: the variable, where there is no file."""
         if self._source != ENVIRONMENT_SOURCE:
-            return _dotted(path) or "file"
+            return dotted(path)
         field = str(path[-1]) if path else ""
         suffix = "_FILE" if field.endswith("_file") else ""
         field = "sid" if field == "name" else field.removesuffix("_file").removesuffix("_env")
         return next((v for v, f in _FIELD_OF_VARIABLE.items() if f == field), field) + suffix
-
-    def _line(self, path: strict_yaml.Path) -> int:
-        """The line of the path, or of the nearest thing around it; 0 where nothing has lines."""
-        while path and path not in self._lines:
-            path = path[:-1]
-        return self._lines.get(path, 0)
 
     def _shape_problems(self, problems: list[ErrorDetails]) -> list[strict_yaml.Path]:
         for problem in problems:
@@ -315,7 +298,7 @@ class _Build:
         entry = file.accounts[index]
         path = ("accounts", index)
         before = len(self._problems)
-        if self._name(path) in self._named:
+        if path in self._problems:
             return None
         if entry.region is not None and entry.base_url is not None:
             self.note((*path, "base_url"), "stands beside `region`; keep one of them")
@@ -360,7 +343,7 @@ class _Build:
         for keys, message in _contradictions(poll):
             places = self._places(path, keys)
             # A value that was out of shape is a default here, and contradicts nothing.
-            if not any(self._name(place) in self._named for place in places):
+            if not any(place in self._problems for place in places):
                 self.note(next((p for p in places if p in self._lines), places[-2]), message)
         return poll
 
@@ -377,7 +360,7 @@ class _Build:
             for suffix in ("", "_file", "_env")
         }
         given = {way: value for way, value in ways.items() if value is not None}
-        if any(self._name((*path, way)) in self._named for way in ways):
+        if any((*path, way) in self._problems for way in ways):
             return None
         if len(given) != 1:
             found = "none of them stands here" if not given else f"here stand {_listed(given)}"
@@ -498,14 +481,6 @@ def _known_keys(parent: strict_yaml.Path) -> list[str]:
     last = parent[-1] if parent else ""
     section = _SECTIONS.get("accounts" if isinstance(last, int) else last, shape.File)
     return list(section.model_fields)
-
-
-def _dotted(path: strict_yaml.Path) -> str:
-    text = ""
-    for part in path:
-        key = f"[{part}]" if isinstance(part, int) else strict_yaml.shown_key(part) or '""'
-        text += key if isinstance(part, int) or not text else f".{key}"
-    return text
 
 
 def _listed(names: Mapping[str, object] | list[str]) -> str:

@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from exophone_exporter.strict_yaml import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,7 +40,6 @@ _HOST: Final = re.compile(
     r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?"
 )
 _SID_LETTERS_MAX: Final = 128
-_QUOTED_MAX: Final = 80
 _DAY: Final = 86400.0
 _EMPTY: Final = "is empty; give a value or leave it out"
 
@@ -49,9 +50,7 @@ def _refuse(message: str) -> PydanticCustomError:
 
 
 def _quoted(text: str) -> str:
-    """What a user wrote, in a message: on one line, without escapes, and not without end."""
-    line = "".join(character if character.isprintable() else "?" for character in text)
-    return f"`{line}`" if len(line) <= _QUOTED_MAX else f"`{line[:_QUOTED_MAX]}…`"
+    return f"`{shown(text)}`"
 
 
 def _text(value: Any) -> str:

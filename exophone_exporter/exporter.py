@@ -30,15 +30,10 @@ _JOIN_SECONDS: Final = 0.5
 _BUDGET_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
 
 
-def client_for(
-    state: AccountState,
-    clock: Clock,
-    stopping: threading.Event,
-    budget: RequestBudget | None = None,
-) -> Client:
+def client_for(state: AccountState, clock: Clock, stopping: threading.Event) -> Client:
     """A client of one account that counts in its state; `stopping` ends its waits."""
     account = state.account
-    return _client(account, state, budget or _budget_of(account, clock), clock, stopping)
+    return _client(account, state, _budget_of(account, clock), clock, stopping)
 
 
 def _client(

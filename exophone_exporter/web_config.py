@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter import strict_yaml, tls
 from exophone_exporter.clock import Clock
-from exophone_exporter.config import CONFIG_FILE_MAX_BYTES, ReadFile, read_file
+from exophone_exporter.config import ReadFile, read_file, read_text
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
-from exophone_exporter.strict_yaml import shown, shown_key
+from exophone_exporter.problems import Problems, read_document
+from exophone_exporter.strict_yaml import shown
 from exophone_exporter.tls import TlsSettings
 
 if TYPE_CHECKING:
@@ -103,14 +104,14 @@ class WebConfig:
 
 def load(path: str, read_file: ReadFile = read_file) -> WebConfig:
     """Read a file, and the certificates and keys that it names; raises ConfigError."""
-    text = _read(path, read_file)
+    text = read_text(path, read_file)
     loaded = parse(text, path)
     found = tls.problems(loaded.tls) if loaded.tls else []
     if found:
-        build = _Build(path, strict_yaml.parse(text).lines)
+        told = Problems(path, strict_yaml.parse(text).lines)
         for problem in found:
-            build.note(("tls_server_config", problem.setting), problem.message)
-        raise build.error()
+            told.note(("tls_server_config", problem.setting), problem.message)
+        raise told.error()
     return loaded
 
 
@@ -120,23 +121,8 @@ def parse(text: str, source: str) -> WebConfig:
     `source` is the file's path: it stands in errors, and paths in the text are relative to its
     folder. An empty file is plain HTTP for everybody.
     """
-    try:
-        document = strict_yaml.parse(text)
-    except strict_yaml.YamlError as error:
-        where = f"{source}:{error.line}" if error.line else source
-        raise ConfigError([f"{where}: {error.message}"]) from error
+    document = read_document(text, source)
     return _Build(source, document.lines).web_config(document.value)
-
-
-def _read(path: str, read_file: ReadFile) -> str:
-    try:
-        content = read_file(path, CONFIG_FILE_MAX_BYTES)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except ValueError as error:
-        raise ConfigError([f"{path}: {error}"]) from error
-    # What is not UTF-8 is refused with its line, as YAML; a decoding error would hold the bytes.
-    return content.decode("utf-8", "surrogateescape")
 
 
 class WebConfigFile:
@@ -169,7 +155,7 @@ class WebConfigFile:
 
     def _renew(self) -> None:
         try:
-            renewed = parse(_read(self._path, self._read_file), self._path)
+            renewed = parse(read_text(self._path, self._read_file), self._path)
         except ConfigError as error:
             problems = " | ".join(error.problems)
             _log.error("web configuration refused; the last stays", extra=fields(problem=problems))
@@ -185,8 +171,8 @@ class _Build:
 
     def __init__(self, source: str, lines: Mapping[strict_yaml.Path, int]) -> None:
         self._source = source
-        self._lines = lines
-        self._problems: list[tuple[int, str]] = []
+        self._problems = Problems(source, lines)
+        self.note = self._problems.note
 
     def web_config(self, value: strict_yaml.Value) -> WebConfig:
         file = self._mapping((), value, _SECTIONS)
@@ -201,21 +187,8 @@ class _Build:
         )
         self._rate_limit(file.get("rate_limit"))
         if self._problems:
-            raise self.error()
+            raise self._problems.error()
         return result
-
-    def error(self) -> ConfigError:
-        return ConfigError(problem for _, problem in sorted(self._problems, key=lambda p: p[0]))
-
-    def note(self, path: strict_yaml.Path, message: str) -> None:
-        line = self._line(path)
-        where = f"{self._source}:{line}" if line else self._source
-        self._problems.append((line, f"{where}: {_dotted(path)}: {message}"))
-
-    def _line(self, path: strict_yaml.Path) -> int:
-        while path and path not in self._lines:
-            path = path[:-1]
-        return self._lines.get(path, 0)
 
     def _mapping(
         self, path: strict_yaml.Path, value: strict_yaml.Value, known: Iterable[str] | None
@@ -449,14 +422,3 @@ def _advice(word: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(word, names, 1)
     return f"did you mean `{near[0]}`?" if near else f"known are {', '.join(names)}"
-
-
-def _dotted(path: strict_yaml.Path) -> str:
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            key = shown_key(part) or '""'
-            text += f".{key}" if text else key
-    return text or "file"
