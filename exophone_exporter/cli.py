@@ -6,7 +6,6 @@ Heavy imports stand in the command that needs them, so that --version and --help
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import math
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exophone_exporter import __version__
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.logs import LEVELS, configure
+from exophone_exporter.logs import LEVELS, configure, say
 from exophone_exporter.model import is_askable_sid
 from exophone_exporter.web_settings import WebSettings
 
@@ -53,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args)
     except ConfigError as error:
         for problem in error.problems:
-            _say(problem)
+            say(problem)
         return 2
     except StartError as error:
-        _say(str(error))
+        say(str(error))
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -426,8 +425,3 @@ def _telemetry_path(text: str) -> str:
         return WebSettings(telemetry_path=text).telemetry_path
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _say(message: str) -> None:
-    with contextlib.suppress(OSError):  # nobody is there to hear it
-        sys.stderr.write(f"{_PROGRAM}: {message}\n")

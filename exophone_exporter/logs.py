@@ -5,6 +5,7 @@ Fields go in as `extra=fields(account=..., reason=...)`. Times are RFC 3339 in U
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -50,6 +51,12 @@ def configure(level: str, log_format: LogFormat) -> None:
     logging.getLogger("urllib3").setLevel(logging.WARNING)
     for name in ("uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def say(message: str) -> None:
+    """A line on stderr for the person at the terminal, in the place of a log line."""
+    with contextlib.suppress(OSError):  # nobody is there to hear it
+        sys.stderr.write(f"exophone-exporter: {message}\n")
 
 
 class _StderrHandler(logging.StreamHandler[Any]):

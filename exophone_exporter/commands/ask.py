@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from exophone_exporter import config, terminal
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import ConfigError, NotFound, PollError, StartError
 from exophone_exporter.exporter import client_for
+from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.poller import poll_once
 from exophone_exporter.store import AccountState
@@ -67,7 +67,7 @@ def numbers(args: argparse.Namespace) -> int:
         if listed:
             terminal.print_numbers(listed)
         elif all(result.error is None for result in results):
-            _say("no number is unattached" if args.unattached else "no numbers")
+            say("no number is unattached" if args.unattached else "no numbers")
     elif args.format == "json":
         terminal.print_json([terminal.record(*entry) for entry in listed])
     else:
@@ -96,9 +96,9 @@ def number(args: argparse.Namespace) -> int:
             terminal.print_json(terminal.record(account.name, found))
         return 0
     for failure in failures:
-        _say(failure)
+        say(failure)
     if not_found:
-        _say(f"no number with the sid `{args.sid}` in {', '.join(not_found)}")
+        say(f"no number with the sid `{args.sid}` in {', '.join(not_found)}")
     return 1
 
 
@@ -159,7 +159,7 @@ def _failures_told(states: Sequence[AccountState], results: Sequence[PollResult]
         if result.error is not None
     ]
     for name, error in failed:
-        _say(f"{name}: {error}")
+        say(f"{name}: {error}")
     return 1 if failed else 0
 
 
@@ -180,8 +180,3 @@ def _write_atomically(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise StartError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _say(message: str) -> None:
-    with contextlib.suppress(OSError):  # nobody is there to hear it
-        sys.stderr.write(f"exophone-exporter: {message}\n")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from exophone_exporter import config, terminal
+from exophone_exporter.logs import say
 
 if TYPE_CHECKING:
     import argparse
@@ -15,7 +15,7 @@ def check_config(args: argparse.Namespace) -> int:
     """Validate the configuration; with --live also ask the API once for each account."""
     loaded = config.load(args.file or args.config_file)
     for warning in loaded.warnings:
-        sys.stderr.write(f"exophone-exporter: warning: {warning}\n")
+        say(f"warning: {warning}")
     many = "account" if len(loaded.accounts) == 1 else "accounts"
     terminal.write(f"{loaded.source}: good, {len(loaded.accounts)} {many}\n")
     terminal.print_pairs(
