@@ -18,9 +18,10 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.utils import floatToGoString
 from support import FakeTime, account
 
-from exophone_exporter.metrics.exposition import Metric, escape, number_text
+from exophone_exporter.metrics.exposition import Metric, escape, escaped_column, number_text
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.metrics.series import polling_lines
 from exophone_exporter.store import AccountState
@@ -189,9 +190,31 @@ def test_value_as_go_writes_it(value: float | Decimal, expected: str) -> None:
 
 
 def test_negative_zero_is_zero_whichever_comes_first() -> None:
-    """The two are equal, so one cached text serves both."""
-    number_text.cache_clear()
+    """The two are equal, so one text serves both."""
     assert (number_text(-0.0), number_text(0.0)) == ("0.0", "0.0")
+    metric = Metric("x", "gauge", (), HELP, "number")
+    assert metric.block((), [-0.0, 0.0]) == "x 0.0\nx 0.0\n"
+
+
+@given(st.one_of(st.integers(10**8, 10**11), st.floats(allow_nan=True, allow_infinity=True)))
+def test_value_is_written_as_the_reference_does(value: float) -> None:
+    """Times in whole seconds among them, for which there is a way of our own."""
+    assert number_text(value) == floatToGoString(float(value) + 0.0)  # type: ignore[no-untyped-call]  # it has no types
+
+
+@given(
+    st.lists(st.tuples(LABEL_VALUES, LABEL_VALUES, LABEL_VALUES, st.none() | VALUES), max_size=20)
+)
+def test_block_is_its_samples_one_by_one(
+    rows: list[tuple[str, str, str, float | Decimal | None]],
+) -> None:
+    """Whichever label needs escaping; a row without a value has no sample."""
+    metric = Metric("x_numbers", "gauge", LABELS, HELP, "number")
+    columns = [escaped_column(str(row[index]) for row in rows) for index in range(len(LABELS))]
+    expected = "".join(
+        metric.sample(*labels, value=value) for *labels, value in rows if value is not None
+    )
+    assert metric.block(columns, [row[-1] for row in rows]) == expected
 
 
 def test_one_scrape_of_each_kind_ends_as_its_format_asks(time: FakeTime) -> None:

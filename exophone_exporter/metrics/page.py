@@ -249,7 +249,7 @@ def _families(parts: Sequence[dict[str, str]], *, openmetrics: bool) -> str:
     """Families in the order of the table, each with one head and the lines of every part."""
     texts: list[str] = []
     for metric in table.METRICS:
-        lines = [part[metric.name] for part in parts if metric.name in part]
+        lines = [part[metric.name] for part in parts if part.get(metric.name)]
         if lines:
             texts.append(metric.head(openmetrics=openmetrics))
             texts.extend(lines)

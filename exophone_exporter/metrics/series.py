@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import accumulate, cycle, repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.metrics import table
-from exophone_exporter.metrics.exposition import number_text
-from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS
+from exophone_exporter.metrics.exposition import escape, escaped_column, number_text
+from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, flow_id
 from exophone_exporter.privacy import shown
 from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from exophone_exporter.config import Account, PerNumber
     from exophone_exporter.metrics.exposition import Metric
     from exophone_exporter.model import ExoPhone
+    from exophone_exporter.privacy import Shown
     from exophone_exporter.snapshot import Group, Snapshot
     from exophone_exporter.store import Durations, Endpoint, View
 
+# A metric and the text of one of its samples, or of several.
 Line: TypeAlias = "tuple[Metric, str]"
+_Value: TypeAlias = "float | Decimal | None"
+
+_VANITY: Final = {None: "", True: "true", False: "false"}
+_PRICES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
+    (table.NUMBER_MONTHLY_RENTAL, attrgetter("rental_price")),
+    (table.NUMBER_ONE_TIME_PRICE, attrgetter("one_time_price")),
+    (table.NUMBER_INCOMING_RATE, attrgetter("incoming_rate")),
+)
+_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
+    (table.NUMBER_INCOMING_PULSE_SECONDS, attrgetter("incoming_pulse_seconds")),
+    (table.NUMBER_CREATED, lambda number: _seconds(number.created_at)),
+    (table.NUMBER_UPDATED, lambda number: _seconds(number.updated_at)),
+)
 
 
 def inventory_lines(account: Account, snapshot: Snapshot) -> Iterator[Line]:
     """The lines of a snapshot: the aggregates, and the per-number series that are wanted."""
     for group in snapshot.groups:
         yield from _group_lines(account.name, group)
-    for (flow, flow_id), numbers in snapshot.flow_numbers.items():
-        yield _line(table.FLOW_NUMBERS, account.name, flow, flow_id, value=numbers)
+    for labels, numbers in snapshot.flow_numbers.items():
+        yield _line(table.FLOW_NUMBERS, account.name, *labels, value=numbers)
     chosen, dropped = _numbers_with_series(snapshot.numbers, account.per_number)
-    for number in chosen:
-        yield from _number_lines(account, number)
+    yield from _number_blocks(account, chosen)
     yield _line(table.NUMBER_SERIES_DROPPED, account.name, value=dropped)
 
 
@@ -46,7 +62,7 @@ def probe_lines(
     yield _line(table.PROBE_SUCCESS, value=number is not None)
     yield _line(table.PROBE_DURATION, value=duration_seconds)
     if number is not None:
-        yield from _number_lines(account, number)
+        yield from _number_blocks(account, [number])
 
 
 def polling_lines(view: View) -> Iterator[Line]:
@@ -108,13 +124,12 @@ def _histogram(account: str, endpoint: Endpoint, durations: Durations) -> str:
 
 def _group_lines(account: str, group: Group) -> Iterator[Line]:
     labels = (account, group.country, group.region, group.number_type)
-    label_text = table.NUMBERS.label_text(*labels)
-    yield table.NUMBERS, table.NUMBERS.line(label_text, group.numbers)
+    yield _line(table.NUMBERS, *labels, value=group.numbers)
     for currency, rental in group.rental.items():
         yield _line(table.MONTHLY_RENTAL, *labels, currency, value=rental)
     for flow in FLOWS:
         yield _line(table.NUMBERS_UNATTACHED, *labels, flow, value=group.unattached[flow])
-    yield table.NUMBERS_IDLE, table.NUMBERS_IDLE.line(label_text, group.idle)
+    yield _line(table.NUMBERS_IDLE, *labels, value=group.idle)
     for currency, rental in group.idle_rental.items():
         yield _line(table.IDLE_MONTHLY_RENTAL, *labels, currency, value=rental)
 
@@ -135,52 +150,52 @@ def _numbers_with_series(
     return kept, len(wanted) - len(kept)
 
 
-def _number_lines(account: Account, number: ExoPhone) -> Iterator[Line]:
-    names = shown(number, account.per_number.phone_number)
-    yield _line(
-        table.NUMBER_INFO,
-        account.name,
-        names.sid,
-        names.phone_number,
-        names.friendly_name,
-        number.country,
-        number.region,
-        number.number_type,
-        "" if number.vanity_number is None else str(number.vanity_number).lower(),
-        number.flow_id("voice"),
-        number.flow_id("sms"),
-        value=1,
-    )
+def _number_blocks(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
+    """The series of single numbers, column by column: a row each, one block of text a metric."""
+    names = [shown(number, account.per_number.phone_number) for number in numbers]
+    account_names = repeat(escape(account.name))
+    sids = escaped_column(name.sid for name in names)
+    info = (account_names, sids, *_info_columns(names, numbers))
+    yield table.NUMBER_INFO, table.NUMBER_INFO.block(info, [1] * len(numbers))
+    yield _attached_block(account_names, sids, numbers)
+    currencies = escaped_column(number.currency for number in numbers)
+    for metric, value_of in _PRICES:
+        columns = (account_names, sids, currencies)
+        yield metric, metric.block(columns, map(value_of, numbers))
+    for metric, value_of in _TIMES:
+        yield metric, metric.block((account_names, sids), map(value_of, numbers))
+
+
+def _info_columns(names: Sequence[Shown], numbers: Sequence[ExoPhone]) -> Iterator[Iterable[str]]:
+    """The labels of `exophone_number_info` behind account and sid."""
+    yield escaped_column(name.phone_number for name in names)
+    yield escaped_column(name.friendly_name for name in names)
+    yield escaped_column(number.country for number in numbers)
+    yield escaped_column(number.region for number in numbers)
+    yield escaped_column(number.number_type for number in numbers)
+    yield [_VANITY[number.vanity_number] for number in numbers]
     for flow in FLOWS:
-        attached = number.attached(flow)
-        if number.capable(flow) and attached is not None:
-            yield _line(table.NUMBER_FLOW_ATTACHED, account.name, names.sid, flow, value=attached)
-    yield from _measured_lines(
-        table.NUMBER_MONTHLY_RENTAL.label_text(account.name, names.sid, number.currency),
-        (
-            (table.NUMBER_MONTHLY_RENTAL, number.rental_price),
-            (table.NUMBER_ONE_TIME_PRICE, number.one_time_price),
-            (table.NUMBER_INCOMING_RATE, number.incoming_rate),
-        ),
-    )
-    created, updated = number.created_at, number.updated_at
-    yield from _measured_lines(
-        table.NUMBER_CREATED.label_text(account.name, names.sid),
-        (
-            (table.NUMBER_INCOMING_PULSE_SECONDS, number.incoming_pulse_seconds),
-            (table.NUMBER_CREATED, None if created is None else created.timestamp()),
-            (table.NUMBER_UPDATED, None if updated is None else updated.timestamp()),
-        ),
-    )
+        # Many numbers share a flow: each URL is read once.
+        urls = [number.flow_url(flow) or "" for number in numbers]
+        ids = {url: flow_id(url) for url in {*urls}}
+        yield escaped_column(ids[url] for url in urls)
 
 
-def _measured_lines(
-    label_text: str, values: Iterable[tuple[Metric, float | Decimal | None]]
-) -> Iterator[Line]:
-    """Metrics that share their labels; a value that is absent or unreadable has no line."""
-    for metric, value in values:
-        if value is not None:
-            yield metric, metric.line(label_text, value)
+def _attached_block(
+    account_names: Iterable[str], sids: Iterable[str], numbers: Iterable[ExoPhone]
+) -> Line:
+    """A row for each number and flow; no value where it is incapable or the URL unreadable."""
+    columns = (account_names, [sid for sid in sids for _ in FLOWS], cycle(FLOWS))
+    values = [
+        number.attached(flow) if number.capable(flow) else None
+        for number in numbers
+        for flow in FLOWS
+    ]
+    return table.NUMBER_FLOW_ATTACHED, table.NUMBER_FLOW_ATTACHED.block(columns, values)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> Line:
