@@ -1,0 +1,41 @@
+"""Circles by their names: codes in the series, names on the screen.
+
+Outside India the region is the country's code, and some are spelled as a circle of India is (BR is
+Bihar and Brazil). So the names are looked up by country and region together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from exophone_exporter.display import CIRCLES
+
+if TYPE_CHECKING:
+    from exophone_dashboards.panels import Json
+
+# The label that `with_circle` adds: IN-KA, SG-SG.
+LABEL: Final = "circle"
+
+
+def with_circle(expression: str) -> str:
+    """An expression whose series have country and region, with both in one label."""
+    return f'label_join({expression}, "{LABEL}", "-", "country", "region")'
+
+
+def circle_mappings() -> list[Json]:
+    """Mappings of that label: the circle's name in India, elsewhere the region as it was sent."""
+    names: Json = {
+        f"IN-{code}": {"text": name, "index": index}
+        for index, (code, name) in enumerate(CIRCLES.items())
+    }
+    return [
+        {"type": "value", "options": names},
+        _pattern("[^-]*-", "Unknown", len(names)),
+        _pattern("[^-]*-(.+)", "$1", len(names) + 1),
+    ]
+
+
+def _pattern(pattern: str, text: str, index: int) -> Json:
+    """A mapping of what matches as a whole."""
+    result = {"text": text, "index": index}
+    return {"type": "regex", "options": {"pattern": pattern, "result": result}}

@@ -1,0 +1,529 @@
+"""ExoPhones / Exporter: is the exporter healthy, is the data fresh? For the platform.
+
+Health is each replica's own, so replicas stand side by side here; only accounts are counted once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from exophone_dashboards.layout import ACCOUNT, INSTANCE, JOB, Dashboard, row
+from exophone_dashboards.panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    YELLOW,
+    Json,
+    Override,
+    Panel,
+    Query,
+    Step,
+    column,
+    now,
+    over_time,
+    plain,
+    rows,
+    stat,
+    table,
+    time_series,
+    value_mapping,
+)
+from exophone_dashboards.queries import of_account, of_exporters, selector, total
+
+# Polls are minutes apart: shorter steps would show a comb instead of a course. The rate interval is
+# four times the step at least, so each point is the average of 20 minutes or more.
+STEP: Final = "5m"
+PER_HOUR: Final = "suffix:/h"
+OF_ACCOUNT: Final = "{{account}} {{instance}}"
+NO_POLL: Final = "No poll yet"
+NO_EXPORTER: Final = "No exporter is scraped"
+NOT_TOLD: Final = "The system does not tell"
+
+UP: Final = value_mapping(
+    {
+        "0": {"text": "Down", "color": RED, "index": 0},
+        "1": {"text": "Up", "color": GREEN, "index": 1},
+    }
+)
+COMPLETE: Final = value_mapping(
+    {
+        "0": {"text": "Failed", "color": RED, "index": 0},
+        "1": {"text": "Complete", "color": GREEN, "index": 1},
+    }
+)
+LOADED: Final = value_mapping(
+    {
+        "0": {"text": "Rejected", "color": RED, "index": 0},
+        "1": {"text": "Loaded", "color": GREEN, "index": 1},
+    }
+)
+GOOD_IS_ONE: Final = (Step(RED), Step(GREEN, 1))
+SOME_IS_ODD: Final = (Step(GREEN), Step(ORANGE, 1))
+# Of stale_after: the default is three intervals, so a half is a missed poll and 1 is data gone.
+SHARE_OF_LIMIT: Final = (Step(GREEN), Step(YELLOW, 0.5), Step(RED, 1))
+
+SUCCESS: Final = of_account("exophone_poll_last_success_timestamp_seconds")
+STALE_AFTER: Final = of_account("exophone_poll_stale_after_seconds")
+INTERVAL: Final = of_account("exophone_poll_interval_seconds")
+DURATION: Final = of_account("exophone_poll_duration_seconds")
+AGE: Final = f"time() - ({SUCCESS} > 0)"
+
+
+def per_hour(metric: str, *labels: str) -> str:
+    """How much a counter grows in an hour, as it does now."""
+    grown = f"rate({of_account(metric)}[$__rate_interval])"
+    return f"sum by ({', '.join(labels)}) ({grown}) * 3600"
+
+
+def quantile(share: float) -> str:
+    """Duration of requests that so many of them kept within; no requests give no duration."""
+    buckets = of_account("exophone_api_request_duration_seconds_bucket")
+    return (
+        f"histogram_quantile({share},"
+        f" sum by (le, endpoint, job, instance) (rate({buckets}[$__rate_interval]))) >= 0"
+    )
+
+
+def colored(pattern: str, color: str) -> Override:
+    """A colour for the series whose name matches."""
+    return Override("byRegexp", f"/{pattern}/", {"color": {"mode": "fixed", "fixedColor": color}})
+
+
+def hourly(title: str, description: str, query: Query, **more: Any) -> Panel:
+    """How often something happens in an hour, stacked."""
+    shown: Json = {"unit": PER_HOUR, "decimals": 1, "minimum": 0, "stacked": True} | more
+    said = f"{description} An average of 20 minutes or more."
+    return time_series(title, said, query, **shown, width=8)
+
+
+def lines(*, soft_max: float) -> Json:
+    """A graph that reaches at least so high: small shares look small."""
+    return {
+        "drawStyle": "line",
+        "lineInterpolation": "linear",
+        "lineWidth": 1,
+        "fillOpacity": 0,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"mode": "none", "group": "A"},
+        "axisSoftMin": 0,
+        "axisSoftMax": soft_max,
+    }
+
+
+def limits() -> Json:
+    """The thresholds as dashed lines in a graph of shares."""
+    return lines(soft_max=1) | {"thresholdsStyle": {"mode": "dashed"}}
+
+
+# A panel's noValue would stand in every cell without a figure.
+EMPTY_CELL: Final = Override("byRegexp", "/.*/", {"noValue": "-"})
+
+EXPORTERS: Final = stat(
+    "Exporters",
+    "Whether Prometheus can scrape each exporter.",
+    now(of_exporters(selector("up")), "{{instance}}"),
+    unit="none",
+    steps=GOOD_IS_ONE,
+    mappings=(UP,),
+    no_value=NO_EXPORTER,
+    color="background",
+    text="value_and_name",
+    width=5,
+)
+FAILING: Final = stat(
+    "Failing accounts",
+    "Accounts whose last poll was not complete, by any replica.",
+    now(total(f"{of_account('exophone_up')} == bool 0"), "Failing"),
+    unit="none",
+    decimals=0,
+    steps=(Step(GREEN), Step(RED, 1)),
+    no_value=NO_POLL,
+    text="value",
+    width=3,
+)
+STALE: Final = stat(
+    "Stale accounts",
+    "Accounts of which any replica has no data, or data older than stale_after, which is withheld.",
+    now(total(f"time() - {SUCCESS} > bool {STALE_AFTER}"), "Stale"),
+    unit="none",
+    decimals=0,
+    steps=(Step(GREEN), Step(RED, 1)),
+    no_value=NO_EXPORTER,
+    text="value",
+    width=3,
+)
+OLDEST: Final = stat(
+    "Oldest data",
+    "Age of the oldest data of any account that has some.",
+    now(f"max({AGE})", "Oldest"),
+    unit="s",
+    decimals=0,
+    steps=plain(BLUE),
+    no_value="No complete poll yet",
+    text="value",
+    width=3,
+)
+CONFIGURATION: Final = stat(
+    "Configuration",
+    "Whether the last attempt to load the configuration succeeded; if not, the former one is used.",
+    now(selector("exophone_exporter_config_last_reload_successful"), "{{instance}}"),
+    unit="none",
+    steps=GOOD_IS_ONE,
+    mappings=(LOADED,),
+    no_value=NO_EXPORTER,
+    color="background",
+    text="value_and_name",
+    width=5,
+)
+UPTIME: Final = stat(
+    "Uptime",
+    "Time since each exporter was started.",
+    now(of_exporters(f"time() - {selector('process_start_time_seconds')}"), "{{instance}}"),
+    unit="dtdurations",
+    steps=plain(BLUE),
+    no_value=NOT_TOLD,
+    text="value_and_name",
+    width=5,
+)
+_ACCOUNT_COLUMNS: Final = (
+    ("Last poll", of_account("exophone_up")),
+    ("Age", AGE),
+    ("Of stale_after", f"({AGE}) / {STALE_AFTER}"),
+    ("Interval", INTERVAL),
+    ("Stale after", STALE_AFTER),
+    ("Duration", DURATION),
+    ("Pages", of_account("exophone_poll_pages")),
+)
+_SECONDS: Final[Json] = {"unit": "s", "decimals": 0}
+ACCOUNTS: Final = table(
+    "Accounts",
+    "The last poll of each account by each replica, and the age of its data against stale_after,"
+    " past which the series are withheld.",
+    *(rows(f"max by (job, instance, account) ({expr})") for _, expr in _ACCOUNT_COLUMNS),
+    transformations=(
+        {"id": "merge", "options": {}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"Time": True},
+                "indexByName": {"account": 0, "job": 1, "instance": 2},
+                "renameByName": {"account": "Account", "job": "Job", "instance": "Instance"}
+                | {
+                    f"Value #{chr(ord('A') + index)}": name
+                    for index, (name, _) in enumerate(_ACCOUNT_COLUMNS)
+                },
+            },
+        },
+    ),
+    unit="none",
+    no_value=NO_EXPORTER,
+    sort_by="Last poll",
+    down=False,
+    overrides=(
+        EMPTY_CELL,
+        column("Account", unit="string"),
+        column("Job", unit="string"),
+        column("Instance", unit="string"),
+        column(
+            "Last poll",
+            mappings=[COMPLETE],
+            custom__cellOptions={"type": "color-text"},
+            noValue=NO_POLL,
+        ),
+        column("Age", noValue="Never complete", **_SECONDS),
+        column(
+            "Of stale_after",
+            unit="percentunit",
+            decimals=0,
+            min=0,
+            max=1,
+            thresholds={
+                "mode": "absolute",
+                "steps": [{"color": step.color, "value": step.value} for step in SHARE_OF_LIMIT],
+            },
+            custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+        ),
+        column("Interval", **_SECONDS),
+        column("Stale after", **_SECONDS),
+        column("Duration", unit="s", decimals=1),
+    ),
+    height=8,
+)
+AGE_OVER_TIME: Final = time_series(
+    "Age of data",
+    "Time since the last complete poll; it should stay a little above the poll interval.",
+    over_time(AGE, OF_ACCOUNT),
+    unit="s",
+    no_value="No complete poll in the range",
+    legend="table",
+)
+AGE_OF_LIMIT: Final = time_series(
+    "Age against stale_after",
+    "Age of the data as a share of stale_after; at 100 % the series of the account are withheld.",
+    over_time(f"({AGE}) / {STALE_AFTER}", OF_ACCOUNT),
+    unit="percentunit",
+    decimals=0,
+    minimum=0,
+    steps=SHARE_OF_LIMIT,
+    custom=limits(),
+    no_value="No complete poll in the range",
+    legend="table",
+)
+POLLS: Final = hourly(
+    "Polls",
+    "Attempts to poll in an hour.",
+    over_time(
+        per_hour("exophone_polls_total", "account", "job", "instance"),
+        OF_ACCOUNT,
+        interval=STEP,
+    ),
+    no_value="No exporter in the range",
+)
+FAILURES: Final = hourly(
+    "Failed polls by reason",
+    "Attempts in an hour that were not complete.",
+    over_time(
+        f"{per_hour('exophone_poll_failures_total', 'reason', 'account', 'job', 'instance')} > 0",
+        "{{reason}} {{account}} {{instance}}",
+        interval=STEP,
+    ),
+    no_value="No failed polls in the range",
+)
+ANSWERS: Final = hourly(
+    "API answers by code",
+    "Requests in an hour by the HTTP status of their answer; none where there was no answer."
+    " 404 confirms that a number was given up.",
+    over_time(
+        per_hour("exophone_api_requests_total", "code", "job", "instance"),
+        "{{code}} {{instance}}",
+        interval=STEP,
+    ),
+    overrides=(
+        colored("^2", GREEN),
+        colored("^404 ", BLUE),
+        colored("^429 ", YELLOW),
+        colored("^4(?!04 |29 )", RED),
+        colored("^5", ORANGE),
+        colored("^none ", GREY),
+    ),
+    no_value="No requests in the range",
+)
+LATENCY: Final = time_series(
+    "API latency",
+    "Duration that half of the requests (p50) and 95 % of them (p95) kept within, estimated from a"
+    " histogram.",
+    over_time(quantile(0.5), "p50 {{endpoint}} {{instance}}", interval=STEP),
+    over_time(quantile(0.95), "p95 {{endpoint}} {{instance}}", interval=STEP),
+    unit="s",
+    minimum=0,
+    no_value="No requests in the range",
+    width=8,
+)
+WAITING: Final = time_series(
+    "Waiting for the budget",
+    "Share of the time spent waiting for the request budget or because the API said so.",
+    over_time(
+        f"rate({of_account('exophone_api_wait_seconds_total')}[$__rate_interval])",
+        OF_ACCOUNT,
+        interval=STEP,
+    ),
+    unit="percentunit",
+    minimum=0,
+    custom=lines(soft_max=0.1),
+    no_value="No exporter in the range",
+    width=8,
+)
+RETRIES: Final = hourly(
+    "Retries",
+    "Requests in an hour that were made again after a failure.",
+    over_time(
+        f"{per_hour('exophone_api_retries_total', 'account', 'job', 'instance')} > 0",
+        OF_ACCOUNT,
+        interval=STEP,
+    ),
+    no_value="No retries in the range",
+)
+POLL_DURATION: Final = time_series(
+    "Poll duration",
+    "How long the last complete poll took, waiting for the request budget included.",
+    over_time(DURATION, OF_ACCOUNT),
+    unit="s",
+    no_value="No complete poll in the range",
+    width=8,
+)
+DURATION_OF_INTERVAL: Final = time_series(
+    "Duration against the interval",
+    "Duration of the last complete poll as a share of the interval; above 100 % polls come late.",
+    over_time(f"{DURATION} / {INTERVAL}", OF_ACCOUNT),
+    unit="percentunit",
+    decimals=0,
+    steps=(Step(GREEN), Step(YELLOW, 0.8), Step(RED, 1)),
+    custom=limits(),
+    no_value="No complete poll in the range",
+    width=8,
+)
+PAGES: Final = time_series(
+    "Pages",
+    "Pages read by the last complete poll; each is at least one request of the budget.",
+    over_time(of_account("exophone_poll_pages"), OF_ACCOUNT),
+    unit="none",
+    decimals=0,
+    no_value="No complete poll in the range",
+    width=8,
+)
+REJECTED: Final = time_series(
+    "Rejected records",
+    "Records of the last complete poll that are no ExoPhones, or repeat one with other contents.",
+    over_time(
+        f"{of_account('exophone_poll_rejected_records')} > 0",
+        "{{reason}} {{account}} {{instance}}",
+    ),
+    unit="none",
+    decimals=0,
+    no_value="No rejected records in the range",
+    width=8,
+)
+UNREADABLE: Final = time_series(
+    "Unreadable values",
+    "Values of the last complete poll that were sent and cannot be read, by field.",
+    over_time(
+        f"{of_account('exophone_poll_unreadable_values')} > 0",
+        "{{field}} {{account}} {{instance}}",
+    ),
+    unit="none",
+    decimals=0,
+    no_value="No unreadable values in the range",
+    width=8,
+)
+DROPPED: Final = time_series(
+    "Numbers without series",
+    "Numbers without series of their own because of per_number.limit.",
+    over_time(f"{of_account('exophone_number_series_dropped')} > 0", OF_ACCOUNT),
+    unit="none",
+    decimals=0,
+    no_value="No numbers left out in the range",
+    width=8,
+)
+SAMPLES: Final = time_series(
+    "Samples in a scrape",
+    "Series that each scrape of the exporter brings.",
+    over_time(of_exporters(selector("scrape_samples_scraped")), "{{instance}}"),
+    unit="none",
+    decimals=0,
+    no_value="No scrape in the range",
+    width=8,
+)
+ADDED: Final = time_series(
+    "New series in a scrape",
+    "Series that a scrape brought for the first time; numbers that come, and new flows, add some.",
+    over_time(
+        of_exporters(f"max_over_time({selector('scrape_series_added')}[$__rate_interval])"),
+        "{{instance}}",
+    ),
+    unit="none",
+    decimals=0,
+    no_value="No scrape in the range",
+    width=8,
+)
+SCRAPE_DURATION: Final = time_series(
+    "Scrape duration",
+    "How long Prometheus took for a scrape, the longest in each step.",
+    over_time(
+        of_exporters(f"max_over_time({selector('scrape_duration_seconds')}[$__rate_interval])"),
+        "{{instance}}",
+    ),
+    unit="s",
+    no_value="No scrape in the range",
+    width=8,
+)
+MEMORY: Final = time_series(
+    "Memory",
+    "Resident memory of the process.",
+    over_time(of_exporters(selector("process_resident_memory_bytes")), "{{instance}}"),
+    unit="bytes",
+    no_value=NOT_TOLD,
+    width=8,
+)
+CPU: Final = time_series(
+    "CPU",
+    "Processor time used; 100 % is one core.",
+    over_time(
+        of_exporters(f"rate({selector('process_cpu_seconds_total')}[$__rate_interval])"),
+        "{{instance}}",
+    ),
+    unit="percentunit",
+    no_value=NOT_TOLD,
+    width=8,
+)
+FILES: Final = time_series(
+    "Open files",
+    "Open file descriptors as a share of how many the process may open.",
+    over_time(
+        of_exporters(f"{selector('process_open_fds')} / {selector('process_max_fds')}"),
+        "{{instance}}",
+    ),
+    unit="percentunit",
+    decimals=1,
+    steps=(Step(GREEN), Step(YELLOW, 0.7), Step(RED, 0.9)),
+    custom=limits(),
+    no_value=NOT_TOLD,
+    width=8,
+)
+BUILD_COLUMNS: Final = {
+    "job": "Job",
+    "instance": "Instance",
+    "version": "Version",
+    "revision": "Revision",
+    "python_version": "Python",
+    "Value #B": "Configuration loaded",
+}
+BUILD: Final = table(
+    "Build",
+    "What runs where, and when it last loaded its configuration.",
+    rows(
+        f"max by (job, instance, version, revision, python_version)"
+        f" ({selector('exophone_exporter_build_info')})"
+    ),
+    rows(
+        "max by (job, instance)"
+        f" ({selector('exophone_exporter_config_last_reload_success_timestamp_seconds')}) * 1000"
+    ),
+    transformations=(
+        {"id": "merge", "options": {}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"Time": True, "Value #A": True},
+                "indexByName": {name: index for index, name in enumerate(BUILD_COLUMNS)},
+                "renameByName": BUILD_COLUMNS,
+            },
+        },
+    ),
+    unit="string",
+    no_value=NO_EXPORTER,
+    overrides=(
+        EMPTY_CELL,
+        column("Configuration loaded", unit="dateTimeFromNow"),
+    ),
+    width=24,
+    height=5,
+)
+
+DASHBOARD: Final = Dashboard(
+    uid="exophone-exporter",
+    title="ExoPhones / Exporter",
+    description="Whether the exporter is healthy and its data fresh; replicas stand side by side.",
+    variables=(JOB, INSTANCE, ACCOUNT),
+    rows=(
+        row("Now", EXPORTERS, FAILING, STALE, OLDEST, CONFIGURATION, UPTIME, ACCOUNTS),
+        row("Freshness", AGE_OVER_TIME, AGE_OF_LIMIT),
+        row("Polls", POLLS, FAILURES, ANSWERS, POLL_DURATION, DURATION_OF_INTERVAL, PAGES),
+        row("API", LATENCY, WAITING, RETRIES),
+        row("Data", REJECTED, UNREADABLE, DROPPED),
+        row("Scrapes and process", SAMPLES, ADDED, SCRAPE_DURATION, MEMORY, CPU, FILES, BUILD),
+    ),
+    time_from="now-6h",
+)

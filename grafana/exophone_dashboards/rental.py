@@ -1,0 +1,367 @@
+"""ExoPhones / Rental: what is paid, and what of it for numbers that do nothing. For finance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from exophone_dashboards.circles import circle_mappings, with_circle
+from exophone_dashboards.layout import (
+    ACCOUNT,
+    CURRENCY,
+    INSTANCE,
+    JOB,
+    NUMBER_TYPE,
+    REGION,
+    Dashboard,
+    row,
+)
+from exophone_dashboards.money import (
+    DECIMALS,
+    OTHER_UNIT,
+    USUAL,
+    money_overrides,
+    named_by_currency,
+)
+from exophone_dashboards.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    YELLOW,
+    Json,
+    Override,
+    Panel,
+    Query,
+    Step,
+    column,
+    columns_by,
+    now,
+    over_time,
+    plain,
+    stat,
+    table,
+    time_series,
+    value_mapping,
+)
+from exophone_dashboards.queries import CURRENCY as OF_CURRENCY
+from exophone_dashboards.queries import GROUP, of_account, of_exporters, once, total
+
+RENTAL: Final = of_account("exophone_monthly_rental", *GROUP, OF_CURRENCY)
+IDLE_RENTAL: Final = of_account("exophone_idle_monthly_rental", *GROUP, OF_CURRENCY)
+IDLE_NUMBERS: Final = of_account("exophone_numbers_idle", *GROUP)
+
+IDLE_STEPS: Final = (Step(GREEN), Step(ORANGE, 0.01))
+SHARE_STEPS: Final = (Step(GREEN), Step(YELLOW, 0.0001), Step(ORANGE, 0.1))
+NO_RENTAL: Final = "No rental known"
+NO_IDLE_RENTAL: Final = "No idle rental known"
+# The columns of labels, renamed and not only shown so: Grafana 10 keeps a name once it is shown.
+NAMES: Final = {
+    "phone_number": "Number",
+    "friendly_name": "Name",
+    "account": "Account",
+    "circle": "Circle",
+    "number_type": "Type",
+    "sid": "SID",
+}
+FIGURES: Final = ("Rental", "Idle", "Share")
+# As often as accounts are polled. The rate interval is four times that at least.
+STEP: Final = "5m"
+# The dearest of each currency: enough to act on, and few enough to read.
+DEAREST: Final = 50
+
+
+def idle_share(*labels: str) -> str:
+    """Idle rental of rental, within one currency; nothing is no share of nothing."""
+    return f"{total(IDLE_RENTAL, *labels)} / ({total(RENTAL, *labels)} > 0)"
+
+
+def known(selected: str, window: str, before: str = "") -> str:
+    """The value, or where no exporter of the account was scraped the last one of the window.
+
+    An exporter that is scraped knows best: what it no longer has is not there.
+    """
+    shift = f" offset {before}" if before else ""
+    scraped = of_account("exophone_poll_interval_seconds")
+    last = f"last_over_time({selected}[{window}]{shift})"
+    return f"({selected}{shift} or ({last} unless on (job, account) {scraped}{shift}))"
+
+
+def at_last(selected: str) -> str:
+    """The value at each point of a graph: missed scrapes leave no hole in it."""
+    return known(selected, "$__rate_interval")
+
+
+def before_the_range(selected: str) -> str:
+    """The value as the range began; of the day before where nothing was scraped then."""
+    return known(selected, "1d", before="$__range")
+
+
+def of_each_account(expression: str) -> str:
+    """Sums over the groups of an account, whatever other labels tell accounts apart."""
+    return f"sum without (country, region, number_type) ({once(expression)})"
+
+
+def idle_numbers_with_rental() -> str:
+    """Rental of each idle number, with its names.
+
+    The two series are joined within one exporter, whose names agree; replicas may for one poll
+    know different ones.
+    """
+    names = ("phone_number", "friendly_name", "country", "region", "number_type")
+    only_info = (*names, "vanity", "voice_flow_id", "sms_flow_id")
+    rental = of_account("exophone_number_monthly_rental", OF_CURRENCY)
+    info = of_account("exophone_number_info", *GROUP, 'voice_flow_id=""', 'sms_flow_id=""')
+    return once(
+        f"({of_exporters(rental)}) * ignoring (currency, {', '.join(only_info)})"
+        f" group_left ({', '.join(names)}) {info}"
+    )
+
+
+def by_currency(expr: str, legend: str = "{{currency}}") -> Query:
+    """The present amounts, one a currency."""
+    return now(f"sort_desc({expr})", legend)
+
+
+def money_stat(title: str, description: str, query: Query, **more: Any) -> Panel:
+    """One amount a currency."""
+    shown: Json = {"unit": OTHER_UNIT, "decimals": DECIMALS, "overrides": money_overrides()} | more
+    shown.setdefault("no_value", NO_RENTAL)
+    made = stat(title, description, query, text="value_and_name", **shown)
+    # One below the other: side by side, long amounts would be written small.
+    return replace(made, options=made.options | {"orientation": "horizontal"})
+
+
+def columns_by_currency(*prefixes: str, labels: tuple[str, ...]) -> tuple[Json, ...]:
+    """Rows of labels with a column for each prefix and each currency that occurs.
+
+    The columns of the usual currencies stand before others and in one order.
+    """
+    amounts = [f"{prefix} {currency}" for currency in USUAL for prefix in prefixes]
+    hidden = ("job", "country", "region")
+    return columns_by("currency", *hidden, first=(*labels, *amounts), renamed=NAMES)
+
+
+def rental_table(title: str, description: str, *labels: str, **more: Any) -> Panel:
+    """Rental, idle rental and its share by some labels, a column for each of them and currency."""
+    figures = (
+        total(RENTAL, *labels, "currency"),
+        total(IDLE_RENTAL, *labels, "currency"),
+        idle_share(*labels, "currency"),
+    )
+    found = " or ".join(
+        named_by_currency(expression, f"{name} ")
+        for name, expression in zip(FIGURES, figures, strict=True)
+    )
+    expr = with_circle(found) if "region" in labels else found
+    return table(
+        title,
+        description,
+        Query(expr, instant=True),
+        unit=OTHER_UNIT,
+        decimals=DECIMALS,
+        no_value=NO_RENTAL,
+        sort_by="Idle INR",
+        overrides=(EMPTY_CELL, *LABEL_COLUMNS, *money_overrides(), SHARES),
+        **more,
+    )
+
+
+# A panel's noValue would stand in every cell without a figure.
+EMPTY_CELL: Final = Override("byRegexp", "/.*/", {"noValue": ""})
+NUMBERS_OF_ACCOUNT: Final[Json] = {
+    "title": "Numbers of this account",
+    "url": "/d/exophone-numbers?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
+    "&var-account=${__value.raw}&${__url_time_range}",
+}
+SHARES: Final = Override(
+    "byRegexp",
+    "/^Share /",
+    {
+        "unit": "percentunit",
+        "decimals": 1,
+        "thresholds": {
+            "mode": "absolute",
+            "steps": [{"color": step.color, "value": step.value} for step in SHARE_STEPS],
+        },
+        "custom.cellOptions": {"type": "color-text"},
+        "custom.width": 110,
+    },
+)
+LABEL_COLUMNS: Final = (
+    column("Number", unit="string", custom__width=160),
+    column("Name", unit="string"),
+    column("Account", unit="string", links=[NUMBERS_OF_ACCOUNT]),
+    column("Circle", unit="string", mappings=circle_mappings()),
+    column("Type", unit="string", noValue="Unknown", custom__width=110),
+    column("SID", unit="string", custom__width=290),
+)
+
+MONTHLY_RENTAL: Final = money_stat(
+    "Monthly rental",
+    "What the numbers are charged on the 1st of every month, as far as their prices are known.",
+    by_currency(total(RENTAL, "currency")),
+    width=5,
+    height=5,
+)
+IDLE: Final = money_stat(
+    "Idle rental",
+    "What is charged every month for numbers with neither a voice nor an SMS flow.",
+    by_currency(total(IDLE_RENTAL, "currency")),
+    steps=IDLE_STEPS,
+    no_value=NO_IDLE_RENTAL,
+    width=5,
+    height=5,
+)
+IDLE_SHARE: Final = money_stat(
+    "Idle share",
+    "Idle rental of all rental in the same currency. Orange from a tenth on.",
+    by_currency(idle_share("currency")),
+    unit="percentunit",
+    decimals=1,
+    overrides=(),
+    steps=SHARE_STEPS,
+    no_value="No rental to share",
+    width=4,
+    height=5,
+)
+YEARLY_WASTE: Final = money_stat(
+    "Yearly waste",
+    "Twelve months of the idle rental, if nobody attaches or returns these numbers.",
+    by_currency(f"{total(IDLE_RENTAL, 'currency')} * 12"),
+    steps=IDLE_STEPS,
+    no_value=NO_IDLE_RENTAL,
+    width=4,
+    height=5,
+)
+IDLE_COUNT: Final = stat(
+    "Idle numbers",
+    "Numbers with neither a voice nor an SMS flow, in whatever currency they are charged.",
+    now(total(IDLE_NUMBERS), "Idle numbers"),
+    unit="none",
+    decimals=0,
+    steps=(Step(GREEN), Step(ORANGE, 1)),
+    no_value="No numbers known",
+    text="value",
+    width=3,
+    height=5,
+)
+TODAY_IN_INDIA: Final = "vector(time() + 19800)"
+NEXT_CHARGE: Final = stat(
+    "Next charge",
+    "Days until the 1st of the month in India, when the rental is charged."
+    " Today is 0: it is the 1st there, and the charge is due.",
+    now(
+        f"(days_in_month({TODAY_IN_INDIA}) - day_of_month({TODAY_IN_INDIA}) + 1)"
+        f" % days_in_month({TODAY_IN_INDIA})",
+        "Days",
+    ),
+    unit="suffix:days",
+    decimals=0,
+    steps=plain(BLUE),
+    mappings=(
+        value_mapping({"0": {"text": "Today", "index": 0}, "1": {"text": "Tomorrow", "index": 1}}),
+    ),
+    no_value="No answer from Prometheus",
+    text="value",
+    width=3,
+    height=5,
+)
+TREND: Final = time_series(
+    "Rental over time",
+    "Monthly rental and what of it is idle, each currency on an axis of its own.",
+    over_time(total(at_last(RENTAL), "currency"), "Rental {{currency}}", STEP),
+    over_time(total(at_last(IDLE_RENTAL), "currency"), "Idle {{currency}}", STEP),
+    unit=OTHER_UNIT,
+    decimals=DECIMALS,
+    overrides=money_overrides(),
+    no_value="No rental in the range",
+    legend="table",
+    width=12,
+    height=9,
+)
+SHARE_TREND: Final = time_series(
+    "Idle share over time",
+    "Idle rental of all rental in the same currency.",
+    over_time(
+        f"{total(at_last(IDLE_RENTAL), 'currency')} / ({total(at_last(RENTAL), 'currency')} > 0)",
+        "{{currency}}",
+        STEP,
+    ),
+    unit="percentunit",
+    decimals=1,
+    minimum=0,
+    no_value="No rental in the range",
+    legend="table",
+    width=6,
+    height=9,
+)
+CHANGE: Final = money_stat(
+    "Change in the range",
+    "Monthly rental now less that at the start of the range, for accounts known at both times.",
+    by_currency(
+        f"sum by (currency) ({of_each_account(RENTAL)}"
+        f" - {of_each_account(before_the_range(RENTAL))})"
+    ),
+    no_value="No rental at the start of the range",
+    width=6,
+    height=9,
+)
+BY_ACCOUNT: Final = rental_table(
+    "Rental by account",
+    "Monthly rental of each account, what of it is idle, and the idle share.",
+    "account",
+    transformations=columns_by_currency(*FIGURES, labels=("account",)),
+    width=12,
+)
+BY_CIRCLE: Final = rental_table(
+    "Rental by circle and type",
+    "Monthly rental of each circle and type of number, what of it is idle, and the idle share.",
+    "country",
+    "region",
+    "number_type",
+    transformations=columns_by_currency(*FIGURES, labels=("circle", "number_type")),
+    width=12,
+)
+DEAREST_FIRST: Final = f"sort_desc(topk by (currency) ({DEAREST}, {idle_numbers_with_rental()}))"
+DEAREST_IDLE: Final = table(
+    "Dearest idle numbers",
+    f"The {DEAREST} dearest idle numbers of each currency, with their monthly rental."
+    " A number whose flow cannot be read is listed too.",
+    Query(
+        with_circle(named_by_currency(DEAREST_FIRST, "Rental ")),
+        instant=True,
+    ),
+    transformations=columns_by_currency(
+        "Rental",
+        labels=("phone_number", "friendly_name", "account", "circle", "number_type", "sid"),
+    ),
+    unit=OTHER_UNIT,
+    decimals=DECIMALS,
+    overrides=(EMPTY_CELL, *LABEL_COLUMNS, *money_overrides()),
+    no_value="No idle numbers, or per-number series are off (per_number.series)",
+    width=24,
+    height=12,
+)
+
+DASHBOARD: Final = Dashboard(
+    uid="exophone-rental",
+    title="ExoPhones / Rental",
+    description="What rental you pay, and what of it for numbers that do nothing.",
+    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, CURRENCY),
+    rows=(
+        row(
+            "This month",
+            MONTHLY_RENTAL,
+            IDLE,
+            IDLE_SHARE,
+            YEARLY_WASTE,
+            IDLE_COUNT,
+            NEXT_CHARGE,
+        ),
+        row("Trend", TREND, SHARE_TREND, CHANGE),
+        row("Where it goes", BY_ACCOUNT, BY_CIRCLE),
+        row("Idle numbers", DEAREST_IDLE),
+    ),
+    time_from="now-30d",
+    refresh="5m",
+)
