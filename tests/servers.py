@@ -1,11 +1,15 @@
-"""Servers that tests run: our own in a thread, a real Prometheus as a process."""
+"""Servers that tests run: our own and a webhook in threads, real ones of others as processes."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -38,9 +42,24 @@ def serving_app(app: Callable[..., Any], **options: Any) -> Iterator[int]:
 class Prometheus:
     """A Prometheus that runs; its log stands in `log`."""
 
-    def __init__(self, url: str, log: Path) -> None:
+    def __init__(self, url: str, log: Path, pid: int) -> None:
         self.url = url
         self.log = log
+        self._pid = pid
+
+    def reload(self) -> None:
+        """Let it read its configuration and rules again."""
+        os.kill(self._pid, signal.SIGHUP)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The rules that it has, and how each of them does."""
+        _, body = get(f"{self.url}/api/v1/rules")
+        return [rule for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
+
+    def alertmanagers(self) -> list[str]:
+        """Where it sends alerts to, as far as it found out."""
+        _, body = get(f"{self.url}/api/v1/alertmanagers")
+        return [found["url"] for found in json.loads(body)["data"]["activeAlertmanagers"]]
 
     def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
         """The series of a query as of now: labels and value; none while it does not answer."""
@@ -65,27 +84,145 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(program: str, folder: Path, configuration: str) -> Iterator[Prometheus]:
+def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> Iterator[Prometheus]:
     """A real Prometheus with a configuration, on a port and in a folder of its own."""
     file, log = folder / "prometheus.yml", folder / "prometheus.log"
     file.write_text(configuration, encoding="utf-8")
-    with listen(["127.0.0.1:0"])[0] as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = _free_url()
     command = [
         program,
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={url.removeprefix('http://')}",
+        *flags,
     ]
+    with _process(command, log) as pid:
+        yield Prometheus(url, log, pid)
+
+
+def _free_url() -> str:
+    with listen(["127.0.0.1:0"])[0] as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path) -> Iterator[int]:
+    """The pid of a program of others while the block runs; what it says stands in `log`."""
     with (
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(command, stdout=said, stderr=said) as server,
     ):
         try:
-            yield Prometheus(url, log)
+            yield server.pid
         finally:
             server.terminate()
             server.wait(20)
+
+
+class Alertmanager:
+    """An Alertmanager that runs; its log stands in `log`."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self.log = log
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            return get(f"{self.url}/-/ready")[0] == 200
+        except OSError:
+            return False
+
+    def inhibited(self) -> list[dict[str, str]]:
+        """The labels of the alerts that it has and holds back because of others."""
+        _, body = get(f"{self.url}/api/v2/alerts?active=false&silenced=false&inhibited=true")
+        return [alert["labels"] for alert in json.loads(body)]
+
+
+@contextlib.contextmanager
+def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Alertmanager]:
+    """A real Alertmanager with a configuration, on a port and in a folder of its own, ready."""
+    file, log = folder / "alertmanager.yml", folder / "alertmanager.log"
+    file.write_text(configuration, encoding="utf-8")
+    url = _free_url()
+    command = [
+        program,
+        f"--config.file={file}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--cluster.listen-address=",
+    ]
+    with _process(command, log):
+        server = Alertmanager(url, log)
+        wait_until(server.ready, f"Alertmanager is ready: {log}", 20)
+        yield server
+
+
+@dataclass(frozen=True)
+class Notified:
+    """One alert of one notification: `message` counts the notifications from 0."""
+
+    message: int
+    receiver: str
+    status: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class Webhook:
+    """A receiver of Alertmanager's notifications; `url` may be followed by any path."""
+
+    def __init__(self) -> None:
+        self._bodies: list[dict[str, Any]] = []
+        received = self._bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                received.append(json.loads(self.rfile.read(length)))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: what arrives is what the tests look at."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def alerts(self) -> list[Notified]:
+        """Every alert of every notification so far, oldest first."""
+        return [
+            Notified(
+                message, body["receiver"], alert["status"], alert["labels"], alert["annotations"]
+            )
+            for message, body in enumerate(list(self._bodies))
+            for alert in body["alerts"]
+        ]
+
+    def start(self) -> None:
+        """Receive, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Receive no more."""
+        self._server.shutdown()
+        self._thread.join(DEADLINE_SECONDS)
+        self._server.server_close()
+
+
+@contextlib.contextmanager
+def webhook() -> Iterator[Webhook]:
+    """A receiver of notifications while the block runs."""
+    server = Webhook()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def under_scrape_configs(*jobs: str) -> str:
