@@ -3,6 +3,7 @@ PYTHON ?= python3
 LISTEN ?= 127.0.0.1:10396
 VENV := .venv
 BIN := $(VENV)/bin
+NODE_MODULES := tests/grafana/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure l
 	$(BIN)/coverage report
 
 .PHONY: end-to-end
-end-to-end: $(VENV)/.test ## run the tests that need Prometheus, promtool, curl and Chromium
+end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
 	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end
 
 .PHONY: lint
@@ -34,8 +35,13 @@ types: $(VENV)/.lint $(VENV)/.test ## check the types
 	$(BIN)/mypy
 
 .PHONY: generate
-generate: $(VENV)/.test ## write the metric reference and the JSON Schema from the code
+generate: $(VENV)/.test ## write the metric reference, the JSON Schema and the dashboards
 	$(BIN)/python docs/generate.py
+	$(BIN)/python grafana/generate_dashboards.py
+
+.PHONY: pictures
+pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboards.md
+	$(BIN)/python tests/draw_dashboards.py
 
 .PHONY: golden
 golden: $(VENV)/.test ## write the golden expositions anew; read the diff before you commit it
@@ -50,7 +56,7 @@ lock: ## pin every dependency anew in constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tests/grafana/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -64,4 +70,8 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(PIP) install --constraint constraints.txt --editable '.[lint]'
+	@touch $@
+
+$(NODE_MODULES): tests/grafana/package-lock.json
+	npm ci --prefix tests/grafana
 	@touch $@

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from dashboard_scene import Scene, scene
 from hypothesis import settings
 from support import FakeTime
 
@@ -38,7 +39,7 @@ def time() -> FakeTime:
     return FakeTime()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program() -> Callable[[str], str]:
     """The path of a program from outside; without it the test is skipped, or fails if required."""
 
@@ -51,3 +52,12 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def played_scene(
+    program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """A fixed world as a real Prometheus saw it; played once, it stays as it is."""
+    with scene(program, tmp_path_factory.mktemp("scene")) as played:
+        yield played

@@ -1,0 +1,5 @@
+import './document';
+
+import { readCells } from './cells';
+
+export { readCells };
