@@ -1,6 +1,6 @@
 """The text format, as far as our families need it: byte for byte what prometheus_client writes.
 
-prometheus_client spends 7 µs on a sample, most of it on names and labels that never change. Here a
+prometheus_client spends 4 µs on a sample, most of it on names and labels that never change. Here a
 metric prepares its template once, and a block fills it row by row from columns of texts that were
 escaped once for all metrics. The samples of both formats are the same, only the heads of counters
 differ.

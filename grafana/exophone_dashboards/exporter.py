@@ -21,12 +21,15 @@ from exophone_dashboards.panels import (
     Query,
     Step,
     column,
+    empty_cell,
+    fixed,
     now,
     over_time,
     plain,
     rows,
     stat,
     table,
+    thresholds,
     time_series,
     value_mapping,
 )
@@ -88,7 +91,7 @@ def quantile(share: float) -> str:
 
 def colored(pattern: str, color: str) -> Override:
     """A colour for the series whose name matches."""
-    return Override("byRegexp", f"/{pattern}/", {"color": {"mode": "fixed", "fixedColor": color}})
+    return Override("byRegexp", f"/{pattern}/", fixed(color))
 
 
 def hourly(title: str, description: str, query: Query, **more: Any) -> Panel:
@@ -117,9 +120,6 @@ def limits() -> Json:
     """The thresholds as dashed lines in a graph of shares."""
     return lines(soft_max=1) | {"thresholdsStyle": {"mode": "dashed"}}
 
-
-# A panel's noValue would stand in every cell without a figure.
-EMPTY_CELL: Final = Override("byRegexp", "/.*/", {"noValue": "-"})
 
 EXPORTERS: Final = stat(
     "Exporters",
@@ -223,7 +223,7 @@ ACCOUNTS: Final = table(
     sort_by="Last poll",
     down=False,
     overrides=(
-        EMPTY_CELL,
+        empty_cell("-"),
         column("Account", unit="string"),
         column("Job", unit="string"),
         column("Instance", unit="string"),
@@ -240,10 +240,7 @@ ACCOUNTS: Final = table(
             decimals=0,
             min=0,
             max=1,
-            thresholds={
-                "mode": "absolute",
-                "steps": [{"color": step.color, "value": step.value} for step in SHARE_OF_LIMIT],
-            },
+            thresholds=thresholds(SHARE_OF_LIMIT),
             custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
         ),
         column("Interval", **_SECONDS),
@@ -505,7 +502,7 @@ BUILD: Final = table(
     unit="string",
     no_value=NO_EXPORTER,
     overrides=(
-        EMPTY_CELL,
+        empty_cell("-"),
         column("Configuration loaded", unit="dateTimeFromNow"),
     ),
     width=24,

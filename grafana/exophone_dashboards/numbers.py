@@ -31,6 +31,7 @@ from exophone_dashboards.panels import (
     Step,
     column,
     columns_by,
+    empty_cell,
     fixed,
     link,
     now,
@@ -40,6 +41,7 @@ from exophone_dashboards.panels import (
     stat,
     state_timeline,
     table,
+    thresholds,
     time_series,
     value_mapping,
 )
@@ -299,7 +301,7 @@ MOMENT: Final[Json] = {
 }
 EARLIER: Final = value_mapping({"0": {"text": "Earlier", "index": 0}})
 TABLE_COLUMNS: Final = (
-    Override("byRegexp", "/.*/", {"noValue": "-"}),
+    empty_cell("-"),
     column("phone_number", displayName="Number", unit="string", custom__width=135),
     column("friendly_name", displayName="Name", unit="string", custom__width=200),
     column("account", displayName="Account", unit="string", links=ACCOUNT_LINKS),
@@ -480,16 +482,6 @@ COUNT_CELL: Final[Json] = {
 }
 
 
-def steps_of(steps: tuple[Step, ...]) -> Json:
-    """Properties that colour a field by its value."""
-    return {
-        "thresholds": {
-            "mode": "absolute",
-            "steps": [{"color": step.color, "value": step.value} for step in steps],
-        }
-    }
-
-
 def by_group(name: str, selected: str) -> Query:
     """A column with the sum of each circle and type."""
     summed = total(selected, "country", "region", "number_type")
@@ -516,9 +508,9 @@ BY_CIRCLE: Final = table(
         column("circle", displayName="Circle", unit="string", mappings=circle_mappings()),
         column("number_type", displayName="Type", unit="string", noValue="Unknown"),
         column("Numbers", decimals=0, custom__width=100),
-        column("Unattached voice", **COUNT_CELL, **steps_of(ACT)),
-        column("Unattached SMS", **COUNT_CELL, **steps_of(NOTE)),
-        column("Idle", **(COUNT_CELL | {"custom__width": 80}), **steps_of(LOOK)),
+        column("Unattached voice", **COUNT_CELL, thresholds=thresholds(ACT)),
+        column("Unattached SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
+        column("Idle", **(COUNT_CELL | {"custom__width": 80}), thresholds=thresholds(LOOK)),
     ),
     width=14,
     height=12,

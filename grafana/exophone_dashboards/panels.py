@@ -60,6 +60,12 @@ def plain(color: str = BLUE) -> tuple[Step, ...]:
     return (Step(color),)
 
 
+def thresholds(steps: Sequence[Step], mode: str = "absolute") -> Json:
+    """Steps in Grafana's model, for a panel or for one column."""
+    found = [{"color": step.color, "value": step.value} for step in steps]
+    return {"mode": mode, "steps": found}
+
+
 @dataclass(frozen=True)
 class Override:
     """Settings of the fields that a matcher finds: `byName`, `byRegexp`, `byFrameRefID`, ..."""
@@ -73,6 +79,11 @@ def column(name: str, **properties: Any) -> Override:
     """Settings of the field with a name; `__` in a key stands for a dot (custom__width)."""
     spelled = {key.replace("__", "."): value for key, value in properties.items()}
     return Override("byName", name, spelled)
+
+
+def empty_cell(text: str) -> Override:
+    """What stands in a cell without a value: a panel's noValue would stand there otherwise."""
+    return Override("byRegexp", "/.*/", {"noValue": text})
 
 
 def value_mapping(texts: dict[str, Json]) -> Json:
@@ -186,10 +197,7 @@ def _defaults(panel: Panel) -> Json:
         "unit": panel.unit,
         "noValue": panel.no_value,
         "color": {"mode": panel.color_mode},
-        "thresholds": {
-            "mode": panel.thresholds_mode,
-            "steps": [{"color": step.color, "value": step.value} for step in panel.steps],
-        },
+        "thresholds": thresholds(panel.steps, panel.thresholds_mode),
         "mappings": list(panel.mappings),
         "custom": panel.custom,
     }

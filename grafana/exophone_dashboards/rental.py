@@ -35,11 +35,13 @@ from exophone_dashboards.panels import (
     Step,
     column,
     columns_by,
+    empty_cell,
     now,
     over_time,
     plain,
     stat,
     table,
+    thresholds,
     time_series,
     value_mapping,
 )
@@ -161,13 +163,11 @@ def rental_table(title: str, description: str, *labels: str, **more: Any) -> Pan
         decimals=DECIMALS,
         no_value=NO_RENTAL,
         sort_by="Idle INR",
-        overrides=(EMPTY_CELL, *LABEL_COLUMNS, *money_overrides(), SHARES),
+        overrides=(empty_cell(""), *LABEL_COLUMNS, *money_overrides(), SHARES),
         **more,
     )
 
 
-# A panel's noValue would stand in every cell without a figure.
-EMPTY_CELL: Final = Override("byRegexp", "/.*/", {"noValue": ""})
 NUMBERS_OF_ACCOUNT: Final[Json] = {
     "title": "Numbers of this account",
     "url": "/d/exophone-numbers?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
@@ -179,10 +179,7 @@ SHARES: Final = Override(
     {
         "unit": "percentunit",
         "decimals": 1,
-        "thresholds": {
-            "mode": "absolute",
-            "steps": [{"color": step.color, "value": step.value} for step in SHARE_STEPS],
-        },
+        "thresholds": thresholds(SHARE_STEPS),
         "custom.cellOptions": {"type": "color-text"},
         "custom.width": 110,
     },
@@ -337,7 +334,7 @@ DEAREST_IDLE: Final = table(
     ),
     unit=OTHER_UNIT,
     decimals=DECIMALS,
-    overrides=(EMPTY_CELL, *LABEL_COLUMNS, *money_overrides()),
+    overrides=(empty_cell(""), *LABEL_COLUMNS, *money_overrides()),
     no_value="No idle numbers, or per-number series are off (per_number.series)",
     width=24,
     height=12,
