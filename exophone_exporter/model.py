@@ -61,7 +61,7 @@ _EXOTEL_FLOW = re.compile(
     re.IGNORECASE,
 )
 _ASKABLE_SID = re.compile(r"(?:(?![/\\?#%])[!-~]){1,128}", re.ASCII)
-_VENDOR_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_VENDOR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from canary import pytest_runtest_makereport  # noqa: F401 - a hook of pytest
 from dashboard_scene import Scene, scene
 from hypothesis import settings
 from support import FakeTime

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import canary
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -49,7 +51,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run(
     *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, **streams: Any
 ) -> Ended:
-    """The program from start to end; fails where a person would see a traceback."""
+    """The program from start to end; fails where a person would see a traceback or a secret."""
     done = subprocess.run(
         [*PROGRAM, *words],
         env=environment(**(env or {})),
@@ -61,6 +63,7 @@ def run(
     )
     ended = Ended(done.returncode, done.stdout or "", done.stderr or "")
     assert "Traceback" not in ended.stderr, ended.stderr
+    assert not canary.traces(ended.stdout + ended.stderr)
     return ended
 
 
@@ -76,14 +79,16 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
 
 
 def get(url: str, **headers: str) -> tuple[int, str]:
-    """Status and body."""
+    """Status and body, in which no secret may stand."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own http URL
     try:
         with _OPENER.open(request, timeout=DEADLINE_SECONDS) as answer:
-            return answer.status, answer.read().decode()
+            status, body = answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read().decode()
+            status, body = error.code, error.read().decode()
+    assert not canary.traces(body)
+    return status, body
 
 
 class Running:
@@ -136,11 +141,12 @@ class Running:
         return self.code(seconds)
 
     def code(self, seconds: float = 2.0) -> int:
-        """The exit code, which must come within so many seconds; no traceback was seen."""
+        """The exit code, which must come within so many seconds; nothing bad was seen."""
         code = self.process.wait(timeout=seconds)
         for reader in self._readers:
             reader.join(DEADLINE_SECONDS)
         assert "Traceback" not in self.stderr, self.stderr
+        assert not canary.traces(self.stderr)
         return code
 
     def handles_signals(self) -> bool:

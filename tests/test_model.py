@@ -757,6 +757,8 @@ def test_inner_code_200_is_no_error() -> None:
         pytest.param(b"", "", id="empty"),
         pytest.param(b"[" * 100_000, "", id="nested"),
         pytest.param(b"9" * 5000, "", id="huge-integer"),
+        pytest.param(b"<Message>a <b> c</Message>", "a <b> c", id="markup"),
+        pytest.param(b"<Message>a</Message><Message>b</Message>", "a", id="the-first"),
         pytest.param(b"<Message>a\nb\xff</Message>", "a b\ufffd", id="unfit-characters"),
         pytest.param(b"<Message>" + b"x" * 300 + b"</Message>", "x" * 255 + "…", id="too-long"),
     ],

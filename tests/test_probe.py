@@ -461,7 +461,8 @@ def test_no_log_line_shows_a_sid_that_privacy_covers(caplog: pytest.LogCaptureFi
     told = [vars(r)["fields"] for r in caplog.records if r.name == "exophone_exporter.probe"]
     assert [(line["sid"], line["reason"]) for line in told] == [("…", "not_found")]
     assert "no … here" in told[0]["error"]
-    assert "2248901111" not in str([vars(record) for record in caplog.records])
+    ours = [vars(r) for r in caplog.records if r.name.startswith("exophone_exporter")]
+    assert "2248901111" not in str(ours)
 
 
 def test_defect_of_ours_is_success_0_and_an_error_in_the_log(
@@ -473,7 +474,8 @@ def test_defect_of_ours_is_success_0_and_an_error_in_the_log(
         assert site.probe("a").success == 0
         assert site.probe("a").success == 0
     assert len(client.asked) == 2
-    assert {r.getMessage() for r in caplog.records} == {"a defect in the exporter"}
+    loud = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert loud == ["a defect in the exporter"] * 2
 
 
 def test_exporter_that_is_stopping_says_so_instead_of_a_false_alarm() -> None:

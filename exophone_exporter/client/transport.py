@@ -7,6 +7,7 @@ from the socket asks first how much time is left. Bytes are counted after decomp
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.client
 import io
@@ -18,6 +19,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
+from requests.structures import CaseInsensitiveDict
 
 from exophone_exporter import __version__, model
 from exophone_exporter.errors import (
@@ -45,6 +47,9 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # with the head, and chunks around the body
 MAX_ERROR_BODY_BYTES: Final = 4 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
+# A shorter secret would be found in phone numbers and prices.
+_MASKED_BYTES_MIN: Final = 8
+_MASK: Final = b"<secret>"
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
@@ -54,7 +59,10 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said. `body` is decompressed; of an error it is at most the first 4 KiB."""
+    """What the server said. `body` is decompressed; of an error it is at most the first 4 KiB.
+
+    Where the server repeats a secret that it was sent, `<secret>` stands in its place.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -71,10 +79,15 @@ class Transport:
         self._account = account
         self._deadline = Deadline(monotonic)
         # Read at every use, so that a secret file that was rotated takes effect.
-        self._auth = HTTPBasicAuth(
-            _secret_bytes(account.credentials.api_key),
-            _secret_bytes(account.credentials.api_token),
-        )
+        key = _secret_bytes(account.credentials.api_key)
+        token = _secret_bytes(account.credentials.api_token)
+        self._auth = HTTPBasicAuth(key, token)
+        self._secrets = [
+            secret
+            for secret in (base64.b64encode(b"%b:%b" % (key, token)), key, token)
+            # Older accounts have their sid for a key; it stands in every URL and in names.
+            if len(secret) >= _MASKED_BYTES_MIN and secret != account.sid.encode()
+        ]
         self._session = _Session()
         self._session.trust_env = False
         self._session.verify = account.ca_file or True
@@ -116,7 +129,7 @@ class Transport:
                 stream=True,
             ) as response:
                 on_status(response.status_code)
-                return Answer(response.status_code, response.headers, _body(response))
+                return self._answer(response)
         except (
             requests.RequestException,
             urllib3.exceptions.HTTPError,
@@ -125,6 +138,17 @@ class Transport:
         ) as error:
             self._adapter.close_last()
             raise _translated(error, self._account) from error
+
+    def _answer(self, response: requests.Response) -> Answer:
+        """The whole answer, less what it repeats of the credentials: messages are logged."""
+        told = {name: self._masked(value.encode()) for name, value in response.headers.items()}
+        headers = CaseInsensitiveDict({name: value.decode() for name, value in told.items()})
+        return Answer(response.status_code, headers, self._masked(_body(response)))
+
+    def _masked(self, data: bytes) -> bytes:
+        for secret in self._secrets:
+            data = data.replace(secret, _MASK)
+        return data
 
 
 def _secret_bytes(source: SecretSource) -> bytes:
