@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import Account, PerNumber, Poll
 from exophone_exporter.credentials import Credentials, Secret, SecretSource
 from exophone_exporter.model import ExoPhone
+from exophone_exporter.snapshot import Group
+from exophone_exporter.store import PollResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exophone_exporter.metrics.page import MetricsPage
+    from exophone_exporter.store import AccountState
 
 SAMPLES = Path(__file__).parent / "samples"
 INDIA = ZoneInfo("Asia/Kolkata")
+_DEADLINE_SECONDS = 10.0
 
 _PHONE = ExoPhone(
     sid="sid-1",
@@ -120,6 +131,50 @@ class CountingRecorder:
 
     def record_wait(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+
+class _Held(tuple[Group, ...]):
+    """Groups that hold a renderer, and nobody else, once it has read the first of them."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Group]:
+        for group in super().__iter__():
+            yield group
+            thread = threading.current_thread()
+            if isinstance(thread, _Renderer):
+                thread.held.set()
+                assert thread.go_on.wait(_DEADLINE_SECONDS)
+
+
+class _Renderer(threading.Thread):
+    """The thread that prepares a page, and can be held by what it reads."""
+
+    def __init__(self, page: MetricsPage) -> None:
+        super().__init__(target=page.prepare)
+        self.held = threading.Event()
+        self.go_on = threading.Event()
+
+
+@contextlib.contextmanager
+def held_rendering(page: MetricsPage, state: AccountState) -> Iterator[None]:
+    """Another thread renders the page, in the middle of this account while the block runs.
+
+    The page must not have seen the account's newest snapshot yet.
+    """
+    snapshot = state.snapshot
+    assert snapshot is not None
+    slow = replace(snapshot, groups=_Held(snapshot.groups))
+    state.record_poll(PollResult(snapshot.completed, 1.0, slow))
+    renderer = _Renderer(page)
+    renderer.start()
+    try:
+        assert renderer.held.wait(_DEADLINE_SECONDS)
+        yield
+    finally:
+        renderer.go_on.set()
+        renderer.join(_DEADLINE_SECONDS)
+    assert not renderer.is_alive()
 
 
 def browse(chromium: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import traceback
-from itertools import takewhile
+from itertools import combinations, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -45,6 +45,7 @@ SECRETS = {
 }
 ACCOUNT = "accounts:\n  - name: support\n    sid: acme1\n    api_key: key\n    api_token: token\n"
 INDIA = ZoneInfo("Asia/Kolkata")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DEFAULT_POLL = Poll(
     interval_seconds=300.0,
     timeout_seconds=10.0,
@@ -81,10 +82,18 @@ FAULTS = {
     ],
     95: ["alias", "anchor", "merge_bomb"],
     96: ["duplicate_key", "duplicate_section"],
-    97: ["unknown_keys", "unknown_key_strange", "merge_key", "no_space_in_braces"],
+    97: [
+        "unknown_keys",
+        "unknown_key_strange",
+        "keys_in_the_wrong_place",
+        "merge_key",
+        "no_space_in_braces",
+    ],
     99: [
         "no_accounts",
         "accounts_empty_list",
+        "accounts_forgotten",
+        "accounts_mapping",
         "accounts_nothing",
         "account_twice",
         "account_names",
@@ -157,6 +166,13 @@ def everything_of(error: BaseException | None) -> str:
     own = [str(error), repr(error), repr(error.args), repr(vars(error))]
     own += traceback.format_exception(error)
     return "\n".join([*own, everything_of(error.__cause__), everything_of(error.__context__)])
+
+
+def keys_of_the_shape() -> dict[str, set[str]]:
+    """The keys that the schema knows, by section."""
+    schema = config.json_schema()
+    sections = {name: set(part["properties"]) for name, part in schema["$defs"].items()}
+    return sections | {"File": set(schema["properties"])}
 
 
 # ---- what is refused
@@ -296,6 +312,90 @@ def test_an_unreadable_file_is_named() -> None:
     assert refusal(lambda: config.load("/etc/x.yaml", {}, denied)).problems == (
         "/etc/x.yaml: cannot be read: Permission denied",
     )
+
+
+# ---- keys, names and secrets, every one and in every way
+
+
+def misspelt(key: str) -> str:
+    """The slip of a hand that types fast: two letters in the middle have changed places."""
+    middle = len(key) // 2
+    return key[: middle - 1] + key[middle] + key[middle - 1] + key[middle + 1 :]
+
+
+def keys_and_where_they_stand() -> list[Any]:
+    """Every key that the shape knows, with the lines above it and the path that names it."""
+    places = {
+        "File": ("", ""),
+        "Poll": ("poll:\n  ", "poll."),
+        "PerNumber": ("per_number:\n  ", "per_number."),
+        "Account": ("accounts:\n- ", "accounts[0]."),
+    }
+    return [
+        pytest.param(above, path, key, id=f"{path}{key}")
+        for section, (above, path) in places.items()
+        for key in sorted(keys_of_the_shape()[section])
+    ]
+
+
+@pytest.mark.fault(97)
+@pytest.mark.parametrize(("above", "path", "key"), keys_and_where_they_stand())
+def test_every_misspelt_key_is_refused_with_the_key_that_was_meant(
+    above: str, path: str, key: str
+) -> None:
+    """Whichever it is, and wherever it stands."""
+    slip = misspelt(key)
+    line = above.count("\n") + 1
+    expected = f"FILE:{line}: {path}{slip}: unknown key; did you mean `{key}`?"
+    assert expected in problems(f"{above}{slip}: x\n")
+
+
+@pytest.mark.fault(99)
+@given(
+    st.text(st.characters(codec="utf-8", max_codepoint=0xFFFF), max_size=70)  # as \\u escapes
+    | st.from_regex(NAME, fullmatch=True)
+)
+@example("a" * 64)
+@example("a" * 65)
+@example("support\n")
+@example('a"b')
+@example("é")
+@example("١٢")
+def test_name_that_is_accepted_stands_in_a_label_as_it_is(name: str) -> None:
+    """Any other is refused, at its place: nothing is ever escaped or cut."""
+    text = json.dumps({"accounts": [{"name": name, "sid": "a", "api_key": "k", "api_token": "t"}]})
+    if NAME.fullmatch(name):
+        assert [account.name for account in parse(text).accounts] == [name]
+    else:
+        [problem] = problems(text)
+        assert problem.startswith("FILE:1: accounts[0].name: ")
+
+
+@pytest.mark.fault(100)
+@pytest.mark.parametrize("secret", [pytest.param("api_key"), pytest.param("api_token")])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param(ways, id="+".join(way or "value" for way in ways) or "none")
+        for count in range(4)
+        for ways in combinations(("", "_file", "_env"), count)
+    ],
+)
+def test_a_secret_is_given_in_exactly_one_way(secret: str, ways: tuple[str, ...]) -> None:
+    """None, two and three are refused alike, and what stood there is not shown."""
+    values = {"": "canary", "_file": "/secrets/good", "_env": "TOKEN"}
+    other = {"api_key": "api_token", "api_token": "api_key"}[secret]
+    given_ways = {f"{secret}{way}": values[way] for way in ways}
+    text = json.dumps({"accounts": [{"name": "a", "sid": "a", other: "canary"} | given_ways]})
+    if len(ways) == 1:
+        source = getattr(parse(text).accounts[0].credentials, secret)
+        assert source.current().reveal() in ("canary", "canary-token")
+        return
+    error = refusal(lambda: parse(text))
+    [problem] = error.problems
+    assert f"give one of `{secret}`, `{secret}_file` and `{secret}_env`" in problem
+    assert all(f"`{name}`" in problem for name in given_ways)
+    assert CANARY not in everything_of(error)
 
 
 # ---- what is accepted, and what it becomes
@@ -526,7 +626,7 @@ def test_the_origin_by_variable(name: str, value: str, origin: str) -> None:
 
 
 BAD_VARIABLES = [
-    pytest.param({}, [NO_CONFIGURATION], id="none"),
+    pytest.param({}, [NO_CONFIGURATION], id="none", marks=pytest.mark.fault(99)),
     pytest.param(
         {"EXOTEL_REGION": "delhi"},
         [
@@ -547,6 +647,7 @@ BAD_VARIABLES = [
             ),
         ],
         id="value-and-file",
+        marks=pytest.mark.fault(100),
     ),
     pytest.param(
         {
@@ -678,13 +779,6 @@ def test_any_document_is_a_config_or_a_config_error(draft: Any) -> None:
 # ---- config.example.yaml and the schema
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text("utf-8")
-
-
-def keys_of_the_shape() -> dict[str, set[str]]:
-    """The keys that the schema knows, by section."""
-    schema = config.json_schema()
-    sections = {name: set(part["properties"]) for name, part in schema["$defs"].items()}
-    return sections | {"File": set(schema["properties"])}
 
 
 def uncommented(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
-from support import FakeTime, account, phone
+from support import FakeTime, account, held_rendering, phone
 
 from exophone_exporter.errors import ServerFailed
 from exophone_exporter.metrics.page import Build, MetricsPage
@@ -23,7 +23,7 @@ from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.store import View
@@ -59,6 +59,16 @@ def state() -> AccountState:
 @pytest.fixture
 def page(time: FakeTime, state: AccountState) -> MetricsPage:
     return page_of(time, state)
+
+
+def every_form(page: MetricsPage) -> dict[str, bytes]:
+    """The exposition in each format and encoding, plain again."""
+    return {
+        "text": page.render(openmetrics=False, gzipped=False),
+        "gzipped text": gzip.decompress(page.render(openmetrics=False, gzipped=True)),
+        "OpenMetrics": page.render(openmetrics=True, gzipped=False),
+        "gzipped OpenMetrics": gzip.decompress(page.render(openmetrics=True, gzipped=True)),
+    }
 
 
 class OneWalk:
@@ -194,32 +204,36 @@ def test_one_account_that_changes_leaves_the_other_as_it_was(time: FakeTime) -> 
 
 
 @pytest.mark.fault(132)
-def test_scrape_while_another_thread_prepares_gets_the_previous_bytes_whole(
-    time: FakeTime, state: AccountState
+def test_scrape_during_a_rendering_gets_the_previous_bytes_whole(time: FakeTime) -> None:
+    """The thread that renders is held in the middle of the second of three accounts."""
+    states = [AccountState(account(name)) for name in ("one", "two", "three")]
+    page = page_of(time, *states)
+    for state in states:
+        put(state, time, numbers(5))
+    page.prepare()
+    before = every_form(page)
+    for state in states:
+        put(state, time, numbers(7))
+    with held_rendering(page, states[1]):
+        assert every_form(page) == before
+        assert before["text"].count(b"\nexophone_number_info{") == 15
+    assert every_form(page)["text"].count(b"\nexophone_number_info{") == 21
+
+
+@pytest.mark.fault(132)
+def test_health_of_polling_is_alive_during_a_rendering(
+    time: FakeTime, state: AccountState, page: MetricsPage
 ) -> None:
-    """The thread that prepares is held in the middle of its work, and the scrape does not wait."""
-    preparing, go_on = threading.Event(), threading.Event()
-
-    def views() -> Iterator[View]:
-        if threading.current_thread().name == "preparing":
-            preparing.set()
-            assert go_on.wait(DEADLINE_SECONDS)
-        return iter((state.view(),))
-
-    page = MetricsPage(lambda: tuple(views()), lambda: BUILD, time.clock, with_process=False)
+    """Only the inventory is of before: what it counts meanwhile does not wait for it."""
     put(state, time, numbers(5))
     page.prepare()
-    before = page.render(openmetrics=False, gzipped=False)
     put(state, time, numbers(7))
-    thread = threading.Thread(target=page.prepare, name="preparing")
-    thread.start()
-    assert preparing.wait(DEADLINE_SECONDS)
-    assert page.render(openmetrics=False, gzipped=False) == before
-    assert gzip.decompress(page.render(openmetrics=False, gzipped=True)) == before
-    go_on.set()
-    thread.join(DEADLINE_SECONDS)
-    after = page.render(openmetrics=False, gzipped=False)
-    assert after.count(b"\nexophone_number_info{") == 7
+    with held_rendering(page, state):
+        state.record_retry()
+        time.pass_(1)
+        text = page.render(openmetrics=False, gzipped=False)
+        assert b'\nexophone_api_retries_total{account="support"} 1.0\n' in text
+        assert text.count(b"\nexophone_number_info{") == 5
 
 
 @pytest.mark.parametrize(
