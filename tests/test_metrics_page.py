@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 import threading
+import tracemalloc
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
-from support import FakeTime, account, held_rendering, phone
+from support import INDIA, FakeTime, account, held_rendering, phone
 
 from exophone_exporter.errors import ServerFailed
 from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.model import parse_page
 from exophone_exporter.poller import poll_once
+from exophone_exporter.simulator import make_account
 from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult
 
@@ -234,6 +238,44 @@ def test_health_of_polling_is_alive_during_a_rendering(
         text = page.render(openmetrics=False, gzipped=False)
         assert b'\nexophone_api_retries_total{account="support"} 1.0\n' in text
         assert text.count(b"\nexophone_number_info{") == 5
+
+
+@pytest.mark.fault(132)
+@pytest.mark.parametrize(
+    ("accounts", "count"), [pytest.param(1, 4000, id="one"), pytest.param(4, 1000, id="several")]
+)
+def test_a_number_costs_2500_bytes_at_rest_and_5000_while_its_account_is_rendered(
+    time: FakeTime, accounts: int, count: int
+) -> None:
+    """As the API sends them, with every series: objects, text and gzip; the bytes of before too."""
+    walks = [pages_of(f"acme{index}", count) for index in range(accounts)]
+    states = [AccountState(account(f"a{index}", sid=f"acme{index}")) for index in range(accounts)]
+    tracemalloc.start()
+    try:
+        page = page_of(time, *states)
+        for turn in range(2):
+            for state, pages in zip(states, walks, strict=True):
+                put(state, time, parsed(pages)[turn:])
+                page.prepare()
+        at_rest, at_most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    plain = page.render(openmetrics=False, gzipped=False)
+    assert plain.count(b"\nexophone_number_info{") == accounts * (count - 1)
+    assert at_rest / (accounts * count) < 2500
+    assert at_most / (accounts * count) < 5000
+
+
+def pages_of(sid: str, count: int) -> list[bytes]:
+    """The answers that list so many numbers."""
+    found = make_account(sid, count).numbers
+    pages = [found[index : index + 50] for index in range(0, count, 50)]
+    return [json.dumps({"incoming_phone_numbers": page}).encode() for page in pages]
+
+
+def parsed(pages: list[bytes]) -> tuple[ExoPhone, ...]:
+    """The numbers of the answers."""
+    return tuple(number for page in pages for number in parse_page(page, INDIA).numbers)
 
 
 @pytest.mark.parametrize(

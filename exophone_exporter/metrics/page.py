@@ -11,9 +11,9 @@ from __future__ import annotations
 import platform
 import threading
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as generate_text
@@ -24,7 +24,7 @@ from exophone_exporter.metrics import table
 from exophone_exporter.metrics.series import inventory_lines, polling_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from exophone_exporter.clock import Clock, Moment
     from exophone_exporter.config import Account, PerNumber
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.snapshot import Snapshot
     from exophone_exporter.store import View
+
+# Lines of one metric; a view where they are a part of a text that is there anyway.
+_Lines: TypeAlias = "bytes | memoryview"
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -53,7 +56,7 @@ class _Chunk:
 
     numbers: tuple[ExoPhone, ...]
     per_number: PerNumber
-    lines: dict[str, str]
+    lines: Mapping[str, _Lines]
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ class MetricsPage:
     def _render_live(self, views: Sequence[View], *, openmetrics: bool) -> bytes:
         parts = [_joined(polling_lines(view)) for view in views]
         parts.append(_joined(_exporter_lines(self._build())))
-        own = _families(parts, openmetrics=openmetrics).encode()
+        own = b"".join(text for _, _, text in _families(parts, openmetrics=openmetrics))
         if not openmetrics:
             return own + generate_text(self._process)
         # The end mark is prometheus_client's own: it stands behind the last part.
@@ -220,8 +223,17 @@ def _has_stale_part(inventory: _Inventory, views: Sequence[View], now: Moment) -
 
 
 def _inventory(chunks: Mapping[str, _Chunk]) -> _Inventory:
-    text = _families([chunk.lines for chunk in chunks.values()], openmetrics=False)
-    inventory = _Inventory(chunks, text.encode())
+    """The text of all accounts. Their lines are kept as parts of it, so that they cost nothing."""
+    pieces = [*_families([chunk.lines for chunk in chunks.values()], openmetrics=False)]
+    text = b"".join(piece for _, _, piece in pieces)
+    lines: list[dict[str, _Lines]] = [{} for _ in chunks]
+    whole, end = memoryview(text), 0
+    for part, metric, piece in pieces:
+        begin, end = end, end + len(piece)
+        if part is not None:
+            lines[part][metric] = whole[begin:end]
+    kept = {name: replace(chunks[name], lines=lines[part]) for part, name in enumerate(chunks)}
+    inventory = _Inventory(kept, text)
     _ = inventory.deflated, inventory.checksum  # computed here, not by the first scrape
     return inventory
 
@@ -237,20 +249,24 @@ def _exporter_lines(build: Build) -> Iterable[Line]:
     yield timestamp, timestamp.sample(value=build.config_loaded_at)
 
 
-def _joined(lines: Iterable[Line]) -> dict[str, str]:
+def _joined(lines: Iterable[Line]) -> dict[str, _Lines]:
     """The lines of each metric in one text, by the metric's name."""
     texts: dict[str, list[str]] = {}
     for metric, line in lines:
         texts.setdefault(metric.name, []).append(line)
-    return {name: "".join(parts) for name, parts in texts.items()}
+    return {name: "".join(parts).encode() for name, parts in texts.items()}
 
 
-def _families(parts: Sequence[dict[str, str]], *, openmetrics: bool) -> str:
-    """Families in the order of the table, each with one head and the lines of every part."""
-    texts: list[str] = []
+def _families(
+    parts: Sequence[Mapping[str, _Lines]], *, openmetrics: bool
+) -> Iterator[tuple[int | None, str, _Lines]]:
+    """Families in the order of the table, each with one head and the lines of every part.
+
+    Piece by piece: the index of the part, None for a head; the name of the metric; the text.
+    """
     for metric in table.METRICS:
-        lines = [part[metric.name] for part in parts if part.get(metric.name)]
+        lines = [(i, part[metric.name]) for i, part in enumerate(parts) if part.get(metric.name)]
         if lines:
-            texts.append(metric.head(openmetrics=openmetrics))
-            texts.extend(lines)
-    return "".join(texts)
+            yield None, metric.name, metric.head(openmetrics=openmetrics).encode()
+        for index, text in lines:
+            yield index, metric.name, text
