@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.applications import Starlette
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from exophone_exporter.web_settings import WebSettings
 
     Handler = Callable[[Request], Awaitable[Response]]
+    _InThread = Callable[[Callable[[], Sequence[bytes]]], Awaitable[Sequence[bytes]]]
 
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -77,19 +82,36 @@ class Exporter(Protocol):
         ...
 
 
+async def in_daemon_thread(run: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+    """What `run` returns; the end of the process waits for neither, as it would for an executor."""
+    landing: Future[Sequence[bytes]] = Future()
+    landing.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
+
+    def fly() -> None:
+        try:
+            landing.set_result(run())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            landing.set_exception(error)
+
+    threading.Thread(target=fly, name="scrape", daemon=True).start()
+    return await asyncio.wrap_future(landing)
+
+
 def application(
     exporter: Exporter,
     settings: WebSettings,
     *,
     probe: Handler | None = None,
     reload: Handler | None = None,
+    in_thread: _InThread = in_daemon_thread,
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
     `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
     sees every method. With a route prefix every path stands under it, and `/` leads there.
+    `in_thread` runs what takes long, or raises RuntimeError where there are no more threads.
     """
-    handlers = _Handlers(exporter, settings)
+    handlers = _Handlers(exporter, settings, in_thread)
     served = _served(handlers, settings.telemetry_path)
     if probe is not None:
         served.append((_PROBE, probe))
@@ -144,22 +166,34 @@ def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[reference.Pa
 
 
 class _Handlers:
-    def __init__(self, exporter: Exporter, settings: WebSettings) -> None:
+    def __init__(self, exporter: Exporter, settings: WebSettings, in_thread: _InThread) -> None:
         self._exporter = exporter
         self._settings = settings
+        self._in_thread = in_thread
         self.paths: tuple[reference.Path, ...] = ()
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
         content_type = negotiation.content_type(request.headers.get("Accept", ""))
         gzipped = negotiation.accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        parts = self._exporter.page.parts(
-            openmetrics=content_type == negotiation.OPENMETRICS, gzipped=gzipped
-        )
+        parts = await self._parts(content_type == negotiation.OPENMETRICS, gzipped)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if gzipped:
             headers["Content-Encoding"] = "gzip"
         return _PartsResponse(parts, headers)
+
+    async def _parts(self, openmetrics: bool, gzipped: bool) -> Sequence[bytes]:
+        """The exposition; others are answered while it waits for what must be rendered first."""
+        page = self._exporter.page
+        ready = page.ready_parts(openmetrics=openmetrics, gzipped=gzipped)
+        if ready is not None:
+            return ready
+        try:
+            return await self._in_thread(
+                partial(page.parts, openmetrics=openmetrics, gzipped=gzipped)
+            )
+        except RuntimeError:  # the system has no thread to give: late is better than never
+            return page.parts(openmetrics=openmetrics, gzipped=gzipped)
 
     async def status(self, _: Request) -> Response:
         """The page for people."""

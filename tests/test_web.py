@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from servers import serving_app
 from starlette.responses import PlainTextResponse
-from support import FakeTime, account, browse, phone
+from support import FakeTime, account, browse, held_rendering, phone
 
 from exophone_exporter.config import Config
 from exophone_exporter.exporter import Exporter
@@ -28,13 +28,14 @@ from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult, View
-from exophone_exporter.web import application
+from exophone_exporter.web import application, in_daemon_thread
 from exophone_exporter.web_settings import WebSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -70,11 +71,15 @@ class FakeExporter:
         return self.is_ready
 
     def find(self, count: int, **changes: str) -> None:
-        """A complete poll of so many numbers."""
+        """A complete poll of so many numbers, and the page that shows them."""
+        self.poll(count, **changes)
+        self.page.prepare()
+
+    def poll(self, count: int, **changes: str) -> None:
+        """A complete poll that no page shows yet."""
         now = self.clock.now()
         found = tuple(phone(f"sid-{n}", **changes) for n in range(count))
         self.state.record_poll(PollResult(now, 1.0, build(Walk(found, 1, Counter()), now, 1.0)))
-        self.page.prepare()
 
 
 @dataclass(frozen=True)
@@ -272,6 +277,88 @@ def test_metrics_are_in_the_format_and_encoding_that_the_client_prefers(
     assert body.startswith(b"# HELP exophone_numbers ")
     assert body.endswith(end)
     assert (b"# EOF" in body) == (end == b"# EOF\n")
+
+
+@pytest.mark.fault(132)
+def test_scrape_during_a_rendering_gets_the_previous_bytes_and_nothing_waits() -> None:
+    exporter = FakeExporter()
+    exporter.find(5)
+    with serving(exporter) as site:
+        before = site.ask("/metrics").body
+        exporter.poll(7)
+        with held_rendering(exporter.page, exporter.state):
+            assert site.ask("/metrics").body == before
+            assert [site.ask(path).status for path in SERVED] == [200] * len(SERVED)
+        assert before.count(b"\nexophone_number_info{") == 5
+        assert site.ask("/metrics").body.count(b"\nexophone_number_info{") == 7
+
+
+@pytest.mark.fault(132)
+def test_scrape_that_must_wait_for_a_rendering_keeps_nobody_else_waiting() -> None:
+    """The bytes of before would be stale: no scrape may have them, and all the rest is answered."""
+    app, exporter, waits = app_whose_scrapes_wait()
+    with serving_app(app) as port, ThreadPoolExecutor(1) as pool:
+        site = Site(port)
+        with held_rendering(exporter.page, exporter.state):
+            exporter.time.pass_(account().poll.stale_after_seconds + 1)
+            scrape = pool.submit(site.ask, "/metrics")
+            assert waits.wait(DEADLINE_SECONDS)
+            others = [path for path in SERVED if path != "/metrics"]
+            assert [site.ask(path).status for path in others] == [200] * len(others)
+            assert not scrape.done()
+        answer = scrape.result(DEADLINE_SECONDS)
+    assert answer.status == 200
+    assert b"exophone_number_info{" not in answer.body
+
+
+def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
+    """An application, an exporter with a poll to render, and what is set when a scrape waits."""
+    exporter, waits = FakeExporter(), threading.Event()
+
+    async def in_thread(run: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+        waits.set()
+        return await in_daemon_thread(run)
+
+    exporter.find(5)
+    exporter.poll(7)
+    return application(exporter, WebSettings(), in_thread=in_thread), exporter, waits
+
+
+@pytest.mark.fault(118)
+def test_server_ends_although_a_scrape_waits_for_a_rendering() -> None:
+    """The rendering goes on until after the end of the server."""
+    app, exporter, waits = app_whose_scrapes_wait()
+    with held_rendering(exporter.page, exporter.state), ThreadPoolExecutor(1) as pool:
+        with serving_app(app) as port:
+            exporter.time.pass_(account().poll.stale_after_seconds + 1)
+            scrape = pool.submit(Site(port).ask, "/metrics")
+            assert waits.wait(DEADLINE_SECONDS)
+        assert scrape.exception(DEADLINE_SECONDS) or scrape.result().status >= 500
+
+
+@pytest.mark.fault(132)
+def test_defect_of_a_rendering_is_that_of_its_scrape() -> None:
+    def broken() -> Sequence[bytes]:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        asyncio.run(in_daemon_thread(broken))
+
+
+@pytest.mark.fault(131)
+def test_scrape_that_must_be_rendered_first_is_answered_without_a_thread_too() -> None:
+    """Late is better than never."""
+
+    async def no_thread(_: object) -> Sequence[bytes]:
+        raise RuntimeError("can't start new thread")
+
+    exporter = FakeExporter()
+    exporter.find(5)
+    exporter.time.pass_(account().poll.stale_after_seconds + 1)
+    with serving_app(application(exporter, WebSettings(), in_thread=no_thread)) as port:
+        answer = Site(port).ask("/metrics")
+    assert answer.status == 200
+    assert b"exophone_number_info{" not in answer.body
 
 
 @pytest.mark.fault(112)

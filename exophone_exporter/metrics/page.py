@@ -158,8 +158,28 @@ class MetricsPage:
 
     def parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
         """What `render` joins: the large part is shared by all scrapes until the numbers change."""
-        now = self._clock.now()
-        inventory, live = self._parts(now, openmetrics=openmetrics)
+        ready = self.ready_parts(openmetrics=openmetrics, gzipped=gzipped)
+        if ready is not None:
+            return ready
+        with self._rendering:
+            shown, views = self._prepare()
+        return self._parts(shown, views, openmetrics=openmetrics, gzipped=gzipped)
+
+    def ready_parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
+        """What `parts` gives, at once; None where the large part must be made anew for that."""
+        shown, views = self._shown, self._views()
+        # The accounts differ where the configuration has just been replaced.
+        if shown.accounts != _accounts(views) or _has_stale_part(
+            shown.inventory, views, self._clock.now()
+        ):
+            return None
+        return self._parts(shown, views, openmetrics=openmetrics, gzipped=gzipped)
+
+    def _parts(
+        self, shown: _Shown, views: Sequence[View], *, openmetrics: bool, gzipped: bool
+    ) -> tuple[bytes, ...]:
+        """The large part and the small one, of the same accounts by the same settings."""
+        inventory, live = shown.inventory, self._live_part(shown, views, openmetrics=openmetrics)
         if not gzipped:
             return inventory.text, live.text
         length = len(inventory.text) + len(live.text)
@@ -170,15 +190,6 @@ class MetricsPage:
             zlib.crc32(live.text, inventory.checksum).to_bytes(4, "little"),
             (length % 2**32).to_bytes(4, "little"),
         )
-
-    def _parts(self, now: Moment, *, openmetrics: bool) -> tuple[_Inventory, _Live]:
-        """The large part and the small one, of the same accounts by the same settings."""
-        shown, views = self._shown, self._views()
-        # The accounts differ where the configuration has just been replaced.
-        if shown.accounts != _accounts(views) or _has_stale_part(shown.inventory, views, now):
-            with self._rendering:
-                shown, views = self._prepare()
-        return shown.inventory, self._live_part(shown, views, now, openmetrics=openmetrics)
 
     def _chunk(self, view: View, snapshot: Snapshot) -> _Chunk:
         """The account's lines; those from before where its numbers are the same."""
@@ -193,13 +204,11 @@ class MetricsPage:
         lines = _joined(inventory_lines(view.account, snapshot))
         return _Chunk(snapshot.numbers, per_number, lines)
 
-    def _live_part(
-        self, shown: _Shown, views: Sequence[View], now: Moment, *, openmetrics: bool
-    ) -> _Live:
-        live = shown.live.get(openmetrics)
-        if live is None or now.monotonic >= live.until_monotonic:
+    def _live_part(self, shown: _Shown, views: Sequence[View], *, openmetrics: bool) -> _Live:
+        live, now = shown.live.get(openmetrics), self._clock.monotonic()
+        if live is None or now >= live.until_monotonic:
             text = self._render_live(views, openmetrics=openmetrics)
-            live = _Live(text, now.monotonic + _LIVE_SECONDS)
+            live = _Live(text, now + _LIVE_SECONDS)
             shown.live[openmetrics] = live
         return live
 
