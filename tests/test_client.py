@@ -17,7 +17,10 @@ from exophone_exporter.budget import RequestBudget
 from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import DeadlinePassed, NotFound, PollError, RateLimited, Stopped
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
+from exophone_exporter.store import AccountState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -452,10 +455,33 @@ def _page_of(sim: Simulator) -> bytes:
 def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
     client_of: Callable[..., Client], time: FakeTime
 ) -> None:
+    """And the metrics say so: the budget is no hidden part of a poll."""
     with Simulator(World(make_account("acme", 10_000))) as sim:
         client = client_of(sim.url, requests_per_minute=50, deadline_seconds=300.0)
-        assert len(walked(client)) == 10_000
+        state = AccountState(client.account)
+        result = poll_once(state, client, time.clock)
+    assert result.snapshot is not None
+    assert len(result.snapshot.numbers) == 10_000
     assert time.slept == [61, 61, 61]
+    page = MetricsPage(lambda: [state.view()], lambda: Build("r", 0.0), time.clock)
+    line = b'exophone_poll_duration_seconds{account="support"} 183.0\n'
+    assert line in page.render(openmetrics=False, gzipped=False)
+
+
+@pytest.mark.fault(76)
+@pytest.mark.fault(78)
+def test_confirmations_of_removals_take_places_of_the_budget(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    """Three pages and two numbers that the list lacks, at four requests a minute."""
+    client = client_of(sim.url, requests_per_minute=4, deadline_seconds=300.0)
+    assert walked(client, [*sids(sim), "gone-1", "gone-2"]) == sids(sim)
+    assert [r.path.removeprefix(LIST_PATH) for r in sim.requests] == [
+        *[""] * 3,
+        "/gone-1",
+        "/gone-2",
+    ]
+    assert time.slept == [61]
 
 
 @pytest.mark.fault(78)

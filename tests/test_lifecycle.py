@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -138,6 +139,7 @@ class TestOutcome:
         assert outcome_of(lambda: CONFIG, exporter) == Outcome(problems=("no thread",))
         assert exporter.noted == [False]
 
+    @pytest.mark.fault(116)
     def test_credentials_in_a_problem_are_not_shown(self) -> None:
         """The second net: messages hold none in the first place."""
         (problem,) = outcome_of(refuse(f"https://{KEY}:{TOKEN}@host/: x")).problems
@@ -444,6 +446,7 @@ class TestFiles:
         assert reload() == ((), ["1.0", "1.7000004e+09"], ["acme"])
         reloader.stop()
 
+    @pytest.mark.fault(116)
     def test_secret_in_a_bad_file_is_not_in_the_answer(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -508,6 +511,49 @@ class TestProcess:
             running.wait_for("the configuration was reloaded.* kept=1")
             running.wait_for("the poll works again")
             assert running.end() == 0
+
+    @pytest.mark.fault(105)
+    def test_accounts_come_go_and_change_their_names(self, tmp_path: Path, sim: Simulator) -> None:
+        """Series and thread of each with it; what stays is not asked again."""
+        file = tmp_path / "exophone.yml"
+
+        def configure(**accounts: str) -> None:
+            lines = [
+                f"  - {{name: {name}, sid: {sid}, base_url: '{sim.url}',"
+                f" api_key: {sid}-key, api_token: {sid}-token}}\n"
+                for name, sid in accounts.items()
+            ]
+            file.write_text("accounts:\n" + "".join(lines), encoding="utf-8")
+
+        configure(acme="acme")
+        with started("--config.file", str(file), LOOPBACK) as running:
+
+            def reload(**accounts: str) -> None:
+                configure(**accounts)
+                running.send(signal.SIGHUP)
+
+            def is_shown(*names: str) -> bool:
+                text = get(f"{running.url()}/metrics")[1]
+                return {*re.findall(r'account="([^"]*)"', text)} == {*names}
+
+            running.wait_for("first poll is complete.*account=acme ")
+            alone = running.threads()
+            reload(acme="acme", beta="beta")
+            running.wait_for("reloaded.* added=beta kept=1")
+            running.wait_for("first poll is complete.*account=beta ")
+            assert is_shown("acme", "beta")
+            assert running.threads() == alone + 1
+            reload(renamed="acme", beta="beta")
+            running.wait_for("reloaded.* added=renamed removed=acme kept=1")
+            running.wait_for("first poll is complete.*account=renamed ")
+            assert is_shown("renamed", "beta")
+            wait_until(lambda: running.threads() == alone + 1, "the end of the former's thread")
+            reload(beta="beta")
+            running.wait_for("reloaded.* removed=renamed kept=1")
+            assert is_shown("beta")
+            wait_until(lambda: running.threads() == alone, "the end of its thread")
+            assert running.end() == 0
+        assert [r.account_sid for r in sim.requests] == ["acme", "beta", "acme"]
 
     def test_variables_alone_say_what_a_reload_leaves_out(self, sim: Simulator) -> None:
         env = {

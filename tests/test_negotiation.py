@@ -12,6 +12,7 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
+@pytest.mark.fault(112)
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [

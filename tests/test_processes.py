@@ -67,21 +67,30 @@ class TestOneSignal:
             assert running.end(number) == 0
             assert f"msg=stopping signal={number.name}" in running.stderr
 
-    def test_during_a_request_that_hangs(self, config: str, sim: Simulator) -> None:
+    @both_signals
+    def test_during_a_request_that_hangs(
+        self, config: str, sim: Simulator, number: signal.Signals
+    ) -> None:
         """And before there was any result."""
         sim.fail(Fault(after="hang", times=None))
         with started("--config.file", config, LOOPBACK) as running:
             wait_until(lambda: len(sim.requests) == 2, "both accounts asked")
-            assert running.end() == 0
+            assert running.end(number) == 0
 
-    def test_during_a_wait_that_the_api_asked_for(self, config: str, sim: Simulator) -> None:
+    @both_signals
+    def test_during_a_wait_that_the_api_asked_for(
+        self, config: str, sim: Simulator, number: signal.Signals
+    ) -> None:
         """Retry-After: 30 is waited for by nobody who is told to go."""
         sim.fail(Fault(status=429, headers={"Retry-After": "30"}, times=None))
         with started("--config.file", config, LOOPBACK, "--log.level=debug") as running:
             running.wait_for("asking again.*wait_seconds=30.000")
-            assert running.end() == 0
+            assert running.end(number) == 0
 
-    def test_during_a_walk_that_waits_for_its_budget(self, tmp_path: Path, sim: Simulator) -> None:
+    @both_signals
+    def test_during_a_walk_that_waits_for_its_budget(
+        self, tmp_path: Path, sim: Simulator, number: signal.Signals
+    ) -> None:
         """The second request of the minute waits for the next minute."""
         file = tmp_path / "slow.yml"
         file.write_text(
@@ -93,15 +102,16 @@ class TestOneSignal:
         with started("--config.file", str(file), LOOPBACK) as running:
             wait_until(lambda: len(sim.requests) == 1, "the first page")
             running.url()
-            assert running.end() == 0
+            assert running.end(number) == 0
         assert len(sim.requests) == 1
 
-    def test_while_a_scrape_is_read_slowly(self, config: str) -> None:
+    @both_signals
+    def test_while_a_scrape_is_read_slowly(self, config: str, number: signal.Signals) -> None:
         """The client gets a second to finish."""
         with started("--config.file", config, LOOPBACK) as running:
             running.wait_for("first poll is complete.*account=acme")
             with read_slowly(running.url()):
-                assert running.end() == 0
+                assert running.end(number) == 0
 
     @both_signals
     def test_while_it_reads_its_configuration(self, tmp_path: Path, number: signal.Signals) -> None:

@@ -62,6 +62,15 @@ class Script:
         pytest.param([page("a", "b", more=True), page()], "ab", 2, id="more-then-empty"),
         pytest.param([page("a", more=True), page("b", more=False)], "ab", 2, id="short-and-more"),
         pytest.param([page("a", more=True)], "a", 2, id="same-for-ever"),
+        pytest.param(
+            [page("a", "b", more=True), page("c", "d", more=True)], "abcd", 3, id="last-for-ever"
+        ),
+        pytest.param(
+            [page("a", "b", more=True), page("b", "c", more=True), page("a", "c", more=True)],
+            "abc",
+            3,
+            id="known-ones-in-another-order",
+        ),
     ],
 )
 @pytest.mark.fault(68)
