@@ -25,6 +25,10 @@ class Moment:
         """
         return max(0.0, self.monotonic - earlier.monotonic, self.wall - earlier.wall)
 
+    def later(self, seconds: float) -> Moment:
+        """The moment so many seconds after this one, on both clocks."""
+        return Moment(self.wall + seconds, self.monotonic + seconds)
+
 
 @dataclass(frozen=True)
 class Clock:

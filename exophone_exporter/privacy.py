@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exophone_exporter.config_shape import PhoneNumber
     from exophone_exporter.model import ExoPhone
 
@@ -17,6 +19,25 @@ _SEPARATORS: Final = re.compile(r"[\s().+/\u2010-\u2015-]+")
 _LAST = 4
 # So many digits at the end of a number tell it from the others of an account.
 _TELLING = 6
+
+
+class Names(Protocol):
+    """The names of a number; an ExoPhone has them as they are."""
+
+    @property
+    def sid(self) -> str:
+        """What tells the number from the others of its account."""
+        ...
+
+    @property
+    def phone_number(self) -> str:
+        """What is dialled."""
+        ...
+
+    @property
+    def friendly_name(self) -> str:
+        """What people call it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,11 @@ def shown(number: ExoPhone, setting: PhoneNumber) -> Shown:
             lambda match: _masked(match.group(), setting), number.friendly_name
         ).strip(),
     )
+
+
+def all_shown(numbers: Sequence[ExoPhone], setting: PhoneNumber) -> Sequence[Names]:
+    """The names of many numbers; where all may be shown, they are the numbers' own."""
+    return numbers if setting == "full" else [shown(number, setting) for number in numbers]
 
 
 def _tells_the_number(number: ExoPhone) -> bool:

@@ -243,11 +243,20 @@ class _PartsResponse(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body"})
 
-    def _pieces(self) -> Iterator[memoryview]:
+    def _pieces(self) -> Iterator[memoryview | bytes]:
+        """Large parts cut, small ones together: each piece is a step of the loop."""
+        small: list[bytes] = []
         for part in self._parts:
-            whole = memoryview(part)
-            for begin in range(0, len(whole), _PIECE_BYTES):
-                yield whole[begin : begin + _PIECE_BYTES]
+            if sum(map(len, small)) + len(part) > _PIECE_BYTES:
+                yield b"".join(small)
+                small.clear()
+            if len(part) > _PIECE_BYTES:
+                whole = memoryview(part)
+                for begin in range(0, len(whole), _PIECE_BYTES):
+                    yield whole[begin : begin + _PIECE_BYTES]
+            else:
+                small.append(part)
+        yield b"".join(small)
 
 
 class _RequestLimit:

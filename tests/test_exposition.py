@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest as generate_text
@@ -21,7 +22,14 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.utils import floatToGoString
 from support import FakeTime, account
 
-from exophone_exporter.metrics.exposition import Metric, escape, escaped_column, number_text
+from exophone_exporter.metrics.exposition import (
+    Metric,
+    escape,
+    escaped_column,
+    number_text,
+    number_texts,
+    time_texts,
+)
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.metrics.series import polling_lines
 from exophone_exporter.store import AccountState
@@ -144,6 +152,8 @@ def test_wrong_number_of_label_values_is_an_error_when_the_line_is_built(
     metric = Metric("x", "gauge", LABELS, HELP, "polling")
     with pytest.raises(ValueError, match="x has the labels"):
         metric.sample(*values, value=1)
+    with pytest.raises(ValueError, match="x has the labels"):
+        metric.label_texts(*[[value] for value in values])
 
 
 def test_labels_are_written_in_the_order_of_the_alphabet() -> None:
@@ -192,13 +202,11 @@ def test_value_as_go_writes_it(value: float | Decimal, expected: str) -> None:
 def test_negative_zero_is_zero_whichever_comes_first() -> None:
     """The two are equal, so one text serves both."""
     assert (number_text(-0.0), number_text(0.0)) == ("0.0", "0.0")
-    metric = Metric("x", "gauge", (), HELP, "number")
-    assert metric.block((), [-0.0, 0.0]) == "x 0.0\nx 0.0\n"
+    assert number_texts([-0.0, 0.0]) == number_texts([0.0, -0.0]) == ["0.0", "0.0"]
 
 
-@given(st.one_of(st.integers(10**8, 10**11), st.floats(allow_nan=True, allow_infinity=True)))
+@given(st.floats(allow_nan=True, allow_infinity=True))
 def test_value_is_written_as_the_reference_does(value: float) -> None:
-    """Times in whole seconds among them, for which there is a way of our own."""
     assert number_text(value) == floatToGoString(float(value) + 0.0)  # type: ignore[no-untyped-call]  # it has no types
 
 
@@ -214,7 +222,22 @@ def test_block_is_its_samples_one_by_one(
     expected = "".join(
         metric.sample(*labels, value=value) for *labels, value in rows if value is not None
     )
-    assert metric.block(columns, [row[-1] for row in rows]) == expected
+    values = number_texts(row[-1] for row in rows)
+    assert metric.block(metric.label_texts(*columns), values) == expected
+
+
+@given(
+    st.lists(
+        st.none() | st.datetimes(timezones=st.just(UTC)).map(lambda m: m.replace(microsecond=0))
+    )
+)
+@example([datetime.fromtimestamp(seconds, UTC) for seconds in (10**9, 2 * 10**9, 10**10 - 1)])
+@example([datetime.fromtimestamp(seconds, UTC) for seconds in (-123456789, 1, 0, -1, 10**10)])
+@example([datetime.fromtimestamp(seconds, UTC) for seconds in (1_700_000_000, 1_700_000_001)])
+def test_times_are_written_as_numbers_are(moments: list[datetime | None]) -> None:
+    """They have a way of their own, because hardly two of them are the same."""
+    seconds = [None if moment is None else moment.timestamp() for moment in moments]
+    assert time_texts(moments) == number_texts(seconds)
 
 
 def test_one_scrape_of_each_kind_ends_as_its_format_asks(time: FakeTime) -> None:

@@ -175,9 +175,9 @@ def test_poller_that_finds_equal_numbers_keeps_the_large_part(
         time.pass_(300)
         poll_once(state, OneWalk(), time.clock)
         page.prepare()
-        kept.append(page.parts(openmetrics=False, gzipped=False)[0])
-    assert kept[0] is kept[1] is kept[2]
-    assert b"exophone_numbers{" in kept[0]
+        kept.append(page.parts(openmetrics=False, gzipped=False)[:-1])
+    assert all(one is two is three for one, two, three in zip(*kept, strict=True))
+    assert b"exophone_numbers{" in b"".join(kept[0])
 
 
 def test_equal_numbers_are_told_with_the_new_time_of_success(
@@ -372,7 +372,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
 
     def swap() -> None:
         try:
-            for turn in range(90):
+            for turn in range(45):
                 size = sizes[turn % 3]
                 half = size // 2
                 put(state, time, (*numbers(size, "MU")[:half], *numbers(size, "DL")[half:]))

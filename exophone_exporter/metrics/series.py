@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, cycle, repeat
+from itertools import accumulate, chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.metrics import table
-from exophone_exporter.metrics.exposition import escape, escaped_column, number_text
+from exophone_exporter.metrics.exposition import (
+    escape,
+    escaped_column,
+    number_text,
+    number_texts,
+    time_texts,
+)
 from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, flow_id
-from exophone_exporter.privacy import shown
+from exophone_exporter.privacy import all_shown
 from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
@@ -19,8 +25,8 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config import Account, PerNumber
     from exophone_exporter.metrics.exposition import Metric
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.privacy import Shown
+    from exophone_exporter.model import ExoPhone, Flow
+    from exophone_exporter.privacy import Names
     from exophone_exporter.snapshot import Group, Snapshot
     from exophone_exporter.store import Durations, Endpoint, View
 
@@ -28,27 +34,36 @@ if TYPE_CHECKING:
 Line: TypeAlias = "tuple[Metric, str]"
 _Value: TypeAlias = "float | Decimal | None"
 
+_FLOW_URL: Final[dict[Flow, Callable[[ExoPhone], str | None]]] = {
+    flow: attrgetter(f"{flow}_url") for flow in FLOWS
+}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 _PRICES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
     (table.NUMBER_MONTHLY_RENTAL, attrgetter("rental_price")),
     (table.NUMBER_ONE_TIME_PRICE, attrgetter("one_time_price")),
     (table.NUMBER_INCOMING_RATE, attrgetter("incoming_rate")),
 )
-_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
-    (table.NUMBER_INCOMING_PULSE_SECONDS, attrgetter("incoming_pulse_seconds")),
-    (table.NUMBER_CREATED, lambda number: _seconds(number.created_at)),
-    (table.NUMBER_UPDATED, lambda number: _seconds(number.updated_at)),
+_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], datetime | None]], ...]] = (
+    (table.NUMBER_CREATED, attrgetter("created_at")),
+    (table.NUMBER_UPDATED, attrgetter("updated_at")),
 )
 
 
-def inventory_lines(account: Account, snapshot: Snapshot) -> Iterator[Line]:
-    """The lines of a snapshot: the aggregates, and the per-number series that are wanted."""
+def joined(lines: Iterable[Line]) -> dict[str, str]:
+    """The lines of each metric in one text, by the metric's name; no metric without a line."""
+    texts: dict[str, list[str]] = {}
+    for metric, line in lines:
+        if line:
+            texts.setdefault(metric.name, []).append(line)
+    return {name: "".join(parts) for name, parts in texts.items()}
+
+
+def sum_lines(account: Account, snapshot: Snapshot, dropped: int) -> Iterator[Line]:
+    """The lines about all numbers of a snapshot; `dropped` of them have no series of their own."""
     for group in snapshot.groups:
         yield from _group_lines(account.name, group)
     for labels, numbers in snapshot.flow_numbers.items():
         yield _line(table.FLOW_NUMBERS, account.name, *labels, value=numbers)
-    chosen, dropped = _numbers_with_series(snapshot.numbers, account.per_number)
-    yield from _number_blocks(account, chosen)
     yield _line(table.NUMBER_SERIES_DROPPED, account.name, value=dropped)
 
 
@@ -62,7 +77,7 @@ def probe_lines(
     yield _line(table.PROBE_SUCCESS, value=number is not None)
     yield _line(table.PROBE_DURATION, value=duration_seconds)
     if number is not None:
-        yield from _number_blocks(account, [number])
+        yield from number_lines(account, [number])
 
 
 def polling_lines(view: View) -> Iterator[Line]:
@@ -134,7 +149,7 @@ def _group_lines(account: str, group: Group) -> Iterator[Line]:
         yield _line(table.IDLE_MONTHLY_RENTAL, *labels, currency, value=rental)
 
 
-def _numbers_with_series(
+def numbers_with_series(
     numbers: Iterable[ExoPhone], per_number: PerNumber
 ) -> tuple[list[ExoPhone], int]:
     """The numbers that get series of their own, in the order of their sids, and how many do not.
@@ -150,23 +165,28 @@ def _numbers_with_series(
     return kept, len(wanted) - len(kept)
 
 
-def _number_blocks(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
-    """The series of single numbers, column by column: a row each, one block of text a metric."""
-    names = [shown(number, account.per_number.phone_number) for number in numbers]
-    account_names = repeat(escape(account.name))
+def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
+    """The series of single numbers, from columns: one block of text a metric."""
+    account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
+    names = all_shown(numbers, account.per_number.phone_number)
     sids = escaped_column(name.sid for name in names)
-    info = (account_names, sids, *_info_columns(names, numbers))
-    yield table.NUMBER_INFO, table.NUMBER_INFO.block(info, [1] * len(numbers))
+    info = table.NUMBER_INFO
+    labels = info.label_texts(account_names, sids, *_info_columns(names, numbers))
+    yield info, info.block(labels, ones)
     yield _attached_block(account_names, sids, numbers)
     currencies = escaped_column(number.currency for number in numbers)
+    labels = table.NUMBER_MONTHLY_RENTAL.label_texts(account_names, sids, currencies)
     for metric, value_of in _PRICES:
-        columns = (account_names, sids, currencies)
-        yield metric, metric.block(columns, map(value_of, numbers))
-    for metric, value_of in _TIMES:
-        yield metric, metric.block((account_names, sids), map(value_of, numbers))
+        yield metric, metric.block(labels, number_texts(map(value_of, numbers)))
+    pulse = table.NUMBER_INCOMING_PULSE_SECONDS
+    labels = pulse.label_texts(account_names, sids)
+    pulses = number_texts(number.incoming_pulse_seconds for number in numbers)
+    yield pulse, pulse.block(labels, pulses)
+    for metric, time_of in _TIMES:
+        yield metric, metric.block(labels, time_texts(map(time_of, numbers)))
 
 
-def _info_columns(names: Sequence[Shown], numbers: Sequence[ExoPhone]) -> Iterator[Iterable[str]]:
+def _info_columns(names: Sequence[Names], numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
     yield escaped_column(name.phone_number for name in names)
     yield escaped_column(name.friendly_name for name in names)
@@ -176,26 +196,25 @@ def _info_columns(names: Sequence[Shown], numbers: Sequence[ExoPhone]) -> Iterat
     yield [_VANITY[number.vanity_number] for number in numbers]
     for flow in FLOWS:
         # Many numbers share a flow: each URL is read once.
-        urls = [number.flow_url(flow) or "" for number in numbers]
+        urls = [url or "" for url in map(_FLOW_URL[flow], numbers)]
         ids = {url: flow_id(url) for url in {*urls}}
         yield escaped_column(ids[url] for url in urls)
 
 
 def _attached_block(
-    account_names: Iterable[str], sids: Iterable[str], numbers: Iterable[ExoPhone]
+    account_names: Iterable[str], sids: Sequence[str], numbers: Iterable[ExoPhone]
 ) -> Line:
     """A row for each number and flow; no value where it is incapable or the URL unreadable."""
-    columns = (account_names, [sid for sid in sids for _ in FLOWS], cycle(FLOWS))
+    metric = table.NUMBER_FLOW_ATTACHED
+    labels = [metric.label_texts(account_names, sids, repeat(flow)) for flow in FLOWS]
     values = [
-        number.attached(flow) if number.capable(flow) else None
-        for number in numbers
+        number_texts(n.attached(flow) if n.capable(flow) else None for n in numbers)
         for flow in FLOWS
     ]
-    return table.NUMBER_FLOW_ATTACHED, table.NUMBER_FLOW_ATTACHED.block(columns, values)
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+    in_turn = chain.from_iterable
+    return metric, metric.block(
+        in_turn(zip(*labels, strict=True)), in_turn(zip(*values, strict=True))
+    )
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> Line:

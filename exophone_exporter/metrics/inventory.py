@@ -1,0 +1,166 @@
+"""The large part of /metrics: what the last polls found, in blocks that are made once. Pure.
+
+A block holds the lines of one metric for some of the numbers of one account, as text and deflated.
+The page is the blocks in the order of the table; a poll that found other numbers makes only those
+blocks anew whose numbers are others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cache, partial, reduce
+from itertools import chain, groupby, repeat
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from exophone_exporter.metrics import table
+from exophone_exporter.metrics.deflate import deflated
+from exophone_exporter.metrics.series import (
+    joined,
+    number_lines,
+    numbers_with_series,
+    sum_lines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from exophone_exporter.config import Account, PerNumber
+    from exophone_exporter.metrics.exposition import Metric
+    from exophone_exporter.metrics.series import Line
+    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.snapshot import Snapshot
+
+    # What a part is made of, compared by ==, and what makes its lines.
+    _Source: TypeAlias = tuple[object, Callable[[], Iterable[Line]]]
+
+# So many numbers make a block: short enough that nobody waits long for the interpreter, which every
+# step of the rendering holds.
+NUMBERS_A_BLOCK: Final = 2000
+
+
+# Less is deflated together with what stands beside it: a block of its own costs some bytes.
+_LARGE_BYTES: Final = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Lines of one metric; large ones also deflated, so that more can follow."""
+
+    text: bytes
+    deflated: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some lines of an account, a block a metric, and what they were made of."""
+
+    made_of: object
+    blocks: Mapping[str, _Block]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AccountPart:
+    """All lines of an account, and what they were made of."""
+
+    numbers: tuple[ExoPhone, ...]
+    per_number: PerNumber
+    parts: tuple[_Part, ...]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The lines of the accounts that have something to show, in their order, in pieces.
+
+    `deflated` is raw, up to a byte boundary and without an end, so that more can follow. `length`
+    and `checksum` (CRC-32) are those of the whole text.
+    """
+
+    accounts: Mapping[str, _AccountPart]
+    texts: tuple[bytes, ...]
+    deflated: bytes
+    length: int
+    checksum: int
+
+
+NOTHING: Final = Inventory({}, (), b"", 0, 0)
+
+
+def inventory_of(
+    found: Iterable[tuple[Account, Snapshot]],
+    former: Inventory,
+    numbers_a_block: int = NUMBERS_A_BLOCK,
+) -> Inventory:
+    """The inventory of these snapshots; what is the same as in `former` is not made again."""
+    accounts = {
+        account.name: _account_part(
+            account, snapshot, former.accounts.get(account.name), numbers_a_block
+        )
+        for account, snapshot in found
+    }
+    # As lists: accounts that only changed places are another page.
+    if [*accounts.items()] == [*former.accounts.items()]:
+        return former
+    blocks = [*_in_order([part for account in accounts.values() for part in account.parts])]
+    texts = tuple(block.text for block in blocks)
+    checksum = reduce(lambda so_far, text: zlib.crc32(text, so_far), texts, 0)
+    return Inventory(accounts, texts, b"".join(_deflated(blocks)), sum(map(len, texts)), checksum)
+
+
+def _account_part(
+    account: Account, snapshot: Snapshot, former: _AccountPart | None, numbers_a_block: int
+) -> _AccountPart:
+    if former and former.numbers is snapshot.numbers and former.per_number == account.per_number:
+        return former
+    known = former.parts if former else ()
+    parts = map(_part, _sources(account, snapshot, numbers_a_block), chain(known, repeat(None)))
+    return _AccountPart(snapshot.numbers, account.per_number, tuple(parts))
+
+
+def _sources(account: Account, snapshot: Snapshot, numbers_a_block: int) -> Iterator[_Source]:
+    """What each part of an account is made of, and how: the sums, then numbers by their sids."""
+    chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
+    sums = (snapshot.groups, snapshot.flow_numbers, dropped)
+    yield sums, partial(sum_lines, account, snapshot, dropped)
+    for begin in range(0, len(chosen), numbers_a_block):
+        numbers = chosen[begin : begin + numbers_a_block]
+        made_of = (account.per_number.phone_number, numbers)
+        yield made_of, partial(number_lines, account, numbers)
+
+
+def _part(source: _Source, known: _Part | None) -> _Part:
+    made_of, lines = source
+    if known is not None and known.made_of == made_of:
+        return _Part(made_of, known.blocks)  # the older numbers, which are equal, may go
+    blocks = {name: _block(text) for name, text in joined(lines()).items()}
+    return _Part(made_of, blocks)
+
+
+def _block(text: str) -> _Block:
+    data = text.encode()
+    return _Block(data, deflated(data) if len(data) >= _LARGE_BYTES else None)
+
+
+def _deflated(blocks: Iterable[_Block]) -> Iterator[bytes]:
+    """Large blocks as they are, what is small between them together."""
+    for are_small, some in groupby(blocks, lambda block: block.deflated is None):
+        if are_small:
+            yield deflated(b"".join([block.text for block in some]))
+        else:
+            yield from (block.deflated for block in some if block.deflated)
+
+
+def _in_order(parts: Iterable[_Part]) -> Iterator[_Block]:
+    """Families in the order of the table, each with one head and the blocks of every part."""
+    parts = [*parts]
+    for metric in table.METRICS:
+        blocks = [part.blocks[metric.name] for part in parts if metric.name in part.blocks]
+        if blocks:
+            yield _head(metric)
+            yield from blocks
+
+
+@cache
+def _head(metric: Metric) -> _Block:
+    """HELP and TYPE; they are gauges, which both formats begin alike."""
+    return _block(metric.head(openmetrics=False))
