@@ -1,4 +1,4 @@
-"""The two clocks, as one parameter."""
+"""The two clocks and the waiting for them, as one parameter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
 
@@ -30,13 +31,34 @@ class Moment:
         return Moment(self.wall + seconds, self.monotonic + seconds)
 
 
+def _wait(event: threading.Event, seconds: float | None) -> bool:
+    return event.wait(seconds)
+
+
 @dataclass(frozen=True)
 class Clock:
-    """Where the time comes from; tests give functions of their own."""
+    """Where the time comes from and how it is waited for; tests give functions of their own.
+
+    `wait` waits for an event, at most so many seconds by the monotonic clock (None: for as long as
+    it takes), and says whether it is set. So soon as `slice_seconds` after a suspend, `wait_since`
+    asks the clocks again.
+    """
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    wait: Callable[[threading.Event, float | None], bool] = _wait
+    slice_seconds: float = 5.0
 
     def now(self) -> Moment:
         """This moment on both clocks."""
         return Moment(self.wall(), self.monotonic())
+
+    def wait_since(self, moment: Moment, seconds: float, event: threading.Event) -> bool:
+        """Wait until so many seconds after `moment`, by whichever clock says so first.
+
+        An event that is set ends it; returns whether it is. See `Moment.seconds_since`.
+        """
+        while (rest := seconds - self.now().seconds_since(moment)) > 0:
+            if self.wait(event, min(rest, self.slice_seconds)):
+                return True
+        return event.is_set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.budget import WINDOW_SECONDS, RequestBudget
-from exophone_exporter.client import Client
+from exophone_exporter.client import Client, Transport
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import RateLimited, StartError, Stopped
 from exophone_exporter.metrics.page import Build, MetricsPage
@@ -17,6 +17,7 @@ from exophone_exporter.store import AccountState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from exophone_exporter.client import Connect
     from exophone_exporter.config import Account, Config
     from exophone_exporter.credentials import Secret, SecretSource
     from exophone_exporter.errors import PollError
@@ -32,22 +33,21 @@ _BUDGET_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
 
 def client_for(state: AccountState, clock: Clock, stopping: threading.Event) -> Client:
     """A client of one account that counts in its state; `stopping` ends its waits."""
-    account = state.account
-    return _client(account, state, _budget_of(account, clock), clock, stopping)
+    return Client(
+        account=state.account,
+        budget=_budget_of(state.account, clock),
+        recorder=state,
+        clock=clock,
+        sleep=_sleep(clock, stopping),
+    )
 
 
-def _client(
-    account: Account,
-    state: AccountState,
-    budget: RequestBudget,
-    clock: Clock,
-    stopping: threading.Event,
-) -> Client:
+def _sleep(clock: Clock, stopping: threading.Event) -> Callable[[float], None]:
     def sleep(seconds: float) -> None:
-        if stopping.wait(seconds):
+        if clock.wait(stopping, seconds):
             raise Stopped
 
-    return Client(account=account, budget=budget, recorder=state, clock=clock, sleep=sleep)
+    return sleep
 
 
 def _budget_of(account: Account, clock: Clock) -> RequestBudget:
@@ -133,6 +133,7 @@ class ReloadSummary:
 class Exporter:
     """Polls every account of a configuration in the background and knows how that goes.
 
+    `clock` and `connect` are its world: the time, and the way to the API.
     `on_death` is called when a poller died of something unforeseen: nothing polls that account any
     more, so the process had better end and be started again.
     """
@@ -143,9 +144,11 @@ class Exporter:
         *,
         revision: str = "unknown",
         clock: Clock | None = None,
+        connect: Connect = Transport,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.clock = clock or Clock()
+        self._connect = connect
         self._on_death = on_death
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
@@ -278,7 +281,14 @@ class Exporter:
         begin: threading.Event | None,
         first_delay_seconds: float,
     ) -> _Watch:
-        client = _client(ledger.account, ledger.state, budget, self.clock, ledger.closed)
+        client = Client(
+            account=ledger.account,
+            budget=budget,
+            recorder=ledger.state,
+            clock=self.clock,
+            sleep=_sleep(self.clock, ledger.closed),
+            connect=self._connect,
+        )
         poller = Poller(
             ledger,
             client,

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.snapshot import Change, Snapshot, Walk
 
-# The longest single wait: after a suspend the clocks are asked again this soon.
-_SLICE_SECONDS: Final = 5.0
 _JITTER: Final = 0.05
 _REMIND_AFTER_SECONDS: Final = 3600.0
-# Beyond the deadline of a poll, or between two looks at the clock, a thread counts as hung.
+# So long beyond the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -256,7 +254,7 @@ class Poller(threading.Thread):
 
     def _poll_until_stopped(self) -> None:
         if self._begin is not None:
-            self._begin.wait()
+            self._clock.wait(self._begin, None)
         self._wait(self._first_delay_seconds, self._clock.now())
         while True:
             started = self._clock.now()
@@ -296,13 +294,7 @@ class Poller(threading.Thread):
         return pause
 
     def _wait(self, seconds: float, since: Moment) -> None:
-        """Wait until so many seconds after `since`; by whichever clock says so first.
-
-        The monotonic clock stands still while the machine is suspended, the wall clock may be set.
-        """
-        while (rest := seconds - self._clock.now().seconds_since(since)) > 0:
-            self._hung_at = self._clock.monotonic() + _HUNG_AFTER_SECONDS
-            if self._stopping.wait(min(rest, _SLICE_SECONDS)):
-                raise Stopped
-        if self._stopping.is_set():
+        """Wait until so many seconds after `since`, or raise Stopped."""
+        self._hung_at = self._clock.monotonic() + seconds + _HUNG_AFTER_SECONDS
+        if self._clock.wait_since(since, seconds, self._stopping):
             raise Stopped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time as real_time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -206,6 +207,25 @@ def test_age_is_the_larger_of_both_clocks_and_never_negative(
 def test_clocks_are_those_of_the_machine_unless_others_are_given() -> None:
     assert (Clock().wall, Clock().monotonic) == (real_time.time, real_time.monotonic)
     assert Clock(lambda: 2.0, lambda: 1.0).now() == Moment(wall=2.0, monotonic=1.0)
+
+
+def test_clock_that_is_given_also_waits(time: FakeTime) -> None:
+    """In slices, and until the event is set."""
+    waited: list[float | None] = []
+
+    def wait(event: threading.Event, seconds: float | None) -> bool:
+        waited.append(seconds)
+        time.pass_(seconds or 0.0)
+        if len(waited) == 6:
+            event.set()
+        return event.is_set()
+
+    clock = replace(time.clock, wait=wait, slice_seconds=2.0)
+    event = threading.Event()
+    assert not clock.wait_since(clock.now(), 5.0, event)
+    assert clock.wait_since(clock.now(), 5.0, event)
+    assert waited == [2.0, 2.0, 1.0] * 2
+    assert clock.wait_since(clock.now(), 0.0, event)
 
 
 def test_view_is_consistent_while_many_threads_write(time: FakeTime) -> None:

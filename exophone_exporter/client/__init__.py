@@ -6,6 +6,7 @@ HTTP knowledge ends here: what leaves is ExoPhones or a PollError. From the bott
 puts them together.
 """
 
-from exophone_exporter.client.client import Client, ignore_page
+from exophone_exporter.client.client import Client, Connect, ignore_page
+from exophone_exporter.client.transport import Transport
 
-__all__ = ["Client", "ignore_page"]
+__all__ = ["Client", "Connect", "Transport", "ignore_page"]

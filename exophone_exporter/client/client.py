@@ -8,7 +8,7 @@ import math
 import random
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from exophone_exporter import model
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from exophone_exporter.budget import RequestBudget
+    from exophone_exporter.client.transport import Answer
     from exophone_exporter.clock import Clock
     from exophone_exporter.config import Account
     from exophone_exporter.model import ExoPhone, Page
@@ -58,6 +59,30 @@ class Recorder(Protocol):
         ...
 
 
+class Connection(Protocol):
+    """What the requests of one poll or probe share; `transport.Transport` is one."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def get(
+        self,
+        url: str,
+        query: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        within_seconds: float,
+        on_status: Callable[[int], None],
+    ) -> Answer:
+        """One GET; raises PollError where no whole answer came."""
+        ...
+
+
+# Opens a connection to an account's origin, which measures time by the given monotonic clock.
+Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Connection]"
+
+
 def ignore_page(_pages: int, _numbers: int) -> None:
     """The progress that nobody watches."""
 
@@ -75,6 +100,7 @@ class Client:
     recorder: Recorder
     clock: Clock
     sleep: Callable[[float], None]
+    connect: Connect = Transport
     uniform: Callable[[float, float], float] = random.uniform
 
     def fetch_all(
@@ -107,8 +133,8 @@ class Client:
 
     @contextlib.contextmanager
     def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
-        with Transport(self.account, self.clock.monotonic) as transport:
-            yield _Calls(self, transport, within_seconds)
+        with self.connect(self.account, self.clock.monotonic) as connection:
+            yield _Calls(self, connection, within_seconds)
 
 
 class _Calls:
@@ -117,10 +143,12 @@ class _Calls:
     `within_seconds` is None for a poll, whose deadline is that of the configuration.
     """
 
-    def __init__(self, client: Client, transport: Transport, within_seconds: float | None) -> None:
+    def __init__(
+        self, client: Client, connection: Connection, within_seconds: float | None
+    ) -> None:
         self._client = client
         self._poll = client.account.poll
-        self._transport = transport
+        self._connection = connection
         self._within_seconds = within_seconds
         self._ends_at = client.clock.monotonic() + min(
             self._poll.deadline_seconds, math.inf if within_seconds is None else within_seconds
@@ -171,7 +199,7 @@ class _Calls:
         codes = ["none"]
         started_at = client.clock.monotonic()
         try:
-            answer = self._transport.get(
+            answer = self._connection.get(
                 url,
                 query,
                 timeout_seconds=self._poll.timeout_seconds,
