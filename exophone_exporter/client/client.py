@@ -6,13 +6,14 @@ import contextlib
 import logging
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from exophone_exporter import model
 from exophone_exporter.client.answers import error_of, retry_delay_seconds
+from exophone_exporter.client.memory import PageMemory
 from exophone_exporter.client.transport import Transport
 from exophone_exporter.client.walk import confirm_removals, walk_pages
 from exophone_exporter.errors import (
@@ -102,6 +103,7 @@ class Client:
     sleep: Callable[[float], None]
     connect: Connect = Transport
     uniform: Callable[[float, float], float] = random.uniform
+    pages: PageMemory = field(default_factory=PageMemory, init=False, repr=False)
 
     def fetch_all(
         self,
@@ -114,6 +116,7 @@ class Client:
         """
         with self._calls() as calls:
             walk = walk_pages(calls.page, self.account.poll.page_size, on_page)
+            self.pages.forget_from(walk.pages)
             return confirm_removals(walk, previous, calls.number)
 
     def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
@@ -159,8 +162,9 @@ class _Calls:
     def page(self, index: int, size: int) -> Page:
         """One page of the list, counted from 0."""
         query = {"Page": str(index), "PageSize": str(size)}
+        pages, zone = self._client.pages, self._poll.timezone
         return self._retried(
-            lambda: model.parse_page(self._get("list", self._list_url, query), self._poll.timezone)
+            lambda: pages.read(index, self._get("list", self._list_url, query), zone)
         )
 
     def number(self, sid: str) -> ExoPhone:
