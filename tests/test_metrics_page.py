@@ -299,6 +299,21 @@ def test_data_goes_stale_without_a_poll(
     assert b'exophone_up{account="support"} 1.0\n' in stale
 
 
+@pytest.mark.fault(124)
+def test_data_that_only_a_wrong_clock_made_stale_is_served_again(
+    time: FakeTime, state: AccountState, page: MetricsPage
+) -> None:
+    """The clock is set on by an hour and back, and no poll comes; a second later they are there."""
+    put(state, time, numbers(2))
+    page.prepare()
+    before = page.render(openmetrics=False, gzipped=False)
+    time.wall += 3600
+    assert b"exophone_numbers{" not in page.render(openmetrics=False, gzipped=False)
+    time.wall -= 3600
+    time.pass_(1)
+    assert page.render(openmetrics=False, gzipped=False) == before
+
+
 def test_stale_account_leaves_the_fresh_one_alone(time: FakeTime) -> None:
     old, new = AccountState(account("old")), AccountState(account("new"))
     page = page_of(time, old, new)

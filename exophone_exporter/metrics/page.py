@@ -71,11 +71,13 @@ class _Live:
 class _Shown:
     """What is shown of one configuration: both parts are of the same accounts.
 
-    `live` holds the small part by format, made when it is asked for.
+    `stale` names those whose numbers were too old to be shown. `live` holds the small part by
+    format, made when it is asked for.
     """
 
     accounts: tuple[Account, ...]
     inventory: Inventory
+    stale: frozenset[str] = frozenset()
     live: dict[bool, _Live] = field(default_factory=dict)
 
 
@@ -120,7 +122,9 @@ class MetricsPage:
             for view in views
             if (snapshot := view.fresh_snapshot(now)) is not None
         ]
-        self._shown = _Shown(_accounts(views), inventory_of(fresh, self._shown.inventory))
+        inventory = inventory_of(fresh, self._shown.inventory)
+        stale = frozenset(view.account.name for view in views if view.snapshot)
+        self._shown = _Shown(_accounts(views), inventory, stale.difference(inventory.accounts))
         return self._shown, views
 
     def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
@@ -144,7 +148,7 @@ class MetricsPage:
         if live is None or not live.serves(now):
             views = self._views()
             # The accounts differ where the configuration has just been replaced.
-            if shown.accounts != _accounts(views) or _has_stale_part(shown.inventory, views, now):
+            if shown.accounts != _accounts(views) or _has_aged(shown, views, now):
                 return None
             live = self._live(shown, views, openmetrics=openmetrics)
         return _parts(shown.inventory, live, gzipped=gzipped)
@@ -178,9 +182,10 @@ def _accounts(views: Sequence[View]) -> tuple[Account, ...]:
     return tuple(view.account for view in views)
 
 
-def _has_stale_part(inventory: Inventory, views: Sequence[View], now: Moment) -> bool:
+def _has_aged(shown: _Shown, views: Sequence[View], now: Moment) -> bool:
+    """Whether a part has become too old; or one is no longer, as the clock was set back."""
     fresh = {view.account.name for view in views if view.fresh_snapshot(now)}
-    return not fresh.issuperset(inventory.accounts)
+    return not (fresh.issuperset(shown.inventory.accounts) and fresh.isdisjoint(shown.stale))
 
 
 def _parts(inventory: Inventory, live: _Live, *, gzipped: bool) -> tuple[bytes, ...]:
