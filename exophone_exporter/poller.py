@@ -125,6 +125,12 @@ def _failure(error: PollError, started: Moment, clock: Clock) -> PollResult:
     return PollResult(ended, ended.monotonic - started.monotonic, error=error)
 
 
+def _asked_wait_seconds(result: PollResult) -> float:
+    """How long after its end the API asked to wait; a clock set during the poll says nothing."""
+    error = result.error
+    return (error.retry_after_seconds or 0.0) if isinstance(error, RateLimited) else 0.0
+
+
 class Teller:
     """Logs the results of one account: each change, each new failure, and a reminder per hour.
 
@@ -262,7 +268,8 @@ class Poller(threading.Thread):
             self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
             result = poll_once(self._state, self._fetcher, self._clock, self._leave_if_stopped)
             self._teller.tell(self._published(result))
-            self._wait(self._pause_seconds(result), started)
+            self._wait(self._pause_seconds(), started)
+            self._wait(_asked_wait_seconds(result), result.ended)
 
     def _leave_if_stopped(self, _pages: int, _numbers: int) -> None:
         if self._stopping.is_set():
@@ -284,14 +291,10 @@ class Poller(threading.Thread):
         self._publishes = True
         return result
 
-    def _pause_seconds(self, result: PollResult) -> float:
-        """Seconds from the start of this poll to that of the next."""
+    def _pause_seconds(self) -> float:
+        """Seconds from the start of one poll to that of the next."""
         interval = self._state.account.poll.interval_seconds
-        pause = interval * self._uniform(1 - _JITTER, 1 + _JITTER)
-        error = result.error
-        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
-            return max(pause, result.duration_seconds + error.retry_after_seconds)
-        return pause
+        return interval * self._uniform(1 - _JITTER, 1 + _JITTER)
 
     def _wait(self, seconds: float, since: Moment) -> None:
         """Wait until so many seconds after `since`, or raise Stopped."""

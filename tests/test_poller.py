@@ -110,11 +110,12 @@ def starts(
     uniform: Callable[[float, float], float] = middle,
     first_delay_seconds: float = 0.0,
     event: TimedEvent | None = None,
+    fetcher: FakeFetcher | None = None,
     **settings: Any,
 ) -> list[float]:
     """Seconds after which each poll of a poller began, the last one being stopped."""
     began = time.monotonic
-    fetcher = FakeFetcher(*outcomes, time=time, seconds=seconds)
+    fetcher = fetcher or FakeFetcher(*outcomes, time=time, seconds=seconds)
     Poller(
         AccountState(account(**settings)),
         fetcher,
@@ -296,6 +297,20 @@ class TestSchedule:
     ) -> None:
         limited = RateLimited("429", retry_after_seconds)
         assert starts(time, limited, seconds=10)[1] == next_at
+
+    @pytest.mark.fault(124)
+    def test_clock_set_on_during_a_poll_does_not_shorten_what_the_api_asks(
+        self, time: FakeTime
+    ) -> None:
+        """The interval is over by that clock; the answer that asks to wait came later."""
+
+        class SetOn(FakeFetcher):
+            def fetch_all(self, *args: Any, **named: Any) -> Walk:
+                time.wall += 3600 if not self.started else 0
+                return super().fetch_all(*args, **named)
+
+        fetcher = SetOn(RateLimited("429", 100.0), walk(), time=time, seconds=10)
+        assert starts(time, fetcher=fetcher) == [0, 110, 410]
 
     @pytest.mark.fault(124)
     def test_clock_set_back_an_hour_moves_no_poll(self, time: FakeTime) -> None:
