@@ -110,7 +110,8 @@ class FakeTime:
         self.monotonic += seconds
 
     def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        if seconds > 0:
+            self.slept.append(seconds)
         self.pass_(seconds)
 
 

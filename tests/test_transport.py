@@ -52,9 +52,13 @@ class Asker:
             budget=RequestBudget(1000, clock.monotonic),
             recorder=self.recorder,
             clock=clock,
-            sleep=self.slept.append,
+            sleep=self._sleep,
             uniform=lambda _, high: high,
         )
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            self.slept.append(seconds)
 
     def page(self) -> Page:
         return self.client.fetch_first_page()

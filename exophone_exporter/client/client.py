@@ -92,8 +92,9 @@ def ignore_page(_pages: int, _numbers: int) -> None:
 class Client:
     """Asks the API about one account.
 
-    `sleep` waits, or raises Stopped where the process is ending. Every method may raise PollError
-    and Stopped. Safe between threads: each call has a connection of its own.
+    `sleep` waits, or raises Stopped where nothing more is wanted; it is called before each request,
+    if only with 0. Every method may raise PollError and Stopped. Safe between threads: each call
+    has a connection of its own.
     """
 
     account: Account
@@ -232,12 +233,13 @@ class _Calls:
                 f"{spent} before the deadline of {self._poll.deadline_seconds:g}s;"
                 " raise the deadline"
             )
-        if wait_seconds > 0:
-            self._wait(wait_seconds)
+        self._wait(wait_seconds)
 
     def _wait(self, seconds: float) -> None:
+        """Wait, if only to hear that no more is wanted."""
         self._client.sleep(seconds)
-        self._client.recorder.record_wait(seconds)
+        if seconds > 0:
+            self._client.recorder.record_wait(seconds)
 
     def _remaining_seconds(self) -> float:
         return self._ends_at - self._client.clock.monotonic()
