@@ -6,6 +6,7 @@ at once and then waits; that is faster than even pacing and never over the limit
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -19,12 +20,17 @@ WINDOW_SECONDS: Final = 61.0
 
 
 class RequestBudget:
-    """A sliding window of the places taken; shared by the poll and the probes of one account."""
+    """A sliding window of the places taken; shared by the poll and the probes of one account.
+
+    It also knows until when the API asked to wait. Who polls the account next had better ask for
+    that; places are given out in any case.
+    """
 
     def __init__(self, requests_per_minute: int, monotonic: Callable[[], float]) -> None:
         self._places: deque[float] = deque(maxlen=requests_per_minute)
         self._monotonic = monotonic
         self._lock = threading.Lock()
+        self._asked_until = -math.inf
 
     def reserve(self, within_seconds: float) -> float | None:
         """Take the next place; returns the seconds to wait until it may be used.
@@ -43,6 +49,16 @@ class RequestBudget:
         """Seconds until there is a place; takes none."""
         with self._lock:
             return self._wait_seconds(self._monotonic())
+
+    def note_wait(self, seconds: float) -> None:
+        """Remember that the API asked to wait so long from now."""
+        with self._lock:
+            self._asked_until = max(self._asked_until, self._monotonic() + seconds)
+
+    def asked_wait_seconds(self) -> float:
+        """Seconds that are left of the longest wait the API asked for; 0 where there are none."""
+        with self._lock:
+            return max(0.0, self._asked_until - self._monotonic())
 
     def resize(self, requests_per_minute: int) -> None:
         """Allow so many from now on, those of the last minute included."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from exophone_exporter.budget import WINDOW_SECONDS, RequestBudget
 from exophone_exporter.client import Client, Transport
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import RateLimited, StartError, Stopped
+from exophone_exporter.errors import StartError, Stopped
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.poller import Poller
 from exophone_exporter.store import AccountState
@@ -220,7 +220,8 @@ class Exporter:
           that the API gave has passed; a poll under way is given up.
         - Another SID or origin is another account, whatever its name: the counters start anew.
         - A removed account's series go at once, its waits end, and a result that still comes is
-          dropped. Its budget is kept for some time: who comes back has not more than before.
+          dropped. Its budget is kept for some time, and with it what is left of a Retry-After: who
+          comes back, by whatever name, has not more than before, and is not polled sooner.
 
         Readers see one configuration or the other. Raises StartError where no thread can be started
         for an account; nothing has changed then.
@@ -264,12 +265,11 @@ class Exporter:
                 watches.append(known)
                 continue
             if known is not None:
-                wait_seconds = max(delay_seconds, self._asked_to_wait_seconds(known))
                 state, budget = known.ledger.state, known.budget
             else:
-                wait_seconds, state = delay_seconds, AccountState(account)
-                free = budgets.get(_budget_key(account))
+                state, free = AccountState(account), budgets.get(_budget_key(account))
                 budget = free[0] if free else _budget_of(account, self.clock)
+            wait_seconds = max(delay_seconds, budget.asked_wait_seconds())
             watches.append(self._watch(_Ledger(account, state), budget, begin, wait_seconds))
             delay_seconds += _FIRST_POLL_SPREAD_SECONDS
         return tuple(watches)
@@ -301,15 +301,6 @@ class Exporter:
         )
         return _Watch(ledger, budget, client, poller)
 
-    def _asked_to_wait_seconds(self, watch: _Watch) -> float:
-        """What is left of the Retry-After that the last poll ended with."""
-        view = watch.ledger.view()
-        error = view.error
-        if not isinstance(error, RateLimited) or view.last_attempt is None:
-            return 0.0
-        passed_seconds = self.clock.now().seconds_since(view.last_attempt)
-        return max(0.0, (error.retry_after_seconds or 0.0) - passed_seconds)
-
     def _free_budgets(
         self, before: Iterable[_Watch], continued: Iterable[_Watch]
     ) -> dict[tuple[str, str], tuple[RequestBudget, float]]:
@@ -318,7 +309,7 @@ class Exporter:
         free = {
             key: (budget, since)
             for key, (budget, since) in self._former_budgets.items()
-            if now - since <= _BUDGET_KEPT_SECONDS
+            if now - since <= _BUDGET_KEPT_SECONDS or budget.asked_wait_seconds() > 0
         }
         going = (watch for watch in before if watch not in staying)
         return free | {_budget_key(watch.account): (watch.budget, now) for watch in going}

@@ -121,6 +121,19 @@ def test_the_time_to_the_next_place_is_told_and_takes_nothing(time: FakeTime) ->
     assert places.wait_seconds() == 0
 
 
+def test_longest_wait_that_the_api_asked_for_is_remembered_and_keeps_no_place(
+    time: FakeTime,
+) -> None:
+    places = budget(time, 1)
+    assert places.asked_wait_seconds() == 0
+    places.note_wait(100)
+    places.note_wait(30)
+    time.pass_(40)
+    assert (places.asked_wait_seconds(), places.reserve(0)) == (60, 0)
+    time.pass_(60)
+    assert places.asked_wait_seconds() == 0
+
+
 @pytest.mark.parametrize(
     ("requests_per_minute", "waits"),
     [

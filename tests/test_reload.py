@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from processes import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from support import FakeTime, account
+from virtual_time import VirtualTime
 
+from exophone_exporter.client.transport import Answer
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import Account, Config, PerNumber
 from exophone_exporter.credentials import Credentials, Secret, SecretSource
@@ -247,6 +251,61 @@ class TestKept:
         exporter.reload(configuration(changed, simulated("c", name="b")))
         assert polled(exporter, "b").error is None
         assert [r.path.split("/")[3] for r in sim.requests] == ["c"]
+
+    @pytest.mark.parametrize(
+        "after",
+        [
+            pytest.param({"page_size": 7}, id="changed"),
+            pytest.param({"name": "b"}, id="renamed"),
+            pytest.param(None, id="removed-and-back-after-minutes"),
+        ],
+    )
+    @pytest.mark.fault(32)
+    def test_wait_that_the_api_asked_of_an_account_outlasts_a_reload(
+        self, after: dict[str, Any] | None
+    ) -> None:
+        """Whatever the account is called then, and though the poll that was told so is given up."""
+        before, other = account("a", deadline_seconds=900.0), account("other", sid="other")
+        steps = [[account(**({"name": "a"} | (after or {}))), other]]
+        if after is None:
+            steps.insert(0, [other])
+        time = VirtualTime()
+        limited = Limited(time)
+        exporter = Exporter(configuration(before), clock=time.clock, connect=limited)
+        exporter.start()
+        with contextlib.closing(time):
+            time.adopt()
+            for accounts in steps:
+                time.pass_until(time.now + 200)
+                exporter.reload(configuration(*accounts))
+                time.adopt()
+            time.pass_until(1600)
+            exporter.ask_to_stop()
+            time.end(within_seconds=1)
+        assert limited.asked["acme"] == pytest.approx([1000.0, 1500.0])
+
+
+class Limited:
+    """An API that always asks to wait 500 seconds, and notes by sid when it was asked."""
+
+    def __init__(
+        self, time: VirtualTime, sid: str = "", asked: defaultdict[str, list[float]] | None = None
+    ) -> None:
+        self._time, self._sid = time, sid
+        self.asked = defaultdict(list) if asked is None else asked
+
+    def __call__(self, of: Account, _monotonic: Callable[[], float]) -> Limited:
+        return Limited(self._time, of.sid, self.asked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def get(self, *_: object, **__: object) -> Answer:
+        self.asked[self._sid].append(self._time.now)
+        return Answer(429, {"Retry-After": "500"}, b"")
 
 
 def poll_once_into(exporter: Exporter, client: Any) -> int:

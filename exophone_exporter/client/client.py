@@ -22,6 +22,7 @@ from exophone_exporter.errors import (
     DeadlinePassed,
     NotFound,
     PollError,
+    RateLimited,
     TimedOut,
 )
 from exophone_exporter.logs import fields
@@ -218,6 +219,8 @@ class _Calls:
             seconds = client.clock.monotonic() - started_at
             client.recorder.record_request(endpoint, codes[-1], seconds)
         error = error_of(answer.status, answer.headers, answer.body, client.clock.wall())
+        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
+            client.budget.note_wait(error.retry_after_seconds)
         if error is not None:
             raise error
         return answer.body
