@@ -157,6 +157,7 @@ class Exporter:
         self._build = Build(revision=revision, config_loaded_at=self.clock.wall())
         self.page = MetricsPage(self.views, lambda: self._build, self.clock)
         self._watches = self._watches_of(config, former={}, budgets={}, begin=None)
+        _size_budgets(self._watches)
 
     def start(self) -> None:
         """Begin to poll."""
@@ -229,7 +230,7 @@ class Exporter:
         with self._reloading:
             before, begin = self._watches, threading.Event()
             continued = _continued(before, config)
-            budgets = self._free_budgets(before, continued.values())
+            budgets = self._known_budgets(before)
             watches = self._watches_of(config, former=continued, budgets=budgets, begin=begin)
             added = [watch for watch in watches if watch not in before]
             left = [watch for watch in before if watch not in watches]
@@ -238,8 +239,7 @@ class Exporter:
             self._watches = watches
             for watch in left:
                 watch.ledger.close()
-            for watch in added:
-                watch.budget.resize(watch.account.poll.requests_per_minute)
+            _size_budgets(watches)
             used = {watch.budget for watch in watches}
             self._former_budgets = {k: v for k, v in budgets.items() if v[0] not in used}
             begin.set()
@@ -253,10 +253,14 @@ class Exporter:
         config: Config,
         *,
         former: Mapping[str, _Watch],
-        budgets: Mapping[tuple[str, str], tuple[RequestBudget, float]],
+        budgets: dict[tuple[str, str], tuple[RequestBudget, float]],
         begin: threading.Event | None,
     ) -> tuple[_Watch, ...]:
-        """A watch for each account: the former one, one that continues it, or one that begins."""
+        """A watch for each account: the former one, one that continues it, or one that begins.
+
+        `budgets` are those that are known; new ones are added. Two accounts that are one for the
+        API share theirs.
+        """
         watches: list[_Watch] = []
         delay_seconds = 0.0
         for account in config.accounts:
@@ -264,11 +268,9 @@ class Exporter:
             if known is not None and _equal(known.account, account):
                 watches.append(known)
                 continue
-            if known is not None:
-                state, budget = known.ledger.state, known.budget
-            else:
-                state, free = AccountState(account), budgets.get(_budget_key(account))
-                budget = free[0] if free else _budget_of(account, self.clock)
+            state = AccountState(account) if known is None else known.ledger.state
+            new = _budget_of(account, self.clock), self.clock.monotonic()
+            budget, _ = budgets.setdefault(_budget_key(account), new)
             wait_seconds = max(delay_seconds, budget.asked_wait_seconds())
             watches.append(self._watch(_Ledger(account, state), budget, begin, wait_seconds))
             delay_seconds += _FIRST_POLL_SPREAD_SECONDS
@@ -301,18 +303,27 @@ class Exporter:
         )
         return _Watch(ledger, budget, client, poller)
 
-    def _free_budgets(
-        self, before: Iterable[_Watch], continued: Iterable[_Watch]
+    def _known_budgets(
+        self, before: Iterable[_Watch]
     ) -> dict[tuple[str, str], tuple[RequestBudget, float]]:
-        """The budgets of accounts that go or went, each with the time at which it did."""
-        now, staying = self.clock.monotonic(), set(continued)
-        free = {
+        """Every budget that may still matter, each with the time at which it was last in use."""
+        now = self.clock.monotonic()
+        former = {
             key: (budget, since)
             for key, (budget, since) in self._former_budgets.items()
             if now - since <= _BUDGET_KEPT_SECONDS or budget.asked_wait_seconds() > 0
         }
-        going = (watch for watch in before if watch not in staying)
-        return free | {_budget_key(watch.account): (watch.budget, now) for watch in going}
+        return former | {_budget_key(watch.account): (watch.budget, now) for watch in before}
+
+
+def _size_budgets(watches: Iterable[_Watch]) -> None:
+    """Give each budget its size: the smallest that one of the accounts that share it has."""
+    sizes: dict[RequestBudget, int] = {}
+    for watch in watches:
+        size = watch.account.poll.requests_per_minute
+        sizes[watch.budget] = min(size, sizes.get(watch.budget, size))
+    for budget, size in sizes.items():
+        budget.resize(size)
 
 
 def _continued(before: Iterable[_Watch], config: Config) -> dict[str, _Watch]:

@@ -463,6 +463,25 @@ class TestBudget:
         exporter.reload(configuration(account("b", requests_per_minute=2)))
         assert self.waits(exporter, 1, "b") == [61]
 
+    @pytest.mark.parametrize(
+        "twins",
+        [
+            pytest.param([("a", 3), ("b", 2)], id="from-the-start"),
+            pytest.param([("a", 2), ("b", 3)], id="the-other-is-larger"),
+        ],
+    )
+    def test_two_accounts_that_are_one_for_the_api_share_the_smaller_budget(
+        self, time: FakeTime, twins: list[tuple[str, int]]
+    ) -> None:
+        """Whether they come together or the second by a reload."""
+        accounts = [account(name, requests_per_minute=size) for name, size in twins]
+        together = Exporter(configuration(*accounts), clock=time.clock)
+        assert [*self.waits(together, 1, "a"), *self.waits(together, 2, "b")] == [0, 0, 61]
+        later = Exporter(configuration(accounts[0]), clock=time.clock)
+        assert self.waits(later, 1, "a") == [0]
+        later.reload(configuration(*accounts))
+        assert self.waits(later, 2, "b") == [0, 61]
+
     def test_another_account_by_the_same_name_has_its_own(self, time: FakeTime) -> None:
         exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
         assert self.waits(exporter, 2) == [0, 0]
