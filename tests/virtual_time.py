@@ -11,6 +11,7 @@ one that waits for anything but our clock would hold the turn for ever.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
@@ -24,9 +25,8 @@ from exophone_exporter.errors import Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Real seconds. The driver looks after the others so often, and so long one may hold the turn.
+# In real time the driver looks after the others so often.
 _LOOK_SECONDS: Final = 0.005
-_HUNG_SECONDS: Final = 30.0
 # No wait is shorter, as in reality: what floats leave of one must not be waited for without end.
 _SHORTEST_WAIT_SECONDS: Final = 1e-6
 
@@ -58,13 +58,17 @@ class _Task:
 
 
 class VirtualTime:
-    """The clock, and who runs. All times are in seconds; `now` is that of the monotonic clock."""
+    """The clock, and who runs. All times are in seconds; `now` is that of the monotonic clock.
 
-    def __init__(self, wall: float = 1_700_000_000.0, slice_seconds: float = 5.0) -> None:
+    For more than `patience_seconds` of real time no thread may hold the turn.
+    """
+
+    def __init__(self, slice_seconds: float = 5.0, patience_seconds: float = 60.0) -> None:
         self.now = 1000.0
         self.suspended_seconds = 0.0
         self.steps = 0
-        self._wall_ahead = wall - self.now
+        self._wall_ahead = 1_700_000_000.0
+        self._patience_seconds = patience_seconds
         self.clock = Clock(self._wall, self._monotonic, self._wait, slice_seconds)
         self._driver = _Task(threading.current_thread(), 0)
         self._running = self._driver
@@ -103,7 +107,7 @@ class VirtualTime:
         expected = {thread for thread in threading.enumerate() if thread not in known}
         with self._born:
             arrived = self._born.wait_for(
-                lambda: {task.thread for task in self._newborn} >= expected, _HUNG_SECONDS
+                lambda: {task.thread for task in self._newborn} >= expected, self._patience_seconds
             )
             newborn, self._newborn = self._newborn, []
         if not arrived:
@@ -114,12 +118,13 @@ class VirtualTime:
             assert task.thread.ident is not None
             self._tasks[task.thread.ident] = task
 
-    def spawn(self, name: str, run: Callable[[], None]) -> None:
+    def spawn(self, name: str, run: Callable[[], object]) -> None:
         """Start a thread that takes part."""
 
         def begin() -> None:
-            self._task()
-            run()
+            with contextlib.suppress(Stopped):
+                self._task()
+                run()
 
         threading.Thread(target=begin, name=name, daemon=True).start()
         self.adopt()
@@ -147,7 +152,7 @@ class VirtualTime:
         for task in tasks:
             if task is not self._driver:
                 task.turn.release()
-                task.thread.join(_HUNG_SECONDS)
+                task.thread.join(self._patience_seconds)
 
     # What the clock does
 
@@ -228,7 +233,7 @@ class VirtualTime:
             if running.thread.is_alive():
                 looks = 0 if self.steps != steps else looks + 1
                 steps = self.steps
-                if looks * _LOOK_SECONDS > _HUNG_SECONDS:
+                if looks * _LOOK_SECONDS > self._patience_seconds:
                     raise StuckError(_hung(running.thread))
             elif self._running is running:
                 self._bury(running)
