@@ -266,14 +266,10 @@ class Poller(threading.Thread):
             started = self._clock.now()
             deadline_seconds = self._state.account.poll.deadline_seconds
             self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
-            result = poll_once(self._state, self._fetcher, self._clock, self._leave_if_stopped)
+            result = poll_once(self._state, self._fetcher, self._clock)
             self._teller.tell(self._published(result))
             self._wait(self._pause_seconds(), started)
             self._wait(_asked_wait_seconds(result), result.ended)
-
-    def _leave_if_stopped(self, _pages: int, _numbers: int) -> None:
-        if self._stopping.is_set():
-            raise Stopped
 
     def _published(self, result: PollResult) -> PollResult:
         """The result, handed on; one that cannot be is a failure, and the next poll tries again."""
