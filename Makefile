@@ -1,6 +1,7 @@
 # `make` lists what can be done. Everything runs in .venv, made on first use.
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:10396
+WEEKS ?= 50
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/grafana/node_modules/.package-lock.json
@@ -20,6 +21,10 @@ demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LIST
 test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure layers
 	$(BIN)/python -m pytest -m 'not end_to_end' --cov --cov-report=
 	$(BIN)/coverage report
+
+.PHONY: week
+week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=50)
+	EXOPHONE_WEEKS=$(WEEKS) $(BIN)/python -m pytest tests/test_week.py
 
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
