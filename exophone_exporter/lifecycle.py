@@ -52,6 +52,18 @@ class Reloadable(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """Who is told of each reload while it runs; `supervision.Supervision` is one."""
+
+    def reloading(self) -> None:
+        """A reload begins."""
+        ...
+
+    def reloaded(self, *, successful: bool) -> None:
+        """It has ended, and what is loaded now is served."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one reload ended: what it did, or the problems that left everything as it was."""
@@ -71,9 +83,16 @@ class Reloader:
     """
 
     def __init__(
-        self, load: Callable[[], Config], exporter: Reloadable, clock: Clock, *, note: str = ""
+        self,
+        load: Callable[[], Config],
+        exporter: Reloadable,
+        clock: Clock,
+        *,
+        note: str = "",
+        witness: Witness | None = None,
     ) -> None:
         self.note = note
+        self._witness = witness
         self._load = load
         self._exporter = exporter
         self._clock = clock
@@ -130,11 +149,15 @@ class Reloader:
     def _reload(self) -> Outcome:
         """One reload, told in the log and in the metrics whatever comes of it."""
         began = self._clock.monotonic()
+        if self._witness:
+            self._witness.reloading()
         outcome = self._attempt()
         try:
             self._exporter.note_reload(successful=not outcome.problems)
         except Exception as error:  # noqa: BLE001 - a defect must not end the thread
             outcome = _defect(error)
+        if self._witness:
+            self._witness.reloaded(successful=not outcome.problems)
         self._tell(outcome, self._clock.monotonic() - began)
         return outcome
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 
@@ -22,7 +22,7 @@ from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
 _ADDRESS: Final = re.compile(
@@ -38,12 +38,9 @@ _PAUSE_SECONDS: Final = 0.1
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # Whoever is short of descriptors all the time is told of it so often.
 _REMINDER_SECONDS: Final = 3600.0
-_FIRST_PASSED_DESCRIPTOR: Final = 3
 # A scrape that comes while a poll is being read and rendered waits for the interpreter so long at
 # the most, for each step of its own; Python's default is ten times as much.
 _SWITCH_SECONDS: Final = 0.0005
-
-_BY_SYSTEMD: Final = "--web.systemd-socket"
 
 _log = logging.getLogger(__name__)
 
@@ -89,50 +86,6 @@ def _on_all_interfaces(port: int) -> socket.socket:
             if error.errno is not None and error.strerror and "in use" in error.strerror:
                 raise
     return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - as documented
-
-
-def systemd_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The listening sockets that systemd passed to the process `pid`, as sd_listen_fds(3) has it.
-
-    They are not inherited further. Raises StartError in one line for a person.
-    """
-    count = environ.get("LISTEN_FDS", "")
-    if re.fullmatch("[0-9]{1,4}", count) is None or int(count) == 0:
-        raise StartError(
-            f"{_BY_SYSTEMD}: systemd passed no socket; start the service by its .socket unit,"
-            " or leave the flag out"
-        )
-    if environ.get("LISTEN_PID") != str(pid):
-        raise StartError(
-            f"{_BY_SYSTEMD}: the sockets were passed to process {environ.get('LISTEN_PID', '?')},"
-            f" this is {pid}; have ExecStart= run exophone-exporter itself, or `exec` it"
-        )
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    names += ["?"] * (int(count) - len(names))
-    with contextlib.ExitStack() as opened:
-        sockets = [
-            opened.enter_context(_passed_socket(_FIRST_PASSED_DESCRIPTOR + number, names[number]))
-            for number in range(int(count))
-        ]
-        opened.pop_all()  # all of them or none
-        return sockets
-
-
-def _passed_socket(descriptor: int, name: str) -> socket.socket:
-    """A descriptor as a socket, if it is one that takes connections."""
-    told = f"{_BY_SYSTEMD}: descriptor {descriptor} ({name or '?'})"
-    try:
-        os.set_inheritable(descriptor, False)
-        passed = socket.socket(fileno=descriptor)
-    except OSError as error:
-        raise StartError(f"{told} is no socket; use ListenStream= in the .socket unit") from error
-    if passed.type != socket.SOCK_STREAM:
-        passed.close()
-        raise StartError(f"{told} is no stream socket; use ListenStream= in the .socket unit")
-    if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        passed.close()
-        raise StartError(f"{told} does not listen; use Accept=no in the .socket unit")
-    return passed
 
 
 def url_of(listening: socket.socket, scheme: str = "http") -> str:
@@ -256,6 +209,18 @@ class _Acceptor:
         _log.debug("no connection was made", extra=fields(error=error))
 
 
+class Supervisor(Protocol):
+    """Who is told how the server does, in its loop; `supervision.Supervision` is one."""
+
+    def tick(self) -> None:
+        """It serves: called as it begins to, and ten times a second from then on."""
+        ...
+
+    def stopping(self) -> None:
+        """It accepts no more; what is under way has a moment to finish."""
+        ...
+
+
 class Server(uvicorn.Server):
     """uvicorn, with limits on its clients, ending on the first signal and at once on the second.
 
@@ -264,8 +229,9 @@ class Server(uvicorn.Server):
     without it SIGHUP is left as it is. With `tls` every socket speaks TLS, and `accepts` is asked
     once per connection after its handshake; where it says no, nothing is served.
 
-    Relied on of uvicorn.Server: `startup`, `on_tick` (ten times a second), `capture_signals`,
-    `handle_exit`, `should_exit`, and that `servers` are closed at the end.
+    Relied on of uvicorn.Server: `startup`, `on_tick` (at once, then ten times a second),
+    `shutdown`, `capture_signals`, `handle_exit`, `should_exit`, and that `servers` are closed at
+    the end.
     """
 
     def __init__(  # noqa: PLR0913 - each is named, and most have a default
@@ -277,6 +243,7 @@ class Server(uvicorn.Server):
         tls: ssl.SSLContext | None = None,
         accepts: Callable[[ssl.SSLObject], bool] | None = None,
         limits: Limits | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         limits = limits or Limits()
         super().__init__(
@@ -297,6 +264,7 @@ class Server(uvicorn.Server):
         self._on_hangup = on_hangup
         self._tls = tls
         self._room = Room(limits, accepts)
+        self._supervisor = supervisor
         self._signals = 0
         self._hung_up = False
 
@@ -320,6 +288,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """What has to be done now and then; whether to end."""
+        if self._supervisor:
+            self._supervisor.tick()
         self._room.end_overdue(asyncio.get_running_loop().time())
         if self._hung_up and self._on_hangup:
             self._hung_up = False
@@ -328,6 +298,12 @@ class Server(uvicorn.Server):
             except Exception:  # noqa: BLE001 - the server goes on whatever it raised
                 _log.exception("SIGHUP had no effect")
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is served."""
+        if self._supervisor:
+            self._supervisor.stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

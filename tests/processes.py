@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import canary
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Mapping
 
     from exophone_exporter.simulator import Simulator
@@ -89,6 +90,14 @@ def get(url: str, **headers: str) -> tuple[int, str]:
             status, body = error.code, error.read().decode()
     assert not canary.traces(body)
     return status, body
+
+
+def ask(client: socket.socket) -> str:
+    """One request on a connection, to the end."""
+    with client:
+        client.settimeout(DEADLINE_SECONDS)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
 
 class Running:

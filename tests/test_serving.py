@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from processes import environment, wait_until
+from processes import ask, environment, wait_until
 
 from exophone_exporter.errors import StartError
-from exophone_exporter.serving import listen, systemd_sockets, url_of
+from exophone_exporter.serving import listen, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,14 +163,13 @@ def test_the_url_has_the_scheme_that_is_spoken() -> None:
         assert url_of(unix) == "unix:"
 
 
-# --- sockets that systemd passes
+# --- signals
 
 _DEADLINE_SECONDS: Final = 10.0
 _SERVE: Final = """
 import os, signal, sys
 from exophone_exporter import logs
-from exophone_exporter.errors import StartError
-from exophone_exporter.serving import Server, listen, systemd_sockets
+from exophone_exporter.serving import Server, listen
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -181,149 +180,6 @@ def hang_up():
     if "raise" in sys.argv:
         raise RuntimeError("no such file")
 """
-_SERVE_PASSED: Final = (
-    _SERVE
-    + """
-# What systemd does: the descriptors from 3 on, and the pid of the process itself.
-passed = [int(word) for word in sys.argv[1].split(",")]
-moved = [os.dup(each) for each in passed]
-for number, each in enumerate(moved):
-    os.dup2(each, 3 + number)
-    os.set_inheritable(3 + number, True)
-environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(passed)),
-           "LISTEN_FDNAMES": ":".join("web" for _ in passed)}
-try:
-    sockets = systemd_sockets(environ, os.getpid())
-except StartError as error:
-    sys.exit(str(error))
-print([os.get_inheritable(each.fileno()) for each in sockets], flush=True)
-Server(app, on_signal=lambda: None).run(sockets=sockets)
-"""
-)
-
-
-def passing(*descriptors: int) -> subprocess.Popen[str]:
-    """A process that was passed descriptors."""
-    return subprocess.Popen(
-        [sys.executable, "-c", _SERVE_PASSED, ",".join(map(str, descriptors))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        pass_fds=descriptors,
-        env=environment(),
-    )
-
-
-def ask(client: socket.socket) -> str:
-    """One request on a connection, to the end."""
-    with client:
-        client.settimeout(_DEADLINE_SECONDS)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
-
-
-def test_sockets_that_systemd_passes_are_served(tmp_path: Path) -> None:
-    """IPv4 and Unix ones; a process that is started later does not get them."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as internet,
-        socket.socket(socket.AF_UNIX) as unix,
-        socket.socket(socket.AF_UNIX) as client,
-    ):
-        unix.bind(str(tmp_path / "socket"))
-        unix.listen()
-        with passing(internet.fileno(), unix.fileno()) as process:
-            try:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "[False, False]\n"
-                assert "served" in ask(socket.create_connection(internet.getsockname()))
-                client.connect(str(tmp_path / "socket"))
-                assert "served" in ask(client)
-                process.terminate()
-                assert process.wait(_DEADLINE_SECONDS) == 0
-            finally:
-                process.kill()
-
-
-def test_a_passed_socket_that_takes_no_connections_is_told() -> None:
-    """Datagrams, a connection of its own, a file: each with what to write in the unit."""
-    with (
-        socket.socket(type=socket.SOCK_DGRAM) as datagram,
-        socket.socket() as unbound,
-        Path(__file__).open(encoding="utf-8") as file,
-    ):
-        told = [
-            process.communicate(timeout=_DEADLINE_SECONDS)[1].splitlines()
-            for each in (datagram, unbound, file)
-            for process in [passing(each.fileno())]
-        ]
-    assert told == [
-        [
-            (
-                "--web.systemd-socket: descriptor 3 (web) is no stream socket;"
-                " use ListenStream= in the .socket unit"
-            )
-        ],
-        [
-            (
-                "--web.systemd-socket: descriptor 3 (web) does not listen;"
-                " use Accept=no in the .socket unit"
-            )
-        ],
-        [
-            (
-                "--web.systemd-socket: descriptor 3 (web) is no socket;"
-                " use ListenStream= in the .socket unit"
-            )
-        ],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("environ", "message"),
-    [
-        pytest.param({}, "systemd passed no socket; start the service by its", id="nothing"),
-        pytest.param({"LISTEN_FDS": "0", "LISTEN_PID": "7"}, "passed no socket", id="none"),
-        pytest.param({"LISTEN_FDS": "x", "LISTEN_PID": "7"}, "passed no socket", id="no-number"),
-        pytest.param({"LISTEN_FDS": "-1", "LISTEN_PID": "7"}, "passed no socket", id="negative"),
-        pytest.param(
-            {"LISTEN_FDS": "1", "LISTEN_PID": "8"},
-            "were passed to process 8, this is 7; have ExecStart= run exophone-exporter itself",
-            id="other-process",
-        ),
-        pytest.param({"LISTEN_FDS": "1"}, "were passed to process ?, this is 7", id="no-process"),
-        pytest.param({"LISTEN_FDS": "9999", "LISTEN_PID": "7"}, "is no", id="more-than-there-are"),
-    ],
-)
-def test_without_a_socket_from_systemd_one_line_says_what_to_do(
-    environ: dict[str, str], message: str
-) -> None:
-    """And nothing of what the test's own process has open is taken."""
-    if environ.get("LISTEN_FDS") == "9999":
-        told = refused_in_a_process_of_its_own(environ)
-    else:
-        with pytest.raises(StartError) as caught:
-            systemd_sockets(environ, 7)
-        told = str(caught.value)
-    assert told.startswith("--web.systemd-socket: ")
-    assert message in told
-    assert "\n" not in told
-
-
-def refused_in_a_process_of_its_own(environ: dict[str, str]) -> str:
-    """Taking descriptors would take those of the tests."""
-    code = f"{_SERVE}\ntry: systemd_sockets({environ}, 7)\nexcept StartError as e: print(e, end='')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
-    return done.stdout
-
-
-# --- signals
-
 _SIGNALLED: Final = (
     _SERVE
     + """

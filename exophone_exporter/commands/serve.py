@@ -14,7 +14,9 @@ from exophone_exporter.exporter import Exporter
 from exophone_exporter.lifecycle import Reloader
 from exophone_exporter.logs import fields
 from exophone_exporter.probe import Prober
-from exophone_exporter.serving import Server, listen, systemd_sockets, url_of
+from exophone_exporter.serving import Server, listen, url_of
+from exophone_exporter.supervision import Supervision
+from exophone_exporter.systemd import Notifier, passed_sockets
 from exophone_exporter.tls import ServerTls, TlsProblem
 from exophone_exporter.web_auth import BasicAuth, ExtraHeaders
 from exophone_exporter.web_config import WebConfigFile
@@ -73,31 +75,45 @@ def run(
         server.should_exit = True
 
     exporter = Exporter(loaded, revision=config.revision(), on_death=end_by_death)
-    reloader = Reloader(load or (lambda: loaded), exporter, exporter.clock, note=note)
-    app = web.application(
-        exporter,
-        settings,
-        probe=probe.endpoint(Prober(exporter.clients, exporter.clock)),
-        reload=lifecycle.endpoint(reloader, enabled=settings.enable_lifecycle),
+    supervision = Supervision(Notifier(config.environment(), os.getpid()), exporter)
+    reloader = Reloader(
+        load or (lambda: loaded), exporter, exporter.clock, note=note, witness=supervision
     )
-    with _guarded(app, file) as guarded:
+    with _guarded(_application(exporter, settings, reloader), file) as guarded:
         server = Server(
             guarded,
             on_signal=exporter.ask_to_stop,
             on_hangup=reloader.hang_up,
             tls=tls.context if tls else None,
             accepts=tls.accepts if tls else None,
+            supervisor=supervision,
         )
-        # The server takes this over; until then, too, SIGHUP must not end the process.
-        signal.signal(signal.SIGHUP, lambda *_: reloader.hang_up())
-        exporter.start()
-        reloader.start()
-        scheme = "https" if tls else "http"
-        on_listening([url_of(listening, scheme) + settings.route_prefix for listening in sockets])
-        server.run(sockets=sockets)
-        reloader.stop()
-        exporter.stop()
+        urls = [url_of(each, "https" if tls else "http") for each in sockets]
+        with _working(exporter, reloader):
+            on_listening([url + settings.route_prefix for url in urls])
+            server.run(sockets=sockets)
     return 1 if died else 0
+
+
+def _application(exporter: Exporter, settings: WebSettings, reloader: Reloader) -> Application:
+    return web.application(
+        exporter,
+        settings,
+        probe=probe.endpoint(Prober(exporter.clients, exporter.clock)),
+        reload=lifecycle.endpoint(reloader, enabled=settings.enable_lifecycle),
+    )
+
+
+@contextlib.contextmanager
+def _working(exporter: Exporter, reloader: Reloader) -> Iterator[None]:
+    """What works beside the server; nothing of it holds up an end that came by an exception."""
+    # The server takes this over; until then, too, SIGHUP must not end the process.
+    signal.signal(signal.SIGHUP, lambda *_: reloader.hang_up())
+    exporter.start()
+    reloader.start()
+    yield
+    reloader.stop()
+    exporter.stop()
 
 
 def _tls(file: WebConfigFile | None) -> ServerTls | None:
@@ -111,7 +127,7 @@ def _tls(file: WebConfigFile | None) -> ServerTls | None:
 
 def _sockets(args: argparse.Namespace) -> list[socket.socket]:
     if args.web_systemd_socket:
-        return systemd_sockets(config.environment(), os.getpid())
+        return passed_sockets(config.environment(), os.getpid())
     return listen(args.web_listen_address)
 
 
