@@ -22,6 +22,8 @@ from exophone_exporter.web_settings import WebSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exophone_exporter.sharding import Shard
+
     Command = Callable[[argparse.Namespace], int]
 
 _PROGRAM: Final = "exophone-exporter"
@@ -209,12 +211,18 @@ def _parser() -> argparse.ArgumentParser:
         for add_flags in (*groups, _add_log_flags):
             add_flags(command)
 
-    add("serve", "poll every account and serve /metrics (the default)", _add_config, _add_web)
+    add(
+        "serve",
+        "poll every account and serve /metrics (the default)",
+        _add_config,
+        _add_shard,
+        _add_web,
+    )
     add("demo", "the same on two simulated accounts; needs nothing", _add_web, _add_seed)
     add("simulate", "the simulated API alone", _add_simulator, _add_seed)
-    add("check-config", "validate the configuration", _add_config, _add_check)
-    add("once", "poll once and print the metrics", _add_config, _add_output)
-    add("numbers", "list the numbers", _add_config, _add_account, _add_listing)
+    add("check-config", "validate the configuration", _add_config, _add_shard, _add_check)
+    add("once", "poll once and print the metrics", _add_config, _add_shard, _add_output)
+    add("numbers", "list the numbers", _add_config, _add_shard, _add_account, _add_listing)
     add("number", "show one number", _add_config, _add_account, _add_one)
     return parser
 
@@ -222,6 +230,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config.file", dest="config_file", metavar="FILE", help="configuration file (YAML)"
+    )
+
+
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard", metavar="I/N", type=_shard, help="only share I, from 0, of N of the accounts"
     )
 
 
@@ -366,6 +380,7 @@ def _add_listing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_one(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(shard=None)  # a number is asked for wherever it is
     parser.add_argument(
         "sid", metavar="SID", type=_sid, help="the number's sid, as in `numbers --format csv`"
     )
@@ -418,6 +433,15 @@ def _sid(text: str) -> str:
             f"`{text}` cannot be a sid; `{_PROGRAM} numbers --format csv` lists them"
         )
     return text
+
+
+def _shard(text: str) -> Shard:
+    from exophone_exporter import sharding
+
+    try:
+        return sharding.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _telemetry_path(text: str) -> str:

@@ -12,7 +12,7 @@ import difflib
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -32,6 +32,7 @@ from exophone_exporter.credentials import (
 )
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.problems import Problems, dotted, read_document
+from exophone_exporter.sharding import WHOLE, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,11 +106,22 @@ class Account:
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration that can be used; `warnings` are lines for the log."""
+    """A configuration that can be used; `warnings` are lines for the log.
+
+    `accounts` are those of the `shard` that this process has, in the order of the source.
+    """
 
     source: str
     accounts: tuple[Account, ...]
     warnings: tuple[str, ...]
+    shard: Shard = WHOLE
+
+    def share(self, shard: Shard | None) -> Config:
+        """The same, with the accounts of one shard; None leaves all of them."""
+        if shard is None:
+            return self
+        accounts = tuple(account for account in self.accounts if shard.holds(account.name))
+        return replace(self, accounts=accounts, shard=shard)
 
 
 def read_file(path: str, limit_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from exophone_exporter import markup
 from exophone_exporter.display import circle, flow_state, money, span
 from exophone_exporter.model import is_askable_sid
 from exophone_exporter.privacy import shown
+from exophone_exporter.sharding import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import Moment
     from exophone_exporter.config import Account
     from exophone_exporter.model import ExoPhone
+    from exophone_exporter.sharding import Shard
     from exophone_exporter.snapshot import Snapshot
     from exophone_exporter.store import View
 
@@ -91,23 +93,26 @@ class Overview:
     troubles: tuple[Trouble, ...]
 
 
-def render(
+def render(  # noqa: PLR0913 - each is named, and most have a default
     views: Sequence[View],
     now: Moment,
     telemetry_path: str,
     *,
     link: Callable[[str], str] = str,
     probe: bool = False,
+    shard: Shard = WHOLE,
 ) -> str:
     """The page as HTML; every value that came from outside is escaped.
 
-    `link` makes what stands in a link of a path of ours; `probe` says that /probe is served.
+    `link` makes what stands in a link of a path of ours; `probe` says that /probe is served. Of a
+    `shard` with others beside it the page says which it is.
     """
     cards = [card(view, now, probe=probe) for view in views]
     return markup.page(
         "status.html",
         overview=overview(cards),
         cards=cards,
+        shard="" if shard.is_whole else str(shard),
         accounts_listed_from=_ACCOUNTS_LISTED_FROM,
         rows_shown_open=_ROWS_SHOWN_OPEN,
         telemetry_path=telemetry_path,

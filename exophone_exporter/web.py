@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from exophone_exporter import reference, status
 from exophone_exporter.metrics import negotiation
+from exophone_exporter.sharding import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.metrics.page import MetricsPage
+    from exophone_exporter.sharding import Shard
     from exophone_exporter.store import View
     from exophone_exporter.web_settings import WebSettings
 
@@ -97,21 +99,24 @@ async def in_daemon_thread(run: Callable[[], Sequence[bytes]]) -> Sequence[bytes
     return await asyncio.wrap_future(landing)
 
 
-def application(
+def application(  # noqa: PLR0913 - each is named, and most have a default
     exporter: Exporter,
     settings: WebSettings,
     *,
     probe: Handler | None = None,
     reload: Handler | None = None,
+    shard: Shard = WHOLE,
     in_thread: _InThread = in_daemon_thread,
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
     `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
     sees every method. With a route prefix every path stands under it, and `/` leads there.
+    The page for people says which `shard` this is, where there are others.
     `in_thread` runs what takes long, or raises RuntimeError where there are no more threads.
     """
     handlers = _Handlers(exporter, settings, in_thread)
+    handlers.shard = shard
     served = _served(handlers, settings.telemetry_path)
     if probe is not None:
         served.append((_PROBE, probe))
@@ -171,6 +176,7 @@ class _Handlers:
         self._settings = settings
         self._in_thread = in_thread
         self.paths: tuple[reference.Path, ...] = ()
+        self.shard = WHOLE
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
@@ -203,6 +209,7 @@ class _Handlers:
             self._settings.telemetry_path,
             link=self._settings.link,
             probe=_PROBE in self.paths,
+            shard=self.shard,
         )
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 

@@ -29,7 +29,7 @@ WEB = {
     "--web.systemd-socket",
 }
 FLAGS = {
-    "serve": {"--config.file"} | WEB | LOG,
+    "serve": {"--config.file", "--shard"} | WEB | LOG,
     "demo": {"--seed"} | WEB | LOG,
     "simulate": {
         "--web.listen-address",
@@ -40,9 +40,9 @@ FLAGS = {
         "--seed",
     }
     | LOG,
-    "check-config": {"--config.file", "--live"} | LOG,
-    "once": {"--config.file", "--output"} | LOG,
-    "numbers": {"--config.file", "--account", "--unattached", "--format"} | LOG,
+    "check-config": {"--config.file", "--shard", "--live"} | LOG,
+    "once": {"--config.file", "--shard", "--output"} | LOG,
+    "numbers": {"--config.file", "--shard", "--account", "--unattached", "--format"} | LOG,
     "number": {"--config.file", "--account", "--format"} | LOG,
 }
 

@@ -35,7 +35,7 @@ def once(args: argparse.Namespace) -> int:
     The health series tell of a failure; the process and interpreter series are left out, since
     whoever collects the file has those of its own.
     """
-    states = [AccountState(account) for account in config.load(args.config_file).accounts]
+    states = [AccountState(account) for account in _loaded(args).accounts]
     results = _poll_all(states)
     clock = Clock()
     page = MetricsPage(
@@ -66,7 +66,7 @@ def numbers(args: argparse.Namespace) -> int:
     if args.format == "table":
         if listed:
             terminal.print_numbers(listed)
-        elif all(result.error is None for result in results):
+        elif states and all(result.error is None for result in results):
             say("no number is unattached" if args.unattached else "no numbers")
     elif args.format == "json":
         terminal.print_json([terminal.record(*entry) for entry in listed])
@@ -114,15 +114,24 @@ def check_live(account: config.Account) -> int:
     return 0
 
 
+def _loaded(args: argparse.Namespace) -> config.Config:
+    """The configuration, less the accounts of other shards."""
+    loaded = config.load(args.config_file).share(args.shard)
+    if not loaded.accounts:
+        say(f"no account belongs to shard {loaded.shard}")
+    return loaded
+
+
 def _chosen(args: argparse.Namespace) -> Sequence[config.Account]:
     """The accounts that --account names, or all."""
-    accounts = config.load(args.config_file).accounts
+    loaded = _loaded(args)
     if args.account is None:
-        return accounts
-    chosen = [account for account in accounts if account.name == args.account]
+        return loaded.accounts
+    chosen = [account for account in loaded.accounts if account.name == args.account]
     if not chosen:
-        known = ", ".join(account.name for account in accounts)
-        raise ConfigError([f"--account={args.account}: no such account; there are: {known}"])
+        known = ", ".join(account.name for account in loaded.accounts) or "none"
+        where = "" if loaded.shard.is_whole else f" in shard {loaded.shard}"
+        raise ConfigError([f"--account={args.account}: no such account{where}; there are: {known}"])
     return chosen
 
 

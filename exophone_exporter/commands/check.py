@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 def check_config(args: argparse.Namespace) -> int:
     """Validate the configuration; with --live also ask the API once for each account."""
-    loaded = config.load(args.file or args.config_file)
+    whole = config.load(args.file or args.config_file)
+    loaded = whole.share(args.shard)
     for warning in loaded.warnings:
         say(f"warning: {warning}")
-    many = "account" if len(loaded.accounts) == 1 else "accounts"
-    terminal.write(f"{loaded.source}: good, {len(loaded.accounts)} {many}\n")
+    many = "account" if len(whole.accounts) == 1 else "accounts"
+    mine = "" if args.shard is None else f", {len(loaded.accounts)} of them in shard {args.shard}"
+    terminal.write(f"{loaded.source}: good, {len(whole.accounts)} {many}{mine}\n")
     terminal.print_pairs(
         (
             account.name,
@@ -30,4 +32,4 @@ def check_config(args: argparse.Namespace) -> int:
     # Here alone: importing urllib3 binds a socket to see whether there is IPv6.
     from exophone_exporter.commands.ask import check_live  # noqa: PLC0415 - as just said
 
-    return max(check_live(account) for account in loaded.accounts)
+    return max((check_live(account) for account in loaded.accounts), default=0)

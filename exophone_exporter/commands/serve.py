@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from exophone_exporter.sharding import Shard
+
     Application = Callable[..., Any]
 
 _VARIABLES_STAY: Final = (
@@ -39,14 +41,14 @@ _log = logging.getLogger(__name__)
 
 def serve(args: argparse.Namespace) -> int:
     """Poll the configured accounts and serve their metrics until a signal comes."""
-    loaded = config.load(args.config_file)
+    loaded = config.load(args.config_file).share(args.shard)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     return run(
         loaded,
         args,
         lambda urls: _announce(loaded, urls),
-        load=lambda: config.load(args.config_file),
+        load=lambda: config.load(args.config_file).share(args.shard),
         note="" if args.config_file else _VARIABLES_STAY,
     )
 
@@ -79,7 +81,7 @@ def run(
     reloader = Reloader(
         load or (lambda: loaded), exporter, exporter.clock, note=note, witness=supervision
     )
-    with _guarded(_application(exporter, settings, reloader), file) as guarded:
+    with _guarded(_application(exporter, settings, reloader, loaded.shard), file) as guarded:
         server = Server(
             guarded,
             on_signal=exporter.ask_to_stop,
@@ -95,12 +97,15 @@ def run(
     return 1 if died else 0
 
 
-def _application(exporter: Exporter, settings: WebSettings, reloader: Reloader) -> Application:
+def _application(
+    exporter: Exporter, settings: WebSettings, reloader: Reloader, shard: Shard
+) -> Application:
     return web.application(
         exporter,
         settings,
         probe=probe.endpoint(Prober(exporter.clients, exporter.clock)),
         reload=lifecycle.endpoint(reloader, enabled=settings.enable_lifecycle),
+        shard=shard,
     )
 
 
@@ -155,6 +160,7 @@ def _settings(args: argparse.Namespace) -> WebSettings:
 
 
 def _announce(loaded: config.Config, urls: list[str]) -> None:
+    shard = {} if loaded.shard.is_whole else {"shard": loaded.shard}
     _log.info(
         "listening",
         extra=fields(
@@ -162,5 +168,8 @@ def _announce(loaded: config.Config, urls: list[str]) -> None:
             version=__version__,
             configuration=loaded.source,
             accounts=len(loaded.accounts),
+            **shard,
         ),
     )
+    if not loaded.accounts:
+        _log.info("no account belongs to this shard; nothing is polled", extra=fields(**shard))
