@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from exophone_exporter.snapshot import Snapshot
     from exophone_exporter.store import PollResult, View
 
-# Accounts start one after the other, so that many do not ask at the same moment.
+# Accounts start one after the other, so that many do not ask at the same moment; but however many
+# there are, all have begun soon, or the last of them would be without data for minutes.
 _FIRST_POLL_SPREAD_SECONDS: Final = 0.5
+_FIRST_POLLS_WITHIN_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 0.5
 # What a poll had asked for when its account was removed reaches the API within so long.
 _BUDGET_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
@@ -263,6 +265,7 @@ class Exporter:
         """
         watches: list[_Watch] = []
         delay_seconds = 0.0
+        pause_seconds = spread_seconds(len(config.accounts))
         for account in config.accounts:
             known = former.get(account.name)
             if known is not None and _equal(known.account, account):
@@ -273,7 +276,7 @@ class Exporter:
             budget, _ = budgets.setdefault(_budget_key(account), new)
             wait_seconds = max(delay_seconds, budget.asked_wait_seconds())
             watches.append(self._watch(_Ledger(account, state), budget, begin, wait_seconds))
-            delay_seconds += _FIRST_POLL_SPREAD_SECONDS
+            delay_seconds += pause_seconds
         return tuple(watches)
 
     def _watch(
@@ -324,6 +327,11 @@ def _size_budgets(watches: Iterable[_Watch]) -> None:
         sizes[watch.budget] = min(size, sizes.get(watch.budget, size))
     for budget, size in sizes.items():
         budget.resize(size)
+
+
+def spread_seconds(accounts: int) -> float:
+    """The time between the first polls of two accounts, where so many begin together."""
+    return min(_FIRST_POLL_SPREAD_SECONDS, _FIRST_POLLS_WITHIN_SECONDS / max(1, accounts))
 
 
 def _continued(before: Iterable[_Watch], config: Config) -> dict[str, _Watch]:

@@ -20,7 +20,7 @@ from exophone_exporter.clock import Clock
 from exophone_exporter.config import Account, Config, PerNumber
 from exophone_exporter.credentials import Credentials, Secret, SecretSource
 from exophone_exporter.errors import StartError
-from exophone_exporter.exporter import Exporter, ReloadSummary
+from exophone_exporter.exporter import Exporter, ReloadSummary, spread_seconds
 from exophone_exporter.poller import poll_once
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 
@@ -111,6 +111,25 @@ def accounts_shown(exporter: Exporter, family: str) -> list[str]:
     families = {f.name: f for f in text_string_to_metric_families(scrape(exporter))}
     samples = families[family].samples if family in families else []
     return [sample.labels["account"] for sample in samples]
+
+
+@pytest.mark.fault(126)
+@pytest.mark.parametrize(
+    ("accounts", "last_begins_after"),
+    [
+        pytest.param(1, 0.0, id="one"),
+        pytest.param(2, 0.5, id="two"),
+        pytest.param(61, 29.5, id="many"),
+        pytest.param(500, 29.94, id="very-many"),
+    ],
+)
+def test_accounts_begin_one_after_the_other_and_all_of_them_soon(
+    accounts: int, last_begins_after: float
+) -> None:
+    """They do not ask at once, and the five hundredth is not without data for minutes."""
+    pause_seconds = spread_seconds(accounts)
+    assert 0 < pause_seconds <= 0.5
+    assert (accounts - 1) * pause_seconds == pytest.approx(last_begins_after, abs=0.01)
 
 
 class TestWhatIsCompared:
