@@ -20,7 +20,7 @@ import canary
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from exophone_exporter.simulator import Simulator
 
@@ -50,11 +50,15 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(
-    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, **streams: Any
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    program: Sequence[str] = PROGRAM,
+    **streams: Any,
 ) -> Ended:
     """The program from start to end; fails where a person would see a traceback or a secret."""
     done = subprocess.run(
-        [*PROGRAM, *words],
+        [*program, *words],
         env=environment(**(env or {})),
         cwd=cwd,
         check=False,
@@ -180,6 +184,7 @@ def started(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     wrapper: str = "",
+    program: Sequence[str] = PROGRAM,
     **streams: Any,
 ) -> Iterator[Running]:
     """The program while the block runs, then killed where it still lives.
@@ -187,7 +192,7 @@ def started(
     `wrapper` is a line of sh that ends with `exec "$@"`, the program.
     """
     process: subprocess.Popen[str] = subprocess.Popen(
-        [*(("sh", "-c", wrapper, "sh") if wrapper else ()), *PROGRAM, *words],
+        [*(("sh", "-c", wrapper, "sh") if wrapper else ()), *program, *words],
         env=environment(**(env or {})),
         cwd=cwd,
         text=True,
