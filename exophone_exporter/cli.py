@@ -34,6 +34,11 @@ EXOTEL_API_TOKEN (each also with _FILE behind it) and EXOTEL_REGION describe one
 account. Without an account, try `exophone-exporter demo`.
 """
 _SERVING: Final = ("serve", "demo", "simulate")
+# Named as in Prometheus and its exporters; fish is ours.
+_COMPLETION_FLAGS: Final = {
+    f"--completion-script-{shell}": shell for shell in ("bash", "zsh", "fish")
+}
+_WITHOUT_COMMAND: Final = ("-h", "--help", "--version", *_COMPLETION_FLAGS)
 _LAST_STANDARD_STREAM: Final = 2
 
 
@@ -153,7 +158,7 @@ _COMMANDS: Final[dict[str, Callable[[], Command]]] = {
 
 def _with_command(argv: Sequence[str]) -> list[str]:
     """`exophone-exporter --config.file x` serves: the command may be left out."""
-    if argv and (argv[0] in _COMMANDS or argv[0] in ("-h", "--help", "--version")):
+    if argv and (argv[0] in _COMMANDS or argv[0] in _WITHOUT_COMMAND):
         return list(argv)
     if argv and not argv[0].startswith("-"):
         return list(argv)  # a word that is no command: the parser says which there are
@@ -197,6 +202,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    for flag, shell in _COMPLETION_FLAGS.items():
+        parser.add_argument(
+            flag, action=_Completion, const=shell, nargs=0, help=f"print what {shell} completes by"
+        )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND [FLAGS]", required=True, title="commands"
     )
@@ -385,6 +394,25 @@ def _add_one(parser: argparse.ArgumentParser) -> None:
         "sid", metavar="SID", type=_sid, help="the number's sid, as in `numbers --format csv`"
     )
     parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+class _Completion(argparse.Action):
+    """Prints the completion for the shell that it is made for, and ends as --version does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's form
+        values: str | Sequence[object] | None,  # noqa: ARG002 - argparse's form
+        option_string: str | None = None,  # noqa: ARG002 - argparse's form
+    ) -> None:
+        from exophone_exporter import completion
+
+        # Those of `serve`, which is meant where no command stands.
+        for add_flags in (_add_config, _add_shard, _add_web, _add_log_flags):
+            add_flags(parser)
+        sys.stdout.write(completion.script(parser, str(self.const)))
+        parser.exit()
 
 
 class _Addresses(argparse.Action):

@@ -22,6 +22,7 @@ RESERVED = {
     "pydantic": {"config", "config_shape"},
     "prometheus_client": {"metrics"},
     "rich": {"terminal"},
+    "shtab": {"completion"},
     "jinja2": {"markup"},
     "bcrypt": {"web_auth"},
     "uvicorn": {"connections", "serving"},

@@ -1,0 +1,32 @@
+"""What a shell needs to complete our commands and flags; all that is known of shtab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import shtab
+
+if TYPE_CHECKING:
+    import argparse
+
+# What stands for a path in our help.
+_PATHS: Final = ("FILE", "FILE.prom")
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The completion of a parser and its commands for bash, zsh or fish, to be evaluated there."""
+    for each in (parser, *_commands(parser)):
+        for action in each._actions:  # noqa: SLF001 - argparse tells of them nowhere else
+            if action.metavar in _PATHS:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
+    text: str = shtab.complete(parser, shell)
+    return text
+
+
+def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    return [
+        command
+        for action in parser._actions  # noqa: SLF001 - likewise
+        if isinstance(action.choices, dict)
+        for command in action.choices.values()
+    ]
