@@ -196,18 +196,24 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROGRAM,
+        usage="%(prog)s [COMMAND] [FLAGS]",
         description="Prometheus exporter for Exotel ExoPhones.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     for flag, shell in _COMPLETION_FLAGS.items():
         parser.add_argument(
-            flag, action=_Completion, const=shell, nargs=0, help=f"print what {shell} completes by"
+            flag, action=_Completion, const=shell, nargs=0, help=f"print the completion for {shell}"
         )
+    _add_commands(parser)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND [FLAGS]", required=True, title="commands"
+        dest="command", metavar="COMMAND", required=True, title="commands", prog=_PROGRAM
     )
 
     def add(name: str, summary: str, *groups: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -215,14 +221,19 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         for add_flags in (*groups, _add_log_flags):
             add_flags(command)
+        # Two dozen flags in brackets help nobody; they stand below, each with what it does.
+        positionals = {_add_check: " [FILE]", _add_one: " SID"}
+        given = "".join(word for group, word in positionals.items() if group in groups)
+        command.usage = f"{_PROGRAM} {name} [FLAGS]{given}"
 
     add(
         "serve",
-        "poll every account and serve /metrics (the default)",
+        "poll every account, serve /metrics (the default)",
         _add_config,
         _add_shard,
         _add_web,
@@ -233,7 +244,6 @@ def _parser() -> argparse.ArgumentParser:
     add("once", "poll once and print the metrics", _add_config, _add_shard, _add_output)
     add("numbers", "list the numbers", _add_config, _add_shard, _add_account, _add_listing)
     add("number", "show one number", _add_config, _add_account, _add_one)
-    return parser
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -310,16 +320,18 @@ def _add_log_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log.level",
         dest="log_level",
+        metavar="LEVEL",
         choices=LEVELS,
         default="info",
-        help="least level that is logged (default info)",
+        help=f"least level logged: {_alternatives(LEVELS)} (default info)",
     )
     parser.add_argument(
         "--log.format",
         dest="log_format",
+        metavar="FORMAT",
         choices=("logfmt", "json"),
         default="logfmt",
-        help="form of the log lines on stderr (default logfmt)",
+        help="form of the log: logfmt or json (default logfmt)",
     )
 
 
@@ -385,7 +397,22 @@ def _add_listing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unattached", action="store_true", help="only numbers that lack a flow they could have"
     )
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    _add_format(parser, ("table", "json", "csv"))
+
+
+def _add_format(parser: argparse.ArgumentParser, forms: Sequence[str]) -> None:
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        choices=forms,
+        default="table",
+        help=f"form of what is printed: {_alternatives(forms)} (default table)",
+    )
+
+
+def _alternatives(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}"
 
 
 def _add_one(parser: argparse.ArgumentParser) -> None:
@@ -393,7 +420,14 @@ def _add_one(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sid", metavar="SID", type=_sid, help="the number's sid, as in `numbers --format csv`"
     )
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    _add_format(parser, ("table", "json"))
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help in two columns wide enough for our flags, so that few of them take two lines."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
 
 
 class _Completion(argparse.Action):

@@ -78,9 +78,8 @@ def run(
 
     exporter = Exporter(loaded, revision=config.revision(), on_death=end_by_death)
     supervision = Supervision(Notifier(config.environment(), os.getpid()), exporter)
-    reloader = Reloader(
-        load or (lambda: loaded), exporter, exporter.clock, note=note, witness=supervision
-    )
+    again = load or (lambda: loaded)
+    reloader = Reloader(again, exporter, exporter.clock, note=note, witness=supervision)
     with _guarded(_application(exporter, settings, reloader, loaded.shard), file) as guarded:
         server = Server(
             guarded,
@@ -90,9 +89,9 @@ def run(
             accepts=tls.accepts if tls else None,
             supervisor=supervision,
         )
-        urls = [url_of(each, "https" if tls else "http") for each in sockets]
         with _working(exporter, reloader):
-            on_listening([url + settings.route_prefix for url in urls])
+            scheme = "https" if tls else "http"
+            on_listening([url_of(each, scheme) + settings.route_prefix for each in sockets])
             server.run(sockets=sockets)
     return 1 if died else 0
 
