@@ -68,8 +68,7 @@ def run(
     """
     settings = _settings(args)
     file = WebConfigFile(args.web_config_file) if args.web_config_file else None
-    tls = _tls(file)
-    sockets = _sockets(args)
+    tls, sockets = _tls(file), _sockets(args)
     died: list[bool] = []
 
     def end_by_death() -> None:
@@ -90,8 +89,8 @@ def run(
             supervisor=supervision,
         )
         with _working(exporter, reloader):
-            scheme = "https" if tls else "http"
-            on_listening([url_of(each, scheme) + settings.route_prefix for each in sockets])
+            prefix, scheme = settings.route_prefix, "https" if tls else "http"
+            on_listening([url_of(each, scheme) + prefix for each in sockets])
             server.run(sockets=sockets)
     return 1 if died else 0
 
