@@ -1,7 +1,8 @@
 """How many accounts one process carries: CPU, memory and scrapes of the real program, as a table.
 
-The simulator runs in this process, the exporter in one of its own. Every poll finds one changed
-number, which is the dear case: one that finds the same renders nothing. About three minutes in all:
+The simulator runs in this process, the exporter in one of its own, with two memory pools as the
+systemd unit has it. Every poll finds one changed number, which is the dear case: one that finds the
+same renders nothing. About three minutes in all:
 
     python benchmarks/scaling.py [--repeat 3] [--case 100x100 ...]
 """
@@ -128,7 +129,10 @@ def exporter(simulator: Simulator, interval_seconds: int) -> Iterator[tuple[int,
         file.write_text(configuration(simulator, interval_seconds), "utf-8")
         command = [sys.executable, "-m", "exophone_exporter", "--config.file", str(file)]
         process = subprocess.Popen(  # noqa: S603 - the program that is measured
-            [*command, "--web.listen-address=127.0.0.1:0"], stderr=subprocess.PIPE, text=True
+            [*command, "--web.listen-address=127.0.0.1:0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"MALLOC_ARENA_MAX": "2", **os.environ},  # as in the unit
         )
         try:
             assert process.stderr is not None  # noqa: S101 - a pipe, as asked for

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import config_file, get, run, started
+from processes import DEADLINE_SECONDS, config_file, get, run, started
 
 from exophone_exporter import __version__
 from exophone_exporter.simulator import Simulator, World, make_account
@@ -181,7 +181,7 @@ class TestInstalled:
             assert 'exophone_up{account="acme"} 1.0\n' in get(f"{url}/metrics")[1]
             for path in ("/", "/docs", "/-/healthy"):
                 assert get(url + path)[0] == 200
-            assert running.end() == 0
+            assert running.end(seconds=DEADLINE_SECONDS) == 0
 
     def test_its_demo_answers(self, installed: Path, tmp_path: Path) -> None:
         """The simulator came along, too."""
@@ -189,7 +189,7 @@ class TestInstalled:
             url = running.wait_for(r"Status page +(http://\S+)/", "stdout")[1]
             running.wait_for("first poll is complete")
             assert "exophone_up{" in get(f"{url}/metrics")[1]
-            assert running.end() == 0
+            assert running.end(seconds=DEADLINE_SECONDS) == 0
 
 
 def _asker(installed: Path, folder: Path) -> Callable[..., str]:

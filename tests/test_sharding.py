@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import config_file, get, run, started
+from processes import DEADLINE_SECONDS, config_file, get, run, started
 
 from exophone_exporter.sharding import WHOLE, Shard, parse
 from exophone_exporter.simulator import Simulator, World, make_account
@@ -194,7 +194,7 @@ def test_a_server_has_its_share_and_keeps_it_over_a_reload(config: str) -> None:
         running.send(signal.SIGHUP)
         running.wait_for(f'msg="the configuration was reloaded" kept={len(mine)} ')
         assert polled(get(f"{url}/metrics")[1]) == mine
-        assert running.end() == 0
+        assert running.end(seconds=DEADLINE_SECONDS) == 0
 
 
 def test_a_server_with_an_empty_share_is_ready_at_once(config: str) -> None:
@@ -208,7 +208,7 @@ def test_a_server_with_an_empty_share_is_ready_at_once(config: str) -> None:
         status, text = get(f"{url}/metrics")
         assert (status, polled(text)) == (200, set())
         assert "no account of the configuration belongs to it." in get(f"{url}/")[1]
-        assert running.end() == 0
+        assert running.end(seconds=DEADLINE_SECONDS) == 0
 
 
 def test_without_the_flag_nothing_speaks_of_shards(config: str) -> None:
@@ -216,4 +216,4 @@ def test_without_the_flag_nothing_speaks_of_shards(config: str) -> None:
     with started("--config.file", config, LOOPBACK) as running:
         assert "Shard" not in get(f"{running.url()}/")[1]
         assert "shard" not in running.stderr
-        assert running.end() == 0
+        assert running.end(seconds=DEADLINE_SECONDS) == 0

@@ -314,7 +314,7 @@ def test_a_service_tells_what_happens_to_it(tmp_path: Path, config: Path) -> Non
         assert systemd.receive() == ["READY=1"]
         running.send(signal.SIGTERM)
         systemd.wait_for("STOPPING=1")
-        assert running.code() == 0
+        assert running.code(_DEADLINE_SECONDS) == 0
 
 
 def test_a_reload_that_fails_ends_too_and_the_status_says_so(tmp_path: Path, config: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_reload_that_fails_ends_too_and_the_status_says_so(tmp_path: Path, con
         running.send(signal.SIGHUP)
         systemd.wait_for("READY=1")
         wait_until(lambda: "the last reload failed" in systemd.receive()[0], "its status")
-        assert running.end() == 0
+        assert running.end(seconds=_DEADLINE_SECONDS) == 0
 
 
 def test_a_healthy_service_gives_signs_of_life(tmp_path: Path, config: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_healthy_service_gives_signs_of_life(tmp_path: Path, config: Path) -> 
     with manager(address) as systemd, started(*words, env=env) as running:
         for _ in range(3):
             systemd.wait_for("WATCHDOG=1")
-        assert running.end() == 0
+        assert running.end(seconds=_DEADLINE_SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -353,5 +353,5 @@ def test_a_broken_address_does_not_keep_the_program_from_serving(
         assert get(f"{running.url()}/-/healthy")[0] == 200
         running.send(signal.SIGHUP)
         running.wait_for("the configuration was reloaded")
-        assert running.end() == 0
+        assert running.end(seconds=_DEADLINE_SECONDS) == 0
     assert "systemd" not in running.stderr
