@@ -213,7 +213,7 @@ def vendor_message(body: bytes) -> str:
 def clean_text(text: str, limit: int = _TEXT_MAX) -> str:
     """`text` as a label value may be: no surrogates or control characters, at most `limit` long."""
     if _UNFIT.search(text):
-        text = _UNFIT.sub(lambda match: " " if match.group() < "\x80" else "\ufffd", text)
+        text = _UNFIT.sub(lambda match: " " if match.group() <= "\x7f" else "\ufffd", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -242,8 +242,9 @@ def _json(body: bytes) -> Any:
         raise BadBody(f"the answer of {len(body)} bytes is JSON beyond all measure") from error
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
+def _refuse_constant(_name: str) -> Any:
+    """NaN and the infinities are no JSON, whatever Python's own writer thinks."""
+    raise ValueError
 
 
 def _fraction(text: str) -> Decimal:
@@ -387,9 +388,10 @@ class _Reader:
         value = self._item.get(field)
         if value is None:
             return None
-        text = "" if isinstance(value, (bool, dict, list)) else str(value)
         # Checked here, so that the cache of what was read never holds a text of a megabyte.
-        read = _decimal(text) if len(text) <= _PRICE_LENGTH_MAX else None
+        scalar = isinstance(value, (str, int, Decimal))
+        fits = scalar and len(str(value)) <= _PRICE_LENGTH_MAX
+        read = _decimal(str(value)) if fits else None
         if read is None:
             self.unreadable.append(field)
         return read

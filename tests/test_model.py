@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -164,6 +165,7 @@ def test_fields_are_those_of_the_vendors_sample_in_its_order() -> None:
         pytest.param(b'{"a": 1,}\r\n', id="trailing-comma-and-a-line-end"),
         pytest.param(b'\xc2\xa0{"a": 1}', id="behind-a-space-that-json-does-not-know"),
         pytest.param(b'{"a": 1} {"b": 2}', id="two-documents"),
+        pytest.param(b'X{"incoming_phone_numbers": []}X', id="letters-around-it"),
     ],
 )
 def test_what_is_not_json_is_a_bad_body_and_not_asked_for_again(body: bytes) -> None:
@@ -179,12 +181,35 @@ def test_utf_16_without_a_mark_is_refused_too() -> None:
         parse_page('{"incoming_phone_numbers": []}'.encode("utf-16-le"), INDIA)
 
 
-@pytest.mark.fault(19)
-def test_message_about_a_bad_body_holds_its_length_and_not_its_words() -> None:
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(
+            b"<html>Welcome to the lounge</html>",
+            "the answer of 34 bytes is not JSON: Expecting value",
+            marks=pytest.mark.fault(19),
+            id="html",
+        ),
+        pytest.param(
+            b'{"lounge": "\xff"}',
+            "the answer of 15 bytes is not UTF-8",
+            marks=pytest.mark.fault(43),
+            id="not-utf-8",
+        ),
+        pytest.param(
+            b'{"lounge": NaN}',
+            "the answer of 15 bytes is JSON beyond all measure",
+            marks=pytest.mark.fault(48),
+            id="nan",
+        ),
+    ],
+)
+def test_message_about_a_bad_body_holds_its_length_and_not_its_words(
+    body: bytes, said: str
+) -> None:
     with pytest.raises(BadBody) as caught:
-        parse_page(b"<html>Welcome to the lounge</html>", INDIA)
-    assert "34 bytes" in str(caught.value)
-    assert "lounge" not in str(caught.value)
+        parse_page(body, INDIA)
+    assert str(caught.value) == said
 
 
 @pytest.mark.fault(42)
@@ -273,7 +298,7 @@ def test_page_whose_every_item_is_rejected_is_a_failure() -> None:
 
 
 def test_detail_without_a_sid_is_a_bad_envelope() -> None:
-    with pytest.raises(BadEnvelope, match="without a sid"):
+    with pytest.raises(BadEnvelope, match=r"^the answer is an object without a sid$"):
         parse_number(b'{"phone_number": "+91"}', INDIA)
 
 
@@ -489,6 +514,19 @@ def test_price_beyond_measure_is_unknown_and_the_number_is_kept(literal: str) ->
     assert page.numbers[0].unreadable == ("rental_price",)
 
 
+@pytest.mark.fault(89)
+def test_prices_as_long_as_books_stay_in_no_memory() -> None:
+    """What was read is remembered, for numbers share their prices; what is no price is not."""
+    tracemalloc.start()
+    try:
+        before_bytes = tracemalloc.get_traced_memory()[0]
+        for digit in "123456789":
+            assert number_of(rental_price=digit * 1_000_000).rental_price is None
+        assert tracemalloc.get_traced_memory()[0] - before_bytes < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("sent", "read"),
     [
@@ -506,6 +544,8 @@ def test_price_beyond_measure_is_unknown_and_the_number_is_kept(literal: str) ->
 def test_time_is_read_into_utc(sent: str, read: datetime) -> None:
     number = number_of(date_created=sent)
     assert (number.created_at, number.unreadable) == (read, ())
+    assert number.created_at is not None
+    assert number.created_at.tzinfo is UTC  # whatever zone the machine is in
 
 
 @pytest.mark.parametrize(
@@ -748,6 +788,7 @@ def test_inner_code_200_is_no_error() -> None:
             id="inner-code",
         ),
         pytest.param(b'{"http_code": 403, "response": {}}', "403", id="outer-code"),
+        pytest.param(b'{"response": {}}', "", id="response-that-says-nothing"),
         pytest.param(b'{"RestException": {"Message": null}}', "", id="null-is-not-none"),
         pytest.param(b'{"RestException": {"Message": ["a"]}}', "", id="message-is-a-list"),
         pytest.param(b'{"RestException": {"Message": true}}', "", id="message-is-a-boolean"),
