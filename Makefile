@@ -39,6 +39,11 @@ lint: $(VENV)/.lint ## check style and formatting
 types: $(VENV)/.lint $(VENV)/.test ## check the types
 	$(BIN)/mypy
 
+.PHONY: mutants
+mutants: $(VENV)/.mutation ## change the code of a poll and list what no test notices (MUTANTS='*.model.*')
+	nice $(BIN)/mutmut run --max-children 1 $(if $(MUTANTS),'$(MUTANTS)')
+	$(BIN)/mutmut results
+
 .PHONY: generate
 generate: $(VENV)/.test ## write the metric reference, the JSON Schema and the dashboards
 	$(BIN)/python docs/generate.py
@@ -56,12 +61,12 @@ golden: $(VENV)/.test ## write the golden expositions anew; read the diff before
 lock: ## pin every dependency anew in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --editable '.[test,lint]'
+	$(PIP) install --editable '.[test,lint,mutation]'
 	$(PIP) freeze --exclude-editable | LC_ALL=C sort --ignore-case > constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) tests/grafana/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tests/grafana/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -75,6 +80,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(PIP) install --constraint constraints.txt --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.test
+	$(PIP) install --constraint constraints.txt --editable '.[mutation]'
 	@touch $@
 
 $(NODE_MODULES): tests/grafana/package-lock.json
