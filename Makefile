@@ -41,6 +41,7 @@ types: $(VENV)/.lint $(VENV)/.test ## check the types
 
 .PHONY: mutants
 mutants: $(VENV)/.mutation ## change the code of a poll and list what no test notices (MUTANTS='*.model.*')
+	rm -rf mutants # it would believe its old results, though the tests have changed since
 	nice $(BIN)/mutmut run --max-children 1 $(if $(MUTANTS),'$(MUTANTS)')
 	$(BIN)/mutmut results
 

@@ -53,14 +53,14 @@ _TEXT_MAX = 256
 _URL_MAX = 2048
 _PRICE_LENGTH_MAX = 22
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?")
 _EXOTEL_FLOW = re.compile(
     r"https?://my\.(?:exotel\.in|exotel\.com|in\.exotel\.com)/"
     r"(?:[^/?#]+/)?exoml/start(?:_voice|_sms)?/([^/?#]{1,64})/?(?:[?#].*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
-_ASKABLE_SID = re.compile(r"(?:(?![/\\?#%])[!-~]){1,128}", re.ASCII)
+_ASKABLE_SID = re.compile(r"(?:(?![/\\?#%])[!-~]){1,128}")
 _VENDOR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
@@ -94,7 +94,7 @@ class ExoPhone:
     created_at: datetime | None
     updated_at: datetime | None
     uri: str
-    unreadable: tuple[str, ...] = ()
+    unreadable: tuple[str, ...]
 
     def flow_url(self, flow: Flow) -> str | None:
         """The URL that calls or messages go to."""

@@ -50,6 +50,7 @@ _PHONE = ExoPhone(
     created_at=datetime(2016, 3, 4, 12, 1, 50, tzinfo=UTC),
     updated_at=datetime(2017, 9, 22, 17, 17, tzinfo=UTC),
     uri="/v2_beta/Accounts/acme/IncomingPhoneNumbers/sid-1",
+    unreadable=(),
 )
 
 

@@ -603,6 +603,7 @@ def test_year_9999_west_of_greenwich_is_absent() -> None:
         pytest.param("https://my.exotel.in@evil.example/exoml/start/1", "external", id="userinfo"),
         pytest.param("https://myxexotel.in/acme/exoml/start/1", "external", id="no-dot"),
         pytest.param("ftp://my.exotel.in/acme/exoml/start/1", "external", id="scheme"),
+        pytest.param("http\u017f://my.exotel.in/exoml/start/1", "external", id="long-s"),
         pytest.param("https://customer.example/ivr", "external", id="customer"),
         pytest.param("not a url", "external", id="no-url"),
         pytest.param(f"https://my.exotel.in/a/exoml/start/{'1' * 64}", "1" * 64, id="longest-id"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time as real_time
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import account, phone
@@ -117,6 +117,29 @@ def test_requests_retries_and_waits_are_counted() -> None:
     assert (view.retries, view.wait_seconds) == (1, 3.5)
     assert view.durations["list"].sum_seconds == pytest.approx(0.4)
     assert view.durations["detail"].sum_seconds == 10.0
+
+
+_SNAPSHOT = snapshot(Moment(0.0, 0.0), "a")
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        pytest.param(Clock(), id="clock"),
+        pytest.param(Moment(0.0, 0.0), id="moment"),
+        pytest.param(phone(), id="number"),
+        pytest.param(_SNAPSHOT, id="snapshot"),
+        pytest.param(_SNAPSHOT.walk, id="walk"),
+        pytest.param(_SNAPSHOT.groups[0], id="group"),
+        pytest.param(Change("added", phone()), id="change"),
+        pytest.param(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT), id="result-of-a-poll"),
+        pytest.param(AccountState(account()).view(), id="view"),
+    ],
+)
+def test_what_threads_share_cannot_be_changed(shared: Any) -> None:
+    for field in fields(shared):
+        with pytest.raises(FrozenInstanceError):
+            setattr(shared, field.name, None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.errors import BadPagination, NotFound
@@ -34,7 +33,7 @@ def walk_pages(
     rejected = dict.fromkeys(REJECTIONS, 0)
     stated = size = page_size
     full = True
-    for index in islice(count(), max_pages):
+    for index in range(max_pages):
         page = fetch_page(index, size)
         fresh = _take(page, found, rejected)
         if page.page not in (None, index) and (fresh or full):
