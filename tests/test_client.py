@@ -17,7 +17,15 @@ from support import CountingRecorder, FakeTime, account, phone
 from exophone_exporter.budget import RequestBudget
 from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import DeadlinePassed, NotFound, PollError, RateLimited, Stopped
+from exophone_exporter.errors import (
+    BudgetSpent,
+    DeadlinePassed,
+    NotFound,
+    PollError,
+    RateLimited,
+    ServerFailed,
+    Stopped,
+)
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
@@ -529,6 +537,65 @@ def test_number_from_the_detail_endpoint(
     with pytest.raises(NotFound):
         client_of(sim.url).fetch_number("nobody")
     assert recorder.requests == [("detail", "200"), ("detail", "404")]
+
+
+def test_bounded_question_ends_in_time_and_says_so(
+    sim: Simulator, recorder: CountingRecorder
+) -> None:
+    """The words are those of a question, not of a poll."""
+    sim.fail(Fault(after="hang"))
+    client = Client(
+        account=account(origin=sim.url),
+        budget=RequestBudget(1000, Clock().monotonic),
+        recorder=recorder,
+        clock=Clock(),
+        sleep=lambda _: None,
+    )
+    with pytest.raises(DeadlinePassed, match=r"^there was no answer within 0\.1s$"):
+        client.fetch_number("a", 0.1)
+    assert recorder.requests == [("detail", "none")]
+
+
+def test_bounded_question_is_asked_once_whatever_comes_back(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    """Who waits asks again in his own time."""
+    sim.fail(Fault(status=503, times=1))
+    with pytest.raises(ServerFailed):
+        client_of(sim.url).fetch_number(sids(sim)[0], 5.0)
+    assert (recorder.requests, recorder.retries) == ([("detail", "503")], 0)
+
+
+def test_bounded_question_without_a_place_in_the_budget_asks_nothing(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    """Nor does it take a place that the poll could have."""
+    client = client_of(sim.url, requests_per_minute=1)
+    with pytest.raises(NotFound):
+        client.fetch_number("a", 1.0)
+    for _ in range(3):
+        with pytest.raises(
+            BudgetSpent, match=r"^the budget of 1 requests a minute is spent for the next 60s$"
+        ):
+            client.fetch_number("a", 60.0)
+    assert client.budget.reserve(61.0) == 61.0
+    assert recorder.requests == [("detail", "404")]
+
+
+def test_retry_is_told_to_those_who_look_closely(
+    sim: Simulator, client_of: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "exophone_exporter")
+    sim.fail(Fault(status=503, body=b"<Message>Busy</Message>", times=1))
+    client_of(sim.url).fetch_first_page()
+    (told,) = [record for record in caplog.records if record.name.startswith("exophone_exporter")]
+    assert (told.levelname, told.getMessage()) == ("DEBUG", "asking again")
+    assert told.__dict__["fields"] == {
+        "account": "support",
+        "reason": "server",
+        "error": '503: the API failed (the API says: "Busy")',
+        "wait_seconds": 0.5,
+    }
 
 
 def test_first_page_is_one_request(sim: Simulator, client_of: Callable[..., Client]) -> None:

@@ -31,7 +31,7 @@ from exophone_exporter.budget import RequestBudget
 from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import PerNumber
-from exophone_exporter.errors import BudgetSpent, NotFound, ServerFailed, Stopped
+from exophone_exporter.errors import ServerFailed, Stopped
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.probe import Prober, endpoint
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
@@ -788,29 +788,6 @@ def test_memory_of_answers_is_bounded() -> None:
                 connection.request("GET", f"/probe?target=a{n}")
                 assert connection.getresponse().read()
     assert [sid for sid, _ in client.asked] == [*(f"a{n}" for n in range(1001)), "a0"]
-
-
-def test_bounded_question_of_the_client_ends_in_time_and_says_so() -> None:
-    """The words are those of a question, not of a poll."""
-    with Simulator(World(make_account("acme", 1))) as sim:
-        sim.fail(Fault(after="hang"))
-        client = client_of(account(origin=sim.url))
-        with pytest.raises(Exception, match=r"^there was no answer within 0\.1s$"):
-            client.fetch_number("a", 0.1)
-
-
-def test_bounded_question_without_a_place_in_the_budget_asks_nothing(one: Bench) -> None:
-    """Nor does it take a place that the poll could have."""
-    client = client_of(account(origin=one.sim.url, requests_per_minute=1), one.time)
-    with pytest.raises(NotFound):
-        client.fetch_number("a", 1.0)
-    for _ in range(3):
-        with pytest.raises(
-            BudgetSpent, match=r"^the budget of 1 requests a minute is spent for the next 60s$"
-        ):
-            client.fetch_number("a", 60.0)
-    assert client.budget.reserve(61.0) == 61.0
-    assert len(one.sim.requests) == 1
 
 
 def code_blocks(language: str) -> list[str]:
