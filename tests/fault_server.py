@@ -44,6 +44,11 @@ class Conversation:
             head += received
         self._server.requests.append(head.decode("latin-1"))
 
+    def read_some(self) -> None:
+        """Wait for the first bytes, whatever they are: a TLS hello, say."""
+        if not self._sock.recv(4096):
+            raise ConnectionAbortedError
+
     def send(self, data: bytes) -> None:
         """Send it all."""
         self._sock.sendall(data)

@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import gzip
 import json
+import re
 import socket
 import ssl
 import threading
@@ -784,6 +785,86 @@ def test_http_on_a_port_of_https(authority: trustme.CA) -> None:
         assert server.requests == []
 
 
+@pytest.mark.fault(4)
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="at-once"),
+        pytest.param(b"\x15\x03\x03\x00\x02\x01\x00", id="with-a-notice"),
+    ],
+)
+def test_connection_closed_in_the_handshake_is_no_fault_of_tls(said: bytes) -> None:
+    """A load balancer that restarts does so; it is asked again, as it would be without TLS."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_some()
+        conversation.send(said)
+
+    with FaultServer(script) as server:
+        origin = server.url.replace("http:", "https:")
+        asker = Asker(origin)
+        error = asker.error()
+    assert (error.reason, asker.codes) == ("connect", ["none"] * 3)
+    assert str(error) == f"cannot connect to {origin}: the connection was closed without an answer"
+
+
+@pytest.mark.fault(4)
+@pytest.mark.parametrize("reads", [True, False], ids=["behind-the-request", "before-it"])
+def test_connection_reset_behind_the_handshake_is_no_fault_of_tls(
+    authority: trustme.CA, ca_file: str, reads: bool
+) -> None:
+    """Whether it is noticed while writing or while reading."""
+
+    def script(conversation: Conversation) -> None:
+        if reads:
+            conversation.read_request()
+        conversation.reset()
+
+    with tls_server(authority.issue_cert("localhost"), script) as server:
+        for _ in range(5):
+            asker = Asker(server.url, ca_file=ca_file)
+            error = asker.error()
+            assert (error.reason, asker.codes) == ("connect", ["none"] * 3)
+
+
+@pytest.mark.fault(13)
+def test_handshake_that_the_server_refuses_is_told_in_its_words() -> None:
+    def script(conversation: Conversation) -> None:
+        conversation.read_some()
+        conversation.send(b"\x15\x03\x03\x00\x02\x02\x28")
+
+    with FaultServer(script) as server:
+        origin = server.url.replace("http:", "https:")
+        asker = Asker(origin)
+        error = asker.error()
+    assert (error.reason, asker.codes) == ("tls", ["none"])
+    assert re.fullmatch(
+        f"TLS with {origin} failed: (sslv3|ssl/tls) alert handshake failure", str(error)
+    )
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        pytest.param("RECORD_LAYER_FAILURE", "the port does not speak TLS", id="openssl-3.2"),
+        pytest.param(None, "the handshake was broken off", id="no-reason"),
+    ],
+)
+def test_reasons_that_other_versions_of_openssl_give(
+    monkeypatch: pytest.MonkeyPatch, reason: Any, told: str
+) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        error = ssl.SSLError(ssl.SSL_ERROR_SSL, "told by its reason")
+        error.reason = reason
+        raise error
+
+    with FaultServer(saying(b"")) as server:
+        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", refuse)
+        origin = server.url.replace("http:", "https:")
+        assert str(Asker(origin).error()) == f"TLS with {origin} failed: {told}"
+
+
 def test_drip_over_tls_ends_at_the_deadline(authority: trustme.CA, ca_file: str) -> None:
     script = dripping(HEAD + b"Content-Length: 999\r\n\r\n", b" " * 999)
     with tls_server(authority.issue_cert("localhost"), script) as server:
@@ -801,10 +882,18 @@ def test_redirect_from_https_to_http_is_not_followed(authority: trustme.CA, ca_f
 
 
 @pytest.mark.parametrize(
-    "content", [pytest.param(None, id="missing"), pytest.param("no certificate", id="not-pem")]
+    ("content", "told"),
+    [
+        pytest.param(None, "the ca_file {path} for {url} cannot be read", id="missing"),
+        pytest.param(
+            "no certificate",
+            "TLS with {url} failed: no certificate or crl found",
+            id="not-pem",
+        ),
+    ],
 )
 def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(
-    authority: trustme.CA, tmp_path: Path, content: str | None
+    authority: trustme.CA, tmp_path: Path, content: str | None, told: str
 ) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
@@ -813,7 +902,7 @@ def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(
         asker = Asker(server.url, ca_file=str(path))
         error = asker.error()
         assert (error.reason, asker.codes) == ("tls", ["none"])
-        assert server.url in str(error)
+        assert str(error) == told.format(path=path, url=server.url)
         assert server.requests == []
 
 

@@ -57,6 +57,10 @@ _HEADERS: Final = {
 }
 
 
+# How a peer that hangs up is told, by TLS before its handshake is over or while we write.
+_CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the server said. `body` is decompressed; of an error it is at most the first 4 KiB.
@@ -207,7 +211,7 @@ def _translated(error: Exception, account: Account) -> PollError:
     if type(error) is OSError:  # requests says so before it connects
         return TlsFailed(f"the ca_file {account.ca_file} for {origin} cannot be read")
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls is not None:
+    if tls is not None and not isinstance(tls, _CLOSED):
         return TlsFailed(f"TLS with {origin} failed: {_tls_reason(tls)}")
     if isinstance(error, requests.exceptions.ProxyError):
         return ConnectFailed(f"the proxy {account.proxy_url} failed: {_reason(causes)}")
@@ -270,12 +274,12 @@ def _tls_reason(error: ssl.SSLError) -> str:
 def _reason(causes: tuple[BaseException, ...]) -> str:
     """The system's own words, from the innermost cause that has any."""
     for cause in reversed(causes):
+        if isinstance(cause, _CLOSED):
+            return "the connection was closed without an answer"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if type(cause) is OSError and cause.args:  # http.client's, of a tunnel that was refused
             return redact(model.clean_text(str(cause)))
-        if isinstance(cause, http.client.RemoteDisconnected):
-            return "the connection was closed without an answer"
     return redact(type(causes[-1]).__name__)
 
 
