@@ -73,10 +73,10 @@ def error_of(
 def _redirect_advice(status: int, headers: Mapping[str, str]) -> str:
     """Where a redirect leads, as an origin alone: the rest of it may hold anything."""
     try:
-        location = urlsplit(headers.get("Location", ""))
+        location = urlsplit(headers["Location"])
         host = location.netloc.rpartition("@")[2]
         where = f"{location.scheme}://{host}" if location.scheme and host else "elsewhere"
-    except ValueError:
+    except (KeyError, ValueError):  # none at all, or a malformed one
         where = "elsewhere"
     where = model.clean_text(where)
     return f"{status}: a redirect to {where}, which is not followed; fix base_url or region"
@@ -97,7 +97,9 @@ def retry_after_seconds(header: str | None, now_wall: float) -> float | None:
 
     ASCII digits or an HTTP date, as RFC 9110 has it; int() would also read Arabic digits.
     """
-    text = (header or "").strip()
+    if header is None:
+        return None
+    text = header.strip()
     if text.isascii() and text.isdigit():
         return min(float(text), RETRY_AFTER_CAP_SECONDS)
     try:
