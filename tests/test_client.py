@@ -539,6 +539,26 @@ def test_number_from_the_detail_endpoint(
     assert recorder.requests == [("detail", "200"), ("detail", "404")]
 
 
+def test_number_is_the_same_alone_and_in_the_list(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """Its times too, which the API gives without a zone."""
+    client = client_of(sim.url)
+    (first, *_) = client.fetch_all({}).numbers
+    assert first.created_at is not None
+    assert client.fetch_number(first.sid) == first
+
+
+@pytest.mark.parametrize("sid", [".", ".."], ids=["dot", "dots"])
+def test_sid_that_no_path_can_name_is_not_asked_about(
+    sim: Simulator, client_of: Callable[..., Client], sid: str
+) -> None:
+    """Quoted or not, a dot is a place in a path: the API would be asked about something else."""
+    with pytest.raises(NotFound, match=r"^the API cannot be asked about a sid of dots$"):
+        client_of(sim.url).fetch_number(sid)
+    assert sim.requests == []
+
+
 def test_bounded_question_ends_in_time_and_says_so(
     sim: Simulator, recorder: CountingRecorder
 ) -> None:
