@@ -234,18 +234,15 @@ def _translated_answer(
     return ConnectFailed(f"cannot connect to {origin}: {_reason(causes)}")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it was made of: causes, contexts, and what urllib3 wraps."""
-    pending = [error]
-    seen: set[int] = set()
-    while pending:
-        cause = pending.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None)]
-        pending += [part for part in cause.args if isinstance(part, BaseException)]
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it was made of, the innermost last; some come more than once.
+
+    What urllib3 wraps without raising it stands in the arguments alone.
+    """
+    yield error
+    for part in (error.__cause__, error.__context__, *error.args):
+        if isinstance(part, BaseException):
+            yield from _causes(part)
 
 
 def _is_timeout(cause: BaseException) -> bool:
