@@ -135,6 +135,12 @@ def test_redirect_is_told_by_its_origin_alone(location: str | None, where: str) 
     )
 
 
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("status", [300, 399], ids=str)
+def test_every_status_between_300_and_399_is_a_redirect(status: int) -> None:
+    assert str(error(status)).startswith(f"{status}: a redirect to elsewhere, ")
+
+
 @pytest.mark.fault(33)
 @pytest.mark.parametrize(
     ("header", "seconds"),
