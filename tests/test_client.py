@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -11,7 +12,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_server import FaultServer, answering, ok
+from fault_server import Conversation, FaultServer, answering, ok
 from support import CountingRecorder, FakeTime, account, phone
 
 from exophone_exporter.budget import RequestBudget
@@ -25,6 +26,7 @@ from exophone_exporter.errors import (
     RateLimited,
     ServerFailed,
     Stopped,
+    TimedOut,
 )
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.poller import poll_once
@@ -616,6 +618,37 @@ def test_retry_is_told_to_those_who_look_closely(
         "error": '503: the API failed (the API says: "Busy")',
         "wait_seconds": 0.5,
     }
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize(
+    ("seconds", "attempts"),
+    [pytest.param(280, 1, id="just-under"), pytest.param(300, 3, id="over")],
+)
+def test_whole_answer_may_take_three_timeouts(
+    client_of: Callable[..., Client],
+    recorder: CountingRecorder,
+    time: FakeTime,
+    seconds: float,
+    attempts: int,
+) -> None:
+    """By a clock that stands still but for what the server lets pass."""
+    body = b'{"incoming_phone_numbers": []}'
+
+    def slow(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(ok(body)[:-2])
+        time.pass_(seconds)
+        conversation.send(body[-2:-1])
+        if attempts > 1:
+            conversation.stay_silent()
+        conversation.send(body[-1:])
+
+    with FaultServer(slow) as server:
+        client = client_of(server.url, timeout_seconds=100.0, deadline_seconds=1000.0)
+        with contextlib.nullcontext() if attempts == 1 else pytest.raises(TimedOut):
+            client.fetch_first_page()
+    assert len(recorder.requests) == attempts
 
 
 def test_first_page_is_one_request(sim: Simulator, client_of: Callable[..., Client]) -> None:

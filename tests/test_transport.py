@@ -178,6 +178,20 @@ def test_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error) == "cannot connect to http://api.invalid: Name or service not known"
 
 
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        pytest.param(".exotel.com", "InvalidURL", id="alone"),
+        pytest.param("api exotel.com", "LocationParseError", id="with-a-cause"),
+    ],
+)
+def test_failure_that_the_system_has_no_words_for_is_told_by_its_kind(host: str, kind: str) -> None:
+    """The configuration lets no such host pass; whatever else there is may quote anything."""
+    error = Asker(f"http://{host}").error()
+    assert error.reason == "connect"
+    assert str(error) == f"cannot connect to http://{host}: {kind}"
+
+
 @pytest.mark.fault(2)
 def test_connection_that_hangs() -> None:
     """A full backlog takes no connection and refuses none."""
@@ -978,8 +992,9 @@ def test_proxy_that_refuses_the_tunnel_is_named() -> None:
     with FaultServer(saying(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")) as proxy:
         error = Asker("https://api.exotel.com", proxy_url=proxy.url).error()
     assert error.reason == "connect"
-    assert str(error).startswith(f"the proxy {proxy.url} failed: ")
-    assert "407" in str(error)
+    assert str(error) == (
+        f"the proxy {proxy.url} failed: Tunnel connection failed: 407 Proxy Authentication Required"
+    )
 
 
 def test_proxy_carries_requests_to_an_origin_of_plain_http() -> None:

@@ -265,7 +265,9 @@ def _tls_reason(error: ssl.SSLError) -> str:
         return f"the certificate was refused ({error.verify_message}); is a ca_file needed?"
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "the port does not speak TLS"
-    return str(error.reason or "the handshake was broken off").lower().replace("_", " ")
+    if not error.reason:
+        return "the handshake was broken off"
+    return error.reason.lower().replace("_", " ")
 
 
 def _reason(causes: tuple[BaseException, ...]) -> str:
