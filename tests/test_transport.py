@@ -21,6 +21,7 @@ import trustme
 from fault_server import Conversation, FaultServer, answering, ok
 from support import CountingRecorder, account
 
+from exophone_exporter import __version__
 from exophone_exporter.budget import RequestBudget
 from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
@@ -143,6 +144,7 @@ def test_request_is_a_get_with_basic_auth_and_nothing_of_a_body() -> None:
     assert AUTHORIZATION in lines
     assert "Accept-Encoding: gzip" in lines
     assert "Accept: application/json" in lines
+    assert f"User-Agent: exophone-exporter/{__version__}" in lines
     assert not any(line.lower().startswith(("content-", "transfer-")) for line in lines)
 
 

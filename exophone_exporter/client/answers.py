@@ -54,8 +54,9 @@ def error_of(
         return None
     said = model.vendor_message(body)
     behind = f' (the API says: "{said}")' if said else ""
-    if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and "Retry-After" in headers):
-        wait = retry_after_seconds(headers.get("Retry-After"), now_wall)
+    retry_after = headers.get("Retry-After")
+    if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after is not None):
+        wait = retry_after_seconds(retry_after, now_wall)
         asks = "" if wait is None else f", and asks to wait {wait:g}s"
         return RateLimited(f"{status}: the API limits the requests{asks}{behind}", wait)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
