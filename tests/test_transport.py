@@ -360,7 +360,7 @@ def test_connection_refused() -> None:
             saying(ok(LIST, "Content-Encoding: br")),
             "bad_body",
             1,
-            "not asked for",
+            "^the answer is in an encoding that was not asked for$",
             id="brotli",
             marks=pytest.mark.fault(55),
         ),
@@ -368,7 +368,7 @@ def test_connection_refused() -> None:
             saying(ok(zlib.compress(LIST), "Content-Encoding: deflate")),
             "bad_body",
             1,
-            "not asked for",
+            "^the answer is in an encoding that was not asked for$",
             id="deflate",
             marks=pytest.mark.fault(55),
         ),
@@ -376,7 +376,7 @@ def test_connection_refused() -> None:
             saying(ok(gzip.compress(gzip.compress(LIST)), "Content-Encoding: gzip, gzip")),
             "bad_body",
             1,
-            "not asked for",
+            "^the answer is in an encoding that was not asked for$",
             id="gzip-twice",
             marks=pytest.mark.fault(55),
         ),
@@ -387,7 +387,7 @@ def test_broken_answer(script: Script, reason: str, attempts: int, says: str) ->
     timeout_seconds = 0.15 if reason == "timeout" else 5.0
     with failing(script, timeout_seconds=timeout_seconds) as (error, server, asker):
         assert (error.reason, len(asker.codes)) == (reason, attempts)
-        assert says in str(error)
+        assert re.search(says, str(error))
         assert len(server.requests) == attempts
         if reason in ("connect", "timeout"):
             assert server.url in str(error)

@@ -177,7 +177,7 @@ class _Session(requests.Session):
 def _body(response: requests.Response) -> bytes:
     if response.status_code != requests.codes.ok:
         return _start_of_body(response)
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("gzip", "identity", ""):
         raise BadBody("the answer is in an encoding that was not asked for")
     chunks: list[bytes] = []
