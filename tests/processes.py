@@ -172,6 +172,10 @@ class Running:
         """How many threads it has; Linux tells."""
         return len([*Path(f"/proc/{self.pid}/task").iterdir()])
 
+    def descriptors(self) -> int:
+        """How many files and connections it has open; Linux tells."""
+        return len([*Path(f"/proc/{self.pid}/fd").iterdir()])
+
     def _read(self, name: str, stream: IO[str]) -> None:
         with stream:
             for line in stream:

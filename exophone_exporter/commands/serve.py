@@ -112,11 +112,21 @@ def _working(exporter: Exporter, reloader: Reloader) -> Iterator[None]:
     """What works beside the server; nothing of it holds up an end that came by an exception."""
     # The server takes this over; until then, too, SIGHUP must not end the process.
     signal.signal(signal.SIGHUP, lambda *_: reloader.hang_up())
-    exporter.start()
-    reloader.start()
+    _start(exporter, reloader)
     yield
     reloader.stop()
     exporter.stop()
+
+
+def _start(exporter: Exporter, reloader: Reloader) -> None:
+    try:
+        exporter.start()
+        reloader.start()
+    except RuntimeError as error:
+        raise StartError(
+            "the system gives no thread for the accounts; raise the limit of processes (ulimit -u,"
+            " TasksMax=, --pids-limit) or of memory"
+        ) from error
 
 
 def _tls(file: WebConfigFile | None) -> ServerTls | None:
