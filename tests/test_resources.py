@@ -1,4 +1,4 @@
-"""The real program where the system gives little: descriptors, threads, memory, users, zones."""
+"""The real program where the system gives little, and what it takes: files, threads, memory."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
 import signal
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import pytest
 from fault_server import FaultServer, answering, ok
-from processes import Running, config_file, get, started, wait_until
+from processes import Running, config_file, get, run, started, wait_until
 
-from exophone_exporter.simulator import Simulator, World, make_account
+from exophone_exporter.simulator import Fault, Simulator, World, make_account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOOPBACK: Final = "--web.listen-address=127.0.0.1:0"
 DEADLINE_SECONDS: Final = 10.0
@@ -192,3 +194,141 @@ def test_page_too_large_for_the_memory_is_one_failed_poll(tmp_path: Path) -> Non
     assert 'exophone_up{account="acme"} 0.0' in go_on
     assert len([line for line in go_on if line.startswith("exophone_number_info{")]) == 1
     assert "MemoryError" in running.stderr
+
+
+# --- a thread that dies
+
+# Python tells nobody of a thread's death: a signal here raises in a poller what nothing foresees.
+_KILL_THE_POLLER: Final = """
+import ctypes, signal, threading
+def kill(*_):
+    (poller,) = (t for t in threading.enumerate() if t.name == "poller acme")
+    raised = ctypes.py_object(SystemExit)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(poller.ident), raised)
+signal.signal(signal.SIGUSR1, kill)
+"""
+
+
+@pytest.mark.fault(120)
+def test_death_of_a_poller_ends_the_process_with_1(tmp_path: Path, sim: Simulator) -> None:
+    """Whoever watches the process starts it again; the log says which account it was."""
+    config = str(config_file(tmp_path, sim, "interval: 1s, deadline: 1s"))
+    env = hooked(tmp_path, _KILL_THE_POLLER)
+    with started("--config.file", config, LOOPBACK, env=env) as running:
+        running.wait_for("first poll is complete")
+        running.send(signal.SIGUSR1)
+        running.wait_for("level=error.*a poller died.*account=acme")
+        assert running.process.wait(DEADLINE_SECONDS) == 1
+
+
+# --- names, files, users, zones
+
+
+@pytest.mark.fault(121)
+def test_no_name_is_looked_up_to_listen(tmp_path: Path, sim: Simulator) -> None:
+    """A name server that hangs would hang the start: here every question ends the process."""
+    ask = "('socket.gethostbyaddr', 'socket.gethostbyname', 'socket.getnameinfo')"
+    env = hooked(
+        tmp_path,
+        "import os, sys\n"
+        f"sys.addaudithook(lambda event, _: os._exit(9) if event in {ask} else None)\n",
+    )
+    config = str(config_file(tmp_path, sim))
+    with started("--config.file", config, "--web.listen-address=:0", env=env) as running:
+        running.wait_for("first poll is complete")
+        assert up(running)
+        assert running.end() == 0
+
+
+@pytest.mark.fault(135)
+def test_nothing_is_ever_opened_for_writing_created_or_moved(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """But for what Python keeps of its own modules: polls, scrapes, pages, a reload and the end."""
+    changes = "'os.mkdir', 'os.rename', 'os.remove', 'os.link', 'os.symlink', 'os.truncate'"
+    env = hooked(
+        tmp_path,
+        "import os, sys\n"
+        "sys.dont_write_bytecode = True\n"
+        "writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT\n"
+        "def see(event, args):\n"
+        "    opened = event == 'open' and isinstance(args[2], int) and args[2] & writing\n"
+        f"    if opened or event in ({changes}):\n"
+        "        print('changed:', event, args, flush=True)\n"
+        "sys.addaudithook(see)\n"
+        "open('/dev/full', 'w').close()\n",  # to show that it sees
+    )
+    config = str(config_file(tmp_path, sim))
+    with started("--config.file", config, LOOPBACK, env=env) as running:
+        running.wait_for("first poll is complete")
+        for path in ("/metrics", "/", "/docs", "/-/ready", "/probe?target=nobody"):
+            assert get(f"{running.url()}{path}")[0] == 200
+        running.send(signal.SIGHUP)
+        running.wait_for("the configuration was reloaded")
+        assert running.end() == 0
+    told = [line for line in running.stdout.splitlines() if "'/dev/null'" not in line]
+    assert [line for line in told if "'/dev/full'" not in line] == []
+    assert len(told) == 1
+
+
+@pytest.mark.end_to_end
+@pytest.mark.fault(135)
+def test_user_that_the_system_does_not_know_may_run_it(
+    tmp_path: Path, sim: Simulator, program: Callable[[str], str]
+) -> None:
+    """As in a container that is run with a number for a user."""
+    wrapper = f'exec {program("unshare")} --user --map-user=54321 -- "$@"'
+    words = ("--config.file", str(config_file(tmp_path, sim)), LOOPBACK)
+    with started(*words, wrapper=wrapper, cwd=tmp_path) as running:
+        running.wait_for("first poll is complete")
+        mapped = Path(f"/proc/{running.pid}/uid_map").read_text(encoding="ascii").split()
+        assert mapped[0] == "54321"
+        assert up(running)
+        assert running.end() == 0
+
+
+@pytest.mark.end_to_end
+@pytest.mark.fault(119)
+def test_as_the_first_process_of_a_container_it_hears_a_signal(
+    tmp_path: Path, sim: Simulator, program: Callable[[str], str]
+) -> None:
+    """The kernel drops a signal that process 1 has no handler for."""
+    wrapper = f'exec {program("unshare")} --pid --fork --kill-child -- "$@"'
+    words = ("--config.file", str(config_file(tmp_path, sim)), LOOPBACK)
+    with started(*words, wrapper=wrapper) as running:
+        running.wait_for("first poll is complete")
+        (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
+        assert re.findall(r"NSpid:\s+\d+\s+(\d+)", status) == ["1"]
+        os.kill(int(child), signal.SIGHUP)
+        running.wait_for("the configuration was reloaded")
+        os.kill(int(child), signal.SIGTERM)
+        assert running.code() == 0
+
+
+@pytest.mark.fault(128)
+@pytest.mark.parametrize(
+    "zone",
+    [
+        pytest.param({"TZ": "America/St_Johns"}, id="half-hours"),
+        pytest.param({"TZ": "EST5EDT,M3.2.0,M11.1.0"}, id="rule"),
+        pytest.param({"TZ": ":no/such/zone"}, id="unknown"),
+        pytest.param({"TZ": ""}, id="empty"),
+        pytest.param({}, id="unset"),
+    ],
+)
+def test_zone_of_the_machine_changes_nothing(
+    tmp_path: Path, sim: Simulator, zone: dict[str, str]
+) -> None:
+    """The times of the numbers are of the account's zone, those of the log in UTC."""
+    sim.fail(Fault(status=503, times=1))
+    config = str(config_file(tmp_path, sim))
+    ended = run("once", "--config.file", config, "--log.level=debug", env=zone)
+    found = re.findall(r"exophone_number_created_timestamp_seconds\{.*\} (.*)", ended.stdout)
+    numbers = sim.world.accounts["acme"].numbers
+    assert sorted(map(float, found)) == sorted(
+        datetime.fromisoformat(f"{number['date_created']}+05:30").timestamp() for number in numbers
+    )
+    (told,) = {*re.findall(r"^time=(\S+) .*asking again", ended.stderr, re.MULTILINE)}
+    assert told.endswith("Z")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(told)) < timedelta(minutes=5)
