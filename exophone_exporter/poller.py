@@ -78,22 +78,37 @@ def poll_once(
     clock: Clock,
     on_page: Callable[[int, int], None] = ignore_page,
 ) -> PollResult:
-    """One attempt, recorded in `state`; whatever goes wrong is in the result. May raise Stopped."""
+    """One attempt, recorded in `state`; whatever goes wrong is in the result. May raise Stopped.
+
+    A success that cannot be recorded is a failure too, and recorded as one.
+    """
     started = clock.now()
-    old = state.snapshot
     try:
-        previous = {number.sid: number for number in old.numbers} if old else {}
-        walk = fetcher.fetch_all(previous, on_page)
-        ended = clock.now()
-        result = _success(old, walk, ended, ended.monotonic - started.monotonic)
+        success = _attempt(state.snapshot, fetcher, started, clock, on_page)
+        state.record_poll(success)
     except PollError as error:
         result = _failure(error, started, clock)
     except Stopped:
         raise
     except Exception as error:  # noqa: BLE001 - a defect must not end the thread, and the truth
         result = _failure(_defect(state, error), started, clock)
+    else:
+        return success
     state.record_poll(result)
     return result
+
+
+def _attempt(
+    old: Snapshot | None,
+    fetcher: Fetcher,
+    started: Moment,
+    clock: Clock,
+    on_page: Callable[[int, int], None],
+) -> PollResult:
+    previous = {number.sid: number for number in old.numbers} if old else {}
+    walk = fetcher.fetch_all(previous, on_page)
+    ended = clock.now()
+    return _success(old, walk, ended, ended.monotonic - started.monotonic)
 
 
 def _defect(state: Ledger, error: Exception) -> InternalError:

@@ -112,16 +112,17 @@ class AccountState:
         return self._last_attempt is not None
 
     def record_poll(self, result: PollResult) -> None:
-        """Take the result of one attempt; a failure keeps the old snapshot."""
+        """Take the result of one attempt, whole or not at all; a failure keeps the old snapshot."""
         with self._lock:
-            self._polls += 1
-            self._last_attempt = result.ended
-            self._error = result.error
+            # What may fail, for want of memory, comes before anything is changed.
+            changes, failures = self._changes.copy(), self._failures.copy()
+            changes.update(change.kind for change in result.changes)
             if result.error is not None:
-                self._failures[result.error.reason] += 1
+                failures[result.error.reason] += 1
+            self._polls, self._changes, self._failures = self._polls + 1, changes, failures
+            self._last_attempt, self._error = result.ended, result.error
             if result.snapshot is not None:
                 self._snapshot = result.snapshot
-                self._changes.update(change.kind for change in result.changes)
 
     def record_defect(self, error: PollError) -> None:
         """Note that what an attempt found could not be published; the attempt is counted."""

@@ -255,6 +255,23 @@ class TestOnePoll:
         broken: Any = Walk(numbers=(None,), pages=1, rejected={})  # type: ignore[arg-type]  # a defect
         assert isinstance(poll(state, broken, time).error, InternalError)
 
+    @pytest.mark.fault(134)
+    def test_success_that_cannot_be_recorded_is_an_internal_failure(self, time: FakeTime) -> None:
+        """As when there is no memory left for one counter more; the poller must not die of it."""
+
+        class Full(AccountState):
+            def record_poll(self, result: PollResult) -> None:
+                if result.error is None and self.snapshot is not None:
+                    raise MemoryError
+                super().record_poll(result)
+
+        state = Full(account())
+        good = poll(state, walk(phone("a")), time)
+        result = poll(state, walk(phone("b")), time)
+        assert isinstance(result.error, InternalError)
+        view = state.view()
+        assert (view.snapshot, view.polls, view.failures["internal"]) == (good.snapshot, 2, 1)
+
 
 class TestSchedule:
     def test_interval_runs_from_start_to_start(self, time: FakeTime) -> None:

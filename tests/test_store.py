@@ -17,6 +17,8 @@ from exophone_exporter.snapshot import Change, Snapshot, Walk, build
 from exophone_exporter.store import AccountState, Durations, PollResult
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support import FakeTime
 
     from exophone_exporter.store import View
@@ -75,6 +77,24 @@ def test_success_forgets_the_error_and_not_its_count(time: FakeTime) -> None:
     state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
     view = state.view()
     assert (view.error, view.failures["timeout"], view.polls) == (None, 1, 2)
+
+
+@pytest.mark.fault(134)
+def test_result_is_taken_whole_or_not_at_all(time: FakeTime) -> None:
+    """What fails on the way leaves no half: the poll counted, the snapshot new, the changes not."""
+
+    def changes() -> Iterator[Change]:
+        yield Change("added", phone("b"))
+        raise MemoryError
+
+    state = AccountState(account())
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    before = state.view()
+    broken: Any = changes()
+    with pytest.raises(MemoryError):
+        state.record_poll(PollResult(now, 1.0, snapshot(now, "a", "b"), broken))
+    assert state.view() == before
 
 
 def test_first_attempt_counts_though_it_failed(time: FakeTime) -> None:
