@@ -113,9 +113,12 @@ class FaultServer:
         self._scripts = scripts
         self._tls = tls
         self._open: list[tuple[threading.Thread, socket.socket]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(0.02)
-        self.port: int = self._listener.getsockname()[1]
+        # Bound and never listening: the port stays ours while connections are refused.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
+        self._listener = self._listen()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
 
     @property
@@ -127,10 +130,27 @@ class FaultServer:
         self._accepting.start()
         return self
 
+    def refuse(self) -> None:
+        """Refuse connections, as a port does where nothing listens, until `accept_again`."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def accept_again(self) -> None:
+        """Take connections as before."""
+        if self._listener.fileno() < 0:
+            self._listener = self._listen()
+
+    def settle(self) -> None:
+        """Wait until every connection that its client has left is closed here too."""
+        for thread, _ in self._open:
+            thread.join(_PATIENCE_SECONDS)
+
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
+        self.refuse()
         self._accepting.join()
-        self._listener.close()
+        self._reserved.close()
         for thread, sock in self._open:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -139,14 +159,26 @@ class FaultServer:
     def _accept(self) -> None:
         ends_at = time.monotonic() + 3 * _PATIENCE_SECONDS
         while not self.stopping.is_set() and time.monotonic() < ends_at:
-            with contextlib.suppress(TimeoutError):
+            try:
                 sock, _ = self._listener.accept()
-                self._start(sock)
+            except TimeoutError:
+                continue
+            except OSError:  # connections are refused for now
+                self.stopping.wait(0.005)
+                continue
+            self._start(sock)
+
+    def _listen(self) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", self.port))
+        listener.settimeout(0.02)
+        return listener
 
     def _start(self, sock: socket.socket) -> None:
         script = self._scripts[min(self.connections, len(self._scripts) - 1)]
         self.connections += 1
         sock.settimeout(_PATIENCE_SECONDS)
+        # What is sent in pieces arrives in pieces, at once.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=self._play, args=(script, sock), daemon=True)
         self._open.append((thread, sock))
         thread.start()

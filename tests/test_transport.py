@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import gc
 import gzip
 import json
 import re
@@ -166,6 +167,27 @@ def test_sid_of_the_account_is_quoted_in_the_path() -> None:
     with FaultServer(saying(ok(LIST))) as server:
         Asker(server.url, sid="a/b?c").page()
     assert server.requests[0].startswith("GET /v2_beta/Accounts/a%2Fb%3Fc/IncomingPhoneNumbers?")
+
+
+@pytest.mark.fault(4)
+@pytest.mark.fault(133)
+def test_connection_is_closed_with_the_poll_whatever_failed_before() -> None:
+    """The error of the first request holds its pool in a cycle that waits for the collector."""
+    left = threading.Event()
+
+    def stay(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(ok(LIST))
+        conversation.stay_silent()
+        left.set()
+
+    gc.disable()
+    try:
+        with FaultServer(saying_then_reset(HEAD), stay) as server:
+            assert Asker(server.url).page().numbers
+            assert left.wait(5.0)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.fault(1)

@@ -307,6 +307,7 @@ class BoundedAdapter(HTTPAdapter):
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
         self._last: _BoundedResponse | None = None
+        self._pools: list[HTTPConnectionPool] = []
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -332,6 +333,7 @@ class BoundedAdapter(HTTPAdapter):
         self, pool_class: type[HTTPConnectionPool], *args: Any, **kwargs: Any
     ) -> HTTPConnectionPool:
         pool = pool_class(*args, **kwargs)
+        self._pools.append(pool)
         pool.ConnectionCls = functools.partial(  # type: ignore[assignment]  # likewise
             self._connection, pool.ConnectionCls
         )
@@ -345,6 +347,16 @@ class BoundedAdapter(HTTPAdapter):
     def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BoundedResponse:
         self._last = _BoundedResponse(self._deadline, sock, *args, **kwargs)
         return self._last
+
+    def close(self) -> None:
+        """Close every connection now.
+
+        urllib3 leaves that to the end of its pools, which an error that was raised in one of them
+        keeps from ending until the garbage collector comes by.
+        """
+        for pool in self._pools:
+            pool.close()
+        super().close()
 
     def close_last(self) -> None:
         """Close the last response: urllib3 leaves it open where it cannot make its own of it."""
