@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -569,6 +570,23 @@ def test_time_is_read_into_utc(sent: str, read: datetime) -> None:
 def test_time_in_another_form_is_absent(sent: str) -> None:
     number = number_of(date_updated=sent)
     assert (number.updated_at, number.unreadable) == (None, ("date_updated",))
+
+
+@pytest.mark.fault(128)
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        pytest.param("2024-03-31 01:59:59", at(2024, 3, 31, 0, 59, 59), id="before-it"),
+        pytest.param("2024-03-31 02:30:00", at(2024, 3, 31, 1, 30), id="hour-that-is-left-out"),
+        pytest.param("2024-03-31 03:00:00", at(2024, 3, 31, 1, 0), id="after-it"),
+        pytest.param("2024-10-27 02:30:00", at(2024, 10, 27, 0, 30), id="hour-that-comes-twice"),
+        pytest.param("2024-10-27 03:00:00", at(2024, 10, 27, 2, 0), id="after-both"),
+    ],
+)
+def test_day_of_a_clock_change_is_read_without_an_error(sent: str, read: datetime) -> None:
+    """Of an hour that comes twice the first is meant; one that does not exist is counted on."""
+    body = f'{{"sid": "a", "date_created": "{sent}"}}'.encode()
+    assert parse_number(body, ZoneInfo("Europe/Berlin")).created_at == read
 
 
 @pytest.mark.fault(129)

@@ -338,15 +338,21 @@ class TestSchedule:
 
         assert starts(time, walk(), walk(), event=SetBack(time)) == [0, 300, 600]
 
-    @pytest.mark.fault(125)
-    def test_night_of_suspend_is_followed_by_one_poll_and_not_by_a_burst(
-        self, time: FakeTime
+    @pytest.mark.parametrize(
+        "hours",
+        [
+            pytest.param(8, marks=pytest.mark.fault(125), id="night-of-suspend"),
+            pytest.param(1, marks=pytest.mark.fault(124), id="clock-set-forward"),
+        ],
+    )
+    def test_time_that_only_the_wall_clock_saw_is_followed_by_one_poll_and_not_by_a_burst(
+        self, time: FakeTime, hours: int
     ) -> None:
-        """The monotonic clock stands still meanwhile; the wall clock tells of the night."""
+        """The monotonic clock stands still in a suspend; a step forward looks the same."""
 
         class Suspended(TimedEvent):
             def wait(self, timeout: float | None = None) -> bool:
-                time.wall += 8 * 3600 if len(self.waited) == 3 else 0
+                time.wall += hours * 3600 if len(self.waited) == 3 else 0
                 return super().wait(timeout)
 
         assert starts(time, walk(), walk(), walk(), event=Suspended(time)) == [0, 20, 320, 620]

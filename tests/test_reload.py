@@ -517,6 +517,38 @@ class TestBudget:
         assert self.budget(exporter) is not budget
 
 
+class TestStart:
+    @pytest.mark.fault(126)
+    def test_accounts_begin_one_after_the_other_half_a_second_apart(
+        self, time: FakeTime, sim: Simulator, simulated: Callable[..., Account]
+    ) -> None:
+        """By a clock that moves only when told to; so do those that a reload adds."""
+
+        def asked() -> list[str | None]:
+            return [request.account_sid for request in sim.requests]
+
+        exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
+        exporter.start()
+        try:
+            polled(exporter, "a")
+            time.pass_(0.4)
+            assert asked() == ["a"]
+            time.pass_(0.2)
+            polled(exporter, "b")
+            more = configuration(
+                *(simulated(sid) for sid in ("a", "b", "c")), simulated("c", name="d")
+            )
+            exporter.reload(more)
+            polled(exporter, "c")
+            assert asked() == ["a", "b", "c"]
+            time.pass_(0.5)
+            polled(exporter, "d")
+            assert asked() == ["a", "b", "c", "c"]
+        finally:
+            exporter.stop()
+            wait_until(lambda: not pollers(), "the end of every poller")
+
+
 class TestEnds:
     def test_reload_before_the_start_starts_nothing(
         self, simulated: Callable[..., Account]
