@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -406,6 +407,12 @@ class TestEndpoint:
             assert held.result(DEADLINE_SECONDS).status == 200
 
 
+def let_pass(seconds: float) -> None:
+    """Give the loop, which looks for signals ten times a second, a turn or more."""
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > until, "time passes")
+
+
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
     with Simulator(World(make_account("acme", 3), make_account("beta", 3))) as running:
@@ -511,6 +518,29 @@ class TestProcess:
             running.wait_for("the configuration was reloaded.* kept=1")
             running.wait_for("the poll works again")
             assert running.end() == 0
+
+    @pytest.mark.fault(119)
+    def test_hangups_during_a_reload_are_one_more_reload(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        """A pipe for a file: a reload waits in it until the test writes, and says so."""
+        file = config_file(tmp_path, sim)
+        good = file.read_text("utf-8")
+        with started("--config.file", str(file), LOOPBACK) as running:
+            running.wait_for("first poll is complete.*account=beta")
+            file.unlink()
+            os.mkfifo(file)
+            running.send(signal.SIGHUP)
+            with file.open("w", encoding="utf-8") as first:  # it is being read now
+                for _ in range(5):
+                    running.send(signal.SIGHUP)
+                    let_pass(0.15)
+                first.write(good)
+            with file.open("w", encoding="utf-8") as second:
+                second.write(good)
+            wait_until(lambda: running.stderr.count("was reloaded") == 2, "two reloads")
+            assert running.end() == 0  # nobody reads a third time, and nobody waits to
+        assert running.stderr.count("was reloaded") == 2
 
     @pytest.mark.fault(105)
     def test_accounts_come_go_and_change_their_names(self, tmp_path: Path, sim: Simulator) -> None:

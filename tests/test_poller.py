@@ -549,6 +549,27 @@ class TestTelling:
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     @pytest.mark.fault(136)
+    def test_failure_of_two_days_is_a_line_an_hour_and_every_poll_is_counted(
+        self, time: FakeTime, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        state, polls = AccountState(account()), 48 * 12
+        Poller(
+            state,
+            FakeFetcher(*[TimedOut("slow")] * polls, walk(), time=time),
+            clock=time.clock,
+            stopping=TimedEvent(time),
+            on_result=lambda _: None,
+            on_death=lambda: pytest.fail("the poller died"),
+            uniform=middle,
+        ).run()
+        assert state.view().failures["timeout"] == polls
+        assert told(caplog) == [
+            ("WARNING", "the poll failed"),
+            *[("WARNING", "the poll still fails")] * 47,
+            ("INFO", "the poll works again"),
+        ]
+
+    @pytest.mark.fault(136)
     def test_same_failure_is_told_once_an_hour_and_recovery_is_told(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
