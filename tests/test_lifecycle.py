@@ -536,9 +536,10 @@ class TestProcess:
                     running.send(signal.SIGHUP)
                     let_pass(0.15)
                 first.write(good)
+            wait_until(lambda: running.stderr.count("was reloaded") == 1, "the first reload")
             with file.open("w", encoding="utf-8") as second:
                 second.write(good)
-            wait_until(lambda: running.stderr.count("was reloaded") == 2, "two reloads")
+            wait_until(lambda: running.stderr.count("was reloaded") == 2, "the second reload")
             assert running.end() == 0  # nobody reads a third time, and nobody waits to
         assert running.stderr.count("was reloaded") == 2
 
