@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -112,6 +113,22 @@ class TestOneSignal:
             running.wait_for("first poll is complete.*account=acme")
             with read_slowly(running.url()):
                 assert running.end(number) == 0
+
+    @both_signals
+    def test_while_a_probe_waits_for_the_api(
+        self, config: str, sim: Simulator, number: signal.Signals
+    ) -> None:
+        """Its request is left to itself."""
+        sim.fail(Fault(after="hang", endpoint="detail", times=None))
+        with (
+            started("--config.file", config, LOOPBACK) as running,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            url = f"{running.url()}/probe?account=beta&target=a"
+            probed = pool.submit(can_get, url)
+            wait_until(lambda: [r for r in sim.requests if r.path.endswith("/a")], "the probe")
+            assert running.end(number) == 0
+            assert not probed.result()
 
     @both_signals
     def test_while_it_reads_its_configuration(self, tmp_path: Path, number: signal.Signals) -> None:

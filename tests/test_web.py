@@ -132,7 +132,7 @@ def serving(
 def site() -> Iterator[Site]:
     exporter = FakeExporter()
     exporter.find(3)
-    with serving(exporter) as running:
+    with serving(exporter, probe=told) as running:
         yield running
 
 
@@ -190,7 +190,7 @@ def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
     "method",
     [pytest.param(m, id=m) for m in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")],
 )
-@pytest.mark.parametrize("path", [pytest.param(path, id=path) for path in SERVED])
+@pytest.mark.parametrize("path", [pytest.param(path, id=path) for path in (*SERVED, "/probe")])
 def test_other_methods_are_405_and_told_which_are_allowed(
     site: Site, path: str, method: str
 ) -> None:
