@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -135,22 +136,27 @@ class ReloadSummary:
 class Exporter:
     """Polls every account of a configuration in the background and knows how that goes.
 
-    `clock` and `connect` are its world: the time, and the way to the API.
+    `clock`, `connect` and `uniform` are its world: the time, the way to the API, and the chance in
+    the intervals and in the waits before a retry. `new_state` makes what holds results.
     `on_death` is called when a poller died of something unforeseen: nothing polls that account any
     more, so the process had better end and be started again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a seam with an honest default
         self,
         config: Config,
         *,
         revision: str = "unknown",
         clock: Clock | None = None,
         connect: Connect = Transport,
+        uniform: Callable[[float, float], float] = random.uniform,
+        new_state: Callable[[Account], AccountState] = AccountState,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self.clock = clock or Clock()
         self._connect = connect
+        self._uniform = uniform
+        self._new_state = new_state
         self._on_death = on_death
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
@@ -271,7 +277,7 @@ class Exporter:
             if known is not None and _equal(known.account, account):
                 watches.append(known)
                 continue
-            state = AccountState(account) if known is None else known.ledger.state
+            state = self._new_state(account) if known is None else known.ledger.state
             new = _budget_of(account, self.clock), self.clock.monotonic()
             budget, _ = budgets.setdefault(_budget_key(account), new)
             wait_seconds = max(delay_seconds, budget.asked_wait_seconds())
@@ -293,6 +299,7 @@ class Exporter:
             clock=self.clock,
             sleep=_sleep(self.clock, ledger.closed),
             connect=self._connect,
+            uniform=self._uniform,
         )
         poller = Poller(
             ledger,
@@ -303,6 +310,7 @@ class Exporter:
             on_death=lambda: None if ledger.closed.is_set() else self._on_death(),
             begin=begin,
             first_delay_seconds=first_delay_seconds,
+            uniform=self._uniform,
         )
         return _Watch(ledger, budget, client, poller)
 
