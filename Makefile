@@ -19,7 +19,7 @@ demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LIST
 
 .PHONY: test
 test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure layers
-	$(BIN)/python -m pytest -m 'not end_to_end' --cov --cov-report=
+	$(BIN)/python -m pytest -m 'not end_to_end and not soak' --cov --cov-report=
 	$(BIN)/coverage report
 
 .PHONY: week
@@ -29,6 +29,10 @@ week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
 	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end
+
+.PHONY: soak
+soak: $(VENV)/.test ## run the program for a minute under faults and load, and see that nothing leaks
+	$(BIN)/python -m pytest -m soak -s tests/test_soak.py
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check style and formatting
