@@ -19,8 +19,12 @@ demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LIST
 
 .PHONY: test
 test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure layers
-	$(BIN)/python -m pytest -m 'not end_to_end and not soak' --cov --cov-report=
+	$(BIN)/python -m pytest -m 'not end_to_end and not soak' --faults=unkept --cov --cov-report=
 	$(BIN)/coverage report
+
+.PHONY: faults
+faults: $(VENV)/.test ## show the table of faults, and which of its promises are kept
+	$(BIN)/python -m pytest -m 'fault and not end_to_end and not soak' --faults=all
 
 .PHONY: week
 week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=50)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+# --faults, which is ours, and what tests the plugin.
+pytest_plugins = ["faults", "pytester"]
+
 # A busy machine is no defect of ours: what takes long is measured by benchmarks, not by tests.
 settings.register_profile("exophone", deadline=None)
 settings.load_profile("exophone")
