@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    Script = Callable[["Conversation"], None]
+
+HEAD: Final = b"HTTP/1.1 200 OK\r\n"
+CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
 _PATIENCE_SECONDS: Final = 10.0
 _REQUEST_BYTES_MAX: Final = 64 * 1024
 # SO_LINGER on, with no time to linger: closing then sends RST instead of FIN.
@@ -85,13 +90,62 @@ class Conversation:
         self._sock.close()
 
 
-def answering(*answers: bytes) -> Callable[[Conversation], None]:
+def answering(*answers: bytes) -> Script:
     """A script that gives each request of a connection the next answer, then closes."""
 
     def script(conversation: Conversation) -> None:
         for answer in answers:
             conversation.read_request()
             conversation.send(answer)
+
+    return script
+
+
+def saying(data: bytes) -> Script:
+    """A script that answers the first request with these bytes, whatever they are, then closes."""
+    return answering(data)
+
+
+def saying_then_silence(data: bytes) -> Script:
+    """Likewise, but the connection stays open."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(data)
+        conversation.stay_silent()
+
+    return script
+
+
+def saying_then_reset(data: bytes) -> Script:
+    """Likewise, but the connection is broken off."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(data)
+        conversation.reset()
+
+    return script
+
+
+def dripping(head: bytes, drops: bytes) -> Script:
+    """A script that says the one at once and the other byte by byte."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(head)
+        conversation.drip(drops, 0.03)
+
+    return script
+
+
+def flooding(head: bytes, data: bytes, total_bytes: int) -> Script:
+    """A script that says the one, and then the other again and again."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(head)
+        conversation.flood(data, total_bytes)
 
     return script
 
@@ -103,9 +157,7 @@ class FaultServer:
     anything was said.
     """
 
-    def __init__(
-        self, *scripts: Callable[[Conversation], None], tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[str] = []
         self.connections = 0
         self.flooded_bytes = 0
@@ -183,7 +235,7 @@ class FaultServer:
         self._open.append((thread, sock))
         thread.start()
 
-    def _play(self, script: Callable[[Conversation], None], sock: socket.socket) -> None:
+    def _play(self, script: Script, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
             if self._tls is None:
                 script(Conversation(self, sock))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import threading
 from dataclasses import dataclass, field, replace
@@ -177,6 +178,13 @@ def held_rendering(page: MetricsPage, state: AccountState) -> Iterator[None]:
         renderer.go_on.set()
         renderer.join(_DEADLINE_SECONDS)
     assert not renderer.is_alive()
+
+
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def browse(chromium: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,8 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from fault_server import Conversation, FaultServer, answering, ok
-from support import CountingRecorder, account
+from fault_server import (
+    CHUNKED,
+    HEAD,
+    Conversation,
+    FaultServer,
+    answering,
+    dripping,
+    flooding,
+    ok,
+    saying,
+    saying_then_reset,
+    saying_then_silence,
+)
+from support import CountingRecorder, account, closed_port
 
 from exophone_exporter import __version__
 from exophone_exporter.budget import RequestBudget
@@ -82,56 +94,6 @@ def failing(script: Script, **settings: Any) -> Iterator[tuple[PollError, FaultS
     with FaultServer(script) as server:
         asker = Asker(server.url, **settings)
         yield asker.error(), server, asker
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def saying(data: bytes) -> Script:
-    return answering(data)
-
-
-def saying_then_silence(data: bytes) -> Script:
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(data)
-        conversation.stay_silent()
-
-    return script
-
-
-def saying_then_reset(data: bytes) -> Script:
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(data)
-        conversation.reset()
-
-    return script
-
-
-def dripping(head: bytes, drops: bytes) -> Script:
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(head)
-        conversation.drip(drops, 0.03)
-
-    return script
-
-
-def flooding(head: bytes, data: bytes, total_bytes: int) -> Script:
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(head)
-        conversation.flood(data, total_bytes)
-
-    return script
-
-
-HEAD = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def test_request_is_a_get_with_basic_auth_and_nothing_of_a_body() -> None:
