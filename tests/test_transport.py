@@ -181,19 +181,9 @@ def test_failure_that_the_system_has_no_words_for_is_told_by_its_kind(host: str,
 
 @pytest.mark.fault(2)
 def test_connection_that_hangs() -> None:
-    """A full backlog takes no connection and refuses none."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(3)]
-        try:
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(("127.0.0.1", port))
-            asker = Asker(f"http://127.0.0.1:{port}", timeout_seconds=0.1)
-            error = asker.error()
-        finally:
-            for filler in fillers:
-                filler.close()
+    with hanging_port() as port:
+        asker = Asker(f"http://127.0.0.1:{port}", timeout_seconds=0.1)
+        error = asker.error()
     assert (error.reason, asker.codes) == ("timeout", ["none"] * 3)
     assert str(error) == f"http://127.0.0.1:{port} did not answer in time"
 
@@ -488,19 +478,69 @@ def test_junk_behind_an_answer_is_ignored() -> None:
     assert [n.sid for n in walk.numbers] == ["a", "b"]
 
 
+@contextlib.contextmanager
+def hanging_port() -> Iterator[int]:
+    """A full backlog takes no connection and refuses none."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every host have these addresses, of either family, in this order."""
+    found = [
+        (
+            socket.AF_INET6 if ":" in host else socket.AF_INET,
+            socket.SOCK_STREAM,
+            6,
+            "",
+            (host, port),
+        )
+        for host, port in addresses
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
 @pytest.mark.fault(16)
-def test_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "dead", [pytest.param("127.0.0.1", id="ipv4"), pytest.param("::1", id="ipv6")]
+)
+def test_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
     with FaultServer(saying(ok(LIST))) as server:
-        dead = closed_port()
-
-        def addresses(_host: str, port: int, *_: object, **__: object) -> list[Any]:
-            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-            return [(*kind, ("127.0.0.1", dead)), (*kind, ("127.0.0.1", port))]
-
-        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        resolve_to(monkeypatch, (dead, closed_port()), ("127.0.0.1", server.port))
         asker = Asker(server.url)
         assert len(asker.page().numbers) == 1
         assert asker.recorder.retries == 0
+
+
+@pytest.mark.fault(16)
+def test_address_that_hangs_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addresses of a host share the timeout of one connection."""
+    with hanging_port() as port, FaultServer(saying(ok(LIST))) as server:
+        resolve_to(monkeypatch, ("127.0.0.1", port), ("127.0.0.1", server.port))
+        asker = Asker(server.url, timeout_seconds=1.0)
+        began = time.monotonic()
+        assert len(asker.page().numbers) == 1
+        assert time.monotonic() - began < 0.9
+        assert asker.recorder.retries == 0
+
+
+@pytest.mark.fault(2)
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("scheme", [pytest.param("http"), pytest.param("https")])
+def test_many_addresses_that_hang_do_not_pass_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    with hanging_port() as port:
+        resolve_to(monkeypatch, *[("127.0.0.1", port)] * 8)
+        asker = Asker(f"{scheme}://a.example", timeout_seconds=0.4, deadline_seconds=0.5)
+        began = time.monotonic()
+        assert asker.error().reason == "timeout"
+        assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.fault(17)
@@ -871,6 +911,27 @@ def test_drip_over_tls_ends_at_the_deadline(authority: trustme.CA, ca_file: str)
     with tls_server(authority.issue_cert("localhost"), script) as server:
         asker = Asker(server.url, ca_file=ca_file, timeout_seconds=5.0, deadline_seconds=0.3)
         assert isinstance(asker.error(), DeadlinePassed)
+
+
+class _SlowContext(ssl.SSLContext):
+    """Lets a client wait before the handshake."""
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        threading.Event().wait(0.5)
+        return super().wrap_socket(*args, **kwargs)
+
+
+def test_handshake_has_the_whole_timeout_however_many_addresses(
+    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, ca_file: str
+) -> None:
+    """What they share is the time for a connection."""
+    context = _SlowContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with FaultServer(saying(ok(LIST)), tls=context) as server:
+        resolve_to(monkeypatch, *[("127.0.0.1", server.port)] * 20)
+        asker = Asker(server.url, ca_file=ca_file, timeout_seconds=4.0, deadline_seconds=30.0)
+        assert len(asker.page().numbers) == 1
+        assert asker.recorder.retries == 0
 
 
 def test_redirect_from_https_to_http_is_not_followed(authority: trustme.CA, ca_file: str) -> None:

@@ -11,6 +11,7 @@ import base64
 import functools
 import http.client
 import io
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,6 +21,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NameResolutionError
 
 from exophone_exporter import __version__, model
 from exophone_exporter.errors import (
@@ -35,7 +38,6 @@ from exophone_exporter.errors import (
 from exophone_exporter.logs import redact
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator, Mapping
 
     from urllib3.connectionpool import HTTPConnectionPool
@@ -324,18 +326,22 @@ class BoundedAdapter(HTTPAdapter):
     def _bind(self, manager: urllib3.PoolManager) -> None:
         # A class is promised here, and called like one: only the connections differ.
         pools: Any = {
-            "http": functools.partial(self._pool, urllib3.HTTPConnectionPool),
-            "https": functools.partial(self._pool, urllib3.HTTPSConnectionPool),
+            "http": functools.partial(self._pool, urllib3.HTTPConnectionPool, _Connection),
+            "https": functools.partial(self._pool, urllib3.HTTPSConnectionPool, _TlsConnection),
         }
         manager.pool_classes_by_scheme = pools
 
     def _pool(
-        self, pool_class: type[HTTPConnectionPool], *args: Any, **kwargs: Any
+        self,
+        pool_class: type[HTTPConnectionPool],
+        connection_class: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> HTTPConnectionPool:
         pool = pool_class(*args, **kwargs)
         self._pools.append(pool)
         pool.ConnectionCls = functools.partial(  # type: ignore[assignment]  # likewise
-            self._connection, pool.ConnectionCls
+            self._connection, connection_class
         )
         return pool
 
@@ -362,6 +368,33 @@ class BoundedAdapter(HTTPAdapter):
         """Close the last response: urllib3 leaves it open where it cannot make its own of it."""
         if self._last is not None:
             self._last.close()
+
+
+class _Connection(HTTPConnection):
+    """A connection that is there within its timeout, however many addresses the host has.
+
+    urllib3 gives each of them the whole timeout: a host with many that are dead passes any
+    deadline. Here they share it, so that the last is tried too.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        timeout_seconds = self.timeout
+        try:
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        if timeout_seconds is not None:
+            self.timeout = timeout_seconds / len(addresses)
+        try:
+            sock = super()._new_conn()
+        finally:
+            self.timeout = timeout_seconds
+        sock.settimeout(timeout_seconds)  # the handshake does not share it
+        return sock
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same with TLS."""
 
 
 class _BoundedResponse(http.client.HTTPResponse):
