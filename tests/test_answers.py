@@ -100,6 +100,12 @@ def test_503_that_names_a_wait_is_a_limit() -> None:
     assert str(found) == "503: the API limits the requests, and asks to wait 30s"
 
 
+@pytest.mark.fault(27)
+def test_advice_of_401_names_the_wrong_region() -> None:
+    assert "region: mumbai" in str(error(401))
+
+
+@pytest.mark.fault(29)
 def test_words_of_the_vendor_stand_behind_ours() -> None:
     assert str(error(403, _XML)).endswith('(the API says: "KYC is pending")')
 

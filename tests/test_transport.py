@@ -421,14 +421,28 @@ def test_one_answer_may_take_three_timeouts() -> None:
 
 
 @pytest.mark.fault(38)
-def test_storm_of_interim_answers_ends_at_the_deadline() -> None:
+@pytest.mark.parametrize(
+    ("pause_seconds", "deadline_seconds", "reason"),
+    [
+        pytest.param(0.02, 0.5, "timeout", id="slow"),
+        pytest.param(0.0, 30.0, "too_large", id="fast"),
+    ],
+)
+def test_storm_of_interim_answers_has_an_end(
+    pause_seconds: float, deadline_seconds: float, reason: str
+) -> None:
+    """None of them is late; the deadline ends it, or the bytes that one answer may have."""
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+
     def script(conversation: Conversation) -> None:
         conversation.read_request()
-        conversation.flood(b"HTTP/1.1 100 Continue\r\n\r\n", 1024 * MIB)
+        while True:
+            conversation.send(interim if pause_seconds else interim * 1000)
+            conversation.wait(pause_seconds)
 
-    with failing(script, timeout_seconds=0.2, deadline_seconds=0.25) as (error, _, asker):
-        assert error.reason in ("timeout", "too_large")
-        assert len(asker.codes) == 1
+    settings = {"timeout_seconds": 10.0, "deadline_seconds": deadline_seconds}
+    with failing(script, **settings) as (error, _, asker):
+        assert (error.reason, asker.codes) == (reason, ["none"])
 
 
 @pytest.mark.fault(12)
@@ -469,13 +483,35 @@ def test_pages_share_a_connection() -> None:
 
 
 @pytest.mark.fault(18)
-def test_junk_behind_an_answer_is_ignored() -> None:
-    more = b'{"incoming_phone_numbers": [{"sid": "a"}], "next_page_uri": "x"}'
-    last = b'{"incoming_phone_numbers": [{"sid": "b"}], "next_page_uri": null}'
+@pytest.mark.parametrize(
+    "late", [pytest.param(False, id="at-once"), pytest.param(True, id="after-it-was-read")]
+)
+def test_junk_behind_an_answer_is_not_the_next_answer(late: bool) -> None:
+    """It looks like one; where it is seen before the next request, the connection is given up."""
+    more = ok(b'{"incoming_phone_numbers": [{"sid": "a"}], "next_page_uri": "x"}')
+    last = ok(b'{"incoming_phone_numbers": [{"sid": "b"}], "next_page_uri": null}')
     junk = ok(b'{"incoming_phone_numbers": [{"sid": "junk"}], "next_page_uri": null}')
-    with FaultServer(answering(ok(more) + junk, ok(last)), answering(ok(last))) as server:
-        walk = Asker(server.url).client.fetch_all({})
-    assert [n.sid for n in walk.numbers] == ["a", "b"]
+    read, sent = threading.Event(), threading.Event()
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(more if late else more + junk)
+        if late:
+            assert read.wait(5)
+            conversation.send(junk)
+        sent.set()
+        conversation.read_request()
+        conversation.send(last)
+
+    def on_page(_pages: int, _numbers: int) -> None:
+        read.set()
+        assert sent.wait(5)
+
+    with FaultServer(script, answering(last)) as server:
+        asker = Asker(server.url)
+        walk = asker.client.fetch_all({}, on_page)
+        assert [n.sid for n in walk.numbers] == ["a", "b"]
+        assert (asker.recorder.retries, server.connections) == (0, 2 if late else 1)
 
 
 @contextlib.contextmanager
@@ -802,7 +838,9 @@ def test_self_signed_certificate_is_refused_once(ca_file: str, tmp_path: Path) -
         asker = Asker(server.url, ca_file=ca_file)
         error = asker.error()
         assert (error.reason, asker.codes) == ("tls", ["none"])
+        assert f"TLS with {server.url} failed: the certificate was refused" in str(error)
         assert "self-signed certificate" in str(error)
+        assert server.requests == []
 
 
 @pytest.mark.fault(14)
