@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faults import TABLE, Row, rows_of
+
+from exophone_exporter.errors import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +62,12 @@ def test_rows_keep_their_numbers_for_ever() -> None:
     """Row 91 was given up, and its number is not used again."""
     numbers = [row.number for row in rows_of(TABLE.read_text("utf-8"))]
     assert numbers == [*range(1, 91), *range(92, 137)]
+
+
+def test_reasons_of_the_table_are_those_of_the_metric() -> None:
+    """Each reason why a poll can fail has a row that tells of it, and no row invents one."""
+    table = [line for line in TABLE.read_text("utf-8").splitlines() if line.startswith("|")]
+    assert set(re.findall(r"\(`([a-z_]+)`", "\n".join(table))) == set(REASONS)
 
 
 def test_every_row_has_a_test_and_every_number_a_row() -> None:
