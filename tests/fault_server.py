@@ -19,6 +19,7 @@ HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 _PATIENCE_SECONDS: Final = 10.0
+_SEND_BUFFER_BYTES: Final = 64 * 1024
 _REQUEST_BYTES_MAX: Final = 64 * 1024
 # SO_LINGER on, with no time to linger: closing then sends RST instead of FIN.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -66,7 +67,11 @@ class Conversation:
                 return
 
     def flood(self, data: bytes, total_bytes: int) -> None:
-        """Send the same again and again until the client leaves, and count what it took."""
+        """Send the same again and again until the client leaves, and count what it took.
+
+        The system holds little of it: what was sent was nearly all read.
+        """
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         while self._server.flooded_bytes < total_bytes:
             self._sock.sendall(data)
             self._server.flooded_bytes += len(data)

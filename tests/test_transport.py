@@ -659,12 +659,12 @@ def test_redirect_to_nonsense_is_told_as_a_redirect(location: str) -> None:
     ],
 )
 def test_endless_body_of_an_error_is_not_read(status: str, attempts: int) -> None:
-    """The connection is closed after a little of it; what the socket buffers hold is not ours."""
+    """The connection is closed after a little of it; the rest is in the sockets' buffers."""
     head = f"HTTP/1.1 {status}\r\nLocation: /x\r\nContent-Length: {1024 * MIB}\r\n\r\n".encode()
     with failing(flooding(head, b"x" * 65536, 1024 * MIB)) as (error, server, asker):
         assert str(error).startswith(status[:3])
         assert len(asker.codes) == attempts
-        assert server.flooded_bytes < 16 * MIB * attempts
+        assert server.flooded_bytes < MIB * attempts
 
 
 @pytest.mark.fault(37)
@@ -711,7 +711,7 @@ def test_body_over_the_cap_is_not_read_on(head: bytes) -> None:
     with failing(flooding(head, b" " * 65536, 1024 * MIB)) as (error, server, asker):
         assert (error.reason, asker.codes) == ("too_large", ["200"])
         assert str(error) == "the answer is larger than 8 MiB"
-        assert server.flooded_bytes < 32 * MIB
+        assert server.flooded_bytes < 12 * MIB
 
 
 @pytest.mark.fault(51)
