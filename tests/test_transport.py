@@ -972,6 +972,7 @@ def test_handshake_has_the_whole_timeout_however_many_addresses(
         assert asker.recorder.retries == 0
 
 
+@pytest.mark.fault(23)
 def test_redirect_from_https_to_http_is_not_followed(authority: trustme.CA, ca_file: str) -> None:
     with FaultServer(saying(ok(LIST))) as plain:
         answer = ok(b"", f"Location: {plain.url}/", status="302 Found")
