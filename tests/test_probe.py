@@ -444,10 +444,12 @@ def test_failure_is_success_0_with_200_asked_once_and_told_at_debug(
 
 @pytest.mark.fault(30)
 def test_number_that_the_api_does_not_know_is_success_0(one: Bench) -> None:
-    assert one.site.probe("nobody").samples == {
-        "exophone_probe_success": 0,
-        "exophone_probe_duration_seconds": 0,
-    }
+    """The scrape itself succeeds."""
+    answer = one.site.probe("nobody")
+    assert (answer.status, answer.samples) == (
+        200,
+        {"exophone_probe_success": 0, "exophone_probe_duration_seconds": 0},
+    )
     assert len(one.sim.requests) == 1
 
 
