@@ -52,7 +52,8 @@ FIELDS: Final = (
 _TEXT_MAX = 256
 _URL_MAX = 2048
 _PRICE_LENGTH_MAX = 22
-_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+# C0, DEL and C1: a terminal takes U+009B for the start of a command.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?")
 _EXOTEL_FLOW = re.compile(
@@ -213,7 +214,7 @@ def vendor_message(body: bytes) -> str:
 def clean_text(text: str, limit: int = _TEXT_MAX) -> str:
     """`text` as a label value may be: no surrogates or control characters, at most `limit` long."""
     if _UNFIT.search(text):
-        text = _UNFIT.sub(lambda match: " " if match.group() <= "\x7f" else "\ufffd", text)
+        text = _UNFIT.sub(lambda match: " " if match.group() < "\ud800" else "\ufffd", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -433,6 +433,7 @@ def test_capability_is_missing_only_where_the_api_says_false(
         pytest.param("\ud800", "\ufffd", marks=pytest.mark.fault(63), id="lone-surrogate"),
         pytest.param("a\udfffb", "a\ufffdb", marks=pytest.mark.fault(63), id="low-surrogate"),
         pytest.param("a\nb\tc\x00d\x1fe\x7ff", "a b c d e f", id="control-characters"),
+        pytest.param("a\x80b\x85c\x9b31md\x9f", "a b c 31md ", id="those-of-eight-bits"),
         pytest.param('a"b\\c{}d,e#f', 'a"b\\c{}d,e#f', id="quotes-and-braces"),
         pytest.param("a\u2028b\u202ec\U0001f600", "a\u2028b\u202ec\U0001f600", id="odd-letters"),
         pytest.param("मुंबई", "मुंबई", id="hindi"),
