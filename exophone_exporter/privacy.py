@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,5 +87,7 @@ def _masked(text: str, setting: PhoneNumber) -> str:
 
 
 def _pseudonym(number: ExoPhone) -> str:
-    digest = hashlib.blake2b(f"{number.account_sid}/{number.sid}".encode(), digest_size=6)
+    # Quoted, so that no two pairs read the same; an account's sid as the API gives it stays so.
+    account = quote(number.account_sid, safe="")
+    digest = hashlib.blake2b(f"{account}/{number.sid}".encode(), digest_size=6)
     return f"number-{digest.hexdigest()}"

@@ -132,6 +132,14 @@ def test_pseudonyms_differ_by_number_and_by_account() -> None:
     assert len(names) == 10_000
 
 
+@pytest.mark.fault(92)
+def test_pseudonyms_differ_however_account_and_number_are_cut_in_two() -> None:
+    """Two series by one name would be dropped by Prometheus, without a word from us."""
+    one = phone("x/912248", account_sid="a", phone_number="+912248")
+    other = phone("912248", account_sid="a/x", phone_number="+912248")
+    assert shown(one, "hidden").sid != shown(other, "hidden").sid
+
+
 @given(
     st.from_regex(r"[1-9][0-9]{9}", fullmatch=True),
     st.sampled_from(["{}", "0{}", "+91{}", "num {}", "{}-x"]),
