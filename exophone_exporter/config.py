@@ -31,6 +31,7 @@ from exophone_exporter.credentials import (
     secret_from_text,
 )
 from exophone_exporter.errors import ConfigError
+from exophone_exporter.model import clean_text
 from exophone_exporter.problems import Problems, dotted, read_document
 from exophone_exporter.sharding import WHOLE, Shard
 
@@ -162,8 +163,11 @@ def environment() -> Mapping[str, str]:
 
 
 def revision(environ: Mapping[str, str] = os.environ) -> str:
-    """The commit that was built, which an image says in EXOPHONE_REVISION."""
-    return environ.get("EXOPHONE_REVISION", "unknown")
+    """The commit that was built, which an image says in EXOPHONE_REVISION.
+
+    It becomes a label value: bytes that are not UTF-8 would fail every scrape.
+    """
+    return clean_text(environ.get("EXOPHONE_REVISION", "unknown"))
 
 
 def json_schema() -> dict[str, Any]:

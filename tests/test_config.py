@@ -401,6 +401,25 @@ def test_a_secret_is_given_in_exactly_one_way(secret: str, ways: tuple[str, ...]
 # ---- what is accepted, and what it becomes
 
 
+@pytest.mark.fault(63)
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        pytest.param({}, "unknown", id="not-said"),
+        pytest.param({"EXOPHONE_REVISION": "0123abc"}, "0123abc", id="commit"),
+        pytest.param({"EXOPHONE_REVISION": "a\udcff\nb"}, "a\ufffd b", id="not-utf-8"),
+    ],
+)
+def test_the_revision_of_the_build_is_fit_for_a_label(environ: dict[str, str], told: str) -> None:
+    """Whatever stands in the environment: one byte that is not UTF-8 would fail every scrape."""
+    assert config.revision(environ) == told
+
+
+def test_the_environment_is_that_of_the_process() -> None:
+    """Handed on, not copied: what reads it sees it as it is."""
+    assert config.environment() is os.environ
+
+
 def test_a_minimal_file_has_the_documented_defaults() -> None:
     """interface.md: 5m, 10s, 5m, 50, 50, 15m, Asia/Kolkata; all, 10000, full; Singapore."""
     loaded = config.load(str(CONFIGS / "good/minimal.yaml"), {})
