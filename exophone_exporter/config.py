@@ -224,7 +224,8 @@ def _variable(
         try:
             return {field: line_from_bytes(read_file(path, SECRET_FILE_MAX_BYTES))}
         except (OSError, ValueError) as error:
-            raise ValueError(f"{file_variable}={path}: {_reason(error)}") from error
+            named = f"{file_variable}={strict_yaml.shown(path)}"
+            raise ValueError(f"{named}: {_reason(error)}") from error
     if variable in environ:
         return {f"{field}_env": variable} if secret else {field: environ[variable]}
     if field in ("sid", "api_key", "api_token"):

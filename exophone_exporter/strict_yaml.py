@@ -141,9 +141,13 @@ def _scalar(node: yaml.ScalarNode) -> str:
 
 
 def shown(text: str) -> str:
-    """Text of the file as a message shows it: on one line, without escapes, and not without end."""
-    line = "".join(character if character.isprintable() else "?" for character in text)
-    return line if len(line) <= _SHOWN_MAX else f"{line[:_SHOWN_MAX]}…"
+    """Text of the file as a message shows it: one word, without escapes, and not without end.
+
+    A line that is indented too far goes on with the value before it, and may hold a secret.
+    """
+    word, *more = text.split(maxsplit=1) or [""]
+    word = "".join(character if character.isprintable() else "?" for character in word)
+    return word if len(word) <= _SHOWN_MAX and not more else f"{word[:_SHOWN_MAX]}…"
 
 
 def shown_key(key: str) -> str:

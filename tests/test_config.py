@@ -685,6 +685,26 @@ BAD_VARIABLES = [
         id="gone-and-empty",
     ),
     pytest.param(
+        {"EXOTEL_REGION_FILE": "/gone\nnow\udcff"} | VARIABLES,
+        [
+            (
+                "environment: EXOTEL_REGION: EXOTEL_REGION_FILE=/gone…:"
+                " cannot be read: No such file or directory"
+            ),
+        ],
+        id="path-of-two-lines",
+    ),
+    pytest.param(
+        {"EXOTEL_REGION_FILE": "/\x1b[31mgone\udcff"} | VARIABLES,
+        [
+            (
+                "environment: EXOTEL_REGION: EXOTEL_REGION_FILE=/?[31mgone?:"
+                " cannot be read: No such file or directory"
+            ),
+        ],
+        id="path-that-is-a-command",
+    ),
+    pytest.param(
         VARIABLES | {"EXOTEL_REGION": "mumbai", "EXOTEL_BASE_URL": "https://api.example"},
         ["environment: EXOTEL_BASE_URL: stands beside `region`; keep one of them"],
         id="region-and-base-url",
