@@ -189,6 +189,24 @@ def test_short_page_that_comes_again_under_its_own_number_is_the_end() -> None:
     assert script.walk() == ["a"]
 
 
+@pytest.mark.fault(76)
+@pytest.mark.parametrize("grown", [pytest.param(1, id="one-page"), pytest.param(2, id="two")])
+def test_list_that_grew_by_whole_pages_is_followed_to_its_end(grown: int) -> None:
+    """The same page comes again under the number that was asked for: the rest stands behind it."""
+    again = [page("a", "b", page=1 + n, more=True) for n in range(grown)]
+    last = page("c", page=1 + grown, more=False)
+    script = Script(page("a", "b", page=0, more=True), *again, last)
+    assert script.walk() == ["a", "b", "c"]
+
+
+@pytest.mark.fault(71)
+def test_page_that_comes_for_ever_under_any_number_is_given_up_after_two_more() -> None:
+    """A server that ignores what page is asked for and repeats the number costs no more."""
+    script = Script(*(page("a", "b", page=number, more=True) for number in range(9)))
+    assert script.walk() == ["a", "b"]
+    assert len(script.asked) == 4
+
+
 @pytest.mark.fault(82)
 @pytest.mark.fault(83)
 def test_first_of_two_versions_wins_and_the_other_is_counted() -> None:

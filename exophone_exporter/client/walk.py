@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_PAGES: Final = 5000
 MAX_CONFIRMATIONS: Final = 20
+# A list that grew by a page while it was walked shows one again; it is followed so far.
+_PAGES_SEEN_AGAIN_MAX: Final = 2
 
 
 def walk_pages(
@@ -32,7 +34,7 @@ def walk_pages(
     found: dict[str, ExoPhone] = {}
     rejected = dict.fromkeys(REJECTIONS, 0)
     stated = size = page_size
-    full = True
+    full, seen_again = True, 0
     for index in range(max_pages):
         page = fetch_page(index, size)
         fresh = _take(page, found, rejected)
@@ -45,7 +47,10 @@ def walk_pages(
             stated = page.page_size or page_size
             size = min(stated, page_size)
         full = page.items >= size
-        if not fresh or not (full if page.more is None else page.more):
+        seen_again = 0 if fresh else seen_again + 1
+        # Of a full page that says itself which it is, the list has moved; else it is the end.
+        patience = _PAGES_SEEN_AGAIN_MAX if full and page.page == index else 0
+        if seen_again > patience or not (full if page.more is None else page.more):
             return Walk(tuple(found.values()), index + 1, rejected)
         if page.page_size not in (None, stated):
             raise BadPagination(
