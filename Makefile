@@ -30,6 +30,10 @@ faults: $(VENV)/.test ## show the table of faults, and which of its promises are
 week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=50)
 	EXOPHONE_WEEKS=$(WEEKS) $(BIN)/python -m pytest tests/test_week.py
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes long
+	$(BIN)/python -m pytest --hypothesis-profile=long tests/test_any_*.py
+
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
 	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end

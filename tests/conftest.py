@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 pytest_plugins = ["faults", "pytester"]
 
 # A busy machine is no defect of ours: what takes long is measured by benchmarks, not by tests.
-settings.register_profile("exophone", deadline=None)
+# `make test` tries the same examples every time, so that what breaks was broken by the change at
+# hand; `make fuzz` (--hypothesis-profile=long) tries others, and many.
+settings.register_profile("exophone", deadline=None, derandomize=True)
+settings.register_profile("long", deadline=None, derandomize=False, max_examples=2000)
 settings.load_profile("exophone")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tracemalloc
 from dataclasses import fields
@@ -14,9 +13,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import ANY_TEXT
 from support import INDIA, SAMPLES, phone
 
-from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut, PollError
+from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
 from exophone_exporter.model import (
     FIELDS,
     REJECTIONS,
@@ -826,65 +826,6 @@ def test_inner_code_200_is_no_error() -> None:
 )
 def test_vendors_own_words_are_found_in_each_form_of_error(body: bytes, said: str) -> None:
     assert vendor_message(body) == said
-
-
-def texts_of(number: ExoPhone) -> dict[str, str]:
-    values = {field.name: getattr(number, field.name) for field in fields(number)}
-    return {name: value for name, value in values.items() if isinstance(value, str)}
-
-
-def assert_fit(number: ExoPhone) -> None:
-    """Every text can be a label value, every name of a field is known, and there is a sid."""
-    for name, text in texts_of(number).items():
-        text.encode("utf-8")
-        assert len(text) <= (2048 if name.endswith("_url") else 256)
-        assert not any(character < " " or character == "\x7f" for character in text)
-    for flow in ("voice", "sms"):
-        assert len(number.flow_id(flow)) <= 256
-    assert number.sid == number.sid.strip() != ""
-    assert set(number.unreadable) <= set(FIELDS)
-
-
-def assert_survives(body: bytes) -> None:
-    """What comes out are fit ExoPhones or a PollError, and nothing else."""
-    with contextlib.suppress(PollError):
-        for number in parse_page(body, INDIA).numbers:
-            assert_fit(number)
-    with contextlib.suppress(PollError):
-        assert_fit(parse_number(body, INDIA))
-    assert len(vendor_message(body)) <= 256
-
-
-ANY_TEXT = st.text(st.characters(), max_size=20)  # surrogates and control characters too
-ANY_VALUE: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
-    max_leaves=8,
-)
-ANY_ITEM = st.dictionaries(st.sampled_from(FIELDS), ANY_VALUE, max_size=len(FIELDS))
-
-
-@given(st.binary())
-@pytest.mark.fault(64)
-def test_any_bytes_become_numbers_or_an_error_of_ours(body: bytes) -> None:
-    assert_survives(body)
-
-
-@given(ANY_VALUE)
-@pytest.mark.fault(64)
-def test_any_json_becomes_numbers_or_an_error_of_ours(value: Any) -> None:
-    assert_survives(json.dumps(value).encode())
-
-
-@given(st.lists(ANY_ITEM | ANY_VALUE, max_size=4), ANY_VALUE)
-@pytest.mark.fault(64)
-def test_any_values_in_the_documented_fields_become_fit_numbers(
-    items: list[Any], other: Any
-) -> None:
-    envelope = {"incoming_phone_numbers": items, "page": other, "next_page_uri": other}
-    assert_survives(json.dumps(envelope).encode())
-    for item in items:
-        assert_survives(json.dumps(item).encode())
 
 
 @given(ANY_TEXT, st.integers(1, 30))

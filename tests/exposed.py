@@ -1,0 +1,215 @@
+"""The page of /metrics against prometheus_client: read back, written again, unpacked.
+
+What the samples must be is reckoned here from the views, one by one, without the renderer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import platform
+import zlib
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client import generate_latest as generate_text
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_of
+from prometheus_client.parser import text_string_to_metric_families as text_of
+
+from exophone_exporter import __version__
+from exophone_exporter.metrics.page import MetricsPage
+from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, ExoPhone
+from exophone_exporter.privacy import shown
+from exophone_exporter.store import DURATION_BUCKETS_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from prometheus_client.metrics_core import Metric as Family
+
+    from exophone_exporter.clock import Clock, Moment
+    from exophone_exporter.config import PerNumber
+    from exophone_exporter.metrics.page import Build
+    from exophone_exporter.snapshot import Snapshot
+    from exophone_exporter.store import View
+
+Series: TypeAlias = "tuple[str, frozenset[tuple[str, str]]]"
+_Sample: TypeAlias = "tuple[str, float | Decimal | None, dict[str, str]]"
+_VANITY: Final = {None: "", True: "true", False: "false"}
+
+
+def assert_exposed(views: Sequence[View], build: Build, clock: Clock) -> None:
+    """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
+    page = MetricsPage(lambda: views, lambda: build, clock, with_process=False)
+    page.prepare()
+    expected = _series_of(_expected(views, build, clock.now()))
+    for openmetrics in (False, True):
+        content = page.render(openmetrics=openmetrics, gzipped=False)
+        families = _read(content, openmetrics=openmetrics)
+        assert _written(families, openmetrics=openmetrics) == content
+        found = [(s.name, s.value, s.labels) for family in families for s in family.samples]
+        assert _series_of(found) == expected
+        _assert_unpacked(page.render(openmetrics=openmetrics, gzipped=True), content)
+
+
+def _assert_unpacked(packed: bytes, content: bytes) -> None:
+    """One gzip member, and nothing behind it: browsers show no second one."""
+    strict = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    assert strict.decompress(packed) + strict.flush() == content
+    assert (strict.eof, strict.unused_data) == (True, b"")
+    assert gzip.decompress(packed) == content
+    assert zlib.decompress(packed, wbits=zlib.MAX_WBITS | 32) == content
+
+
+def _read(content: bytes, *, openmetrics: bool) -> list[Family]:
+    parsed: Any = openmetrics_of if openmetrics else text_of
+    return [*parsed(content.decode())]
+
+
+def _written(families: Iterable[Family], *, openmetrics: bool) -> bytes:
+    """What prometheus_client makes of families that it has read."""
+
+    class Collector:
+        def collect(self) -> Iterable[Family]:
+            return families
+
+    registry = CollectorRegistry()
+    registry.register(Collector())
+    if openmetrics:
+        return bytes(generate_openmetrics(registry))  # type: ignore[no-untyped-call]  # it has no types
+    return generate_text(registry)
+
+
+def _series_of(samples: Iterable[_Sample]) -> dict[Series, float]:
+    """Samples by name and labels, of which no two may be the same."""
+    series: dict[Series, float] = {}
+    for name, value, labels in samples:
+        if value is not None:
+            key = (name, frozenset(labels.items()))
+            assert key not in series, f"twice: {key}"
+            series[key] = float(value)
+    return series
+
+
+def _expected(views: Iterable[View], build: Build, now: Moment) -> Iterator[_Sample]:
+    for view in views:
+        name = view.account.name
+        for metric, value, labels in [
+            *_polling(view),
+            *_inventory(view.fresh_snapshot(now), view.account.per_number),
+        ]:
+            yield f"exophone_{metric}", value, labels | {"account": name}
+    reloaded = "exophone_exporter_config_last_reload_success"
+    yield f"{reloaded}ful", build.config_reload_successful, {}
+    yield f"{reloaded}_timestamp_seconds", build.config_loaded_at, {}
+    own = {"version": __version__, "python_version": platform.python_version()}
+    yield "exophone_exporter_build_info", 1, own | {"revision": build.revision}
+
+
+def _polling(view: View) -> Iterator[_Sample]:
+    if view.last_attempt is not None:
+        yield "up", view.error is None, {}
+    yield "poll_interval_seconds", view.account.poll.interval_seconds, {}
+    yield "poll_stale_after_seconds", view.account.poll.stale_after_seconds, {}
+    attempt = view.last_attempt.wall if view.last_attempt else 0
+    success = view.snapshot.completed.wall if view.snapshot else 0
+    yield "poll_last_attempt_timestamp_seconds", attempt, {}
+    yield "poll_last_success_timestamp_seconds", success, {}
+    if view.snapshot is not None:
+        yield from _last_success(view.snapshot)
+    yield "polls_total", view.polls, {}
+    yield "api_retries_total", view.retries, {}
+    yield "api_wait_seconds_total", view.wait_seconds, {}
+    for reason, count in view.failures.items():
+        yield "poll_failures_total", count, {"reason": reason}
+    for change, count in view.changes.items():
+        yield "number_changes_total", count, {"change": change}
+    for (endpoint, code), count in view.requests.items():
+        yield "api_requests_total", count, {"endpoint": endpoint, "code": code}
+    yield from _durations(view)
+
+
+def _last_success(snapshot: Snapshot) -> Iterator[_Sample]:
+    yield "poll_duration_seconds", snapshot.duration_seconds, {}
+    yield "poll_pages", snapshot.walk.pages, {}
+    for reason in REJECTIONS:
+        yield "poll_rejected_records", snapshot.walk.rejected.get(reason, 0), {"reason": reason}
+    unreadable = Counter(field for number in snapshot.numbers for field in number.unreadable)
+    for field in FIELDS:
+        yield "poll_unreadable_values", unreadable[field], {"field": field}
+
+
+def _durations(view: View) -> Iterator[_Sample]:
+    bounds = [*(str(float(bound)) for bound in DURATION_BUCKETS_SECONDS), "+Inf"]
+    for endpoint, durations in view.durations.items():
+        labels: dict[str, str] = {"endpoint": endpoint}
+        counts = [*accumulate(durations.counts)]
+        for bound, count in zip(bounds, counts, strict=True):
+            yield "api_request_duration_seconds_bucket", count, labels | {"le": bound}
+        yield "api_request_duration_seconds_count", counts[-1], labels
+        yield "api_request_duration_seconds_sum", durations.sum_seconds, labels
+
+
+def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sample]:
+    if snapshot is None:
+        return
+    for group in snapshot.groups:
+        labels = {"country": group.country, "region": group.region}
+        labels |= {"number_type": group.number_type}
+        yield "numbers", group.numbers, labels
+        yield "numbers_idle", group.idle, labels
+        for flow in FLOWS:
+            yield "numbers_unattached", group.unattached[flow], labels | {"flow": flow}
+        for currency, amount in group.rental.items():
+            yield "monthly_rental", amount, labels | {"currency": currency}
+        for currency, amount in group.idle_rental.items():
+            yield "idle_monthly_rental", amount, labels | {"currency": currency}
+    for (flow, flow_id), count in snapshot.flow_numbers.items():
+        yield "flow_numbers", count, {"flow": flow, "flow_id": flow_id}
+    chosen, dropped = _with_series(snapshot.numbers, per_number)
+    yield "number_series_dropped", dropped, {}
+    for number in chosen:
+        yield from _number(number, per_number)
+
+
+def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[list[ExoPhone], int]:
+    """By the words of the manual: unattached ones first, each kind by its sid, up to the limit."""
+    ranked = sorted(numbers, key=lambda number: number.sid)
+    lacking = [number for number in ranked if number.lacks_flow]
+    others = [number for number in ranked if not number.lacks_flow]
+    wanted = {"all": [*lacking, *others], "unattached": lacking, "none": []}[per_number.series]
+    return wanted[: per_number.limit], max(0, len(wanted) - per_number.limit)
+
+
+def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
+    names = shown(number, per_number.phone_number)
+    own = {"sid": names.sid}
+    described = {
+        "phone_number": names.phone_number,
+        "friendly_name": names.friendly_name,
+        "country": number.country,
+        "region": number.region,
+        "number_type": number.number_type,
+        "vanity": _VANITY[number.vanity_number],
+        "voice_flow_id": number.flow_id("voice"),
+        "sms_flow_id": number.flow_id("sms"),
+    }
+    yield "number_info", 1, own | described
+    for flow in FLOWS:
+        if number.capable(flow):
+            yield "number_flow_attached", number.attached(flow), own | {"flow": flow}
+    priced = own | {"currency": number.currency}
+    yield "number_monthly_rental", number.rental_price, priced
+    yield "number_one_time_price", number.one_time_price, priced
+    yield "number_incoming_rate", number.incoming_rate, priced
+    yield "number_incoming_pulse_seconds", number.incoming_pulse_seconds, own
+    yield "number_created_timestamp_seconds", _seconds(number.created_at), own
+    yield "number_updated_timestamp_seconds", _seconds(number.updated_at), own
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
