@@ -753,68 +753,6 @@ def test_bad_variables_are_refused_by_name(environ: dict[str, str], expected: li
     assert CANARY not in everything_of(error)
 
 
-# ---- any input at all
-
-DRAFT = st.recursive(
-    st.none()
-    | st.text(max_size=12)
-    | st.sampled_from(["5m", "0", "mumbai", "https://x", "\ud800"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["poll", "per_number", "accounts", "name", "sid", "interval", "api_key", "region"]
-            )
-            | st.text(max_size=5),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-def check_accepted_or_refused(call: Callable[[], Config]) -> None:
-    told: tuple[str, ...] = ()
-    accepted = None
-    try:
-        accepted = call()
-    except ConfigError as error:
-        told = error.problems
-    assert bool(told) != bool(accepted and accepted.accounts)
-    assert all("\n" not in problem for problem in told)
-    "".join(told).encode()  # can be written to a log
-
-
-@given(st.text(max_size=400))
-@example("a: '\\U00110000'")
-@example('a: "\\U00110000"')
-@example('"\\ud800": 1')
-@example("- a")
-@example("%TAG ! tag:x\n--- !y z")
-@example("? ")
-def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
-    """Nothing else comes out, whatever goes in."""
-    check_accepted_or_refused(lambda: parse(text))
-
-
-@given(st.binary(max_size=400))
-@example(b"\xff\xfea\0")
-@example(b"\xef\xbb\xbf")
-def test_any_bytes_are_a_config_or_a_config_error(content: bytes) -> None:
-    """Likewise for the bytes of a file."""
-    check_accepted_or_refused(lambda: config.load("FILE", {}, lambda *_: content))
-
-
-@given(DRAFT)
-@example(["x"])
-@example({"name": None, "sid": "x"})
-@example({"accounts": [{"name": "a", "sid": "b", "poll": {"interval": {}}}, []]})
-def test_any_document_is_a_config_or_a_config_error(draft: Any) -> None:
-    """Documents that come closer to the shape than text by chance; JSON is YAML."""
-    check_accepted_or_refused(lambda: parse(json.dumps(draft)))
-
-
 # ---- config.example.yaml and the schema
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text("utf-8")
