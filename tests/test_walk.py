@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from support import phone
 
 from exophone_exporter.client.client import ignore_page
 from exophone_exporter.client.walk import confirm_removals, walk_pages
-from exophone_exporter.errors import BadPagination, NotFound, PollError, ServerFailed
+from exophone_exporter.errors import BadPagination, NotFound, ServerFailed
 from exophone_exporter.model import ExoPhone, Page
 from exophone_exporter.snapshot import Walk
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NOTHING_REJECTED = {"not_an_object": 0, "no_sid": 0, "duplicate": 0}
 
@@ -310,58 +303,3 @@ def test_many_removals_of_which_one_is_not_true_are_a_failure() -> None:
 def test_confirmation_that_fails_fails_the_poll() -> None:
     with pytest.raises(ServerFailed):
         confirm_removals(walked("a"), known("b"), Detail(error=ServerFailed("500")))
-
-
-_MOVE = st.sampled_from(["none", "remove", "add", "rotate", "reverse"])
-
-
-def _moved(numbers: list[str], move: str, step: int) -> list[str]:
-    moves: dict[str, Callable[[], list[str]]] = {
-        "none": lambda: numbers,
-        "remove": lambda: numbers[1:],
-        "add": lambda: [f"new{step}", *numbers],
-        "rotate": lambda: [*numbers[1:], *numbers[:1]],
-        "reverse": lambda: numbers[::-1],
-    }
-    return moves[move]()
-
-
-@given(
-    count=st.integers(0, 40),
-    size=st.integers(1, 7),
-    cap=st.integers(1, 7),
-    moves=st.lists(_MOVE, max_size=12),
-    last=st.sampled_from(["null", "missing", "lying"]),
-    states_size=st.booleans(),
-)
-@example(count=40, size=1, cap=1, moves=["none", "add"], last="null", states_size=True)
-@example(count=40, size=7, cap=7, moves=["none", "reverse"], last="lying", states_size=True)
-def test_no_number_is_lost_however_the_list_moves(
-    *, count: int, size: int, cap: int, moves: list[str], last: str, states_size: bool
-) -> None:
-    """A confirmed walk holds each known number that exists, once; or there is one PollError."""
-    start = [f"n{i}" for i in range(count)]
-    lists = [start]
-
-    def fetch(index: int, asked: int) -> Page:
-        step = len(lists)
-        lists.append(_moved(lists[-1], moves[step - 1] if step <= len(moves) else "none", step))
-        given = min(asked, cap)
-        has_more = (index + 1) * given < len(lists[-1])
-        more = {"null": has_more, "missing": True if has_more else None, "lying": True}[last]
-        sids = lists[-1][index * given : (index + 1) * given]
-        return page(*sids, page=index, page_size=given if states_size else None, more=more)
-
-    try:
-        walk = walk_pages(fetch, size, ignore_page)
-        walk = confirm_removals(walk, known(*start), Detail(*lists[-1]))
-    except PollError:
-        assert any(move != "none" for move in moves) or (not states_size and cap < size)
-        return
-    sids = [n.sid for n in walk.numbers]
-    assert len(sids) == len(set(sids))
-    assert set(sids) <= {sid for numbers in lists for sid in numbers}
-    if walk.pages > 1 and (states_size or cap >= size):
-        assert set(start) & set(lists[-1]) <= set(sids)
-    if not any(move != "none" for move in moves) and (states_size or cap >= size):
-        assert sids == start
