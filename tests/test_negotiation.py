@@ -95,8 +95,38 @@ def test_odd_accept_header_gets_one_of_the_two_constant_types(accept: str, expec
     assert content_type(accept) == expected
 
 
+TYPES = ("application/openmetrics-text", "text/plain", "text/*", "*/*", "text/html")
+VERSIONS = ("", "1.0.0", "0.0.1", "0.0.4", "2.0.0")
+OFFERS = st.lists(
+    st.tuples(st.sampled_from(TYPES), st.sampled_from(VERSIONS), st.integers(0, 1000)), max_size=6
+)
+
+
+def best(offers: list[tuple[str, str, int]], name: str, versions: tuple[str, ...]) -> int | None:
+    """How much a client wants a type, in thousandths; None where it does not name it."""
+    wanted = [q for type_, version, q in offers if type_ == name and version in versions]
+    return max(wanted, default=None)
+
+
 @pytest.mark.fault(112)
-@given(st.text(alphabet='application/openmetrics-text;plain*,=q01.v" \u0663\x00\xff'))
+@given(OFFERS, st.sampled_from([",", ", ", " ,\t"]), st.booleans())
+def test_choice_obeys_what_the_client_says_in_any_order(
+    offers: list[tuple[str, str, int]], comma: str, quoted: bool
+) -> None:
+    """OpenMetrics where it is wanted at least as much as text, of versions that we write."""
+    openmetrics = best(offers, TYPES[0], VERSIONS[:3]) or 0
+    texts = [best(offers, name, VERSIONS) for name in TYPES[1:4]]
+    text = next((q for q in texts if q is not None), 0)
+    mark = '"' if quoted else ""
+    header = comma.join(
+        name + (f"; Version={mark}{version}{mark}" if version else "") + f";q={q / 1000:.3f}"
+        for name, version, q in offers
+    )
+    assert content_type(header) == (OPENMETRICS if openmetrics and openmetrics >= text else TEXT)
+
+
+@pytest.mark.fault(112)
+@given(st.text() | st.text(alphabet='application/openmetrics-text;plain*,=q01.v" \u0663\x00\xff'))
 def test_no_header_can_break_the_choice(header: str) -> None:
     assert content_type(header) in {TEXT, OPENMETRICS}
     assert accepts_gzip(header) in {True, False}

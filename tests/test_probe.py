@@ -7,6 +7,7 @@ import gzip
 import http.client
 import logging
 import re
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -381,6 +382,32 @@ def test_any_target_is_400_or_exactly_one_get_of_that_number(shared: Bench, targ
         assert unquote(shared.paths()[0][1].removeprefix(DETAIL)) == sid
     else:
         assert (answer.status, shared.sim.requests) == (400, [])
+
+
+# A query as it stands in a request: anything but what would end it.
+QUERIES: Final = st.lists(
+    st.sampled_from([b"target=", b"target", b"&", b"=", b"account=", b"support", b"%2", b"%", b"+"])
+    | st.binary(max_size=6).map(lambda text: re.sub(rb"[\x00-\x20\x7f#]", b"", text)),
+    max_size=7,
+).map(b"".join)
+
+
+@pytest.mark.fault(113)
+@given(query=QUERIES | QUERIES.map(lambda tail: b"target=" + tail))
+def test_any_query_is_400_or_exactly_one_segment_of_one_path(shared: Bench, query: bytes) -> None:
+    """As the bytes come, quoted or not."""
+    shared.sim.clear_requests()
+    shared.time.pass_(3600)
+    with socket.create_connection(("127.0.0.1", shared.site.port), DEADLINE_SECONDS) as client:
+        client.sendall(b"GET /probe?" + query + b" HTTP/1.1\r\nConnection: close\r\n\r\n")
+        status = client.recv(12)
+    if status == b"HTTP/1.1 200":
+        ((method, path, sent),) = shared.paths()
+        assert (method, sent) == ("GET", {})
+        assert re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9_.~%-]{1,384}", path.removeprefix(DETAIL))
+        assert is_sid(unquote(path.removeprefix(DETAIL)))
+    else:
+        assert (status, shared.sim.requests) == (b"HTTP/1.1 400", [])
 
 
 def test_one_of_several_accounts_must_be_named() -> None:
