@@ -240,3 +240,12 @@ def test_libraries_that_chatter_are_kept_to_warnings(
     for name in ("urllib3.connectionpool", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(name).info("chatter")
     assert stream.getvalue() == ""
+
+
+def test_head_that_urllib3_cannot_read_is_no_line_of_the_log(
+    written: Callable[[LogFormat], io.StringIO],
+) -> None:
+    """It would be one with a traceback, at every poll, with all that the server sent."""
+    stream = written("logfmt")
+    logging.getLogger("urllib3.connection").warning("Failed to parse headers")
+    assert stream.getvalue() == ""
