@@ -162,13 +162,19 @@ class FaultServer:
     anything was said.
     """
 
-    def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *scripts: Script,
+        tls: ssl.SSLContext | None = None,
+        lasts_seconds: float = 3 * _PATIENCE_SECONDS,
+    ) -> None:
         self.requests: list[str] = []
         self.connections = 0
         self.flooded_bytes = 0
         self.stopping = threading.Event()
         self._scripts = scripts
         self._tls = tls
+        self._lasts_seconds = lasts_seconds
         self._open: list[tuple[threading.Thread, socket.socket]] = []
         # Bound and never listening: the port stays ours while connections are refused.
         self._reserved = socket.socket()
@@ -214,7 +220,7 @@ class FaultServer:
             thread.join(_PATIENCE_SECONDS)
 
     def _accept(self) -> None:
-        ends_at = time.monotonic() + 3 * _PATIENCE_SECONDS
+        ends_at = time.monotonic() + self._lasts_seconds
         while not self.stopping.is_set() and time.monotonic() < ends_at:
             try:
                 sock, _ = self._listener.accept()
