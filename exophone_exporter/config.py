@@ -473,7 +473,7 @@ def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_
             parent[int(last)] = {"name": f"stand-in-{last}", "sid": "stand-in"}
         elif path[0] == "accounts" and path[2:] in (("name",), ("sid",)):
             parent[last] = f"stand-in-{path[1]}"
-        elif isinstance(parent, dict):
+        else:
             parent.pop(last, None)
     return pruned
 

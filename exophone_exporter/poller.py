@@ -167,7 +167,7 @@ class Teller:
         """Log one result."""
         if result.error is not None:
             self._tell_failure(result.error, result)
-        elif result.snapshot is not None:
+        if result.snapshot is not None:
             self._tell_success(result.snapshot, result)
 
     def _tell_failure(self, error: PollError, result: PollResult) -> None:

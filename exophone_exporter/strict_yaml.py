@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import yaml
 
@@ -88,13 +88,11 @@ def _document(text: str) -> Document:
 
 
 def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
-    mark = error.problem_mark or error.context_mark
-    problem = error.problem or error.context or "not YAML"
+    # PyYAML's reader always says what is wrong and where, though its types allow for less.
+    problem, mark = cast("str", error.problem), cast("yaml.Mark", error.problem_mark)
     if "tag handle" in problem:  # such a problem quotes what may be a secret
         problem = _TAGS
     message = _ADVICE.get(problem, problem)
-    if mark is None:
-        return YamlError(None, message)
     return YamlError(mark.line + 1, f"{message} (column {mark.column + 1})")
 
 
