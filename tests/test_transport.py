@@ -199,6 +199,13 @@ def test_connection_refused() -> None:
     assert asker.recorder.retries == 2
 
 
+def test_host_that_no_request_can_be_made_to() -> None:
+    """The configuration refuses such a one; here, too, it is a failure in words."""
+    error = Asker(f"http://{'x' * 64}.example").error()
+    assert error.reason == "connect"
+    assert str(error).startswith(f"cannot connect to http://{'x' * 64}.example: Unicode")
+
+
 @pytest.mark.parametrize(
     ("script", "reason", "attempts", "says"),
     [
