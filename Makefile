@@ -57,6 +57,10 @@ mutants: $(VENV)/.mutation ## change the code of a poll and list what no test no
 	nice $(BIN)/mutmut run --max-children 1 $(if $(MUTANTS),'$(MUTANTS)')
 	$(BIN)/mutmut results
 
+.PHONY: image
+image: ## build the container image with docker, podman or buildah (IMAGE= BASE= BUILD_FLAGS=)
+	IMAGE='$(IMAGE)' BASE='$(BASE)' BUILD_BASE='$(BUILD_BASE)' ENGINE='$(ENGINE)' deploy/container/build $(BUILD_FLAGS)
+
 .PHONY: generate
 generate: $(VENV)/.test ## write the metric reference, the JSON Schema and the dashboards
 	$(BIN)/python docs/generate.py
@@ -74,7 +78,7 @@ golden: $(VENV)/.test ## write the golden expositions anew; read the diff before
 lock: ## pin every dependency anew in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --editable '.[test,lint,mutation]'
+	$(PIP) install --editable '.[test,deploy,lint,mutation]'
 	$(PIP) freeze --exclude-editable | LC_ALL=C sort --ignore-case > constraints.txt
 
 .PHONY: clean
@@ -88,7 +92,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(PIP) install --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --constraint constraints.txt --editable '.[test,deploy]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed

@@ -100,9 +100,14 @@ def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> I
         yield Prometheus(url, log, pid)
 
 
-def _free_url() -> str:
+def free_address() -> str:
+    """Host and port of loopback where nobody listens."""
     with listen(["127.0.0.1:0"])[0] as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _free_url() -> str:
+    return f"http://{free_address()}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,51 @@
+# The exporter in an image: docs/deployment.md tells how to run it, `make image` builds it.
+#
+# BASE may be any image with Python 3.11 or newer and nothing else: neither a shell nor pip is used in it.
+# BUILD_BASE has the same Python at the same path, and the module venv.
+ARG BASE=python:3.14.7-slim-trixie@sha256:51dafde81dbdb6ebde285137a295cf18a47ca95234fe388a343719cb97305b3d
+ARG BUILD_BASE=${BASE}
+
+FROM ${BUILD_BASE} AS build
+# Wheels only, in the versions of constraints.txt: no compiler, and no code of a package runs here.
+ENV PIP_CONSTRAINT=/src/constraints.txt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ONLY_BINARY=:all: \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY constraints.txt ./
+RUN python3 -m venv /tools && /tools/bin/pip install hatchling
+COPY LICENSE README.md pyproject.toml ./
+COPY exophone_exporter ./exophone_exporter
+# pip stays behind in /tools. Nobody can write to the image later: modules are compiled now, once, and are
+# not compared with their sources again.
+RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+ && python3 -m venv --without-pip /opt/exophone-exporter \
+ && /tools/bin/pip --python /opt/exophone-exporter/bin/python install --no-compile /dist/*.whl \
+ && /opt/exophone-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/exophone-exporter/lib \
+ && rm /opt/exophone-exporter/bin/[Aa]ctivate*
+COPY deploy/container/healthcheck.py /opt/exophone-exporter/
+
+FROM ${BASE}
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="exophone-exporter" \
+      org.opencontainers.image.description="Prometheus exporter for Exotel ExoPhones" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+# The revision stands in exophone_exporter_build_info, too.
+ENV PATH=/opt/exophone-exporter/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    EXOPHONE_REVISION=${REVISION}
+COPY --from=build /opt/exophone-exporter /opt/exophone-exporter
+WORKDIR /
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+EXPOSE 10396
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+  CMD ["/opt/exophone-exporter/bin/python", "-I", "/opt/exophone-exporter/healthcheck.py"]
+ENTRYPOINT ["/opt/exophone-exporter/bin/exophone-exporter"]
