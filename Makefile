@@ -4,7 +4,7 @@ LISTEN ?= 127.0.0.1:10396
 WEEKS ?= 50
 VENV := .venv
 BIN := $(VENV)/bin
-NODE_MODULES := tests/grafana/node_modules/.package-lock.json
+NODE_MODULES := $(patsubst %,tests/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -62,7 +62,7 @@ image: ## build the container image with docker, podman or buildah (IMAGE= BASE=
 	IMAGE='$(IMAGE)' BASE='$(BASE)' BUILD_BASE='$(BUILD_BASE)' ENGINE='$(ENGINE)' deploy/container/build $(BUILD_FLAGS)
 
 .PHONY: generate
-generate: $(VENV)/.test ## write the metric reference, the JSON Schema and the dashboards
+generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the PrometheusRule and the dashboards
 	$(BIN)/python docs/generate.py
 	$(BIN)/python grafana/generate_dashboards.py
 
@@ -83,7 +83,7 @@ lock: ## pin every dependency anew in constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) tests/grafana/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
+	rm -rf $(VENV) tests/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -103,6 +103,6 @@ $(VENV)/.mutation: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[mutation]'
 	@touch $@
 
-$(NODE_MODULES): tests/grafana/package-lock.json
-	npm ci --prefix tests/grafana
+$(NODE_MODULES): tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
+	npm ci --prefix tests/$*
 	@touch $@

@@ -1,4 +1,4 @@
-"""Writes what is derived from the code: the metric tables and the configuration's JSON Schema.
+"""Writes what is derived: the metric tables, the configuration's JSON Schema, the PrometheusRule.
 
 `make generate` writes; `python docs/generate.py --check` only says what is out of date, exit 1.
 """
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from exophone_exporter.metrics.exposition import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
+_PROMETHEUS_RULE = """\
+# Written by make generate from prometheus/exophone.rules.yml; edit that one.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: exophone-exporter
+  labels:
+    app.kubernetes.io/name: exophone-exporter
+spec:
+"""
 
 
 def metric_table(metrics: Iterable[Metric]) -> str:
@@ -40,6 +50,12 @@ def metric_sections(level: int) -> str:
     )
 
 
+def prometheus_rule(rules: str) -> str:
+    """The resource of the Prometheus operator around a file of rules, comments and all."""
+    lines = rules.splitlines(keepends=True)
+    return _PROMETHEUS_RULE + "".join(f"  {line}" if line.strip() else line for line in lines)
+
+
 def between_marks(text: str, name: str, content: str) -> str:
     """The text with what stands between the marks of a name replaced."""
     pattern = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
@@ -54,6 +70,9 @@ def generated() -> dict[Path, str]:
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
     return {
         ROOT / "docs" / "config.schema.json": json.dumps(config.json_schema(), indent=2) + "\n",
+        ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(
+            (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
+        ),
         reference: between_marks(reference.read_text("utf-8"), "metrics", metric_sections(3)),
         readme: between_marks(
             readme.read_text("utf-8"),

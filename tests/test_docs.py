@@ -46,7 +46,7 @@ def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
 
 
 # Flags of other programs that the documents show.
-_FOREIGN_FLAGS = {"--config.check", "--unit", "--compressed", "--from"}
+_FOREIGN_FLAGS = {"--config.check", "--unit", "--compressed", "--from", "--namespace"}
 
 
 def _code(document: Path) -> str:
