@@ -379,7 +379,9 @@ class Model:
         if not call.is_walk or call.given_up:
             return
         call.watched.walk = None
-        call.watched.took_seconds = self.time.now - call.started.monotonic
+        call.watched.took_seconds = took = self.time.now - call.started.monotonic
+        deadline_seconds = call.watched.account.poll.deadline_seconds
+        self.expect(took <= deadline_seconds + EPSILON, f"a poll took {took:.1f}s")
         self._ended.append(call)
         self.news.set()
 
