@@ -61,6 +61,10 @@ mutants: $(VENV)/.mutation ## change the code of a poll and list what no test no
 image: ## build the container image with docker, podman or buildah (IMAGE= BASE= BUILD_FLAGS=)
 	IMAGE='$(IMAGE)' BASE='$(BASE)' BUILD_BASE='$(BUILD_BASE)' ENGINE='$(ENGINE)' deploy/container/build $(BUILD_FLAGS)
 
+.PHONY: bench
+bench: $(VENV)/.bench ## measure every goal of docs/performance.md beside its anchor (WRITE=1 writes them there)
+	$(BIN)/python benchmarks/goals.py $(if $(WRITE),--write)
+
 .PHONY: generate
 generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the PrometheusRule and the dashboards
 	$(BIN)/python docs/generate.py
@@ -78,7 +82,7 @@ golden: $(VENV)/.test ## write the golden expositions anew; read the diff before
 lock: ## pin every dependency anew in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --editable '.[test,deploy,lint,mutation]'
+	$(PIP) install --editable '.[test,deploy,lint,mutation,bench]'
 	$(PIP) freeze --exclude-editable | LC_ALL=C sort --ignore-case > constraints.txt
 
 .PHONY: clean
@@ -97,6 +101,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(PIP) install --constraint constraints.txt --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.mutation: $(VENV)/.test

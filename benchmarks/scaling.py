@@ -128,7 +128,7 @@ def exporter(simulator: Simulator, interval_seconds: int) -> Iterator[tuple[int,
         file = Path(folder, "config.yaml")
         file.write_text(configuration(simulator, interval_seconds), "utf-8")
         command = [sys.executable, "-m", "exophone_exporter", "--config.file", str(file)]
-        process = subprocess.Popen(  # noqa: S603 - the program that is measured
+        process = subprocess.Popen(
             [*command, "--web.listen-address=127.0.0.1:0"],
             stderr=subprocess.PIPE,
             text=True,

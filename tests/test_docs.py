@@ -47,7 +47,7 @@ def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
 
 # Flags of other programs that the documents show.
 _FOREIGN_FLAGS = {
-    *("--config.check", "--unit", "--compressed", "--from"),  # promtool, systemctl, curl, pip
+    *("--config.check", "--unit", "--compressed", "--from"),  # promtool, systemctl, curl, uvx
     *("--name", "--restart", "--signal", "--namespace"),  # docker, kubectl
 }
 

@@ -1,0 +1,127 @@
+"""What it costs as the work grows: a row for each size, and the plot of it."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import load
+import subjects
+from in_process import poll_cpu, rendering
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+COLUMNS: Final = (
+    "numbers",
+    "accounts",
+    "text",
+    "gzip",
+    "scrape",
+    "memory",
+    "poll, nothing changed",
+    "poll, all changed",
+    "rendering",
+    "`generate_latest`",
+)
+# Numbers in all, and the accounts that they are spread over.
+SIZES: Final = ((1000, 1), (10_000, 1), (100_000, 1), (10_000, 10), (10_000, 100))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One size: bytes, seconds, and what the reference takes for the same."""
+
+    numbers: int
+    accounts: int
+    text_bytes: int
+    gzip_bytes: int
+    scrape_seconds: float
+    resident_bytes: int
+    poll_unchanged_seconds: float
+    poll_changed_seconds: float
+    render_seconds: float
+    reference_seconds: float
+
+
+def costs() -> Iterator[Cost]:
+    """Each size, as soon as it is measured."""
+    for numbers, accounts in SIZES:
+        each = numbers // accounts
+        with subjects.exporter(each, accounts) as ours:
+            gzipped = subjects.fetch(ours.url)
+            text = subjects.fetch(ours.url, "identity")
+            scrape = statistics.median(load.scrape_seconds(ours.url))
+            resident = ours.resident_bytes()
+        unchanged, changed = poll_cpu(each)
+        rendered, reference, _ = rendering(each, rounds=5)
+        yield Cost(
+            numbers,
+            accounts,
+            len(text),
+            len(gzipped),
+            scrape,
+            resident,
+            unchanged,
+            changed,
+            rendered,
+            reference,
+        )
+
+
+def table(rows: list[Cost]) -> list[str]:
+    """The rows as Markdown."""
+    return [_row(COLUMNS), "|--:" * len(COLUMNS) + "|", *map(_row, map(_cells, rows))]
+
+
+def _cells(cost: Cost) -> list[str]:
+    return [
+        f"{cost.numbers:,}",
+        str(cost.accounts),
+        _mb(cost.text_bytes),
+        _mb(cost.gzip_bytes),
+        _ms(cost.scrape_seconds),
+        _mb(cost.resident_bytes),
+        _ms(cost.poll_unchanged_seconds),
+        _ms(cost.poll_changed_seconds),
+        _ms(cost.render_seconds),
+        _ms(cost.reference_seconds),
+    ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def plot(rows: list[Cost], file: Path) -> None:
+    """Time against numbers, both logarithmic; needs matplotlib."""
+    import matplotlib as mpl  # noqa: PLC0415 - only who writes the plot needs it
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - likewise
+
+    mpl.rcParams |= {"svg.hashsalt": "exophone", "svg.fonttype": "none", "font.size": 10}
+    one = [cost for cost in rows if cost.accounts == 1]
+    numbers = [cost.numbers for cost in one]
+    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for label, seconds, style in (
+        ("generate_latest", [cost.reference_seconds for cost in one], "--"),
+        ("poll, all numbers changed", [cost.poll_changed_seconds for cost in one], "-"),
+        ("rendering", [cost.render_seconds for cost in one], "-"),
+        ("poll, nothing changed", [cost.poll_unchanged_seconds for cost in one], "-"),
+        ("one scrape, gzip", [cost.scrape_seconds for cost in one], "-"),
+    ):
+        axes.loglog(numbers, [s * 1000 for s in seconds], style, marker="o", label=label)
+    axes.set(xlabel="ExoPhones", ylabel="milliseconds", xticks=numbers)
+    axes.set_xticklabels([f"{count:,}" for count in numbers])
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB" if size < 1e7 else f"{size / 1e6:,.0f} MB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.2f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"

@@ -1,0 +1,130 @@
+"""What can only be measured inside of a process: rendering, and the CPU of a poll."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from served import Prepared, configuration, pages_of
+
+from exophone_exporter.budget import RequestBudget
+from exophone_exporter.client import Client
+from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.metrics.inventory import NUMBERS_A_BLOCK
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.series import joined, number_lines, numbers_with_series, sum_lines
+from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.poller import poll_once
+from exophone_exporter.snapshot import build
+from exophone_exporter.store import AccountState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+    from exophone_exporter.config import Account
+    from exophone_exporter.snapshot import Snapshot
+
+_ROUNDS: Final = 15
+
+
+def rendering(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float, float]:
+    """Seconds to render so many numbers, those of the reference, and the median of their ratios.
+
+    Both give the same bytes, which is checked; they take turns.
+    """
+    account, snapshot = _account_and_snapshot(numbers)
+    text = _rendered(account, snapshot)
+    registry = CollectorRegistry()
+    registry.register(_Families([*text_string_to_metric_families(text.decode())]))
+    if generate_latest(registry) != text:
+        raise RuntimeError("the reference writes other bytes")
+    gc.freeze()  # the reference's families are not what ours has to look after
+    ours, reference = [], []
+    for _ in range(rounds):
+        ours.append(_cpu_seconds(lambda: _rendered(account, snapshot)))
+        reference.append(_cpu_seconds(lambda: generate_latest(registry)))
+    ratios = [theirs / own for own, theirs in zip(ours, reference, strict=True)]
+    return statistics.median(ours), statistics.median(reference), statistics.median(ratios)
+
+
+def poll_cpu(numbers: int) -> tuple[float, float]:
+    """CPU of a poll that found nothing changed, and of one that found every number changed.
+
+    Reading, comparing, rendering and compressing; the answers are at hand.
+    """
+    unchanged, changed = [], []
+    one, other = ({"a0": pages_of("a0", numbers, mark)} for mark in ("", "'"))
+    poll = _poll_of(Prepared([one, one, other, other]))
+    poll()
+    for _ in range(_ROUNDS):
+        unchanged.append(_cpu_seconds(poll))
+        changed.append(_cpu_seconds(poll))
+    return statistics.median(unchanged), statistics.median(changed)
+
+
+def _poll_of(connect: Prepared) -> Callable[[], None]:
+    """A poll of one account, with what follows it."""
+    (account,) = configuration(1, 300.0).accounts
+    clock, state = Clock(), AccountState(account)
+    client = _client(account, state, connect)
+    page = MetricsPage(lambda: [state.view()], lambda: Build("benchmark", 0.0), clock)
+
+    def poll() -> None:
+        poll_once(state, client, clock)
+        page.prepare()
+
+    return poll
+
+
+def _client(account: Account, state: AccountState, connect: Prepared) -> Client:
+    budget = RequestBudget(account.poll.requests_per_minute, Clock().monotonic)
+    return Client(
+        account=account,
+        budget=budget,
+        recorder=state,
+        clock=Clock(),
+        sleep=lambda _: None,
+        connect=connect,
+    )
+
+
+def _account_and_snapshot(numbers: int) -> tuple[Account, Snapshot]:
+    (account,) = configuration(1, 300.0).accounts
+    client = _client(account, AccountState(account), Prepared([{"a0": pages_of("a0", numbers)}]))
+    return account, build(client.fetch_all({}), Moment(0.0, 0.0), 0.0)
+
+
+def _rendered(account: Account, snapshot: Snapshot) -> bytes:
+    """The inventory as it is served, without what compresses and keeps it."""
+    chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
+    begins = range(0, len(chosen), NUMBERS_A_BLOCK)
+    blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
+    parts = [joined(lines) for lines in (sum_lines(account, snapshot, dropped), *blocks)]
+    texts = []
+    for metric in METRICS:
+        lines = [part[metric.name] for part in parts if metric.name in part]
+        texts += [metric.head(openmetrics=False), *lines] if lines else []
+    return b"".join(text.encode() for text in texts)
+
+
+class _Families:
+    """The same families for prometheus_client."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """What is registered."""
+        return self._families
+
+
+def _cpu_seconds(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began

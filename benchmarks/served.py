@@ -1,0 +1,140 @@
+"""The exporter as a process of its own, on an API without a wire: answers are at hand.
+
+    python benchmarks/served.py --numbers 10000 [--accounts 1] [--busy]
+
+Everything behind the connection is the real thing: reading, snapshot, rendering, web server. With
+`--busy` each poll finds every number changed, and polls follow one another without a pause. Prints
+the URL when every account has been polled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from exophone_exporter import config, web
+from exophone_exporter.client.transport import Answer
+from exophone_exporter.exporter import Exporter
+from exophone_exporter.serving import Server, listen, url_of
+from exophone_exporter.simulator import make_account
+from exophone_exporter.web_settings import WebSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PAGE_SIZE = 50
+_MORE = "/more"
+
+
+def pages_of(sid: str, count: int, changed: str = "") -> list[bytes]:
+    """The answers of the list endpoint for so many numbers; `changed` stands behind each name."""
+    found = make_account(sid, count).numbers
+    for number in found:
+        number["friendly_name"] = f"{number['friendly_name']}{changed}"
+    parts = [found[begin : begin + PAGE_SIZE] for begin in range(0, max(count, 1), PAGE_SIZE)]
+    return [
+        json.dumps(
+            {
+                "page": index,
+                "page_size": PAGE_SIZE,
+                "next_page_uri": _MORE if index + 1 < len(parts) else None,
+                "incoming_phone_numbers": part,
+            }
+        ).encode()
+        for index, part in enumerate(parts)
+    ]
+
+
+@dataclass
+class Prepared:
+    """The way to an API whose answers are at hand; each poll of an account meets the next world."""
+
+    worlds: Sequence[Mapping[str, Sequence[bytes]]]
+    polls: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, account: config.Account, _: Callable[[], float]) -> _Connection:
+        """A connection for one poll."""
+        world = self.worlds[self.polls[account.sid] % len(self.worlds)]
+        self.polls[account.sid] += 1
+        return _Connection(world[account.sid])
+
+
+@dataclass(frozen=True)
+class _Connection:
+    pages: Sequence[bytes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def get(
+        self,
+        url: str,  # noqa: ARG002 - there is one account behind it
+        query: Mapping[str, str],
+        *,
+        timeout_seconds: float,  # noqa: ARG002 - nobody waits
+        within_seconds: float,  # noqa: ARG002 - likewise
+        on_status: Callable[[int], None],
+    ) -> Answer:
+        """The page that is asked for."""
+        on_status(200)
+        return Answer(200, {}, self.pages[int(query["Page"])])
+
+
+def configuration(accounts: int, interval_seconds: float) -> config.Config:
+    """So many accounts, without the limits that the vendor's API imposes."""
+    lines = [f"- {{name: a{n}, sid: a{n}, api_key: k, api_token: t}}" for n in range(accounts)]
+    loaded = config.parse("accounts:\n" + "\n".join(lines) + "\n", "benchmark", {})
+    poll = replace(
+        loaded.accounts[0].poll, interval_seconds=interval_seconds, requests_per_minute=10**6
+    )
+    per_number = replace(loaded.accounts[0].per_number, limit=10**6)
+    watched = [replace(each, poll=poll, per_number=per_number) for each in loaded.accounts]
+    return replace(loaded, accounts=tuple(watched))
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--numbers", type=int, default=10_000, help="in each account")
+    parser.add_argument("--accounts", type=int, default=1)
+    parser.add_argument("--busy", action="store_true")
+    args = parser.parse_args()
+    sids = [f"a{n}" for n in range(args.accounts)]
+    worlds = [
+        {sid: pages_of(sid, args.numbers, changed) for sid in sids}
+        for changed in (("", "'") if args.busy else ("",))
+    ]
+    gc.collect()
+    gc.freeze()  # what stands in for the API is none of the exporter's
+    exporter = Exporter(
+        configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
+    )
+    app = web.application(exporter, WebSettings.from_flags("/metrics", 40, False, "", ""))
+    (socket,) = listen(["127.0.0.1:0"])
+    threading.Thread(target=_tell_when_ready, args=(exporter, url_of(socket)), daemon=True).start()
+    exporter.start()
+    Server(app, on_signal=exporter.ask_to_stop).run(sockets=[socket])
+    exporter.stop()
+
+
+def _tell_when_ready(exporter: Exporter, url: str) -> None:
+    while not exporter.ready():
+        time.sleep(0.01)
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
