@@ -39,7 +39,7 @@ def rendering(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float, float]
     Both give the same bytes, which is checked; they take turns.
     """
     account, snapshot = _account_and_snapshot(numbers)
-    text = _rendered(account, snapshot)
+    text = b"".join(_rendered(account, snapshot))
     registry = CollectorRegistry()
     registry.register(_Families([*text_string_to_metric_families(text.decode())]))
     if generate_latest(registry) != text:
@@ -100,17 +100,20 @@ def _account_and_snapshot(numbers: int) -> tuple[Account, Snapshot]:
     return account, build(client.fetch_all({}), Moment(0.0, 0.0), 0.0)
 
 
-def _rendered(account: Account, snapshot: Snapshot) -> bytes:
-    """The inventory as it is served, without what compresses and keeps it."""
+def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
+    """The blocks of the inventory in their order, without what compresses and keeps them."""
     chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
     begins = range(0, len(chosen), NUMBERS_A_BLOCK)
     blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
-    parts = [joined(lines) for lines in (sum_lines(account, snapshot, dropped), *blocks)]
+    parts = [
+        {name: text.encode() for name, text in joined(lines).items()}
+        for lines in (sum_lines(account, snapshot, dropped), *blocks)
+    ]
     texts = []
     for metric in METRICS:
         lines = [part[metric.name] for part in parts if metric.name in part]
-        texts += [metric.head(openmetrics=False), *lines] if lines else []
-    return b"".join(text.encode() for text in texts)
+        texts += [metric.head(openmetrics=False).encode(), *lines] if lines else []
+    return texts
 
 
 class _Families:

@@ -8,9 +8,9 @@ counters differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import repeat
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from prometheus_client.utils import floatToGoString
 
@@ -23,6 +23,7 @@ MetricType = Literal["gauge", "counter", "histogram"]
 Section = Literal["inventory", "number", "change", "polling", "exporter", "probe"]
 
 _TIME_DIGITS: Final = 10
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,37 @@ class Metric:
     help: str
     section: Section
 
+    _order: tuple[int, ...] = field(init=False, repr=False)
+    _openings: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        order = sorted(range(len(self.labels)), key=self.labels.__getitem__)
+        starts = ("{", *repeat('",', len(order)))
+        openings = [f'{start}{self.labels[at]}="' for start, at in zip(starts, order, strict=False)]
+        object.__setattr__(self, "_order", tuple(order))
+        object.__setattr__(self, "_openings", tuple(openings))
+
     def label_text(self, *values: str) -> str:
         """The label set in braces; values in the order of `labels`. Raises for a wrong count."""
-        (text,) = self.label_texts(*[[escape(value)] for value in values]) or [""]
-        return text
+        escaped = map(escape, self._in_order(values))
+        pairs = "".join(chain.from_iterable(zip(self._openings, escaped, strict=True)))
+        return f'{pairs}"}}' if pairs else ""
 
     def label_texts(self, *escaped_columns: Iterable[str]) -> Sequence[str]:
         """The label sets of many rows, for this metric and every other with the same labels.
 
         Escaped values in columns, in the order of `labels`; the shortest says how many rows.
         """
-        if len(escaped_columns) != len(self.labels):
-            raise ValueError(
-                f"{self.name} has the labels {self.labels}, not {len(escaped_columns)} of them"
-            )
-        pieces: list[Iterable[str]] = []
-        for name, column in sorted(zip(self.labels, escaped_columns, strict=True)):
-            pieces += [repeat(f'",{name}="' if pieces else f'{{{name}="'), column]
-        return [*map("".join, zip(*pieces, repeat('"}'), strict=False))] if pieces else []
+        openings = map(repeat, self._openings)
+        columns = zip(openings, self._in_order(escaped_columns), strict=True)
+        rows = zip(*chain.from_iterable(columns), repeat('"}'), strict=False)
+        return [*map("".join, rows)]
+
+    def _in_order(self, values: Sequence[_T]) -> Sequence[_T]:
+        """In the order of the alphabet, what stands in the order of `labels`."""
+        if len(values) != len(self.labels):
+            raise ValueError(f"{self.name} has the labels {self.labels}, not {len(values)} of them")
+        return [values[at] for at in self._order]
 
     def sample(self, *label_values: str, value: float | Decimal) -> str:
         """One sample, from label values in the order of `labels`."""
@@ -92,17 +106,16 @@ def time_texts(moments: Iterable[datetime | None]) -> Sequence[str | None]:
 
     Nearly all have ten digits, the last of them not 0, and are spelled here, in half the time.
     """
-    texts: list[str | None] = []
-    for moment in moments:
-        seconds = None if moment is None else int(moment.timestamp())
-        digits = str(seconds)
-        if seconds is None:
-            texts.append(None)
-        elif len(digits) == _TIME_DIGITS and digits[-1] != "0" and seconds > 0:
-            texts.append(f"{digits[0]}.{digits[1:]}e+09")
-        else:
-            texts.append(number_text(seconds))
-    return texts
+    seconds = [None if moment is None else int(moment.timestamp()) for moment in moments]
+    digits = [*map(str, seconds)]
+    return [
+        f"{text[0]}.{text[1:]}e+09"
+        if len(text) == _TIME_DIGITS and text[-1] != "0" and text[0] != "-"
+        else None
+        if time is None
+        else number_text(time)
+        for text, time in zip(digits, seconds, strict=True)
+    ]
 
 
 def escape(text: str) -> str:

@@ -37,6 +37,7 @@ _Value: TypeAlias = "float | Decimal | None"
 _FLOW_URL: Final[dict[Flow, Callable[[ExoPhone], str | None]]] = {
     flow: attrgetter(f"{flow}_url") for flow in FLOWS
 }
+_ATTACHED: Final = {None: None, True: number_text(True), False: number_text(False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 _PRICES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
     (table.NUMBER_MONTHLY_RENTAL, attrgetter("rental_price")),
@@ -208,7 +209,7 @@ def _attached_block(
     metric = table.NUMBER_FLOW_ATTACHED
     labels = [metric.label_texts(account_names, sids, repeat(flow)) for flow in FLOWS]
     values = [
-        number_texts(n.attached(flow) if n.capable(flow) else None for n in numbers)
+        [_ATTACHED[n.attached(flow) if n.capable(flow) else None] for n in numbers]
         for flow in FLOWS
     ]
     in_turn = chain.from_iterable
