@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 NAME = f"exophone_exporter-{__version__}"
 LOOPBACK = "--web.listen-address=127.0.0.1:0"
-# What a release leaves behind: how the repository itself is checked and shown.
-NOT_RELEASED = (".ci/", ".github/", ".gitignore", ".dockerignore", "Dockerfile")
 # Documents, flags and the way of each layer: enough to tell that nothing they read is missing.
 SOME_TESTS = ("test_architecture.py", "test_docs.py", "test_golden.py", "test_store.py")
 
@@ -104,13 +102,12 @@ class TestContents:
             "exophone_exporter/simulator/server.py",
         } <= names
 
-    def test_the_sdist_is_the_repository_less_what_checks_it(self, released: Released) -> None:
-        """Whoever has it can build, test, and read everything."""
+    def test_the_sdist_is_the_repository(self, released: Released) -> None:
+        """Whoever has it can build, test, and read everything; nothing that was made lies in it."""
         with tarfile.open(released.sdist) as sdist:
             names = {name.removeprefix(f"{NAME}/") for name in sdist.getnames()}
-        expected = {name for name in tracked() if not name.startswith(NOT_RELEASED)}
-        assert names - {"PKG-INFO", ".gitignore"} == expected
-        assert "LICENSE" in names
+        assert names - {"PKG-INFO"} == tracked()
+        assert {"LICENSE", "tests/test_packaging.py"} <= names
 
     def test_the_sdist_runs_its_tests(self, released: Released, tmp_path: Path) -> None:
         """From where it was unpacked, without the repository; all of them are found."""
