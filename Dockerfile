@@ -36,9 +36,10 @@ LABEL org.opencontainers.image.title="exophone-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# The revision stands in exophone_exporter_build_info, too.
+# The revision stands in exophone_exporter_build_info, too; docs/scaling.md tells of the memory pools.
 ENV PATH=/opt/exophone-exporter/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=2 \
     EXOPHONE_REVISION=${REVISION}
 COPY --from=build /opt/exophone-exporter /opt/exophone-exporter
 WORKDIR /
