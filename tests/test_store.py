@@ -109,9 +109,10 @@ def test_defect_after_an_attempt_is_a_failure_without_an_attempt_of_its_own(
 ) -> None:
     state = AccountState(account())
     state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    state.record_defect(InternalError("TypeError"))
     state.record_defect(InternalError("ValueError"))
     view = state.view()
-    assert (view.polls, view.failures["internal"], str(view.error)) == (1, 1, "ValueError")
+    assert (view.polls, view.failures["internal"], str(view.error)) == (1, 2, "ValueError")
 
 
 def test_changes_are_counted_by_kind(time: FakeTime) -> None:
@@ -245,6 +246,10 @@ def test_age_is_the_larger_of_both_clocks_and_never_negative(
     wall: float, monotonic: float, age: float
 ) -> None:
     assert Moment(100.0 + wall, 7.0 + monotonic).seconds_since(Moment(100.0, 7.0)) == age
+
+
+def test_later_moment_is_later_on_both_clocks() -> None:
+    assert Moment(wall=100.0, monotonic=7.0).later(5.0) == Moment(wall=105.0, monotonic=12.0)
 
 
 def test_clocks_are_those_of_the_machine_unless_others_are_given() -> None:

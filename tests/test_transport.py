@@ -427,6 +427,21 @@ def test_one_answer_may_take_three_timeouts() -> None:
         assert 0.7 < seconds < 3
 
 
+@pytest.mark.fault(5)
+def test_silence_may_last_one_timeout_and_not_three() -> None:
+    """The whole answer may take three; who says nothing for one is not waited for."""
+
+    def late(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.wait(1.2)
+        conversation.send(ok(b'{"sid": "a"}'))
+
+    with FaultServer(late) as server:
+        asker = Asker(server.url, timeout_seconds=0.5)
+        with pytest.raises(TimedOut):
+            asker.client.fetch_number("a", 5.0)
+
+
 @pytest.mark.fault(38)
 @pytest.mark.parametrize(
     ("pause_seconds", "deadline_seconds", "reason"),
