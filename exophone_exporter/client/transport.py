@@ -11,6 +11,7 @@ import base64
 import functools
 import http.client
 import io
+import math
 import socket
 import ssl
 from dataclasses import dataclass
@@ -419,7 +420,7 @@ class _BoundedReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._deadline = deadline
-        self._timeout_seconds = sock.gettimeout()
+        self._timeout_seconds = sock.gettimeout() or math.inf
         self._bytes_left = MAX_RAW_BYTES
 
     def readable(self) -> bool:
@@ -427,8 +428,7 @@ class _BoundedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         remaining = self._deadline.remaining_seconds()
-        own = self._timeout_seconds
-        self._sock.settimeout(remaining if own is None else min(own, remaining))
+        self._sock.settimeout(min(self._timeout_seconds, remaining))
         count = self._raw.readinto(buffer)
         self._bytes_left -= count or 0
         if self._bytes_left < 0:
