@@ -138,6 +138,14 @@ def test_short_secret_is_not_looked_for_in_numbers() -> None:
     assert (number.sid, str(number.rental_price)) == ("02248901111", "499.000000")
 
 
+def test_secret_of_eight_characters_is_looked_for() -> None:
+    named = json.dumps({"incoming_phone_numbers": [{"sid": "a", "friendly_name": "Canary-8"}]})
+    with FaultServer(answering(ok(named.encode()))) as server:
+        client = client_of(server.url, api_token="Canary-8")
+        (number,) = client.fetch_first_page().numbers
+    assert number.friendly_name == "<secret>"
+
+
 def test_sid_that_is_also_the_key_is_left_in_names() -> None:
     """Older accounts have it so; names and URLs of theirs must not be full of holes."""
     named = b'{"incoming_phone_numbers": [{"sid": "a", "friendly_name": "acme-india 1"}]}'

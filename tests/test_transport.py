@@ -188,6 +188,15 @@ def test_connection_that_hangs() -> None:
     assert str(error) == f"http://127.0.0.1:{port} did not answer in time"
 
 
+@pytest.mark.fault(2)
+def test_connection_that_hangs_ends_at_the_deadline() -> None:
+    with hanging_port() as port:
+        asker = Asker(f"http://127.0.0.1:{port}", timeout_seconds=9.0, deadline_seconds=0.2)
+        began = time.monotonic()
+        assert isinstance(asker.error(), DeadlinePassed)
+        assert time.monotonic() - began < 6
+
+
 @pytest.mark.fault(3)
 def test_connection_refused() -> None:
     origin = f"http://127.0.0.1:{closed_port()}"
