@@ -25,7 +25,7 @@ from exophone_exporter.privacy import shown
 from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
     from decimal import Decimal
 
@@ -42,11 +42,28 @@ _Sample: TypeAlias = "tuple[str, float | Decimal | None, dict[str, str]]"
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
+class Exposition:
+    """The page over the views of some accounts, which may change from one check to the next."""
+
+    def __init__(self, views: Callable[[], Sequence[View]], build: Build, clock: Clock) -> None:
+        self._views = views
+        self._build = build
+        self._clock = clock
+        self._page = MetricsPage(views, lambda: build, clock, with_process=False)
+
+    def check(self) -> None:
+        """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
+        self._page.prepare()
+        _assert_exposed(self._page, _expected(self._views(), self._build, self._clock.now()))
+
+
 def assert_exposed(views: Sequence[View], build: Build, clock: Clock) -> None:
-    """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
-    page = MetricsPage(lambda: views, lambda: build, clock, with_process=False)
-    page.prepare()
-    expected = _series_of(_expected(views, build, clock.now()))
+    """A page that was never asked before holds exactly the samples of the views."""
+    Exposition(lambda: views, build, clock).check()
+
+
+def _assert_exposed(page: MetricsPage, samples: Iterable[_Sample]) -> None:
+    expected = _series_of(samples)
     for openmetrics in (False, True):
         content = page.render(openmetrics=openmetrics, gzipped=False)
         families = _read(content, openmetrics=openmetrics)

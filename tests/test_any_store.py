@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from exposed import assert_exposed
+from exposed import Exposition
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import ANY_TEXT, share
@@ -36,10 +36,11 @@ FLOW_URLS: Final = st.one_of(
     TEXTS.map(lambda flow: f"https://my.exotel.com/acme/exoml/start_voice/{flow}"),
 )
 PRICES: Final = st.none() | st.decimals(0, 999_999_999_999, places=9)
+# In whole seconds, as the API's are.
 MOMENTS: Final = st.none() | st.datetimes(
     datetime(1, 1, 2),  # noqa: DTZ001 - hypothesis wants them bare, and adds the zone
     timezones=st.just(UTC),
-)
+).map(lambda moment: moment.replace(microsecond=0))
 ATTRIBUTES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "account_sid": TEXTS,
     "phone_number": TEXTS,
@@ -64,6 +65,29 @@ ATTRIBUTES: Final[dict[str, st.SearchStrategy[Any]]] = {
 FEW: Final = st.dictionaries(SIDS, st.fixed_dictionaries({}, optional=ATTRIBUTES), max_size=5).map(
     lambda by_sid: tuple(phone(sid, **attributes) for sid, attributes in by_sid.items())
 )
+
+
+@st.composite
+def polls(draw: st.DrawFn) -> list[tuple[ExoPhone, ...] | errors.PollError]:
+    """What one poll after the other finds: often the same numbers but for one, or none at all."""
+    found: list[tuple[ExoPhone, ...] | errors.PollError] = []
+    numbers = draw(FEW)
+    for _ in range(draw(st.integers(0, 3))):
+        kind = draw(st.sampled_from(["same", "one changed", "one gone", "others", "failure"]))
+        if kind == "failure":
+            found.append(draw(FAILURES))
+            continue
+        if kind == "others":
+            numbers = draw(FEW)
+        elif kind != "same" and numbers:
+            at = draw(st.integers(0, len(numbers) - 1))
+            changed = phone(numbers[at].sid, **draw(st.fixed_dictionaries({}, optional=ATTRIBUTES)))
+            kept = (changed,) if kind == "one changed" else ()
+            numbers = (*numbers[:at], *kept, *numbers[at + 1 :])
+        found.append(numbers)
+    return found
+
+
 # More circles and flows than there may be label values: the rest is `other`, as is one of them.
 MANY: Final = st.integers(101, 110).map(
     lambda count: tuple(
@@ -112,7 +136,7 @@ POLLED: Final = st.builds(
         st.tuples(st.sampled_from(["list", "detail"]), st.integers(100, 999), SECONDS), max_size=4
     ),
     st.lists(SECONDS, max_size=3),
-    st.lists(FEW | FEW | FAILURES, max_size=3),
+    polls(),
     st.dictionaries(st.sampled_from(REJECTIONS), st.integers(0, 10**6)),
     st.sampled_from([0.0, 1.5, 900.0, 901.0]),
 )
@@ -121,31 +145,40 @@ ACCOUNTS: Final = st.dictionaries(
 )
 
 
-def state_of(name: str, polled: Polled, now: Moment) -> AccountState:
-    """The account after all that happened to it."""
+def state_of(name: str, polled: Polled) -> AccountState:
+    """The account with all that was counted of its requests."""
     state = AccountState(account(name, per_number=polled.per_number))
     for endpoint, code, seconds in polled.requests:
         state.record_request(endpoint, str(code), seconds)
     for seconds in polled.waits:
         state.record_wait(seconds)
         state.record_retry()
-    for found in polled.found:
+    return state
+
+
+def record_poll(state: AccountState, polled: Polled, attempt: int, now: Moment) -> None:
+    """The attempt of that number, if there was one."""
+    for found in polled.found[attempt : attempt + 1]:
         if isinstance(found, errors.PollError):
             state.record_poll(PollResult(now, 1.0, error=found))
             continue
         changes = tuple(Change("added", number) for number in found)
         snapshot = build(Walk(found, 2, polled.rejected), now, 1.0)
         state.record_poll(PollResult(now, 1.0, snapshot, changes))
-    return state
 
 
-def assert_exposed_after(accounts: dict[str, Polled], build: Build) -> None:
+def assert_exposed_throughout(accounts: dict[str, Polled], build: Build) -> None:
+    """Before the first poll and after each, on one page, which keeps what did not change."""
     time = FakeTime()
-    states = []
-    for name, polled in accounts.items():
-        states.append(state_of(name, polled, time.clock.now()))
-        time.pass_(polled.age_seconds)
-    assert_exposed([state.view() for state in states], build, time.clock)
+    states = {name: state_of(name, polled) for name, polled in accounts.items()}
+    page = Exposition(lambda: [state.view() for state in states.values()], build, time.clock)
+    page.check()
+    for attempt in range(max((len(polled.found) for polled in accounts.values()), default=0)):
+        for name, polled in accounts.items():
+            record_poll(states[name], polled, attempt, time.clock.now())
+            time.pass_(polled.age_seconds)
+        time.pass_(1.0)  # what is alive serves for a second
+        page.check()
 
 
 @given(ACCOUNTS, ANY_TEXT, st.booleans(), SECONDS)
@@ -161,7 +194,7 @@ def test_any_store_is_exposed_as_it_is_and_as_the_reference_writes_it(
     The commit comes from the environment, where anything may stand.
     """
     build = Build(revision({"EXOPHONE_REVISION": commit}), loaded_at, reloaded)
-    assert_exposed_after(accounts, build)
+    assert_exposed_throughout(accounts, build)
 
 
 @share(4)
@@ -172,4 +205,4 @@ def test_more_label_values_than_there_may_be_are_no_series_twice(
 ) -> None:
     """A circle that is called other among them."""
     polled = Polled(per_number, [], [], [numbers], {}, 0.0)
-    assert_exposed_after({"support": polled}, Build("r", 0.0))
+    assert_exposed_throughout({"support": polled}, Build("r", 0.0))
