@@ -94,6 +94,7 @@ TEXTS: Final = (
     *(b"gzip", b"text/plain;version=abc", b"text/plain;version=\xd9\xa3", b"*/*;q=2", b"q=q=q"),
     *(b"application/openmetrics-text;version=1.0.0", b"NaN", b"1e999", b"0.5", b"\xff\xfe"),
     *(b"Basic YXNoYTp4", b"Basic !", b"Basic", b"bAsIc  Og==", b"Basic " + b"A" * 400, b"Bearer x"),
+    *(b"Basic YXNoYTp", b"*/*;q=x", b"gzip;q=x", b"text/plain;q=1e5"),
     *(b"a\r\n b", b"a\nX: y", b"a\rb", b"a" * 2000, b"cross-site", b"https://evil.example", b"\t"),
     b"\x00",
 )
@@ -165,8 +166,8 @@ ON_A_LINE: Final = st.one_of(
         st.sampled_from(
             [
                 *(b"application/openmetrics-text", b"text/plain", b"*/*", b"gzip", b"identity"),
-                *(b",", b";", b"version=", b"q=", b"1.0.0", b"0.5", b"0", b'"', b"abc", b" "),
-                b"\xd9\xa3",
+                *(b",", b";", b";version=", b";q=", b"1.0.0", b"0.5", b"0", b'"', b"abc", b" "),
+                *(b";q=", b"\xd9\xa3"),
             ]
         ),
         max_size=9,

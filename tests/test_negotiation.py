@@ -97,8 +97,9 @@ def test_odd_accept_header_gets_one_of_the_two_constant_types(accept: str, expec
 
 TYPES = ("application/openmetrics-text", "text/plain", "text/*", "*/*", "text/html")
 VERSIONS = ("", "1.0.0", "0.0.1", "0.0.4", "2.0.0")
+QUALITIES = st.sampled_from([0, 1, 500, 1000]) | st.integers(0, 1000)
 OFFERS = st.lists(
-    st.tuples(st.sampled_from(TYPES), st.sampled_from(VERSIONS), st.integers(0, 1000)), max_size=6
+    st.tuples(st.sampled_from(TYPES), st.sampled_from(VERSIONS), QUALITIES), max_size=6
 )
 
 
