@@ -379,13 +379,12 @@ class _Connection(HTTPConnection):
     """
 
     def _new_conn(self) -> socket.socket:
-        timeout_seconds = self.timeout
+        timeout_seconds: Any = self.timeout  # a number: no request goes without one
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        if timeout_seconds is not None:
-            self.timeout = timeout_seconds / len(addresses)
+        self.timeout = timeout_seconds / len(addresses)
         try:
             sock = super()._new_conn()
         finally:
