@@ -221,7 +221,7 @@ def printed(show: Callable[[], object]) -> str:
         return content.getvalue().decode()
 
 
-@share(300)
+@share(200)
 @given(BODIES)
 @pytest.mark.fault(64)
 def test_any_answer_becomes_numbers_that_can_be_shown_or_an_error_of_ours(body: bytes) -> None:

@@ -181,6 +181,7 @@ def assert_exposed_throughout(accounts: dict[str, Polled], build: Build) -> None
         page.check()
 
 
+@share(60)
 @given(ACCOUNTS, ANY_TEXT, st.booleans(), SECONDS)
 @example({}, "\udcff", True, 0.0)
 @pytest.mark.fault(63)

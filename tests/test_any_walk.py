@@ -203,7 +203,7 @@ def assert_true(server: Server, size: int, previous: list[str]) -> None:
         assert missing <= set(previous) - server.always
 
 
-@share(300)
+@share(200)
 @given(
     count=COUNTS,
     size=SIZES,
