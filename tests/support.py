@@ -119,15 +119,17 @@ class FakeTime:
 
 @dataclass
 class CountingRecorder:
-    """Notes what the client counts: (endpoint, code) of each request, retries, waits."""
+    """Notes what the client counts: requests as (endpoint, code), their seconds, retries, waits."""
 
     requests: list[tuple[str, str]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     retries: int = 0
     waits: list[float] = field(default_factory=list)
 
     def record_request(self, endpoint: str, code: str, seconds: float) -> None:
         assert seconds >= 0
         self.requests.append((endpoint, code))
+        self.seconds.append(seconds)
 
     def record_retry(self) -> None:
         self.retries += 1

@@ -604,6 +604,18 @@ def test_bounded_question_without_a_place_in_the_budget_asks_nothing(
     assert recorder.requests == [("detail", "404")]
 
 
+def test_bounded_question_whose_time_ran_out_while_waiting_makes_no_request(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder, time: FakeTime
+) -> None:
+    """Its words are those of a question even where not a moment is left."""
+    client = client_of(sim.url, requests_per_minute=1, deadline_seconds=300.0)
+    with pytest.raises(NotFound):
+        client.fetch_number("a", 1.0)
+    with pytest.raises(DeadlinePassed, match=r"^there was no answer within 61s$"):
+        client.fetch_number("a", 61.0)
+    assert (time.slept, len(recorder.requests)) == ([61], 1)
+
+
 def test_retry_is_told_to_those_who_look_closely(
     sim: Simulator, client_of: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -648,7 +660,7 @@ def test_whole_answer_may_take_three_timeouts(
         client = client_of(server.url, timeout_seconds=100.0, deadline_seconds=1000.0)
         with contextlib.nullcontext() if attempts == 1 else pytest.raises(TimedOut):
             client.fetch_first_page()
-    assert len(recorder.requests) == attempts
+    assert recorder.seconds == [seconds] * attempts
 
 
 def test_first_page_is_one_request(sim: Simulator, client_of: Callable[..., Client]) -> None:
