@@ -107,8 +107,7 @@ class ExoPhone:
 
     def attached(self, flow: Flow) -> bool | None:
         """Whether a flow is attached; None where the API's value cannot be read."""
-        url = self.flow_url(flow)
-        return None if url is None else url != ""
+        return is_attached(self.flow_url(flow))
 
     def unattached(self, flow: Flow) -> bool:
         """Whether the number could have a flow and has none."""
@@ -176,6 +175,11 @@ def parse_number(body: bytes, zone: tzinfo) -> ExoPhone:
     if number is None:
         raise BadEnvelope("the answer is an object without a sid")
     return number
+
+
+def is_attached(url: str | None) -> bool | None:
+    """What the URL of a flow says; None where it could not be read."""
+    return None if url is None else url != ""
 
 
 def flow_id(url: str) -> str:

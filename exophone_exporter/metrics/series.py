@@ -14,7 +14,7 @@ from exophone_exporter.metrics.exposition import (
     number_texts,
     time_texts,
 )
-from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, flow_id
+from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, flow_id, is_attached
 from exophone_exporter.privacy import all_shown
 from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Line: TypeAlias = "tuple[Metric, str]"
 _Value: TypeAlias = "float | Decimal | None"
 
+_SID: Final = attrgetter("sid")
 _FLOW_URL: Final[dict[Flow, Callable[[ExoPhone], str | None]]] = {
     flow: attrgetter(f"{flow}_url") for flow in FLOWS
 }
@@ -162,7 +163,7 @@ def numbers_with_series(
     wanted = [n for n in numbers if per_number.series == "all" or n.lacks_flow]
     if len(wanted) > per_number.limit:
         wanted.sort(key=lambda number: (not number.lacks_flow, number.sid))
-    kept = sorted(wanted[: per_number.limit], key=lambda number: number.sid)
+    kept = sorted(wanted[: per_number.limit], key=_SID)
     return kept, len(wanted) - len(kept)
 
 
@@ -170,18 +171,18 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line
     """The series of single numbers, from columns: one block of text a metric."""
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
     names = all_shown(numbers, account.per_number.phone_number)
-    sids = escaped_column(name.sid for name in names)
+    sids = escaped_column(map(_SID, names))
     info = table.NUMBER_INFO
     labels = info.label_texts(account_names, sids, *_info_columns(names, numbers))
     yield info, info.block(labels, ones)
     yield _attached_block(account_names, sids, numbers)
-    currencies = escaped_column(number.currency for number in numbers)
+    currencies = escaped_column(map(attrgetter("currency"), numbers))
     labels = table.NUMBER_MONTHLY_RENTAL.label_texts(account_names, sids, currencies)
     for metric, value_of in _PRICES:
         yield metric, metric.block(labels, number_texts(map(value_of, numbers)))
     pulse = table.NUMBER_INCOMING_PULSE_SECONDS
     labels = pulse.label_texts(account_names, sids)
-    pulses = number_texts(number.incoming_pulse_seconds for number in numbers)
+    pulses = number_texts(map(attrgetter("incoming_pulse_seconds"), numbers))
     yield pulse, pulse.block(labels, pulses)
     for metric, time_of in _TIMES:
         yield metric, metric.block(labels, time_texts(map(time_of, numbers)))
@@ -189,11 +190,10 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line
 
 def _info_columns(names: Sequence[Names], numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
-    yield escaped_column(name.phone_number for name in names)
-    yield escaped_column(name.friendly_name for name in names)
-    yield escaped_column(number.country for number in numbers)
-    yield escaped_column(number.region for number in numbers)
-    yield escaped_column(number.number_type for number in numbers)
+    yield escaped_column(map(attrgetter("phone_number"), names))
+    yield escaped_column(map(attrgetter("friendly_name"), names))
+    for attribute in ("country", "region", "number_type"):
+        yield escaped_column(map(attrgetter(attribute), numbers))
     yield [_VANITY[number.vanity_number] for number in numbers]
     for flow in FLOWS:
         # Many numbers share a flow: each URL is read once.
@@ -208,14 +208,20 @@ def _attached_block(
     """A row for each number and flow; no value where it is incapable or the URL unreadable."""
     metric = table.NUMBER_FLOW_ATTACHED
     labels = [metric.label_texts(account_names, sids, repeat(flow)) for flow in FLOWS]
-    values = [
-        [_ATTACHED[n.attached(flow) if n.capable(flow) else None] for n in numbers]
-        for flow in FLOWS
-    ]
+    values = [_attached_texts(flow, numbers) for flow in FLOWS]
     in_turn = chain.from_iterable
     return metric, metric.block(
         in_turn(zip(*labels, strict=True)), in_turn(zip(*values, strict=True))
     )
+
+
+def _attached_texts(flow: Flow, numbers: Iterable[ExoPhone]) -> Sequence[str | None]:
+    """As `ExoPhone.capable` and `ExoPhone.attached` have it, from their columns."""
+    capable_and_url = attrgetter(f"{flow}_capable", f"{flow}_url")
+    return [
+        _ATTACHED[is_attached(url)] if is_capable else None
+        for is_capable, url in map(capable_and_url, numbers)
+    ]
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> Line:
