@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import DEADLINE_SECONDS, config_file, get, run, started
+from support import account
 
+from exophone_exporter.config import Config
 from exophone_exporter.sharding import WHOLE, Shard, parse
 from exophone_exporter.simulator import Simulator, World, make_account
 
@@ -36,6 +38,16 @@ class TestShares:
     @given(NAMES, st.integers(1, 20))
     def test_one_more_takes_accounts_and_moves_no_other(self, account: str, count: int) -> None:
         assert owner(account, count + 1) in (owner(account, count), count)
+
+    @given(st.lists(NAMES, unique=True, max_size=6), st.integers(1, 5))
+    def test_a_configuration_is_shared_out_in_its_order(self, names: list[str], count: int) -> None:
+        whole = Config("FILE", tuple(map(account, names)), ("a warning",))
+        shares = [whole.share(Shard(index, count)) for index in range(count)]
+        for index, share in enumerate(shares):
+            assert share.shard == Shard(index, count)
+            mine = [name for name in names if owner(name, count) == index]
+            assert [one.name for one in share.accounts] == mine
+        assert whole.share(None) is whole
 
     @given(NAMES)
     def test_the_only_one_has_everything(self, account: str) -> None:
