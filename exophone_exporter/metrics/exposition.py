@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from prometheus_client.utils import floatToGoString
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MetricType = Literal["gauge", "counter", "histogram"]
 Section = Literal["inventory", "number", "change", "polling", "exporter", "probe"]
 
-_TIME_DIGITS: Final = 10
 _T = TypeVar("_T")
 
 
@@ -74,14 +73,13 @@ class Metric:
 
     def block(self, label_texts: Iterable[str], value_texts: Iterable[str | None]) -> str:
         """One sample a row; a row whose value is None has none."""
-        name = self.name
-        return "".join(
-            [
-                f"{name}{labels} {value}\n"
-                for labels, value in zip(label_texts, value_texts, strict=True)
-                if value is not None
-            ]
-        )
+        rows = [
+            f"{labels} {value}"
+            for labels, value in zip(label_texts, value_texts, strict=True)
+            if value is not None
+        ]
+        together = f"\n{self.name}".join(rows)
+        return f"{self.name}{together}\n" if rows else ""
 
     def head(self, *, openmetrics: bool) -> str:
         """HELP and TYPE; OpenMetrics names a counter's family without `_total`."""
@@ -104,17 +102,13 @@ def number_texts(values: Iterable[float | Decimal | None]) -> Sequence[str | Non
 def time_texts(moments: Iterable[datetime | None]) -> Sequence[str | None]:
     """Many times, in whole seconds since 1970; hardly two are the same.
 
-    Nearly all have ten digits, the last of them not 0, and are spelled here, in half the time.
+    Those between 2001 and 2033 are spelled here, in half the time: ten digits with a point behind
+    the first are the shortest text for the quotient, as they are what it is closest to.
     """
-    seconds = [None if moment is None else int(moment.timestamp()) for moment in moments]
-    digits = [*map(str, seconds)]
+    times = [None if moment is None else moment.timestamp() for moment in moments]
     return [
-        f"{text[0]}.{text[1:]}e+09"
-        if len(text) == _TIME_DIGITS and text[-1] != "0" and text[0] != "-"
-        else None
-        if time is None
-        else number_text(time)
-        for text, time in zip(digits, seconds, strict=True)
+        None if time is None else f"{time / 1e9!r}e+09" if 1e9 < time < 2e9 else number_text(time)  # noqa: PLR2004 - in a loop a name costs
+        for time in times
     ]
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # So many numbers make a block: short enough that nobody waits long for the interpreter, which every
 # step of the rendering holds.
-NUMBERS_A_BLOCK: Final = 2000
+NUMBERS_A_BLOCK: Final = 500
 
 
 # Less is deflated together with what stands beside it: a block of its own costs some bytes.

@@ -160,7 +160,7 @@ def numbers_with_series(
     """
     if per_number.series == "none":
         return [], 0
-    wanted = [n for n in numbers if per_number.series == "all" or n.lacks_flow]
+    wanted = [*numbers] if per_number.series == "all" else [n for n in numbers if n.lacks_flow]
     if len(wanted) > per_number.limit:
         wanted.sort(key=lambda number: (not number.lacks_flow, number.sid))
     kept = sorted(wanted[: per_number.limit], key=_SID)
