@@ -56,6 +56,7 @@ _RELOAD: Final = reference.Path(
 # A large answer is written in pieces, each when the one before has gone: a client that reads slowly
 # then counts as in flight and holds no copy of the answer.
 _PIECE_BYTES: Final = 256 * 1024
+_SMALL_BYTES: Final = 16 * 1024
 
 
 class Exporter(Protocol):
@@ -251,18 +252,20 @@ class _PartsResponse(Response):
         await send({"type": "http.response.body"})
 
     def _pieces(self) -> Iterator[memoryview | bytes]:
-        """Large parts cut, small ones together: each piece is a step of the loop."""
+        """Each a step of the loop: large parts cut, small ones together.
+
+        Only small ones are copied: a client that reads slowly holds what others hold too.
+        """
         small: list[bytes] = []
         for part in self._parts:
-            if sum(map(len, small)) + len(part) > _PIECE_BYTES:
-                yield b"".join(small)
-                small.clear()
-            if len(part) > _PIECE_BYTES:
-                whole = memoryview(part)
-                for begin in range(0, len(whole), _PIECE_BYTES):
-                    yield whole[begin : begin + _PIECE_BYTES]
-            else:
+            if len(part) < _SMALL_BYTES:
                 small.append(part)
+                continue
+            yield b"".join(small)
+            small.clear()
+            whole = memoryview(part)
+            for begin in range(0, len(whole), _PIECE_BYTES):
+                yield whole[begin : begin + _PIECE_BYTES]
         yield b"".join(small)
 
 
