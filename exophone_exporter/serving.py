@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import re
@@ -272,6 +273,7 @@ class Server(uvicorn.Server):
         """Serve until a signal comes."""
         if threading.current_thread() is threading.main_thread():
             sys.setswitchinterval(_SWITCH_SECONDS)
+            gc.freeze()  # what was imported stays: a collection that looks at it holds scrapes up
         super().run(sockets)
         if threading.current_thread() is threading.main_thread():
             # uvicorn put the earlier handlers back; what is left is short, and may be cut short.
