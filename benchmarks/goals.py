@@ -75,18 +75,16 @@ def _scrape_by(
     for _ in range(_ROUNDS):
         taken["ours"].append(load.wrk(ours.url, clients, 3).seconds_a_request)
         taken["nginx"].append(load.wrk(nginx.url, clients, 3).seconds_a_request)
-        taken["node"].append(
-            load.wrk(node.url, clients, 4 if clients == 1 else 15).seconds_a_request
-        )
-    figure, file, textfile = (statistics.median(taken[name]) for name in ("ours", "nginx", "node"))
+        if clients == 1:  # by 32 it is so slow that none has an answer in ten seconds
+            taken["node"].append(load.wrk(node.url, clients, 4).seconds_a_request)
+    figure, file = (statistics.median(taken[name]) for name in ("ours", "nginx"))
     what = f"scrape, 10,000 numbers, gzip, {clients} client{'s' * (clients > 1)}"
-    yield Result(
-        1, what, _ms(figure), f"nginx, a file: {_ms(file)}", f"{file / figure:.2f}", figure <= file
-    )
-    ratio = textfile / figure
-    yield Result(
-        1, what, _ms(figure), f"node_exporter: {_ms(textfile)}", f"{ratio:,.0f}", ratio >= 1000
-    )
+    beside = f"nginx, a file: {_ms(file)}"
+    yield Result(1, what, _ms(figure), beside, f"{file / figure:.2f}", figure <= file)
+    if clients == 1:
+        textfile = statistics.median(taken["node"])
+        ratio, beside = textfile / figure, f"node_exporter: {_ms(textfile)}"
+        yield Result(1, what, _ms(figure), beside, f"{ratio:,.0f}", ratio >= 1000)
 
 
 def cpu_a_scrape(_: Path) -> Iterator[Result]:
@@ -137,6 +135,7 @@ def scrape_while_rendering(_: Path) -> Iterator[Result]:
     """Goal 4: p99 under 5 ms with 10,000 numbers, 25 ms with 100,000, while all of them change."""
     for numbers, limit_seconds in ((TEN_THOUSAND, 0.005), (100_000, 0.025)):
         with subjects.exporter(numbers) as idle:
+            load.wrk(idle.url, 1, 2)
             rest = load.wrk(idle.url, 1, 3).p99_seconds
         with subjects.exporter(numbers, busy=True) as busy:
             p99 = statistics.median(load.wrk(busy.url, 1, 8).p99_seconds for _ in range(_ROUNDS))
@@ -262,14 +261,18 @@ def _version_seconds() -> float:
 
 
 def idle_and_slow_clients(_: Path) -> Iterator[Result]:
-    """Goal 8: a scrape within 50 ms beside 200 idle clients or 100 slow ones, for under 30 MB."""
+    """Goal 8: a scrape within 50 ms beside 200 idle clients or 100 slow ones, for under 30 MB.
+
+    By default 40 requests are in flight at most, and who comes while slow readers hold them all is
+    told to come back; here there may be more.
+    """
     half = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
     crowds = (
         ("200 idle connections", 200, b"", 0),
         ("200 half-sent requests", 200, half, 0),
         ("100 clients that read slowly", 100, half + b"\r\n", 4096),
     )
-    with subjects.exporter(TEN_THOUSAND) as ours:
+    with subjects.exporter(TEN_THOUSAND, max_requests=200) as ours:
         load.scrape_seconds(ours.url)
         for what, count, words, window in crowds:
             before = ours.resident_bytes()

@@ -55,8 +55,8 @@ def costs() -> Iterator[Cost]:
             text = subjects.fetch(ours.url, "identity")
             scrape = statistics.median(load.scrape_seconds(ours.url))
             resident = ours.resident_bytes()
-        unchanged, changed = poll_cpu(each)
-        rendered, reference, _ = rendering(each, rounds=5)
+        unchanged, changed = poll_cpu(each, rounds=3)
+        rendered, reference, _ = rendering(each, rounds=3)
         yield Cost(
             numbers,
             accounts,

@@ -53,7 +53,7 @@ def rendering(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float, float]
     return statistics.median(ours), statistics.median(reference), statistics.median(ratios)
 
 
-def poll_cpu(numbers: int) -> tuple[float, float]:
+def poll_cpu(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float]:
     """CPU of a poll that found nothing changed, and of one that found every number changed.
 
     Reading, comparing, rendering and compressing; the answers are at hand.
@@ -62,7 +62,7 @@ def poll_cpu(numbers: int) -> tuple[float, float]:
     one, other = ({"a0": pages_of("a0", numbers, mark)} for mark in ("", "'"))
     poll = _poll_of(Prepared([one, one, other, other]))
     poll()
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         unchanged.append(_cpu_seconds(poll))
         changed.append(_cpu_seconds(poll))
     return statistics.median(unchanged), statistics.median(changed)

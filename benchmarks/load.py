@@ -16,6 +16,8 @@ from subjects import fetch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What the system takes of an answer at once is taken by then.
+_SETTLED_SECONDS: Final = 1.0
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _LATENCY: Final = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)\s*$", re.MULTILINE)
 
@@ -70,4 +72,5 @@ def clients(url: str, count: int, first_words: bytes, receive_bytes: int = 0) ->
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             client.connect((where.hostname, where.port))
             client.sendall(first_words)
+        time.sleep(_SETTLED_SECONDS)
         yield

@@ -10,14 +10,15 @@ the URL when every account has been polled.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
 
 from exophone_exporter import config, web
 from exophone_exporter.client.transport import Answer
@@ -27,7 +28,7 @@ from exophone_exporter.simulator import make_account
 from exophone_exporter.web_settings import WebSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 PAGE_SIZE = 50
 _MORE = "/more"
@@ -56,7 +57,7 @@ def pages_of(sid: str, count: int, changed: str = "") -> list[bytes]:
 class Prepared:
     """The way to an API whose answers are at hand; each poll of an account meets the next world."""
 
-    worlds: Sequence[Mapping[str, Sequence[bytes]]]
+    worlds: Sequence[Mapping[str, Pages]]
     polls: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, account: config.Account, _: Callable[[], float]) -> _Connection:
@@ -67,8 +68,32 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """Answers in files, so that what stands in for the API takes none of the exporter's memory."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, folder: Path, pages: Iterable[bytes]) -> Self:
+        """These answers, written to a new folder."""
+        folder.mkdir()
+        for index, page in enumerate(pages):
+            (folder / str(index)).write_bytes(page)
+        return cls(folder)
+
+    def __getitem__(self, index: int) -> bytes:
+        return (self.folder / str(index)).read_bytes()
+
+
+class Pages(Protocol):
+    """The answers of the list endpoint by their index."""
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
 class _Connection:
-    pages: Sequence[bytes]
+    pages: Pages
 
     def __enter__(self) -> Self:
         return self
@@ -110,18 +135,26 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=10_000, help="in each account")
     parser.add_argument("--accounts", type=int, default=1)
     parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--max-requests", type=int, default=40, help="as --web.max-requests")
     args = parser.parse_args()
-    sids = [f"a{n}" for n in range(args.accounts)]
+    with tempfile.TemporaryDirectory() as folder:
+        _serve(args, Path(folder))
+
+
+def _serve(args: argparse.Namespace, folder: Path) -> None:
     worlds = [
-        {sid: pages_of(sid, args.numbers, changed) for sid in sids}
-        for changed in (("", "'") if args.busy else ("",))
+        {
+            f"a{n}": OnDisk.of(folder / f"{n}{mark}", pages_of(f"a{n}", args.numbers, mark))
+            for n in range(args.accounts)
+        }
+        for mark in (("", "'") if args.busy else ("",))
     ]
-    gc.collect()
-    gc.freeze()  # what stands in for the API is none of the exporter's
     exporter = Exporter(
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )
-    app = web.application(exporter, WebSettings.from_flags("/metrics", 40, False, "", ""))
+    app = web.application(
+        exporter, WebSettings.from_flags("/metrics", args.max_requests, False, "", "")
+    )
     (socket,) = listen(["127.0.0.1:0"])
     threading.Thread(target=_tell_when_ready, args=(exporter, url_of(socket)), daemon=True).start()
     exporter.start()

@@ -26,7 +26,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _NGINX: Final = """\
 daemon off;
 worker_processes 1;
-error_log stderr warn;
+error_log stderr crit;
 pid {folder}/nginx.pid;
 events {{ worker_connections 1024; }}
 http {{
@@ -80,10 +80,13 @@ def missing(*programs: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def exporter(numbers: int, accounts: int = 1, *, busy: bool = False) -> Iterator[Served]:
+def exporter(
+    numbers: int, accounts: int = 1, *, busy: bool = False, max_requests: int = 40
+) -> Iterator[Served]:
     """Our exporter with so many numbers in each account, after its first polls."""
     words = [sys.executable, str(HERE / "served.py"), f"--numbers={numbers}"]
-    words += [f"--accounts={accounts}", *(["--busy"] if busy else [])]
+    words += [f"--accounts={accounts}", f"--max-requests={max_requests}"]
+    words += ["--busy"] if busy else []
     with process(words, stdout=subprocess.PIPE) as running:
         assert running.stdout is not None  # noqa: S101 - it was asked for
         url = running.stdout.readline().decode().strip()
@@ -93,6 +96,7 @@ def exporter(numbers: int, accounts: int = 1, *, busy: bool = False) -> Iterator
 @contextlib.contextmanager
 def nginx(folder: Path, text: bytes, gzipped: bytes) -> Iterator[Served]:
     """Nginx with one worker, serving these bytes as files."""
+    folder.chmod(0o755)  # started by root, its worker is somebody else
     (folder / "metrics").write_bytes(text)
     (folder / "metrics.gz").write_bytes(gzipped)
     file, port = folder / "nginx.conf", free_port()
@@ -146,7 +150,8 @@ def process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process while the block runs."""
     env = None if environ is None else {**os.environ, **environ}
-    with subprocess.Popen(words, stdout=stdout, env=env) as running:
+    heard = None if words[0] == sys.executable else subprocess.DEVNULL  # others complain of wrk
+    with subprocess.Popen(words, stdout=stdout, stderr=heard, env=env) as running:
         try:
             yield running
         finally:
