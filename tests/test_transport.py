@@ -1003,6 +1003,15 @@ def test_handshake_has_the_whole_timeout_however_many_addresses(
         assert asker.recorder.retries == 0
 
 
+@pytest.mark.fault(5)
+def test_handshake_that_the_server_leaves_open_ends_by_the_timeout() -> None:
+    """It is silence like any other: asked again, and then told as a timeout."""
+    with FaultServer(Conversation.stay_silent) as server:
+        asker = Asker(server.url.replace("http:", "https:"), timeout_seconds=0.2)
+        assert isinstance(asker.error(), TimedOut)
+        assert asker.codes == ["none"] * 3
+
+
 @pytest.mark.fault(23)
 def test_redirect_from_https_to_http_is_not_followed(authority: trustme.CA, ca_file: str) -> None:
     with FaultServer(saying(ok(LIST))) as plain:
