@@ -29,11 +29,14 @@ _LIBRARY: Final = fastest()
 
 def deflated(data: bytes) -> bytes:
     """Deflate up to a byte boundary, without an end: what is deflated next may follow."""
-    compressor = _LIBRARY.compressobj(wbits=_RAW)
-    return bytes(compressor.compress(data) + compressor.flush(zlib.Z_FULL_FLUSH))
+    return _deflated(data, zlib.Z_FULL_FLUSH)
 
 
 def deflated_to_end(data: bytes) -> bytes:
     """Deflate with its end, behind which nothing may follow."""
+    return _deflated(data, zlib.Z_FINISH)
+
+
+def _deflated(data: bytes, flush: int) -> bytes:
     compressor = _LIBRARY.compressobj(wbits=_RAW)
-    return bytes(compressor.compress(data) + compressor.flush())
+    return bytes(compressor.compress(data) + compressor.flush(flush))

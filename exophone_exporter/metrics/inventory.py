@@ -23,7 +23,7 @@ from exophone_exporter.metrics.series import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from exophone_exporter.config import Account, PerNumber
     from exophone_exporter.metrics.exposition import Metric
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 # So many numbers make a block: short enough that nobody waits long for the interpreter, which every
 # step of the rendering holds.
 NUMBERS_A_BLOCK: Final = 500
-
-
 # Less is deflated together with what stands beside it: a block of its own costs some bytes.
 _LARGE_BYTES: Final = 32 * 1024
 
@@ -150,9 +148,8 @@ def _deflated(blocks: Iterable[_Block]) -> Iterator[bytes]:
             yield from (block.deflated for block in some if block.deflated)
 
 
-def _in_order(parts: Iterable[_Part]) -> Iterator[_Block]:
+def _in_order(parts: Sequence[_Part]) -> Iterator[_Block]:
     """Families in the order of the table, each with one head and the blocks of every part."""
-    parts = [*parts]
     for metric in table.METRICS:
         blocks = [part.blocks[metric.name] for part in parts if metric.name in part.blocks]
         if blocks:
