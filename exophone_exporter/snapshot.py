@@ -7,7 +7,7 @@ sums are computed once, with decimals. Pure.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -55,14 +55,14 @@ _FLOW_CHANGES: Final[Mapping[Flow, tuple[ChangeKind, ChangeKind, ChangeKind]]] =
 }
 # Told apart by changes of their own, or no change of the number itself.
 _NOT_OTHER: Final = {"voice_url", "sms_url", "rental_price", "unreadable"}
-_OTHER_FIELDS: Final = tuple(f.name for f in fields(ExoPhone) if f.name not in _NOT_OTHER)
+_OTHER_FIELDS: Final = tuple(name for name in ExoPhone.__struct_fields__ if name not in _NOT_OTHER)
 # Where `unreadable` names a field as the API calls it.
 _NAMES_SENT: Final[Mapping[str, str]] = {
     "voice_capable": "capabilities",
     "sms_capable": "capabilities",
     "incoming_pulse_seconds": "incoming_pulse",
-    "created_at": "date_created",
-    "updated_at": "date_updated",
+    "created_timestamp_seconds": "date_created",
+    "updated_timestamp_seconds": "date_updated",
 }
 
 
@@ -234,4 +234,4 @@ def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> bool
     changed = {name for name in _OTHER_FIELDS if getattr(old, name) != getattr(new, name)}
     unreadable = {*old.unreadable, *new.unreadable}
     changed = {name for name in changed if _NAMES_SENT.get(name, name) not in unreadable}
-    return bool(changed - {"updated_at"} if explained else changed)
+    return bool(changed - {"updated_timestamp_seconds"} if explained else changed)

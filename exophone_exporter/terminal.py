@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -90,8 +91,8 @@ def record(account: str, number: ExoPhone) -> dict[str, Any]:
         "one_time_price": _text(number.one_time_price),
         "incoming_rate": _text(number.incoming_rate),
         "incoming_pulse_seconds": _text(number.incoming_pulse_seconds),
-        "date_created": _time(number.created_at),
-        "date_updated": _time(number.updated_at),
+        "date_created": _time(number.created_timestamp_seconds),
+        "date_updated": _time(number.updated_timestamp_seconds),
         "uri": number.uri,
     }
 
@@ -266,5 +267,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _time(value: Any) -> str | None:
-    return None if value is None else value.isoformat().replace("+00:00", "Z")
+def _time(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -26,7 +26,6 @@ from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     from prometheus_client.metrics_core import Metric as Family
@@ -224,9 +223,5 @@ def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
     yield "number_one_time_price", number.one_time_price, priced
     yield "number_incoming_rate", number.incoming_rate, priced
     yield "number_incoming_pulse_seconds", number.incoming_pulse_seconds, own
-    yield "number_created_timestamp_seconds", _seconds(number.created_at), own
-    yield "number_updated_timestamp_seconds", _seconds(number.updated_at), own
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
+    yield "number_created_timestamp_seconds", number.created_timestamp_seconds, own
+    yield "number_updated_timestamp_seconds", number.updated_timestamp_seconds, own

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import threading
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import Account, PerNumber, Poll
@@ -48,8 +49,8 @@ _PHONE = ExoPhone(
     one_time_price=Decimal("0.000000"),
     incoming_rate=Decimal("0.000000"),
     incoming_pulse_seconds=Decimal(60),
-    created_at=datetime(2016, 3, 4, 12, 1, 50, tzinfo=UTC),
-    updated_at=datetime(2017, 9, 22, 17, 17, tzinfo=UTC),
+    created_timestamp_seconds=1457092910,  # 2016-03-04 12:01:50 UTC
+    updated_timestamp_seconds=1506100620,  # 2017-09-22 17:17:00 UTC
     uri="/v2_beta/Accounts/acme/IncomingPhoneNumbers/sid-1",
     unreadable=(),
 )
@@ -57,7 +58,7 @@ _PHONE = ExoPhone(
 
 def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
     """A number with both flows attached, unless told otherwise."""
-    return replace(_PHONE, sid=sid, **changes)
+    return msgspec.structs.replace(_PHONE, sid=sid, **changes)
 
 
 def account(

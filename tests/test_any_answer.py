@@ -130,7 +130,7 @@ BODIES: Final = st.one_of(
 
 
 def texts_of(number: ExoPhone) -> dict[str, str]:
-    values = {name: getattr(number, name) for name in ExoPhone.__slots__}
+    values = {name: getattr(number, name) for name in ExoPhone.__struct_fields__}
     return {name: value for name, value in values.items() if isinstance(value, str)}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -36,11 +35,8 @@ FLOW_URLS: Final = st.one_of(
     TEXTS.map(lambda flow: f"https://my.exotel.com/acme/exoml/start_voice/{flow}"),
 )
 PRICES: Final = st.none() | st.decimals(0, 999_999_999_999, places=9)
-# In whole seconds, as the API's are.
-MOMENTS: Final = st.none() | st.datetimes(
-    datetime(1, 1, 2),  # noqa: DTZ001 - hypothesis wants them bare, and adds the zone
-    timezones=st.just(UTC),
-).map(lambda moment: moment.replace(microsecond=0))
+# From the year 1 to 9999.
+TIMESTAMPS_SECONDS: Final = st.none() | st.integers(-62_135_510_400, 253_402_300_799)
 ATTRIBUTES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "account_sid": TEXTS,
     "phone_number": TEXTS,
@@ -58,8 +54,8 @@ ATTRIBUTES: Final[dict[str, st.SearchStrategy[Any]]] = {
     "one_time_price": PRICES,
     "incoming_rate": PRICES,
     "incoming_pulse_seconds": PRICES,
-    "created_at": MOMENTS,
-    "updated_at": MOMENTS,
+    "created_timestamp_seconds": TIMESTAMPS_SECONDS,
+    "updated_timestamp_seconds": TIMESTAMPS_SECONDS,
     "unreadable": st.lists(st.sampled_from(FIELDS), max_size=3, unique=True).map(tuple),
 }
 FEW: Final = st.dictionaries(SIDS, st.fixed_dictionaries({}, optional=ATTRIBUTES), max_size=5).map(

@@ -547,7 +547,7 @@ def test_number_is_the_same_alone_and_in_the_list(
     """Its times too, which the API gives without a zone."""
     client = client_of(sim.url)
     (first, *_) = client.fetch_all({}).numbers
-    assert first.created_at is not None
+    assert first.created_timestamp_seconds is not None
     assert client.fetch_number(first.sid) == first
 
 

@@ -16,7 +16,6 @@ from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
 MetricType = Literal["gauge", "counter", "histogram"]
@@ -99,16 +98,19 @@ def number_texts(values: Iterable[float | Decimal | None]) -> Sequence[str | Non
     return [spelled[value] for value in values]
 
 
-def time_texts(moments: Iterable[datetime | None]) -> Sequence[str | None]:
+def timestamp_texts(timestamps: Iterable[int | None]) -> Sequence[str | None]:
     """Many times, in whole seconds since 1970; hardly two are the same.
 
-    Those between 2001 and 2033 are spelled here, in half the time: ten digits with a point behind
-    the first are the shortest text for the quotient, as they are what it is closest to.
+    Those between 2001 and 2033 are spelled here, in a third of the time: ten digits with a point
+    behind the first, without the zeros at their end.
     """
-    times = [None if moment is None else moment.timestamp() for moment in moments]
     return [
-        None if time is None else f"{time / 1e9!r}e+09" if 1e9 < time < 2e9 else number_text(time)  # noqa: PLR2004 - in a loop a name costs
-        for time in times
+        None
+        if seconds is None
+        else f"1.{str(seconds)[1:].rstrip('0')}e+09"
+        if 1_000_000_000 < seconds < 2_000_000_000  # noqa: PLR2004 - in a loop a name costs
+        else number_text(seconds)
+        for seconds in timestamps
     ]
 
 

@@ -12,7 +12,7 @@ from exophone_exporter.metrics.exposition import (
     escaped_column,
     number_text,
     number_texts,
-    time_texts,
+    timestamp_texts,
 )
 from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, flow_id, is_attached
 from exophone_exporter.privacy import all_shown
@@ -20,7 +20,6 @@ from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     from exophone_exporter.config import Account, PerNumber
@@ -45,9 +44,9 @@ _PRICES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
     (table.NUMBER_ONE_TIME_PRICE, attrgetter("one_time_price")),
     (table.NUMBER_INCOMING_RATE, attrgetter("incoming_rate")),
 )
-_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], datetime | None]], ...]] = (
-    (table.NUMBER_CREATED, attrgetter("created_at")),
-    (table.NUMBER_UPDATED, attrgetter("updated_at")),
+_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], int | None]], ...]] = (
+    (table.NUMBER_CREATED, attrgetter("created_timestamp_seconds")),
+    (table.NUMBER_UPDATED, attrgetter("updated_timestamp_seconds")),
 )
 
 
@@ -184,8 +183,8 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line
     labels = pulse.label_texts(account_names, sids)
     pulses = number_texts(map(attrgetter("incoming_pulse_seconds"), numbers))
     yield pulse, pulse.block(labels, pulses)
-    for metric, time_of in _TIMES:
-        yield metric, metric.block(labels, time_texts(map(time_of, numbers)))
+    for metric, timestamp_of in _TIMES:
+        yield metric, metric.block(labels, timestamp_texts(map(timestamp_of, numbers)))
 
 
 def _info_columns(names: Sequence[Names], numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str]]:
