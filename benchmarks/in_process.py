@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -103,6 +104,7 @@ def _account_and_snapshot(numbers: int) -> tuple[Account, Snapshot]:
 def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
     """The blocks of the inventory in their order, without what compresses and keeps them."""
     chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
+    chosen = sorted(chosen, key=attrgetter("sid"))
     begins = range(0, len(chosen), NUMBERS_A_BLOCK)
     blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
     parts = [

@@ -27,7 +27,12 @@ SIZE = 3
 def numbers(count: int, **of_the_first: Any) -> tuple[ExoPhone, ...]:
     """So many numbers, in objects of their own."""
     first = (phone("sid-00000", **of_the_first),) if count else ()
-    return (*first, *(phone(f"sid-{index:05}") for index in range(1, count)))
+    return (*first, *these(*range(1, count)))
+
+
+def these(*indexes: int) -> tuple[ExoPhone, ...]:
+    """The numbers of these indexes, in objects of their own and in this order."""
+    return tuple(phone(f"sid-{index:05}") for index in indexes)
 
 
 def snapshot(found: tuple[ExoPhone, ...]) -> Snapshot:
@@ -63,6 +68,43 @@ def test_change_of_one_number_makes_its_blocks_anew_and_no_others() -> None:
     assert len(names) == len({*names})
     assert "number_info" in names
     assert holds(after) == holds(page_of(numbers(2 * SIZE + 1, friendly_name="other")))
+
+
+@pytest.mark.parametrize(
+    ("found", "blocks_made"),
+    [
+        pytest.param((10, 15, *range(20, 100, 10)), 1, id="added-to-the-first"),
+        pytest.param((5, *range(10, 100, 10)), 1, id="added-before-all"),
+        pytest.param((*range(10, 100, 10), 95), 1, id="added-behind-all"),
+        pytest.param((*range(10, 50, 10), *range(60, 100, 10)), 1, id="removed"),
+        pytest.param((10, 20, *range(40, 100, 10), 65, 99), 3, id="one-in-each"),
+        pytest.param(tuple(range(90, 0, -10)), 0, id="in-another-order"),
+        pytest.param(tuple(range(40, 100, 10)), 2, id="a-whole-block-removed-moves-the-others"),
+    ],
+)
+def test_number_that_comes_or_goes_makes_only_its_own_blocks_anew(
+    found: tuple[int, ...], blocks_made: int
+) -> None:
+    """However many are before it: they do not move from block to block."""
+    before = page_of(these(*range(10, 100, 10)))
+    after = page_of(these(*found), former=before)
+    assert made_anew(after, before).count("number_info") == blocks_made
+    assert holds(after) == holds(page_of(these(*found)))
+
+
+def test_shares_that_grew_or_shrank_too_much_are_cut_anew() -> None:
+    """Thousands of numbers later a block is still a small step, and not one number's."""
+    page = page_of(these(*range(0, 90, 10)))
+    for more in range(1, 90):
+        page = page_of(these(*range(0, 90, 10), *range(90, 90 + more)), former=page)
+    assert max(numbers_by_block(page)) <= 2 * SIZE
+    page = page_of(these(*range(0, 90, 9)), former=page_of(these(*range(90))))
+    assert len(numbers_by_block(page)) <= 1 + 2 * 10 // SIZE
+
+
+def numbers_by_block(page: Inventory) -> list[int]:
+    infos = [text for text in page.texts if text.startswith(b"exophone_number_info{")]
+    return [text.count(b"\n") for text in infos]
 
 
 def test_change_of_one_account_leaves_the_blocks_of_the_other() -> None:
@@ -117,18 +159,20 @@ def test_accounts_that_change_places_are_another_page() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 4), st.integers(0, 2 * SIZE), st.booleans()),
+        st.tuples(st.integers(0, 4), st.lists(st.integers(0, 99), unique=True), st.booleans()),
         min_size=1,
         max_size=6,
     )
 )
 def test_whatever_went_before_a_page_is_as_if_made_at_once(
-    turns: list[tuple[int, int, bool]],
+    turns: list[tuple[int, list[int], bool]],
 ) -> None:
     """Numbers come and go, settings and accounts change: nothing of before shows through."""
     page = NOTHING
-    for accounts, count, few in turns:
-        found = [numbers(1 + (count if index == 0 else index)) for index in range(accounts)]
+    for accounts, of_the_first, few in turns:
+        found = [
+            these(*of_the_first) if index == 0 else numbers(index) for index in range(accounts)
+        ]
         settings = PerNumber("unattached" if few else "all", 3 * SIZE, "full")
         watched = [
             (account(f"a{index}", per_number=settings), snapshot(each))

@@ -2,15 +2,17 @@
 
 A block holds the lines of one metric for some of the numbers of one account, as text and deflated.
 The page is the blocks in the order of the table; a poll that found other numbers makes only those
-blocks anew whose numbers are others.
+blocks anew whose numbers are others. A number stays in its block, whichever come or go beside it.
 """
 
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 from functools import cache, partial, reduce
 from itertools import chain, groupby, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.metrics import table
@@ -40,6 +42,8 @@ NUMBERS_A_BLOCK: Final = 500
 # Less is deflated together with what stands beside it: a block of its own costs some bytes.
 _LARGE_BYTES: Final = 32 * 1024
 
+_SID: Final = attrgetter("sid")
+
 
 @dataclass(frozen=True, slots=True)
 class _Block:
@@ -63,6 +67,7 @@ class _AccountPart:
 
     numbers: tuple[ExoPhone, ...]
     per_number: PerNumber
+    shares: Sequence[Sequence[ExoPhone]]
     parts: tuple[_Part, ...]
 
 
@@ -110,18 +115,43 @@ def _account_part(
 ) -> _AccountPart:
     if former and former.numbers is snapshot.numbers and former.per_number == account.per_number:
         return former
-    known = former.parts if former else ()
-    parts = map(_part, _sources(account, snapshot, numbers_a_block), chain(known, repeat(None)))
-    return _AccountPart(snapshot.numbers, account.per_number, tuple(parts))
-
-
-def _sources(account: Account, snapshot: Snapshot, numbers_a_block: int) -> Iterator[_Source]:
-    """What each part of an account is made of, and how: the sums, then numbers by their sids."""
     chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
+    shares = _shares(chosen, former.shares if former else (), numbers_a_block)
+    known = former.parts if former else ()
+    sources = _sources(account, snapshot, dropped, shares)
+    parts = map(_part, sources, chain(known, repeat(None)))
+    return _AccountPart(snapshot.numbers, account.per_number, shares, tuple(parts))
+
+
+def _shares(
+    numbers: Sequence[ExoPhone], former: Sequence[Sequence[ExoPhone]], numbers_a_block: int
+) -> Sequence[Sequence[ExoPhone]]:
+    """The numbers in the order of their sids, cut into shares: as before, for those known before.
+
+    A new one joins those beside it. All are cut anew where shares became too large or too many.
+    """
+    rest = {number.sid: number for number in numbers}
+    shares = [[again for one in share if (again := rest.pop(one.sid, None))] for share in former]
+    if former:
+        firsts = [share[0].sid for share in former]
+        for number in rest.values():
+            insort(shares[max(0, bisect_right(firsts, number.sid) - 1)], number, key=_SID)
+    shares = [share for share in shares if share]
+    most = max(map(len, shares), default=0)
+    if 0 < most <= 2 * numbers_a_block and len(shares) <= 1 + 2 * len(numbers) // numbers_a_block:
+        return shares
+    in_order = sorted(numbers, key=_SID)
+    begins = range(0, len(in_order), numbers_a_block)
+    return [in_order[begin : begin + numbers_a_block] for begin in begins]
+
+
+def _sources(
+    account: Account, snapshot: Snapshot, dropped: int, shares: Sequence[Sequence[ExoPhone]]
+) -> Iterator[_Source]:
+    """What each part of an account is made of, and how: the sums, then a share of the numbers."""
     sums = (snapshot.groups, snapshot.flow_numbers, dropped)
     yield sums, partial(sum_lines, account, snapshot, dropped)
-    for begin in range(0, len(chosen), numbers_a_block):
-        numbers = chosen[begin : begin + numbers_a_block]
+    for numbers in shares:
         made_of = (account.per_number.phone_number, numbers)
         yield made_of, partial(number_lines, account, numbers)
 

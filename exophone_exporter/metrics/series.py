@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from itertools import accumulate, chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -151,19 +152,20 @@ def _group_lines(account: str, group: Group) -> Iterator[Line]:
 
 
 def numbers_with_series(
-    numbers: Iterable[ExoPhone], per_number: PerNumber
-) -> tuple[list[ExoPhone], int]:
-    """The numbers that get series of their own, in the order of their sids, and how many do not.
+    numbers: Sequence[ExoPhone], per_number: PerNumber
+) -> tuple[Sequence[ExoPhone], int]:
+    """The numbers that get series of their own, and how many do not.
 
-    Past the limit the unattached ones come first: they are what people look for.
+    Past the limit the unattached ones come first, those of the lowest sids: they are what people
+    look for.
     """
     if per_number.series == "none":
         return [], 0
-    wanted = [*numbers] if per_number.series == "all" else [n for n in numbers if n.lacks_flow]
-    if len(wanted) > per_number.limit:
-        wanted.sort(key=lambda number: (not number.lacks_flow, number.sid))
-    kept = sorted(wanted[: per_number.limit], key=_SID)
-    return kept, len(wanted) - len(kept)
+    wanted = numbers if per_number.series == "all" else [n for n in numbers if n.lacks_flow]
+    dropped = max(0, len(wanted) - per_number.limit)
+    if dropped:
+        wanted = nsmallest(per_number.limit, wanted, lambda n: (not n.lacks_flow, n.sid))
+    return wanted, dropped
 
 
 def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
