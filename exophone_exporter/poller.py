@@ -26,6 +26,7 @@ _JITTER: Final = 0.05
 _REMIND_AFTER_SECONDS: Final = 3600.0
 # So long beyond the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
+_LET_GO_AT_ONCE: Final = 500
 
 _log = logging.getLogger(__name__)
 
@@ -222,6 +223,15 @@ class Teller:
         )
 
 
+def _let_go(numbers: list[ExoPhone]) -> None:
+    """Give up many numbers bit by bit; to free all at once holds the interpreter, and scrapes.
+
+    The list has the last references to those which the poll has replaced.
+    """
+    while numbers:
+        del numbers[-_LET_GO_AT_ONCE:]
+
+
 class Poller(threading.Thread):
     """Polls one account until it is told to stop; `on_result` hears of each result.
 
@@ -281,8 +291,10 @@ class Poller(threading.Thread):
             started = self._clock.now()
             deadline_seconds = self._state.account.poll.deadline_seconds
             self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
+            former = [*self._state.snapshot.numbers] if self._state.snapshot else []
             result = poll_once(self._state, self._fetcher, self._clock)
             self._teller.tell(self._published(result))
+            _let_go(former)
             self._wait(self._pause_seconds(), started)
             self._wait(_asked_wait_seconds(result), result.ended)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
+
 from exophone_exporter.model import EXTERNAL_FLOW, FLOWS, ExoPhone, Flow
 
 if TYPE_CHECKING:
@@ -117,9 +119,11 @@ class Snapshot:
         return replace(self, walk=same, completed=completed, duration_seconds=duration_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that happened to one number between two complete polls."""
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One thing that happened to one number between two complete polls.
+
+    There may be as many as numbers; the garbage collector does not follow them either.
+    """
 
     kind: ChangeKind
     number: ExoPhone

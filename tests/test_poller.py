@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from support import FakeTime, account, phone
 
@@ -21,14 +24,14 @@ from exophone_exporter.errors import (
     Stopped,
     TimedOut,
 )
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.model import ExoPhone
 from exophone_exporter.poller import Poller, Teller, poll_once
 from exophone_exporter.snapshot import Change, Walk, build
 from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from exophone_exporter.model import ExoPhone
 
 WAIT_SECONDS = 5.0
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
@@ -360,6 +363,54 @@ class TestSchedule:
     def test_failures_of_every_kind_do_not_end_it(self, time: FakeTime) -> None:
         errors = (TimedOut("slow"), ValueError("x"), MemoryError(), BadBody("html"))
         assert len(starts(time, *errors, walk())) == 6
+
+
+class Mortal(ExoPhone, frozen=True, kw_only=True, gc=False):
+    """A number that tells who held it last, and how many were still held there."""
+
+    def __del__(self) -> None:
+        last = sys._getframe(1)  # noqa: SLF001 - what runs when the number goes
+        last_holders.append((last.f_code.co_name, len(last.f_locals.get("numbers", ()))))
+
+
+last_holders: list[tuple[str, int]] = []
+
+
+class MortalFetcher:
+    """Finds the same sids with other names at each of two polls; keeps none."""
+
+    def __init__(self, count: int) -> None:
+        self._names, self._count = iter(("before", "after")), count
+
+    def fetch_all(
+        self,
+        previous: Mapping[str, ExoPhone],  # noqa: ARG002 - it finds what it finds
+        on_page: Callable[[int, int], None] = ignore_page,  # noqa: ARG002 - nobody watches
+    ) -> Walk:
+        name = next(self._names, None)
+        if name is None:
+            raise Stopped
+        found = (phone(f"sid-{index:04}", friendly_name=name) for index in range(self._count))
+        return walk(*(Mortal(**msgspec.structs.asdict(number)) for number in found))
+
+
+@pytest.mark.fault(132)
+def test_numbers_that_were_replaced_go_bit_by_bit(time: FakeTime) -> None:
+    """A hundred thousand at once would hold the interpreter, and so each scrape meanwhile."""
+    state = AccountState(account())
+    page = MetricsPage(lambda: [state.view()], lambda: Build("test", 0.0), time.clock)
+    last_holders.clear()
+    Poller(
+        state,
+        MortalFetcher(1200),
+        clock=time.clock,
+        stopping=TimedEvent(time),
+        on_result=lambda _: page.prepare(),
+        on_death=lambda: pytest.fail("the poller died"),
+        uniform=middle,
+    ).run()
+    times = Counter(last_holders)
+    assert times == {("_let_go", 700): 500, ("_let_go", 200): 500, ("_let_go", 0): 200}
 
 
 class TestThread:
