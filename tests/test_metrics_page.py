@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import tracemalloc
 import zlib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS: Final = 10
 BUILD: Final = Build("r", 0.0)
+# A scrape that may overtake another has done so by then.
+OVERTAKING_SECONDS: Final = 0.1
+RETRIES: Final = b'exophone_api_retries_total{account="support"}'
+COLLECTIONS: Final = b'python_gc_collections_total{generation="2"}'
 FORMATS: Final = [pytest.param(False, id="text"), pytest.param(True, id="openmetrics")]
 
 
@@ -347,6 +352,61 @@ def test_health_of_polling_is_at_most_one_second_old(
     assert retries() == b"0.0"
     time.pass_(0.01)
     assert retries() == b"1.0"
+
+
+def value_of(series: bytes, text: bytes) -> float:
+    """The value of one series."""
+    (line,) = (line for line in text.splitlines() if line.startswith(series + b" "))
+    return float(line.split()[-1])
+
+
+def test_no_counter_steps_back_for_who_asks_for_one_format_and_then_the_other(
+    time: FakeTime, state: AccountState
+) -> None:
+    """Ours and those of the process, while each grows before every scrape."""
+    page = page_of(time, state, with_process=True)
+    seen = []
+    for turn in range(12):
+        state.record_retry()
+        gc.collect()
+        text = page.render(openmetrics=turn % 2 == 1, gzipped=False)
+        seen.append((value_of(RETRIES, text), value_of(COLLECTIONS, text)))
+        time.pass_(0.3)
+    ours, of_process = zip(*seen, strict=True)
+    # As of the first scrape of a second: four scrapes, and then the next four.
+    assert ours == (1.0,) * 4 + (5.0,) * 4 + (9.0,) * 4
+    assert list(of_process) == sorted(of_process)
+    assert len({*of_process}) == 3
+
+
+def test_who_saw_an_account_earlier_does_not_show_it_later(
+    time: FakeTime, state: AccountState
+) -> None:
+    """A scrape is held when it has seen the account; one that comes then must not overtake it."""
+    prepared, has_seen, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def views() -> list[View]:
+        seen = [state.view()]
+        if prepared.is_set() and not has_seen.is_set():
+            has_seen.set()
+            assert go_on.wait(DEADLINE_SECONDS)
+        return seen
+
+    page = MetricsPage(views, lambda: BUILD, time.clock, with_process=False)
+
+    def retries() -> float:
+        return value_of(RETRIES, page.render(openmetrics=False, gzipped=False))
+
+    page.prepare()
+    prepared.set()
+    with ThreadPoolExecutor(2) as pool:
+        held = pool.submit(retries)
+        assert has_seen.wait(DEADLINE_SECONDS)
+        state.record_retry()
+        next_one = pool.submit(retries)
+        wait([next_one], OVERTAKING_SECONDS)
+        go_on.set()
+        assert held.result(DEADLINE_SECONDS) <= next_one.result(DEADLINE_SECONDS) <= retries()
 
 
 def test_end_of_a_poll_shows_at_once(

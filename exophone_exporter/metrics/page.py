@@ -1,9 +1,9 @@
 """The bytes of /metrics: a large part that is made when numbers change, a small one that is alive.
 
 The inventory is rendered and compressed when a poll has ended; the health of polling and of the
-process at most once a second. Both parts are one gzip stream: the first is deflated up to a byte
-boundary, the second follows it, and one checksum spans both. (Two gzip members in a row would be
-legal too, but browsers show the first one only.)
+process at most once a second, for both formats from one look. Both parts are one gzip stream: the
+first is deflated up to a byte boundary, the second follows it, and one checksum spans both. (Two
+gzip members in a row would be legal too, but browsers show the first one only.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import threading
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +27,9 @@ from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
 from exophone_exporter.metrics.series import joined, polling_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from prometheus_client import Metric as Family
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config import Account
@@ -48,37 +50,76 @@ class Build:
 
 
 @dataclass(frozen=True)
-class _Live:
-    """The small part in one format, and how long the page serves with it.
-
-    `until` is the end of its second, or of the freshness of an account, by either clock.
-    """
+class _Form:
+    """The small part in one format."""
 
     text: bytes
-    until: Moment
 
     @cached_property
     def deflated(self) -> bytes:
         """Raw deflate with its end, to follow the inventory's."""
         return deflated_to_end(self.text)
 
+
+@dataclass(frozen=True)
+class _Families:
+    """What prometheus_client's collectors told at one moment, for it to write in any format."""
+
+    families: tuple[Family, ...]
+
+    def collect(self) -> Iterable[Family]:
+        """The families."""
+        return self.families
+
+
+@dataclass(frozen=True)
+class _Live:
+    """The small part as of one moment, and how long the page serves with it.
+
+    Both formats tell of that moment, so that no counter steps back for who asks for one and then
+    the other; each is written when it is asked for. `lines` are one text a metric.
+    `until` is the end of its second, or of the freshness of an account, by either clock.
+    """
+
+    lines: tuple[Line, ...]
+    process: _Families
+    until: Moment
+
     def serves(self, now: Moment) -> bool:
         """Whether nothing that is shown has become untrue."""
         return now.monotonic < self.until.monotonic and now.wall < self.until.wall
 
+    def form(self, *, openmetrics: bool) -> _Form:
+        """The small part in one format, written once."""
+        return self._openmetrics if openmetrics else self._text
 
-@dataclass(frozen=True, eq=False)
+    @cached_property
+    def _text(self) -> _Form:
+        return _Form(self._own(openmetrics=False) + generate_text(self.process))
+
+    @cached_property
+    def _openmetrics(self) -> _Form:
+        # The end mark is prometheus_client's own: it stands behind the last part.
+        process = bytes(generate_openmetrics(self.process))  # type: ignore[no-untyped-call]  # it has no types
+        return _Form(self._own(openmetrics=True) + process)
+
+    def _own(self, *, openmetrics: bool) -> bytes:
+        families = (metric.head(openmetrics=openmetrics) + lines for metric, lines in self.lines)
+        return "".join(families).encode()
+
+
+@dataclass(eq=False)
 class _Shown:
     """What is shown of one configuration: both parts are of the same accounts.
 
-    `stale` names those whose numbers were too old to be shown. `live` holds the small part by
-    format, made when it is asked for.
+    `stale` names those whose numbers were too old to be shown. `live` is the last small part, which
+    is made when it is asked for.
     """
 
     accounts: tuple[Account, ...]
     inventory: Inventory
     stale: frozenset[str] = frozenset()
-    live: dict[bool, _Live] = field(default_factory=dict)
+    live: _Live | None = None
 
 
 class MetricsPage:
@@ -104,6 +145,7 @@ class MetricsPage:
             PlatformCollector(registry=self._process)
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
+        self._live_lock = threading.Lock()
         self._shown = _Shown((), NOTHING)
 
     def prepare(self) -> None:
@@ -112,20 +154,15 @@ class MetricsPage:
         A scrape meanwhile gets the bytes from before.
         """
         with self._rendering:
-            self._prepare()
-
-    def _prepare(self) -> tuple[_Shown, Sequence[View]]:
-        """What is to be shown now, and the views of which it was made. Needs the lock."""
-        now, views = self._clock.now(), self._views()
-        fresh = [
-            (view.account, snapshot)
-            for view in views
-            if (snapshot := view.fresh_snapshot(now)) is not None
-        ]
-        inventory = inventory_of(fresh, self._shown.inventory)
-        stale = frozenset(view.account.name for view in views if view.snapshot)
-        self._shown = _Shown(_accounts(views), inventory, stale.difference(inventory.accounts))
-        return self._shown, views
+            now, views = self._clock.now(), self._views()
+            fresh = [
+                (view.account, snapshot)
+                for view in views
+                if (snapshot := view.fresh_snapshot(now)) is not None
+            ]
+            inventory = inventory_of(fresh, self._shown.inventory)
+            stale = frozenset(view.account.name for view in views if view.snapshot)
+            self._shown = _Shown(_accounts(views), inventory, stale.difference(inventory.accounts))
 
     def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
@@ -133,49 +170,45 @@ class MetricsPage:
 
     def parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
         """What `render` joins: the large part is shared by all scrapes until the numbers change."""
-        ready = self.ready_parts(openmetrics=openmetrics, gzipped=gzipped)
-        if ready is not None:
-            return ready
-        with self._rendering:
-            shown, views = self._prepare()
-        live = self._live(shown, views, openmetrics=openmetrics)
-        return _parts(shown.inventory, live, gzipped=gzipped)
+        while (ready := self.ready_parts(openmetrics=openmetrics, gzipped=gzipped)) is None:
+            self.prepare()
+        return ready
 
     def ready_parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
         """What `parts` gives, at once; None where the large part must be made anew for that."""
-        shown, now = self._shown, self._clock.now()
-        live = shown.live.get(openmetrics)
-        if live is None or not live.serves(now):
+        # Views are taken under the lock, so that what is shown later was never seen earlier. It is
+        # held for no longer than who waits for it would take to make the small part.
+        with self._live_lock:
+            shown = self._shown
+            live = self._live_of(shown)
+        if live is None:
+            return None
+        return _parts(shown.inventory, live.form(openmetrics=openmetrics), gzipped=gzipped)
+
+    def _live_of(self, shown: _Shown) -> _Live | None:
+        """The small part, made anew if need be; None where the large part does not fit it."""
+        now = self._clock.now()
+        if shown.live is None or not shown.live.serves(now):
             views = self._views()
             # The accounts differ where the configuration has just been replaced.
             if shown.accounts != _accounts(views) or _has_aged(shown, views, now):
                 return None
-            live = self._live(shown, views, openmetrics=openmetrics)
-        return _parts(shown.inventory, live, gzipped=gzipped)
+            shown.live = self._new_live(shown, views, now)
+        return shown.live
 
-    def _live(self, shown: _Shown, views: Sequence[View], *, openmetrics: bool) -> _Live:
-        """The small part, made anew."""
-        now = self._clock.now()
+    def _new_live(self, shown: _Shown, views: Sequence[View], now: Moment) -> _Live:
         until = [now.later(_LIVE_SECONDS)] + [
             view.snapshot.completed.later(view.account.poll.stale_after_seconds)
             for view in views
             if view.snapshot is not None and view.account.name in shown.inventory.accounts
         ]
-        live = _Live(
-            self._render_live(views, openmetrics=openmetrics),
-            Moment(min(each.wall for each in until), min(each.monotonic for each in until)),
-        )
-        shown.live[openmetrics] = live
-        return live
-
-    def _render_live(self, views: Sequence[View], *, openmetrics: bool) -> bytes:
         parts = [joined(polling_lines(view)) for view in views]
         parts.append(joined(_exporter_lines(self._build())))
-        own = _families(parts, openmetrics=openmetrics).encode()
-        if not openmetrics:
-            return own + generate_text(self._process)
-        # The end mark is prometheus_client's own: it stands behind the last part.
-        return own + bytes(generate_openmetrics(self._process))  # type: ignore[no-untyped-call]  # it has no types
+        return _Live(
+            tuple(_in_order(parts)),
+            _Families(tuple(self._process.collect())),
+            Moment(min(each.wall for each in until), min(each.monotonic for each in until)),
+        )
 
 
 def _accounts(views: Sequence[View]) -> tuple[Account, ...]:
@@ -188,7 +221,7 @@ def _has_aged(shown: _Shown, views: Sequence[View], now: Moment) -> bool:
     return not (fresh.issuperset(shown.inventory.accounts) and fresh.isdisjoint(shown.stale))
 
 
-def _parts(inventory: Inventory, live: _Live, *, gzipped: bool) -> tuple[bytes, ...]:
+def _parts(inventory: Inventory, live: _Form, *, gzipped: bool) -> tuple[bytes, ...]:
     """The large part and the small one, as they are or as one gzip member."""
     if not gzipped:
         return (*inventory.texts, live.text)
@@ -213,11 +246,9 @@ def _exporter_lines(build: Build) -> Iterable[Line]:
     yield timestamp, timestamp.sample(value=build.config_loaded_at)
 
 
-def _families(parts: Sequence[dict[str, str]], *, openmetrics: bool) -> str:
-    """Families in the order of the table, each with one head and the lines of every part."""
-    texts: list[str] = []
+def _in_order(parts: Sequence[Mapping[str, str]]) -> Iterator[Line]:
+    """The lines of every part together, by metric, in the order of the table."""
     for metric in table.METRICS:
         lines = [part[metric.name] for part in parts if metric.name in part]
         if lines:
-            texts += [metric.head(openmetrics=openmetrics), *lines]
-    return "".join(texts)
+            yield metric, "".join(lines)
