@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from heapq import nsmallest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
@@ -179,8 +180,7 @@ def card(view: View, now: Moment, *, probe: bool = False) -> Card:
     state, headline = _headline(view, snapshot, now)
     numbers = snapshot.numbers if snapshot else ()
     groups = snapshot.groups if snapshot else ()
-    unattached = [number for number in numbers if number.lacks_flow]
-    unattached.sort(key=lambda n: (not n.idle, not n.unattached("voice"), n.phone_number))
+    shown_here, left_out = _most_urgent(numbers)
     return Card(
         name=view.account.name,
         state=state,
@@ -194,9 +194,30 @@ def card(view: View, now: Moment, *, probe: bool = False) -> Card:
         idle=sum(group.idle for group in groups),
         rental=_total(group.rental.items() for group in groups),
         idle_rental=_total(group.idle_rental.items() for group in groups),
-        rows=tuple(_row(n, view.account, probe=probe) for n in islice(unattached, ROWS_MAX)),
-        rows_left_out=max(0, len(unattached) - ROWS_MAX),
+        rows=tuple(_row(number, view.account, probe=probe) for number in shown_here),
+        rows_left_out=left_out,
     )
+
+
+def _most_urgent(numbers: Iterable[ExoPhone]) -> tuple[Sequence[ExoPhone], int]:
+    """The unattached numbers that get a row, and how many get none.
+
+    Idle ones come first, then those that give a busy tone, each kind by the number. An account may
+    have 100,000: nothing is asked twice of a number, and nothing is sorted that is not shown.
+    """
+    kinds: dict[tuple[bool, bool], list[ExoPhone]] = {
+        (idle, busy): [] for idle in (True, False) for busy in (True, False)
+    }
+    for number in numbers:
+        if number.voice_url != "" and number.sms_url != "":
+            continue  # most are attached, and this tells it soonest
+        idle, busy = number.idle, number.unattached("voice")
+        if idle or busy or number.unattached("sms"):  # as ExoPhone.lacks_flow
+            kinds[idle, busy].append(number)
+    rows: list[ExoPhone] = []
+    for kind in kinds.values():
+        rows += nsmallest(ROWS_MAX - len(rows), kind, key=attrgetter("phone_number"))
+    return rows, sum(map(len, kinds.values())) - len(rows)
 
 
 def _headline(view: View, snapshot: Snapshot | None, now: Moment) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from exophone_exporter.web_settings import WebSettings
 
     Handler = Callable[[Request], Awaitable[Response]]
-    _InThread = Callable[[Callable[[], Sequence[bytes]]], Awaitable[Sequence[bytes]]]
+    _Start = Callable[[Callable[[], None]], None]
+
+_T = TypeVar("_T")
 
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -85,18 +87,31 @@ class Exporter(Protocol):
         ...
 
 
-async def in_daemon_thread(run: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
-    """What `run` returns; the end of the process waits for neither, as it would for an executor."""
-    landing: Future[Sequence[bytes]] = Future()
+def start_daemon_thread(run: Callable[[], None]) -> None:
+    """Run a function aside; the end of the process does not wait for it."""
+    threading.Thread(target=run, name="web", daemon=True).start()
+
+
+async def made_aside(make: Callable[[], _T], start: _Start = start_daemon_thread) -> _T:
+    """What `make` returns, in a thread of its own, so that the loop goes on answering others.
+
+    `start` runs a function in another thread, or raises RuntimeError where there are no more: the
+    loop makes it then, for late is better than never.
+    """
+    # No executor, for which the end of the process would wait.
+    landing: Future[_T] = Future()
     landing.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
 
     def fly() -> None:
         try:
-            landing.set_result(run())
+            landing.set_result(make())
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
             landing.set_exception(error)
 
-    threading.Thread(target=fly, name="scrape", daemon=True).start()
+    try:
+        start(fly)
+    except RuntimeError:
+        return make()
     return await asyncio.wrap_future(landing)
 
 
@@ -107,16 +122,16 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     probe: Handler | None = None,
     reload: Handler | None = None,
     shard: Shard = WHOLE,
-    in_thread: _InThread = in_daemon_thread,
+    start: _Start = start_daemon_thread,
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
     `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
     sees every method. With a route prefix every path stands under it, and `/` leads there.
     The page for people says which `shard` this is, where there are others.
-    `in_thread` runs what takes long, or raises RuntimeError where there are no more threads.
+    `start` runs what takes long in another thread, or raises RuntimeError where there are no more.
     """
-    handlers = _Handlers(exporter, settings, in_thread)
+    handlers = _Handlers(exporter, settings, start)
     handlers.shard = shard
     served = _served(handlers, settings.telemetry_path)
     if probe is not None:
@@ -172,10 +187,11 @@ def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[reference.Pa
 
 
 class _Handlers:
-    def __init__(self, exporter: Exporter, settings: WebSettings, in_thread: _InThread) -> None:
+    def __init__(self, exporter: Exporter, settings: WebSettings, start: _Start) -> None:
         self._exporter = exporter
         self._settings = settings
-        self._in_thread = in_thread
+        self._start = start
+        self._one_status_page = asyncio.Lock()
         self.paths: tuple[reference.Path, ...] = ()
         self.shard = WHOLE
 
@@ -195,16 +211,20 @@ class _Handlers:
         ready = page.ready_parts(openmetrics=openmetrics, gzipped=gzipped)
         if ready is not None:
             return ready
-        try:
-            return await self._in_thread(
-                partial(page.parts, openmetrics=openmetrics, gzipped=gzipped)
-            )
-        except RuntimeError:  # the system has no thread to give: late is better than never
-            return page.parts(openmetrics=openmetrics, gzipped=gzipped)
+        make = partial(page.parts, openmetrics=openmetrics, gzipped=gzipped)
+        return await made_aside(make, self._start)
 
     async def status(self, _: Request) -> Response:
-        """The page for people."""
-        page = status.render(
+        """The page for people, which takes long where numbers or accounts are many.
+
+        One at a time: a thread each would take turns with the loop, which then is seldom its own.
+        """
+        async with self._one_status_page:
+            page = await made_aside(self._status_page, self._start)
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    def _status_page(self) -> str:
+        return status.render(
             self._exporter.views(),
             self._exporter.clock.now(),
             self._settings.telemetry_path,
@@ -212,7 +232,6 @@ class _Handlers:
             probe=_PROBE in self.paths,
             shard=self.shard,
         )
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     async def docs(self, _: Request) -> Response:
         """What is served here, and what it means."""

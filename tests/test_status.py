@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from decimal import Decimal
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -196,6 +196,29 @@ def test_rows_are_the_unattached_numbers_idle_ones_first(time: FakeTime) -> None
         ("unattached", "22"),
         ("11", "unattached"),
     ]
+
+
+def test_rows_are_the_most_urgent_of_all_that_lack_a_flow(time: FakeTime) -> None:
+    """Every way in which a number can lack one or not, with more of each kind than fit."""
+    urls = ("", None, "https://example.com/flow")
+    ways = [*product((True, False), (True, False), urls, urls)]
+    numbers = [
+        phone(
+            f"sid-{index}",
+            phone_number=f"+{index * 7919 % 1000:04}",
+            voice_capable=voice_capable,
+            sms_capable=sms_capable,
+            voice_url=voice_url,
+            sms_url=sms_url,
+        )
+        for index, (voice_capable, sms_capable, voice_url, sms_url) in enumerate(ways * 20)
+    ]
+    lacking = [number for number in numbers if number.lacks_flow]
+    lacking.sort(key=lambda n: (not n.idle, not n.unattached("voice"), n.phone_number))
+    card = card_of(time, polled(time, *numbers))
+    assert [row.phone_number for row in card.rows] == [n.phone_number for n in lacking[:200]]
+    assert card.rows_left_out == len(lacking) - 200
+    assert {number.idle for number in lacking[:200]} == {True, False}
 
 
 def test_row_names_the_circle_and_writes_money_as_its_country_does(time: FakeTime) -> None:

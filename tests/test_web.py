@@ -28,7 +28,7 @@ from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult, View
-from exophone_exporter.web import application, in_daemon_thread
+from exophone_exporter.web import application, made_aside, start_daemon_thread
 from exophone_exporter.web_settings import WebSettings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class FakeExporter:
 
     def __post_init__(self) -> None:
         self.clock: Clock = self.time.clock
-        self.page = MetricsPage(self.views, lambda: Build("r", 0.0), self.clock)
+        self.page = MetricsPage(lambda: (self.state.view(),), lambda: Build("r", 0.0), self.clock)
 
     def views(self) -> tuple[View, ...]:
         return (self.state.view(),)
@@ -107,10 +107,9 @@ class Site:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_SECONDS)
 
     def send_raw(self, request: bytes) -> bytes:
-        """Everything that comes back until the server closes."""
+        """Everything that comes back until the server closes, as the request must ask it to."""
         with self.open() as client:
             client.sendall(request)
-            client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
 
@@ -315,13 +314,13 @@ def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
     """An application, an exporter with a poll to render, and what is set when a scrape waits."""
     exporter, waits = FakeExporter(), threading.Event()
 
-    async def in_thread(run: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+    def start(run: Callable[[], None]) -> None:
         waits.set()
-        return await in_daemon_thread(run)
+        start_daemon_thread(run)
 
     exporter.find(5)
     exporter.poll(7)
-    return application(exporter, WebSettings(), in_thread=in_thread), exporter, waits
+    return application(exporter, WebSettings(), start=start), exporter, waits
 
 
 @pytest.mark.fault(118)
@@ -342,22 +341,109 @@ def test_defect_of_a_rendering_is_that_of_its_scrape() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        asyncio.run(in_daemon_thread(broken))
+        asyncio.run(made_aside(broken))
+
+
+@pytest.mark.fault(132)
+def test_defect_of_a_rendering_is_not_taken_for_a_want_of_threads() -> None:
+    """RuntimeError is what a thread that cannot be started raises; the loop must not try again."""
+    made_by = []
+
+    def broken() -> Sequence[bytes]:
+        made_by.append(threading.current_thread())
+        raise RuntimeError("deque mutated during iteration")
+
+    with pytest.raises(RuntimeError, match="deque"):
+        asyncio.run(made_aside(broken))
+    (thread,) = made_by
+    assert thread is not threading.main_thread()
+    assert thread.daemon  # the end of the process does not wait for it
+
+
+@dataclass
+class HeldStatusPage(FakeExporter):
+    """An exporter whose page for people is held in the middle until the test lets it go."""
+
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go_on: threading.Event = field(default_factory=threading.Event)
+    at_once: int = 0
+    at_once_at_most: int = 0
+
+    def views(self) -> tuple[View, ...]:
+        self.at_once += 1
+        self.at_once_at_most = max(self.at_once, self.at_once_at_most)
+        self.begun.release()
+        assert self.go_on.wait(DEADLINE_SECONDS)
+        self.at_once -= 1
+        return super().views()
+
+
+@pytest.mark.fault(132)
+def test_status_page_that_takes_long_keeps_nobody_waiting() -> None:
+    exporter = HeldStatusPage()
+    exporter.find(5)
+    with serving(exporter) as site, ThreadPoolExecutor(1) as pool:
+        page = pool.submit(site.ask, "/")
+        try:
+            assert exporter.begun.acquire(timeout=DEADLINE_SECONDS)
+            others = [path for path in SERVED if path != "/"]
+            assert [site.ask(path).status for path in others] == [200] * len(others)
+            assert not page.done()
+        finally:
+            exporter.go_on.set()
+        answer = page.result(DEADLINE_SECONDS)
+    assert answer.status == 200
+    assert b"<dt>numbers</dt><dd>5</dd>" in answer.body
+
+
+@pytest.mark.fault(132)
+def test_status_pages_are_made_one_at_a_time() -> None:
+    """A crowd of people takes no more of the interpreter than one."""
+    exporter = HeldStatusPage()
+    settings = WebSettings(max_requests=2)
+    with serving(exporter, settings) as site, ThreadPoolExecutor(2) as pool:
+        pages = [pool.submit(site.ask, "/") for _ in range(2)]
+        try:
+            assert exporter.begun.acquire(timeout=DEADLINE_SECONDS)
+            wait_until(lambda: site.ask("/metrics").status == 503)  # so both are in flight
+        finally:
+            exporter.go_on.set()
+        assert [page.result(DEADLINE_SECONDS).status for page in pages] == [200, 200]
+    assert exporter.at_once_at_most == 1
+
+
+@pytest.mark.fault(118)
+def test_server_ends_although_a_status_page_takes_long() -> None:
+    exporter = HeldStatusPage()
+    with ThreadPoolExecutor(1) as pool:
+        with serving(exporter) as site:
+            page = pool.submit(site.ask, "/")
+            assert exporter.begun.acquire(timeout=DEADLINE_SECONDS)
+        assert page.exception(DEADLINE_SECONDS) or page.result().status >= 500
+        exporter.go_on.set()
 
 
 @pytest.mark.fault(131)
-def test_scrape_that_must_be_rendered_first_is_answered_without_a_thread_too() -> None:
-    """Late is better than never."""
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        pytest.param("/metrics", b'exophone_up{account="support"} 1.0\n', id="metrics"),
+        pytest.param("/", b"too old to be shown", id="status"),
+    ],
+)
+def test_what_takes_long_is_answered_without_a_thread_too(path: str, found: bytes) -> None:
+    """Late is better than never: the metrics must be rendered first, and the page always."""
 
-    async def no_thread(_: object) -> Sequence[bytes]:
+    def no_thread(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     exporter = FakeExporter()
     exporter.find(5)
     exporter.time.pass_(account().poll.stale_after_seconds + 1)
-    with serving_app(application(exporter, WebSettings(), in_thread=no_thread)) as port:
-        answer = Site(port).ask("/metrics")
+    with serving_app(application(exporter, WebSettings(), start=no_thread)) as port:
+        answer = Site(port).ask(path)
     assert answer.status == 200
+    assert found in answer.body
     assert b"exophone_number_info{" not in answer.body
 
 
