@@ -56,8 +56,9 @@ _RELOAD: Final = reference.Path(
     linked=False,
 )
 # A large answer is written in pieces, each when the one before has gone: a client that reads slowly
-# then counts as in flight and holds no copy of the answer.
-_PIECE_BYTES: Final = 256 * 1024
+# then counts as in flight and holds no copy of the answer, but under TLS of a piece. Smaller ones
+# would cost more turns of the loop, and each waits for the interpreter while a poll is read.
+_PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 256 * 1024}
 _SMALL_BYTES: Final = 16 * 1024
 
 
@@ -266,11 +267,11 @@ class _PartsResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        for piece in self._pieces():
+        for piece in self._pieces(_PIECE_BYTES[scope["scheme"]]):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body"})
 
-    def _pieces(self) -> Iterator[memoryview | bytes]:
+    def _pieces(self, piece_bytes: int) -> Iterator[memoryview | bytes]:
         """Each a step of the loop: large parts cut, small ones together.
 
         Only small ones are copied: a client that reads slowly holds what others hold too.
@@ -283,8 +284,8 @@ class _PartsResponse(Response):
             yield b"".join(small)
             small.clear()
             whole = memoryview(part)
-            for begin in range(0, len(whole), _PIECE_BYTES):
-                yield whole[begin : begin + _PIECE_BYTES]
+            for begin in range(0, len(whole), piece_bytes):
+                yield whole[begin : begin + piece_bytes]
         yield b"".join(small)
 
 

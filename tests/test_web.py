@@ -15,7 +15,8 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from servers import serving_app
@@ -736,6 +737,27 @@ def test_slow_reader_gets_every_byte_in_the_end(large: FakeExporter) -> None:
         while not received.endswith(whole[-100:]):
             received += client.recv(1 << 20)
     assert bytes(received).partition(b"\r\n\r\n")[2] == whole
+
+
+@pytest.mark.parametrize(
+    ("scheme", "most_bytes"),
+    [pytest.param("http", 2**20, id="plain"), pytest.param("https", 2**18, id="tls-holds-a-copy")],
+)
+def test_large_answer_is_sent_in_pieces(scheme: str, most_bytes: int) -> None:
+    """Few, as each is a turn of the loop; but what a slow client makes TLS hold stays small."""
+    large: Any = SimpleNamespace(page=SimpleNamespace(ready_parts=lambda **_: (bytes(3 * 2**20),)))
+    sizes: list[int] = []
+
+    async def send(message: Any) -> None:
+        sizes.append(len(message.get("body", b"")))
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "scheme": scheme}
+    app = application(large, WebSettings())
+    asyncio.run(app(scope | {"headers": [], "query_string": b""}, receive, send))
+    assert [size for size in sizes if size] == [most_bytes] * (3 * 2**20 // most_bytes)
 
 
 @pytest.mark.fault(111)
