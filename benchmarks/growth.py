@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 import load
 import subjects
 from in_process import poll_cpu, rendering
+from tables import Table, amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 COLUMNS: Final = (
@@ -21,7 +22,7 @@ COLUMNS: Final = (
     "gzip",
     "scrape",
     "memory",
-    "poll, nothing changed",
+    "poll, unchanged",
     "poll, all changed",
     "rendering",
     "`generate_latest`",
@@ -71,28 +72,24 @@ def costs() -> Iterator[Cost]:
         )
 
 
-def table(rows: list[Cost]) -> list[str]:
-    """The rows as Markdown."""
-    return [_row(COLUMNS), "|--:" * len(COLUMNS) + "|", *map(_row, map(_cells, rows))]
+def table(rows: list[Cost]) -> Table:
+    """The rows as docs/performance.md has them."""
+    return Table(COLUMNS, [*map(_cells, rows)], "r" * len(COLUMNS))
 
 
 def _cells(cost: Cost) -> list[str]:
     return [
         f"{cost.numbers:,}",
         str(cost.accounts),
-        _mb(cost.text_bytes),
-        _mb(cost.gzip_bytes),
-        _ms(cost.scrape_seconds),
-        _mb(cost.resident_bytes),
-        _ms(cost.poll_unchanged_seconds),
-        _ms(cost.poll_changed_seconds),
-        _ms(cost.render_seconds),
-        _ms(cost.reference_seconds),
+        amount(cost.text_bytes, "MB"),
+        amount(cost.gzip_bytes, "MB"),
+        amount(cost.scrape_seconds, "ms"),
+        amount(cost.resident_bytes, "MB"),
+        amount(cost.poll_unchanged_seconds, "ms"),
+        amount(cost.poll_changed_seconds, "ms"),
+        amount(cost.render_seconds, "ms"),
+        amount(cost.reference_seconds, "ms"),
     ]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def plot(rows: list[Cost], file: Path) -> None:
@@ -117,11 +114,3 @@ def plot(rows: list[Cost], file: Path) -> None:
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, metadata={"Date": None})
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.2f} MB" if size < 1e7 else f"{size / 1e6:,.0f} MB"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.2f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import threading
@@ -149,6 +150,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
         }
         for mark in (("", "'") if args.busy else ("",))
     ]
+    logging.disable(logging.WARNING)  # polls without a pause are wanted here
     exporter = Exporter(
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )

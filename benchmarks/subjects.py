@@ -138,7 +138,7 @@ def when_ready(url: str, process: subprocess.Popen[bytes]) -> Served:
         with contextlib.suppress(OSError):
             fetch(url)
             return Served(url, process.pid)
-        time.sleep(0.02)
+        time.sleep(0.005)
     raise RuntimeError(f"nothing answers at {url}")
 
 

@@ -1,0 +1,156 @@
+"""What the benchmarks make of what they measure. How long anything takes is not looked at here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.append(str(BENCHMARKS))  # scripts, no package
+
+import results  # noqa: E402 - found by the line above
+import tables  # noqa: E402 - likewise
+
+RESULT = results.Result(1, "scrape", 0.00034, "ms", "n", 0.00046, 1.3529, met=True)
+
+
+def of_runs(*values: float, missed: int = 0) -> results.Row:
+    """A row of runs with these values, the first of which missed the goal."""
+    runs = [replace(RESULT, value=value) for value in values]
+    return results.Row(tuple(replace(run, met=at >= missed) for at, run in enumerate(runs)))
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        ("missed", "verdict"),
+        [(0, "met"), (1, "missed in 1 of 3"), (2, "missed in 2 of 3"), (3, "missed")],
+    )
+    def test_met_is_what_every_run_met(self, missed: int, verdict: str) -> None:
+        """One run that misses is told, whichever run is the median."""
+        assert of_runs(0.001, 0.002, 0.003, missed=missed).verdict == verdict
+
+    def test_what_has_no_goal_has_no_verdict(self) -> None:
+        """A figure for comparison is neither met nor missed."""
+        assert results.Row((replace(RESULT, met=None),) * 3).verdict == ""
+
+    @pytest.mark.parametrize(
+        ("values", "median"),
+        [((0.3,), 0.3), ((0.3, 0.1), 0.1), ((0.3, 0.1, 0.2), 0.2)],
+        ids=["one", "two", "three"],
+    )
+    def test_the_run_in_the_middle_is_shown(self, values: tuple[float, ...], median: float) -> None:
+        """Not the mean: figure, anchor and ratio are of one run."""
+        assert of_runs(*values).median.value == median
+
+    def test_the_table_has_the_median_run_and_all_runs(self) -> None:
+        """From the least to the greatest, whatever their order was."""
+        runs = [
+            [replace(RESULT, value=0.00036, anchor_value=0.0005, ratio=1.3889)],
+            [RESULT],
+            [replace(RESULT, value=0.00033, met=False)],
+        ]
+        assert results.table(results.rows(runs)).markdown() == [
+            "| goal | what | figure | all runs | beside | ratio |  |",
+            "|--:|---|--:|--:|---|--:|---|",
+            "| 1 | scrape | 0.34 ms | 0.33 · 0.34 · 0.36 | n: 0.46 ms | 1.353 | missed in 1 of 3 |",
+        ]
+
+    def test_the_table_of_a_terminal_leaves_out_what_the_runs_have_said(self) -> None:
+        """It stands in columns, and fits."""
+        table = results.table([of_runs(0.00034, 0.00035)])
+        assert table.without("beside").aligned() == [
+            "goal  what     figure     all runs  ratio",
+            "   1  scrape  0.34 ms  0.34 · 0.35  1.353  met",
+        ]
+
+    def test_runs_that_measured_different_things_are_no_table(self) -> None:
+        """Figures of different goals never stand in one row."""
+        with pytest.raises(ValueError, match="shorter"):
+            results.rows([[RESULT, RESULT], [RESULT]])
+
+    def test_a_result_is_a_line(self) -> None:
+        """What is printed as it comes fits a terminal."""
+        assert RESULT.line().split("  ")[0] == "1 scrape"
+        assert RESULT.line().endswith("0.34 ms  n: 0.46 ms                   1.353  met")
+        assert len(replace(RESULT, what="w" * 50, anchor="everything changed").line()) <= 120
+
+
+class TestTables:
+    @pytest.mark.parametrize(
+        ("value", "unit", "text"),
+        [
+            (0.00034, "ms", "0.34 ms"),
+            (0.0365, "ms", "36.5 ms"),
+            (3.7224, "ms", "3,722 ms"),
+            (61.02, "s", "61.0 s"),
+            (0.0000013, "µs", "1.30 µs"),
+            (2177, "B", "2,177 B"),
+            (0.76e6, "MB", "0.76 MB"),
+            (-0.2e6, "MB", "-0.20 MB"),
+        ],
+    )
+    def test_an_amount_has_the_digits_that_mean_something(
+        self, value: float, unit: str, text: str
+    ) -> None:
+        """Seconds and bytes, in the unit asked for."""
+        assert tables.amount(value, unit) == text
+
+    @pytest.mark.parametrize(
+        ("ratio", "text"), [(1.0444, "1.044"), (0.052, "0.052"), (9.83, "9.8"), (2003.4, "2,003")]
+    )
+    def test_a_ratio_is_exact_where_the_goals_are(self, ratio: float, text: str) -> None:
+        """1.044 and 1.054 are on both sides of a goal."""
+        assert tables.ratio_text(ratio) == text
+
+    def test_only_what_stands_between_the_marks_is_written(self, tmp_path: Path) -> None:
+        """What people wrote stays, and so do the other tables."""
+        page = tmp_path / "page.md"
+        page.write_text("a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n<!-- y:begin -->\n")
+        tables.write("x", tables.Table(["new"], [["cell"]], "r"), page)
+        new = "a\n<!-- x:begin -->\n| new |\n|--:|\n| cell |\n<!-- x:end -->\nb\n<!-- y:begin -->\n"
+        assert page.read_text() == new
+
+    @pytest.mark.parametrize("text", ["none", "<!-- x:begin -->\nno end\n"])
+    def test_a_page_without_the_marks_stays_as_it_is(self, tmp_path: Path, text: str) -> None:
+        """It is an error, and nothing is lost."""
+        page = tmp_path / "page.md"
+        page.write_text(text)
+        with pytest.raises(ValueError, match=r"page\.md has no marks x"):
+            tables.write("x", tables.Table(["new"], [], "r"), page)
+        assert page.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        ((), "goals.py"),
+        (("WRITE=1",), "goals.py --write"),
+        (("RUNS=3", "WRITE=1"), "goals.py --runs 3 --write"),
+    ],
+    ids=" ".join,
+)
+def test_make_bench_runs_what_its_variables_say(words: tuple[str, ...], script: str) -> None:
+    """The documents name `make bench`, and nothing else."""
+    shown = subprocess.run(
+        ["make", "--dry-run", "bench", *words],  # noqa: S607 - the make of whoever tests
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    (ran,) = re.findall("benchmarks/(.*)", shown)
+    assert " ".join(ran.split()) == script
+
+
+@pytest.mark.parametrize("mark", ["goals", "growth"])
+def test_the_document_has_a_place_for_each_table(mark: str) -> None:
+    """`WRITE=1` finds its marks, in their order, and a table between them."""
+    text = tables.DOCUMENT.read_text("utf-8")
+    found = re.findall(rf"<!-- {mark}:begin -->\n(\|.*\n)+<!-- {mark}:end -->", text)
+    assert len(found) == 1
