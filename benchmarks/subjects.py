@@ -102,7 +102,8 @@ def nginx(folder: Path, text: bytes, gzipped: bytes) -> Iterator[Served]:
     file, port = folder / "nginx.conf", free_port()
     file.write_text(_NGINX.format(folder=folder, port=port), encoding="utf-8")
     program = shutil.which("nginx") or "nginx"
-    with process([program, "-c", str(file), "-p", str(folder)]) as running:
+    words = [program, "-c", str(file), "-p", str(folder)]
+    with process(words, stderr=subprocess.DEVNULL) as running:  # it complains of wrk
         yield when_ready(f"http://127.0.0.1:{port}/metrics", running)
 
 
@@ -120,7 +121,7 @@ def node_exporter(folder: Path, text: bytes) -> Iterator[Served]:
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     ]
-    with process(words) as running:
+    with process(words, stderr=subprocess.DEVNULL) as running:  # likewise
         yield when_ready(f"http://127.0.0.1:{port}/metrics", running)
 
 
@@ -139,19 +140,20 @@ def when_ready(url: str, process: subprocess.Popen[bytes]) -> Served:
             fetch(url)
             return Served(url, process.pid)
         time.sleep(0.005)
-    raise RuntimeError(f"nothing answers at {url}")
+    state = "runs" if process.poll() is None else f"ended with {process.returncode}"
+    raise RuntimeError(f"nothing answers at {url}; what should {state}")
 
 
 @contextlib.contextmanager
 def process(
     words: Sequence[str],
     stdout: int = subprocess.DEVNULL,
+    stderr: int | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process while the block runs."""
     env = None if environ is None else {**os.environ, **environ}
-    heard = None if words[0] == sys.executable else subprocess.DEVNULL  # others complain of wrk
-    with subprocess.Popen(words, stdout=stdout, stderr=heard, env=env) as running:
+    with subprocess.Popen(words, stdout=stdout, stderr=stderr, env=env) as running:
         try:
             yield running
         finally:
