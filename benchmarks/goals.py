@@ -3,7 +3,7 @@
     python benchmarks/goals.py [--goal N ...] [--runs N] [--write]
 
 Prints figure by figure what it is, its anchor, the ratio, and whether the goal is met; then the
-median of the runs, and what it costs as the work grows.
+median of the runs, what it costs as the work grows, and what a number costs by how it is kept.
 Where a program is missing, what needs it is left out with a word. A run takes about four minutes;
 `--write` makes three and puts the tables and the plot into docs/performance.md.
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import growth
 import load
+import representation
 import results
 import subjects
 import tables
@@ -285,11 +286,12 @@ def main() -> None:
         _tell("", "The median run, and what all runs found", *table.without("beside").aligned())
     if args.goal:
         return
-    costs = [*growth.costs()]
-    _tell("", *growth.table(costs).aligned())
+    costs, kinds = [*growth.costs()], representation.measured()
+    _tell("", *growth.table(costs).aligned(), "", *representation.table(kinds).aligned())
     if args.write:
         tables.write("goals", table)
         tables.write("growth", growth.table(costs))
+        tables.write("representation", representation.table(kinds))
         growth.plot(costs, tables.DOCUMENT.with_suffix(".svg"))
 
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts, no package
 
-import results  # noqa: E402 - found by the line above
+import representation  # noqa: E402 - found by the line above
+import results  # noqa: E402 - likewise
 import tables  # noqa: E402 - likewise
 
 RESULT = results.Result(1, "scrape", 0.00034, "ms", "n", 0.00046, 1.3529, met=True)
@@ -126,6 +127,14 @@ class TestTables:
         assert page.read_text() == text
 
 
+class TestRepresentation:
+    def test_each_kind_is_a_row(self) -> None:
+        """Bytes and times of one number, and what a collection has to do with it."""
+        kind = representation.Kind("dict", 464, 1.6e-6, 0.65e-6, 0.0004, followed=False)
+        row = "| dict | 464 B | 1.60 µs | 0.65 µs | 0.40 ms | no |"
+        assert representation.table([kind]).markdown()[2:] == [row]
+
+
 @pytest.mark.parametrize(
     ("words", "script"),
     [
@@ -148,7 +157,7 @@ def test_make_bench_runs_what_its_variables_say(words: tuple[str, ...], script: 
     assert " ".join(ran.split()) == script
 
 
-@pytest.mark.parametrize("mark", ["goals", "growth"])
+@pytest.mark.parametrize("mark", ["goals", "growth", "representation"])
 def test_the_document_has_a_place_for_each_table(mark: str) -> None:
     """`WRITE=1` finds its marks, in their order, and a table between them."""
     text = tables.DOCUMENT.read_text("utf-8")
