@@ -65,8 +65,8 @@ image: ## build the container image with docker, podman or buildah (IMAGE= BASE=
 	IMAGE='$(IMAGE)' BASE='$(BASE)' BUILD_BASE='$(BUILD_BASE)' ENGINE='$(ENGINE)' deploy/container/build $(BUILD_FLAGS)
 
 .PHONY: bench
-bench: $(VENV)/.bench ## measure the goals of docs/performance.md beside their anchors (RUNS=3 WRITE=1)
-	$(BIN)/python benchmarks/goals.py $(if $(RUNS),--runs $(RUNS)) $(if $(WRITE),--write)
+bench: $(VENV)/.bench ## measure the goals of docs/performance.md (RUNS=3 WRITE=1), or what changed (AGAINST=v1.2.3)
+	$(BIN)/python benchmarks/$(if $(AGAINST),against.py '$(AGAINST)',goals.py $(if $(RUNS),--runs $(RUNS))) $(if $(WRITE),--write)
 
 .PHONY: generate
 generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the PrometheusRule and the dashboards

@@ -6,15 +6,18 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import requests
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # scripts, no package
 
-import representation  # noqa: E402 - found by the line above
+import against  # noqa: E402 - found by the line above
+import representation  # noqa: E402 - likewise
 import results  # noqa: E402 - likewise
 import tables  # noqa: E402 - likewise
 
@@ -127,6 +130,69 @@ class TestTables:
         assert page.read_text() == text
 
 
+class TestAgainst:
+    def test_a_revision_that_does_not_exist_is_one_line(self) -> None:
+        """Whoever mistypes a tag reads that, and nothing is installed."""
+        done = subprocess.run(
+            [sys.executable, BENCHMARKS / "against.py", "v0.0.0-none"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = "against.py: v0.0.0-none is no revision of this repository\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+    def test_the_least_of_all_rounds_is_compared(self) -> None:
+        """What else the machine did in one round is left out."""
+        then, now = (
+            [[against.Cost("scrape", s, "ms"), against.Cost("memory", b, "MB")] for s, b in rounds]
+            for rounds in (((0.002, 89e6), (0.5, 90e6)), ((0.7, 89e6), (0.001, 178e6)))
+        )
+        assert against.table("v1", then, now) == tables.Table(
+            ("what", "v1", "now", "ratio"),
+            [
+                ("scrape", "2.00 ms", "1.00 ms", "0.500"),
+                ("memory", "89.0 MB", "89.0 MB", "1.000"),
+            ],
+            "lrrr",
+        )
+
+    def test_every_number_changes_from_poll_to_poll_and_in_none(self) -> None:
+        """Only while that is asked for: else what a poll finds is what the last one found."""
+        api = against.Api(numbers=60)
+        with api.served() as url:
+            still = [names_of_a_poll(url) for _ in range(2)]
+            api.changing = True
+            moving = [names_of_a_poll(url) for _ in range(12)]
+        assert len(still[0]) == 60
+        assert still[0] == still[1]
+        for one, next_one in pairwise([still[1], *moving]):
+            assert all(a != b for a, b in zip(one, next_one, strict=True))
+
+    def test_a_poll_begins_with_its_first_page(self) -> None:
+        """That is how a program's work is counted, whatever its version shows of itself."""
+        api = against.Api(numbers=60)
+        with api.served() as url:
+            for _ in range(3):
+                names_of_a_poll(url)
+            api.wait_for_polls(1)
+            assert api.forget() == 2
+
+
+def names_of_a_poll(url: str) -> list[str]:
+    """What the two pages of the account show."""
+    found = []
+    for page in (0, 1):
+        answer = requests.get(
+            f"{url}/v2_beta/Accounts/acme/IncomingPhoneNumbers",
+            params={"Page": page, "PageSize": 50},
+            auth=("acme-key", "acme-token"),
+            timeout=10,
+        )
+        found += [number["friendly_name"] for number in answer.json()["incoming_phone_numbers"]]
+    return found
+
+
 class TestRepresentation:
     def test_each_kind_is_a_row(self) -> None:
         """Bytes and times of one number, and what a collection has to do with it."""
@@ -136,18 +202,19 @@ class TestRepresentation:
 
 
 @pytest.mark.parametrize(
-    ("words", "script"),
+    ("variables", "script"),
     [
-        ((), "goals.py"),
-        (("WRITE=1",), "goals.py --write"),
-        (("RUNS=3", "WRITE=1"), "goals.py --runs 3 --write"),
+        ("", "goals.py"),
+        ("WRITE=1", "goals.py --write"),
+        ("RUNS=3 WRITE=1", "goals.py --runs 3 --write"),
+        ("AGAINST=v1.2.3", "against.py 'v1.2.3'"),
+        ("AGAINST=v1.2.3 WRITE=1", "against.py 'v1.2.3' --write"),
     ],
-    ids=" ".join,
 )
-def test_make_bench_runs_what_its_variables_say(words: tuple[str, ...], script: str) -> None:
+def test_make_bench_runs_what_its_variables_say(variables: str, script: str) -> None:
     """The documents name `make bench`, and nothing else."""
     shown = subprocess.run(
-        ["make", "--dry-run", "bench", *words],  # noqa: S607 - the make of whoever tests
+        ["make", "--dry-run", "bench", *variables.split()],  # noqa: S607 - the make of whoever tests
         capture_output=True,
         text=True,
         check=True,
@@ -157,7 +224,7 @@ def test_make_bench_runs_what_its_variables_say(words: tuple[str, ...], script: 
     assert " ".join(ran.split()) == script
 
 
-@pytest.mark.parametrize("mark", ["goals", "growth", "representation"])
+@pytest.mark.parametrize("mark", ["goals", "growth", "representation", "since"])
 def test_the_document_has_a_place_for_each_table(mark: str) -> None:
     """`WRITE=1` finds its marks, in their order, and a table between them."""
     text = tables.DOCUMENT.read_text("utf-8")
