@@ -9,18 +9,15 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import against
 import pytest
+import representation
 import requests
+import results
+import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
-sys.path.append(str(BENCHMARKS))  # scripts, no package
-
-import against  # noqa: E402 - found by the line above
-import representation  # noqa: E402 - likewise
-import results  # noqa: E402 - likewise
-import tables  # noqa: E402 - likewise
-
 RESULT = results.Result(1, "scrape", 0.00034, "ms", "n", 0.00046, 1.3529, met=True)
 
 
