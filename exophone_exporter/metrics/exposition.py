@@ -72,13 +72,15 @@ class Metric:
 
     def block(self, label_texts: Iterable[str], value_texts: Iterable[str | None]) -> str:
         """One sample a row; a row whose value is None has none."""
-        rows = [
-            f"{labels} {value}"
-            for labels, value in zip(label_texts, value_texts, strict=True)
-            if value is not None
-        ]
-        together = f"\n{self.name}".join(rows)
-        return f"{self.name}{together}\n" if rows else ""
+        labels, values = [*label_texts], [*value_texts]
+        texts = [value for value in values if value is not None]
+        if len(texts) < len(values):
+            rows = zip(labels, values, strict=True)
+            labels = [each for each, value in rows if value is not None]
+        # The pieces of all rows are joined at once: half the time of a text for each.
+        pieces = [f"\n{self.name}", "", " ", ""] * len(texts)
+        pieces[1::4], pieces[3::4] = labels, texts
+        return "".join(pieces)[1:] + "\n" if texts else ""
 
     def head(self, *, openmetrics: bool) -> str:
         """HELP and TYPE; OpenMetrics names a counter's family without `_total`."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from heapq import nsmallest
-from itertools import accumulate, chain, repeat
-from operator import attrgetter
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.metrics import table
@@ -20,7 +19,7 @@ from exophone_exporter.privacy import all_shown
 from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from decimal import Decimal
 
     from exophone_exporter.config import Account, PerNumber
@@ -32,23 +31,9 @@ if TYPE_CHECKING:
 
 # A metric and the text of one of its samples, or of several.
 Line: TypeAlias = "tuple[Metric, str]"
-_Value: TypeAlias = "float | Decimal | None"
 
-_SID: Final = attrgetter("sid")
-_FLOW_URL: Final[dict[Flow, Callable[[ExoPhone], str | None]]] = {
-    flow: attrgetter(f"{flow}_url") for flow in FLOWS
-}
 _ATTACHED: Final = {None: None, True: number_text(True), False: number_text(False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
-_PRICES: Final[tuple[tuple[Metric, Callable[[ExoPhone], _Value]], ...]] = (
-    (table.NUMBER_MONTHLY_RENTAL, attrgetter("rental_price")),
-    (table.NUMBER_ONE_TIME_PRICE, attrgetter("one_time_price")),
-    (table.NUMBER_INCOMING_RATE, attrgetter("incoming_rate")),
-)
-_TIMES: Final[tuple[tuple[Metric, Callable[[ExoPhone], int | None]], ...]] = (
-    (table.NUMBER_CREATED, attrgetter("created_timestamp_seconds")),
-    (table.NUMBER_UPDATED, attrgetter("updated_timestamp_seconds")),
-)
 
 
 def joined(lines: Iterable[Line]) -> dict[str, str]:
@@ -170,59 +155,74 @@ def numbers_with_series(
 
 def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
     """The series of single numbers, from columns: one block of text a metric."""
+    # A comprehension for each column: it takes half the time of attrgetter.
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
     names = all_shown(numbers, account.per_number.phone_number)
-    sids = escaped_column(map(_SID, names))
+    sids = escaped_column([name.sid for name in names])
     info = table.NUMBER_INFO
     labels = info.label_texts(account_names, sids, *_info_columns(names, numbers))
     yield info, info.block(labels, ones)
     yield _attached_block(account_names, sids, numbers)
-    currencies = escaped_column(map(attrgetter("currency"), numbers))
-    labels = table.NUMBER_MONTHLY_RENTAL.label_texts(account_names, sids, currencies)
-    for metric, value_of in _PRICES:
-        yield metric, metric.block(labels, number_texts(map(value_of, numbers)))
-    pulse = table.NUMBER_INCOMING_PULSE_SECONDS
-    labels = pulse.label_texts(account_names, sids)
-    pulses = number_texts(map(attrgetter("incoming_pulse_seconds"), numbers))
-    yield pulse, pulse.block(labels, pulses)
-    for metric, timestamp_of in _TIMES:
-        yield metric, metric.block(labels, timestamp_texts(map(timestamp_of, numbers)))
+    currencies = escaped_column([number.currency for number in numbers])
+    priced = table.NUMBER_MONTHLY_RENTAL.label_texts(account_names, sids, currencies)
+    plain = table.NUMBER_INCOMING_PULSE_SECONDS.label_texts(account_names, sids)
+    for metric, labels, values in (
+        (table.NUMBER_MONTHLY_RENTAL, priced, [number.rental_price for number in numbers]),
+        (table.NUMBER_ONE_TIME_PRICE, priced, [number.one_time_price for number in numbers]),
+        (table.NUMBER_INCOMING_RATE, priced, [number.incoming_rate for number in numbers]),
+        (
+            table.NUMBER_INCOMING_PULSE_SECONDS,
+            plain,
+            [number.incoming_pulse_seconds for number in numbers],
+        ),
+    ):
+        yield metric, metric.block(labels, number_texts(values))
+    for metric, timestamps in (
+        (table.NUMBER_CREATED, [number.created_timestamp_seconds for number in numbers]),
+        (table.NUMBER_UPDATED, [number.updated_timestamp_seconds for number in numbers]),
+    ):
+        yield metric, metric.block(plain, timestamp_texts(timestamps))
 
 
 def _info_columns(names: Sequence[Names], numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
-    yield escaped_column(map(attrgetter("phone_number"), names))
-    yield escaped_column(map(attrgetter("friendly_name"), names))
-    for attribute in ("country", "region", "number_type"):
-        yield escaped_column(map(attrgetter(attribute), numbers))
+    yield escaped_column([name.phone_number for name in names])
+    yield escaped_column([name.friendly_name for name in names])
+    yield escaped_column([number.country for number in numbers])
+    yield escaped_column([number.region for number in numbers])
+    yield escaped_column([number.number_type for number in numbers])
     yield [_VANITY[number.vanity_number] for number in numbers]
-    for flow in FLOWS:
-        # Many numbers share a flow: each URL is read once.
-        urls = [url or "" for url in map(_FLOW_URL[flow], numbers)]
-        ids = {url: flow_id(url) for url in {*urls}}
-        yield escaped_column(ids[url] for url in urls)
+    yield _flow_ids([number.voice_url for number in numbers])
+    yield _flow_ids([number.sms_url for number in numbers])
+
+
+def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
+    """As `ExoPhone.flow_id` has it. Many numbers share a flow: each URL is read once."""
+    ids = {url: flow_id(url or "") for url in {*urls}}
+    return escaped_column([ids[url] for url in urls])
 
 
 def _attached_block(
-    account_names: Iterable[str], sids: Sequence[str], numbers: Iterable[ExoPhone]
+    account_names: Iterable[str], sids: Sequence[str], numbers: Sequence[ExoPhone]
 ) -> Line:
     """A row for each number and flow; no value where it is incapable or the URL unreadable."""
-    metric = table.NUMBER_FLOW_ATTACHED
-    labels = [metric.label_texts(account_names, sids, repeat(flow)) for flow in FLOWS]
-    values = [_attached_texts(flow, numbers) for flow in FLOWS]
-    in_turn = chain.from_iterable
-    return metric, metric.block(
-        in_turn(zip(*labels, strict=True)), in_turn(zip(*values, strict=True))
-    )
+    urls: dict[Flow, list[str | None]] = {
+        "voice": [number.voice_url if number.voice_capable else None for number in numbers],
+        "sms": [number.sms_url if number.sms_capable else None for number in numbers],
+    }
+    metric, flows = table.NUMBER_FLOW_ATTACHED, len(urls)
+    labels = [""] * (flows * len(sids))
+    values: list[str | None] = [None] * len(labels)
+    for at, (flow, urls_of_flow) in enumerate(urls.items()):
+        labels[at::flows] = metric.label_texts(account_names, sids, repeat(flow))
+        values[at::flows] = _attached_texts(urls_of_flow)
+    return metric, metric.block(labels, values)
 
 
-def _attached_texts(flow: Flow, numbers: Iterable[ExoPhone]) -> Sequence[str | None]:
-    """As `ExoPhone.capable` and `ExoPhone.attached` have it, from their columns."""
-    capable_and_url = attrgetter(f"{flow}_capable", f"{flow}_url")
-    return [
-        _ATTACHED[is_attached(url)] if is_capable else None
-        for is_capable, url in map(capable_and_url, numbers)
-    ]
+def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
+    """As `ExoPhone.attached` has it."""
+    texts = {url: _ATTACHED[is_attached(url)] for url in {*urls}}
+    return [texts[url] for url in urls]
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> Line:
