@@ -94,7 +94,7 @@ class _Ledger:
 
     def view(self) -> View:
         """The account at this instant, by these settings."""
-        return replace(self.state.view(), account=self.account)
+        return self.state.view(self.account)
 
     def close(self) -> None:
         """Refuse what comes from now on; returns when nothing is being recorded."""

@@ -52,9 +52,11 @@ class Durations:
         self.sum_seconds += seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One account at one instant; `last_attempt` is None before the first, `error` after a success.
+
+    It is the same object as long as nothing happens to the account.
 
     `requests` counts by endpoint and status code ("none" where there was no answer).
     """
@@ -95,6 +97,7 @@ class AccountState:
         self._durations = {endpoint: Durations() for endpoint in ENDPOINTS}
         self._retries = 0
         self._wait_seconds = 0.0
+        self._view: View | None = None  # what was last read, until something changes
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -123,44 +126,55 @@ class AccountState:
             self._last_attempt, self._error = result.ended, result.error
             if result.snapshot is not None:
                 self._snapshot = result.snapshot
+            self._view = None
 
     def record_defect(self, error: PollError) -> None:
         """Note that what an attempt found could not be published; the attempt is counted."""
         with self._lock:
             self._error = error
             self._failures[error.reason] += 1
+            self._view = None
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """Count one request, answered with a status code or, with "none", not at all."""
         with self._lock:
             self._requests[endpoint, code] += 1
             self._durations[endpoint].observe(seconds)
+            self._view = None
 
     def record_retry(self) -> None:
         """Count one request that is made again."""
         with self._lock:
             self._retries += 1
+            self._view = None
 
     def record_wait(self, seconds: float) -> None:
         """Count time spent waiting for the budget, or because the API said so."""
         with self._lock:
             self._wait_seconds += seconds
+            self._view = None
 
-    def view(self) -> View:
-        """A consistent copy for readers."""
+    def view(self, account: Account | None = None) -> View:
+        """A consistent copy for readers, by the settings of `account` or those of the state."""
+        account = account or self.account
         with self._lock:
-            return View(
-                account=self.account,
-                snapshot=self._snapshot,
-                last_attempt=self._last_attempt,
-                error=self._error,
-                polls=self._polls,
-                failures=dict(self._failures),
-                changes=dict(self._changes),
-                requests=dict(self._requests),
-                durations={
-                    e: Durations([*d.counts], d.sum_seconds) for e, d in self._durations.items()
-                },
-                retries=self._retries,
-                wait_seconds=self._wait_seconds,
-            )
+            if self._view is None or self._view.account is not account:
+                self._view = self._new_view(account)
+            return self._view
+
+    def _new_view(self, account: Account) -> View:
+        return View(
+            account=account,
+            snapshot=self._snapshot,
+            last_attempt=self._last_attempt,
+            error=self._error,
+            polls=self._polls,
+            failures=dict(self._failures),
+            changes=dict(self._changes),
+            requests=dict(self._requests),
+            durations={
+                e: Durations([*d.counts], d.sum_seconds) for e, d in self._durations.items()
+            },
+            retries=self._retries,
+            wait_seconds=self._wait_seconds,
+        )

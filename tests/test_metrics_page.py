@@ -20,7 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import INDIA, FakeTime, account, held_rendering, phone
 
 from exophone_exporter.errors import ServerFailed
+from exophone_exporter.metrics import page as metrics_page
 from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.series import polling_lines
 from exophone_exporter.model import parse_page
 from exophone_exporter.poller import poll_once
 from exophone_exporter.simulator import make_account
@@ -28,8 +30,9 @@ from exophone_exporter.snapshot import Walk, build
 from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from exophone_exporter.metrics.series import Line
     from exophone_exporter.model import ExoPhone
     from exophone_exporter.store import View
 
@@ -407,6 +410,28 @@ def test_who_saw_an_account_earlier_does_not_show_it_later(
         wait([next_one], OVERTAKING_SECONDS)
         go_on.set()
         assert held.result(DEADLINE_SECONDS) <= next_one.result(DEADLINE_SECONDS) <= retries()
+
+
+def test_account_to_which_nothing_happened_is_not_looked_at_again(
+    time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hundreds of accounts a scrape costs what happened since the one before."""
+    states = [AccountState(account(name)) for name in ("busy", "quiet")]
+    page = page_of(time, *states)
+    every_form(page)
+    told: list[str] = []
+
+    def lines(view: View) -> Iterator[Line]:
+        told.append(view.account.name)
+        return polling_lines(view)
+
+    monkeypatch.setattr(metrics_page, "polling_lines", lines)
+    time.pass_(2)
+    states[0].record_retry()
+    text = every_form(page)["text"]
+    assert told == ["busy"]
+    for name, retries in ((b"busy", b"1"), (b"quiet", b"0")):
+        assert b'exophone_api_retries_total{account="%s"} %s.0' % (name, retries) in text
 
 
 def test_end_of_a_poll_shows_at_once(

@@ -18,7 +18,7 @@ from exophone_exporter.snapshot import Change, Snapshot, Walk, build
 from exophone_exporter.store import AccountState, Durations, PollResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support import FakeTime
 
@@ -142,6 +142,37 @@ def test_requests_retries_and_waits_are_counted() -> None:
 
 
 _SNAPSHOT = snapshot(Moment(0.0, 0.0), "a")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(
+            lambda state: state.record_poll(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT)), id="poll"
+        ),
+        pytest.param(lambda state: state.record_defect(InternalError("ValueError")), id="defect"),
+        pytest.param(lambda state: state.record_request("list", "200", 0.1), id="request"),
+        pytest.param(lambda state: state.record_retry(), id="retry"),
+        pytest.param(lambda state: state.record_wait(1.0), id="wait"),
+    ],
+)
+def test_view_is_the_same_until_something_happens(happens: Callable[[AccountState], None]) -> None:
+    """So that what was made of it need not be made again."""
+    state = AccountState(account())
+    before = state.view()
+    assert state.view() is before
+    happens(state)
+    after = state.view()
+    assert after is not before
+    assert state.view() is after
+
+
+def test_view_is_by_the_settings_that_are_asked_for() -> None:
+    """A reload changes how an account is polled, and what is known of it stays."""
+    before, after = account(interval_seconds=300.0), account(interval_seconds=60.0)
+    state = AccountState(before)
+    assert [state.view(each).account for each in (before, after, before)] == [before, after, before]
+    assert state.view().account is before
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import SupportsIndex
 
+    from exophone_exporter.config import Account
     from exophone_exporter.errors import PollError
     from exophone_exporter.store import Endpoint, PollResult, View
 
@@ -416,9 +417,9 @@ class _State(AccountState):
         self.tape.check(Operation("put"))
         super().record_poll(result)
 
-    def view(self) -> View:
+    def view(self, account: Account | None = None) -> View:
         self.tape.check(Operation("render" if _in_poller() else "scrape"))
-        return super().view()
+        return super().view(account)
 
 
 class Rig:

@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as generate_text
@@ -146,6 +147,7 @@ class MetricsPage:
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
         self._live_lock = threading.Lock()
+        self._polling: WeakKeyDictionary[View, Mapping[str, str]] = WeakKeyDictionary()
         self._shown = _Shown((), NOTHING)
 
     def prepare(self) -> None:
@@ -202,13 +204,20 @@ class MetricsPage:
             for view in views
             if view.snapshot is not None and view.account.name in shown.inventory.accounts
         ]
-        parts = [joined(polling_lines(view)) for view in views]
+        parts = [*map(self._polling_part, views)]
         parts.append(joined(_exporter_lines(self._build())))
         return _Live(
             tuple(_in_order(parts)),
             _Families(tuple(self._process.collect())),
             Moment(min(each.wall for each in until), min(each.monotonic for each in until)),
         )
+
+    def _polling_part(self, view: View) -> Mapping[str, str]:
+        """The lines about an account's polling, kept while nothing happens to it."""
+        part = self._polling.get(view)
+        if part is None:
+            part = self._polling[view] = joined(polling_lines(view))
+        return part
 
 
 def _accounts(views: Sequence[View]) -> tuple[Account, ...]:
