@@ -14,7 +14,7 @@ from support import account, phone
 
 from exophone_exporter.clock import Moment
 from exophone_exporter.config import PerNumber
-from exophone_exporter.metrics import deflate
+from exophone_exporter.metrics import deflate, inventory
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
 from exophone_exporter.snapshot import Snapshot, Walk, build
 
@@ -185,6 +185,43 @@ def test_whatever_went_before_a_page_is_as_if_made_at_once(
 def test_no_account_is_an_empty_page() -> None:
     assert page_of() is NOTHING
     assert holds(NOTHING) == b""
+
+
+@pytest.fixture
+def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was compressed, in this order."""
+    texts: list[bytes] = []
+
+    def deflated(data: bytes) -> bytes:
+        texts.append(data)
+        return deflate.deflated(data)
+
+    monkeypatch.setattr(inventory, "deflated", deflated)
+    return texts
+
+
+def test_change_in_one_of_many_accounts_compresses_what_says_something_else(
+    compressed: list[bytes],
+) -> None:
+    """However many accounts there are, and however small: what is beside it is a small part."""
+    found = [numbers(3 * SIZE) for _ in range(100)]
+    before = page_of(*found)
+    whole = sum(map(len, compressed))
+    compressed.clear()
+    found[70] = numbers(3 * SIZE, friendly_name="other")
+    after = page_of(*found, former=before)
+    assert len(compressed) == 1
+    assert b'account="a70",country="IN",friendly_name="other"' in compressed[0]
+    assert len(compressed[0]) < whole / 20
+    assert holds(after) == holds(page_of(*found))
+
+
+def test_block_that_says_the_same_of_other_numbers_serves_again(compressed: list[bytes]) -> None:
+    """Of nine metrics a change of the name shows in one."""
+    before = page_of(numbers(SIZE))
+    after = page_of(numbers(SIZE, friendly_name="other"), former=before)
+    assert made_anew(after, before) == ["number_info"]
+    assert len(compressed) == 2
 
 
 def test_small_pages_are_compressed_as_one() -> None:

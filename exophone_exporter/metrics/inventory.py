@@ -1,8 +1,9 @@
 """The large part of /metrics: what the last polls found, in blocks that are made once. Pure.
 
-A block holds the lines of one metric for some of the numbers of one account, as text and deflated.
-The page is the blocks in the order of the table; a poll that found other numbers makes only those
-blocks anew whose numbers are others. A number stays in its block, whichever come or go beside it.
+A block holds the lines of one metric for some of the numbers of one account. The page is the blocks
+in the order of the table, compressed in groups. A poll that found other numbers makes those blocks
+anew whose numbers are others, and compresses those groups whose text is another. A number stays in
+its block, whichever come or go beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import zlib
 from bisect import bisect_right, insort
 from dataclasses import dataclass
 from functools import cache, partial, reduce
-from itertools import chain, groupby, repeat
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -35,22 +36,22 @@ if TYPE_CHECKING:
 
     # What a part is made of, compared by ==, and what makes its lines.
     _Source: TypeAlias = tuple[object, Callable[[], Iterable[Line]]]
+    _Group: TypeAlias = "tuple[_Block, ...]"
 
 # So many numbers make a block: short enough that nobody waits long for the interpreter, which every
 # step of the rendering holds.
 NUMBERS_A_BLOCK: Final = 500
-# Less is deflated together with what stands beside it: a block of its own costs some bytes.
-_LARGE_BYTES: Final = 32 * 1024
+# A group is as large at least: to deflate less apart from what stands beside it costs some bytes.
+_GROUP_BYTES: Final = 32 * 1024
 
 _SID: Final = attrgetter("sid")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """Lines of one metric; large ones also deflated, so that more can follow."""
+    """Lines of one metric; another block with the same lines is another."""
 
     text: bytes
-    deflated: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +76,19 @@ class _AccountPart:
 class Inventory:
     """The lines of the accounts that have something to show, in their order, in pieces.
 
-    `deflated` is raw, up to a byte boundary and without an end, so that more can follow. `length`
-    and `checksum` (CRC-32) are those of the whole text.
+    `deflated` is raw, up to a byte boundary and without an end, so that more can follow; it is what
+    `groups` have, joined. `length` and `checksum` (CRC-32) are those of the whole text.
     """
 
     accounts: Mapping[str, _AccountPart]
+    groups: Mapping[_Group, bytes]
     texts: tuple[bytes, ...]
     deflated: bytes
     length: int
     checksum: int
 
 
-NOTHING: Final = Inventory({}, (), b"", 0, 0)
+NOTHING: Final = Inventory({}, {}, (), b"", 0, 0)
 
 
 def inventory_of(
@@ -106,8 +108,10 @@ def inventory_of(
         return former
     blocks = [*_in_order([part for account in accounts.values() for part in account.parts])]
     texts = tuple(block.text for block in blocks)
+    groups = {group: former.groups.get(group) or _deflated(group) for group in _groups(blocks)}
     checksum = reduce(lambda so_far, text: zlib.crc32(text, so_far), texts, 0)
-    return Inventory(accounts, texts, b"".join(_deflated(blocks)), sum(map(len, texts)), checksum)
+    whole = b"".join(groups.values())
+    return Inventory(accounts, groups, texts, whole, sum(map(len, texts)), checksum)
 
 
 def _account_part(
@@ -160,22 +164,33 @@ def _part(source: _Source, known: _Part | None) -> _Part:
     made_of, lines = source
     if known is not None and known.made_of == made_of:
         return _Part(made_of, known.blocks)  # the older numbers, which are equal, may go
-    blocks = {name: _block(text) for name, text in joined(lines()).items()}
-    return _Part(made_of, blocks)
+    former = known.blocks if known else {}
+    texts = joined(lines())
+    return _Part(made_of, {name: _block(text, former.get(name)) for name, text in texts.items()})
 
 
-def _block(text: str) -> _Block:
+def _block(text: str, former: _Block | None = None) -> _Block:
+    """The former block where it says the same, for it is compressed already."""
     data = text.encode()
-    return _Block(data, deflated(data) if len(data) >= _LARGE_BYTES else None)
+    return former if former is not None and former.text == data else _Block(data)
 
 
-def _deflated(blocks: Iterable[_Block]) -> Iterator[bytes]:
-    """Large blocks as they are, what is small between them together."""
-    for are_small, some in groupby(blocks, lambda block: block.deflated is None):
-        if are_small:
-            yield deflated(b"".join([block.text for block in some]))
-        else:
-            yield from (block.deflated for block in some if block.deflated)
+def _groups(blocks: Iterable[_Block]) -> Iterator[_Group]:
+    """Blocks that are deflated together: so many as it takes to be large."""
+    group: list[_Block] = []
+    size = 0
+    for block in blocks:
+        group.append(block)
+        size += len(block.text)
+        if size >= _GROUP_BYTES:
+            yield tuple(group)
+            group, size = [], 0
+    if group:
+        yield tuple(group)
+
+
+def _deflated(group: _Group) -> bytes:
+    return deflated(b"".join([block.text for block in group]))
 
 
 def _in_order(parts: Sequence[_Part]) -> Iterator[_Block]:
