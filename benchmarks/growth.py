@@ -56,7 +56,7 @@ def costs() -> Iterator[Cost]:
             text = subjects.fetch(ours.url, "identity")
             scrape = statistics.median(load.scrape_seconds(ours.url))
             resident = ours.resident_bytes()
-        unchanged, changed = poll_cpu(each, rounds=3)
+        unchanged, changed = poll_cpu(each, accounts, rounds=3)
         rendered, reference, _ = rendering(each, rounds=3)
         yield Cost(
             numbers,

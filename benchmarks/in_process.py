@@ -54,14 +54,17 @@ def rendering(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float, float]
     return statistics.median(ours), statistics.median(reference), statistics.median(ratios)
 
 
-def poll_cpu(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float]:
+def poll_cpu(numbers: int, accounts: int = 1, rounds: int = _ROUNDS) -> tuple[float, float]:
     """CPU of a poll that found nothing changed, and of one that found every number changed.
 
-    Reading, comparing, rendering and compressing; the answers are at hand.
+    Reading, comparing, rendering and compressing, of one of so many accounts with so many numbers
+    each; the answers are at hand.
     """
     unchanged, changed = [], []
-    one, other = ({"a0": pages_of("a0", numbers, mark)} for mark in ("", "'"))
-    poll = _poll_of(Prepared([one, one, other, other]))
+    one, other = (
+        {f"a{n}": pages_of(f"a{n}", numbers, mark) for n in range(accounts)} for mark in ("", "'")
+    )
+    poll = _poll_of(Prepared([one, one, other, other]), accounts)
     poll()
     for _ in range(rounds):
         unchanged.append(_cpu_seconds(poll))
@@ -69,15 +72,17 @@ def poll_cpu(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float]:
     return statistics.median(unchanged), statistics.median(changed)
 
 
-def _poll_of(connect: Prepared) -> Callable[[], None]:
-    """A poll of one account, with what follows it."""
-    (account,) = configuration(1, 300.0).accounts
-    clock, state = Clock(), AccountState(account)
-    client = _client(account, state, connect)
-    page = MetricsPage(lambda: [state.view()], lambda: Build("benchmark", 0.0), clock)
+def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
+    """A poll of the first account, with what follows it; the others have been polled."""
+    clock = Clock()
+    states = [AccountState(account) for account in configuration(accounts, 300.0).accounts]
+    clients = [_client(state.account, state, connect) for state in states]
+    page = MetricsPage(lambda: [s.view() for s in states], lambda: Build("benchmark", 0.0), clock)
+    for state, client in zip(states[1:], clients[1:], strict=True):
+        poll_once(state, client, clock)
 
     def poll() -> None:
-        poll_once(state, client, clock)
+        poll_once(states[0], clients[0], clock)
         page.prepare()
 
     return poll
