@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,9 @@ pytest_plugins = ["faults", "pytester"]
 settings.register_profile("exophone", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, derandomize=False, max_examples=2000)
 settings.load_profile("exophone")
+
+# A shell lets what it runs in the background ignore SIGINT, and so would each program we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
