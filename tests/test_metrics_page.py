@@ -12,9 +12,11 @@ import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from operator import le
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from processes import wait_until
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from support import INDIA, FakeTime, account, held_rendering, phone
@@ -469,6 +471,12 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
     put(state, time, numbers(40))
     page.prepare()
     done = threading.Event()
+    scraped = [0] * 8
+
+    def wait_for_a_scrape() -> None:
+        """One that is under way may have got the bytes of before; the next has not."""
+        enough = [count + 2 for count in scraped]
+        wait_until(lambda: any(map(le, enough, scraped)), "a scrape")
 
     def swap() -> None:
         try:
@@ -477,6 +485,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
                 half = size // 2
                 put(state, time, (*numbers(size, "MU")[:half], *numbers(size, "DL")[half:]))
                 page.prepare()
+                wait_for_a_scrape()
         finally:
             done.set()
 
@@ -487,6 +496,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
             gzipped = turn % 2 == 0
             body = page.render(openmetrics=turn % 3 == 0, gzipped=gzipped)
             seen.add(gzip.decompress(body) if gzipped else body)
+            scraped[turn] += 1
             if ending:
                 return seen
 
