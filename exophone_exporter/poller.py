@@ -127,7 +127,7 @@ def _log_defect(state: Ledger, error: Exception) -> None:
 def _success(
     old: Snapshot | None, walk: Walk, ended: Moment, duration_seconds: float
 ) -> PollResult:
-    if old is not None and old.numbers == walk.numbers:
+    if old is not None and old.is_found_by(walk):
         snapshot = old.seen_again(walk, ended, duration_seconds)
         return PollResult(ended, duration_seconds, snapshot)
     snapshot = build(walk, ended, duration_seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from operator import is_
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -113,10 +114,23 @@ class Snapshot:
         """Every number of the account, in the API's order."""
         return self.walk.numbers
 
+    def is_found_by(self, walk: Walk) -> bool:
+        """Whether a walk found equal numbers in the same order.
+
+        In a loop of ours: to compare the tuples would hold the interpreter until all are compared.
+        """
+        pairs = zip(self.numbers, walk.numbers, strict=False)
+        return len(self.numbers) == len(walk.numbers) and all(old == new for old, new in pairs)
+
     def seen_again(self, walk: Walk, completed: Moment, duration_seconds: float) -> Snapshot:
-        """The snapshot of a later walk that found the same numbers: nothing is computed anew."""
-        same = replace(walk, numbers=self.numbers)
-        return replace(self, walk=same, completed=completed, duration_seconds=duration_seconds)
+        """The snapshot of a later walk that found equal numbers: no sum is computed anew.
+
+        It takes the numbers of that walk, which the memory of pages holds as well; but the tuple of
+        before where it has the very same ones, by which whoever looks sees that nothing changed.
+        """
+        if all(map(is_, self.numbers, walk.numbers)):
+            walk = replace(walk, numbers=self.numbers)
+        return replace(self, walk=walk, completed=completed, duration_seconds=duration_seconds)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):

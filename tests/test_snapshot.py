@@ -198,16 +198,44 @@ def test_flow_ids_are_capped_too() -> None:
     assert (flows["voice", "1199"], flows["voice", "other"]) == (2, 200)
 
 
-def test_snapshot_seen_again_keeps_its_numbers_and_sums_and_takes_the_new_times() -> None:
+def test_snapshot_seen_again_keeps_its_sums_and_takes_the_new_times() -> None:
     first = snapshot(phone())
     walk = Walk((phone(),), pages=3, rejected={"no_sid": 2})
     later = Moment(wall=1_700_000_300.0, monotonic=1300.0)
     again = first.seen_again(walk, later, 9.0)
-    assert again.numbers is first.numbers
     assert again.groups is first.groups
     assert (again.completed, again.duration_seconds) == (later, 9.0)
     assert (again.walk.pages, again.walk.rejected) == (3, {"no_sid": 2})
     assert first.completed == COMPLETED
+
+
+def test_numbers_that_were_read_anew_are_those_that_are_kept() -> None:
+    """The memory of pages holds them too: with those of before each would be there twice."""
+    first, numbers = snapshot(phone("a"), phone("b")), (phone("a"), phone("b"))
+    again = first.seen_again(Walk(numbers, 1, {}), COMPLETED, 1.0)
+    assert again.numbers is numbers
+
+
+def test_same_numbers_are_told_by_the_same_tuple() -> None:
+    """As after pages that came again byte for byte; whoever rendered them need not look at each."""
+    first = snapshot(phone("a"), phone("b"))
+    again = first.seen_again(Walk((*first.numbers[:1], *first.numbers[1:]), 1, {}), COMPLETED, 1.0)
+    assert again.numbers is first.numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "same"),
+    [
+        pytest.param((phone("a"), phone("b")), True, id="equal"),
+        pytest.param((phone("b"), phone("a")), False, id="in-another-order"),
+        pytest.param((phone("a"), phone("b", region="DL")), False, id="changed"),
+        pytest.param((phone("a"),), False, id="fewer"),
+        pytest.param((phone("a"), phone("b"), phone("c")), False, id="more"),
+        pytest.param((), False, id="none"),
+    ],
+)
+def test_walk_finds_a_snapshot_again(numbers: tuple[ExoPhone, ...], same: bool) -> None:
+    assert snapshot(phone("a"), phone("b")).is_found_by(Walk(numbers, 1, {})) is same
 
 
 @pytest.mark.parametrize(
