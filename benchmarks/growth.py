@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import load
 import subjects
@@ -28,6 +28,7 @@ COLUMNS: Final = (
     "`generate_latest`",
 )
 # Numbers in all, and the accounts that they are spread over.
+_SPREAD_NUMBERS: Final = 10_000
 SIZES: Final = ((1000, 1), (10_000, 1), (100_000, 1), (10_000, 10), (10_000, 100))
 
 
@@ -93,24 +94,35 @@ def _cells(cost: Cost) -> list[str]:
 
 
 def plot(rows: list[Cost], file: Path) -> None:
-    """Time against numbers, both logarithmic; needs matplotlib."""
+    """Time against numbers in one account, and against the accounts that 10,000 are spread over.
+
+    All axes are logarithmic. Needs matplotlib.
+    """
     import matplotlib as mpl  # noqa: PLC0415 - only who writes the plot needs it
     from matplotlib import pyplot as plt  # noqa: PLC0415 - likewise
 
     mpl.rcParams |= {"svg.hashsalt": "exophone", "svg.fonttype": "none", "font.size": 10}
+    figure, (by_numbers, by_accounts) = plt.subplots(
+        1, 2, figsize=(10, 4.2), sharey=True, layout="constrained"
+    )
     one = [cost for cost in rows if cost.accounts == 1]
-    numbers = [cost.numbers for cost in one]
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    for label, seconds, style in (
-        ("generate_latest", [cost.reference_seconds for cost in one], "--"),
-        ("poll, all numbers changed", [cost.poll_changed_seconds for cost in one], "-"),
-        ("rendering", [cost.render_seconds for cost in one], "-"),
-        ("poll, nothing changed", [cost.poll_unchanged_seconds for cost in one], "-"),
-        ("one scrape, gzip", [cost.scrape_seconds for cost in one], "-"),
-    ):
-        axes.loglog(numbers, [s * 1000 for s in seconds], style, marker="o", label=label)
-    axes.set(xlabel="ExoPhones", ylabel="milliseconds", xticks=numbers)
-    axes.set_xticklabels([f"{count:,}" for count in numbers])
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend(frameon=False)
+    spread = [cost for cost in rows if cost.numbers == _SPREAD_NUMBERS]
+    _draw(by_numbers, "ExoPhones in one account", [cost.numbers for cost in one], one)
+    _draw(by_accounts, "accounts with 10,000 in all", [cost.accounts for cost in spread], spread)
+    by_numbers.set_ylabel("milliseconds")
+    by_accounts.legend(loc="upper right", frameon=False)
     figure.savefig(file, metadata={"Date": None})
+
+
+def _draw(axes: Any, what: str, sizes: list[int], costs: list[Cost]) -> None:
+    for label, seconds, style in (
+        ("generate_latest", [cost.reference_seconds for cost in costs], "--"),
+        ("poll of an account, all changed", [cost.poll_changed_seconds for cost in costs], "-"),
+        ("rendering of it", [cost.render_seconds for cost in costs], "-"),
+        ("poll of it, nothing changed", [cost.poll_unchanged_seconds for cost in costs], "-"),
+        ("scrape of the whole, gzip", [cost.scrape_seconds for cost in costs], "-"),
+    ):
+        axes.loglog(sizes, [s * 1000 for s in seconds], style, marker="o", label=label)
+    axes.set(xlabel=what, xticks=sizes)
+    axes.set_xticklabels([f"{size:,}" for size in sizes])
+    axes.grid(visible=True, which="major", alpha=0.3)
