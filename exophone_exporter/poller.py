@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from exophone_exporter.client import ignore_page
@@ -15,7 +16,7 @@ from exophone_exporter.snapshot import build, diff
 from exophone_exporter.store import PollResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from exophone_exporter.clock import Clock, Moment
     from exophone_exporter.config import Account
@@ -27,6 +28,8 @@ _REMIND_AFTER_SECONDS: Final = 3600.0
 # So long beyond the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
 _LET_GO_AT_ONCE: Final = 500
+_LINES_AT_ONCE: Final = 20
+_PAUSE_SECONDS: Final = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -153,8 +156,14 @@ class Teller:
     `known` is what an earlier poller of the account found, where there was one.
     """
 
-    def __init__(self, account: Account, known: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        account: Account,
+        known: Snapshot | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._account = account
+        self._sleep = sleep
         self._told: tuple[str, Moment] | None = None
         self._size = None if known is None else len(known.numbers)
         self._news: str | None = (
@@ -196,8 +205,8 @@ class Teller:
         self._told = self._news = None
         self._warn_of_extremes(snapshot, about)
         self._size = len(snapshot.numbers)
-        for change in result.changes:
-            self._tell_change(change)
+        if _log.isEnabledFor(logging.INFO):
+            self._tell_changes(result.changes)
 
     def _warn_of_extremes(self, snapshot: Snapshot, about: dict[str, dict[str, object]]) -> None:
         if self._size and not snapshot.numbers:
@@ -206,6 +215,16 @@ class Teller:
         if slow and not self._slow:
             _log.warning("the poll takes longer than its interval", extra=about)
         self._slow = slow
+
+    def _tell_changes(self, changes: Sequence[Change]) -> None:
+        """A line for each, and a pause after some of them: there may be as many as numbers.
+
+        To write a line gives the interpreter up, but too briefly for a scrape that waits for it.
+        """
+        for count, change in enumerate(changes, start=1):
+            self._tell_change(change)
+            if count % _LINES_AT_ONCE == 0:
+                self._sleep(_PAUSE_SECONDS)
 
     def _tell_change(self, change: Change) -> None:
         names = shown(change.number, self._account.per_number.phone_number)

@@ -718,6 +718,27 @@ class TestTelling:
             about | {"change": "rental_changed", "before": "499.000000", "after": "999.000000"},
         ]
 
+    @pytest.mark.fault(132)
+    @pytest.mark.parametrize(
+        ("level", "lines", "pauses"),
+        [pytest.param("INFO", 45, 2, id="info"), pytest.param("WARNING", 0, 0, id="warning")],
+    )
+    def test_many_changes_are_told_with_pauses_in_which_scrapes_are_answered(
+        self,
+        time: FakeTime,
+        caplog: pytest.LogCaptureFixture,
+        level: str,
+        lines: int,
+        pauses: int,
+    ) -> None:
+        """Lines without a pause keep every scrape waiting until all are written."""
+        caplog.set_level(level, logger="exophone_exporter")
+        slept: list[float] = []
+        changes = tuple(Change("added", phone(f"sid-{index}")) for index in range(45))
+        Teller(account(), sleep=slept.append).tell(self.success(time, changes=changes))
+        assert told(caplog).count(("INFO", "a number changed")) == lines
+        assert slept == [0.001] * pauses
+
     @pytest.mark.parametrize(
         ("setting", "phone_number"),
         [
