@@ -12,24 +12,24 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.inventory.snapshot import build
+from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.metrics.inventory import NUMBERS_A_BLOCK
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.metrics.series import joined, number_lines, numbers_with_series, sum_lines
-from exophone_exporter.metrics.table import METRICS
-from exophone_exporter.poller import poll_once
-from exophone_exporter.snapshot import build
-from exophone_exporter.store import AccountState
+from exophone_exporter.metrics.samples import joined, number_lines, numbers_with_series, sum_lines
+from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prometheus_client.metrics_core import Metric
 
-    from exophone_exporter.config import Account
-    from exophone_exporter.snapshot import Snapshot
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.inventory.snapshot import Snapshot
 
 _ROUNDS: Final = 15
 

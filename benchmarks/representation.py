@@ -22,7 +22,7 @@ import msgspec
 from served import pages_of
 from tables import Table, amount
 
-from exophone_exporter.model import ExoPhone, parse_page
+from exophone_exporter.exotel.model import ExoPhone, parse_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

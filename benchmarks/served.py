@@ -21,12 +21,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-from exophone_exporter import config, web
-from exophone_exporter.client.transport import Answer
-from exophone_exporter.exporter import Exporter
-from exophone_exporter.serving import Server, listen, url_of
+from exophone_exporter.config import loader
+from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.server.server import Server, listen, url_of
 from exophone_exporter.simulator import make_account
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.web import routes
+from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,7 +62,7 @@ class Prepared:
     worlds: Sequence[Mapping[str, Pages]]
     polls: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, account: config.Account, _: Callable[[], float]) -> _Connection:
+    def __call__(self, account: loader.Account, _: Callable[[], float]) -> _Connection:
         """A connection for one poll."""
         world = self.worlds[self.polls[account.sid] % len(self.worlds)]
         self.polls[account.sid] += 1
@@ -116,10 +117,10 @@ class _Connection:
         return Answer(200, {}, self.pages[int(query["Page"])])
 
 
-def configuration(accounts: int, interval_seconds: float) -> config.Config:
+def configuration(accounts: int, interval_seconds: float) -> loader.Config:
     """So many accounts, without the limits that the vendor's API imposes."""
     lines = [f"- {{name: a{n}, sid: a{n}, api_key: k, api_token: t}}" for n in range(accounts)]
-    loaded = config.parse("accounts:\n" + "\n".join(lines) + "\n", "benchmark", {})
+    loaded = loader.parse("accounts:\n" + "\n".join(lines) + "\n", "benchmark", {})
     poll = replace(
         loaded.accounts[0].poll, interval_seconds=interval_seconds, requests_per_minute=10**6
     )
@@ -154,7 +155,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
     exporter = Exporter(
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )
-    app = web.application(
+    app = routes.application(
         exporter, WebSettings.from_flags("/metrics", args.max_requests, False, "", "")
     )
     (socket,) = listen(["127.0.0.1:0"])

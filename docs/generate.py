@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exophone_exporter import config
-from exophone_exporter.metrics.table import METRICS
-from exophone_exporter.reference import SECTIONS
+from exophone_exporter.config import loader
+from exophone_exporter.metrics.catalog import METRICS
+from exophone_exporter.web.docs_page import SECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +69,7 @@ def generated() -> dict[Path, str]:
     """Every derived file, as it should be."""
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
     return {
-        ROOT / "docs" / "config.schema.json": json.dumps(config.json_schema(), indent=2) + "\n",
+        ROOT / "docs" / "config.schema.json": json.dumps(loader.json_schema(), indent=2) + "\n",
         ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(
             (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
         ),

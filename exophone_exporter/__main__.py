@@ -2,6 +2,6 @@
 
 import sys
 
-from exophone_exporter.cli import main
+from exophone_exporter.cli.main import main
 
 sys.exit(main())

@@ -16,7 +16,7 @@ from grafana_queries import Range, api
 from processes import Running, started, wait_until
 from servers import prometheus
 
-from exophone_exporter.serving import listen
+from exophone_exporter.server.server import listen
 from exophone_exporter.simulator import Account, Fault, Simulator, World
 
 if TYPE_CHECKING:

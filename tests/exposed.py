@@ -19,10 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
+from exophone_exporter.exotel.model import FIELDS, FLOWS, REJECTIONS, ExoPhone
+from exophone_exporter.inventory.privacy import shown
+from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics.page import MetricsPage
-from exophone_exporter.model import FIELDS, FLOWS, REJECTIONS, ExoPhone
-from exophone_exporter.privacy import shown
-from exophone_exporter.store import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
     from exophone_exporter.clock import Clock, Moment
-    from exophone_exporter.config import PerNumber
+    from exophone_exporter.config.loader import PerNumber
+    from exophone_exporter.inventory.snapshot import Snapshot
+    from exophone_exporter.inventory.state import View
     from exophone_exporter.metrics.page import Build
-    from exophone_exporter.snapshot import Snapshot
-    from exophone_exporter.store import View
 
 Series: TypeAlias = "tuple[str, frozenset[tuple[str, str]]]"
 _Sample: TypeAlias = "tuple[str, float | Decimal | None, dict[str, str]]"

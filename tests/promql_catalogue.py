@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

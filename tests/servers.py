@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from processes import get, wait_until
 
-from exophone_exporter.serving import Server, listen
+from exophone_exporter.server.server import Server, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

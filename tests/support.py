@@ -15,17 +15,17 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config import Account, PerNumber, Poll
-from exophone_exporter.credentials import Credentials, Secret, SecretSource
-from exophone_exporter.model import ExoPhone
-from exophone_exporter.snapshot import Group
-from exophone_exporter.store import PollResult
+from exophone_exporter.config.loader import Account, PerNumber, Poll
+from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.snapshot import Group
+from exophone_exporter.inventory.state import PollResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exophone_exporter.inventory.state import AccountState
     from exophone_exporter.metrics.page import MetricsPage
-    from exophone_exporter.store import AccountState
 
 SAMPLES = Path(__file__).parent / "samples"
 INDIA = ZoneInfo("Asia/Kolkata")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from exophone_exporter.client.answers import error_of, retry_after_seconds, retry_delay_seconds
 from exophone_exporter.errors import PollError, RateLimited, ServerFailed
+from exophone_exporter.exotel.responses import error_of, retry_after_seconds, retry_delay_seconds
 
 # 14 November 2023, 22:13:20 UTC
 NOW = 1_700_000_000.0

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from strategies import ANY_TEXT, edited, share
 from support import INDIA, SAMPLES, FakeTime, account
 
-from exophone_exporter import status, terminal
-from exophone_exporter.config import PerNumber
+from exophone_exporter.cli import output
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import REASONS, PollError
-from exophone_exporter.metrics.page import Build
-from exophone_exporter.model import (
+from exophone_exporter.exotel.model import (
     FIELDS,
     REJECTIONS,
     ExoPhone,
@@ -31,8 +30,10 @@ from exophone_exporter.model import (
     parse_page,
     vendor_message,
 )
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics.page import Build
+from exophone_exporter.web import status_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,25 +192,25 @@ def assert_shown(walk: Walk, per_number: PerNumber) -> None:
     now, state = time.clock.now(), AccountState(account(per_number=per_number))
     state.record_poll(PollResult(now, 1.0, build(walk, now, 1.0)))
     assert_exposed([state.view()], BUILD, time.clock)
-    page = status.render([state.view()], now, "/metrics", probe=True)
+    page = status_page.render([state.view()], now, "/metrics", probe=True)
     assert "<script>" not in page.encode().decode()
     assert_printed([("support", number) for number in walk.numbers])
 
 
 def assert_printed(numbers: list[tuple[str, ExoPhone]]) -> None:
     """A line each in a table, and the very same values from JSON and CSV."""
-    records = [terminal.record(*pair) for pair in numbers]
-    table = printed(lambda: terminal.print_numbers(numbers)) if numbers else "head\n"
+    records = [output.record(*pair) for pair in numbers]
+    table = printed(lambda: output.print_numbers(numbers)) if numbers else "head\n"
     assert table.count("\n") == len(numbers) + 1
     assert not CONTROL.search(table.replace("\n", ""))
-    assert json.loads(printed(lambda: terminal.print_json(records))) == records
-    lines = printed(lambda: terminal.print_csv(records, terminal.RECORD_FIELDS))
+    assert json.loads(printed(lambda: output.print_json(records))) == records
+    lines = printed(lambda: output.print_csv(records, output.RECORD_FIELDS))
     rows = list(csv.DictReader(io.StringIO(lines, newline="")))
     assert [(row["sid"], row["friendly_name"]) for row in rows] == [
         (number.sid, number.friendly_name) for _, number in numbers
     ]
     for pair in numbers[:1]:
-        assert printed(lambda pair=pair: terminal.print_number(*pair))  # type: ignore[misc]  # a default binds it
+        assert printed(lambda pair=pair: output.print_number(*pair))  # type: ignore[misc]  # a default binds it
 
 
 def printed(show: Callable[[], object]) -> str:

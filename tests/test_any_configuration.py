@@ -14,14 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import edited, edited_lines, share
 
-from exophone_exporter import config, web_config
+from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError
-from exophone_exporter.web_config import WebConfig
+from exophone_exporter.server import web_config
+from exophone_exporter.server.web_config import WebConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exophone_exporter.config import Config
+    from exophone_exporter.config.loader import Config
 
 TESTS: Final = Path(__file__).parent
 CANARY: Final = "Kx7QpZ2mVt9"
@@ -182,7 +183,7 @@ def assert_configured(content: bytes) -> None:
     """A Config that can be used, or lines that say what is wrong."""
     text = content.decode("utf-8", "surrogateescape")
     lines = len(text.splitlines()) + 1
-    refusal_of(lambda: config.load("FILE", ENVIRON, lambda *_: content), lines)
+    refusal_of(lambda: loader.load("FILE", ENVIRON, lambda *_: content), lines)
     refusal_of(lambda: web_config.parse(text, "FILE"), lines)
 
 
@@ -229,7 +230,7 @@ def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes
 @pytest.mark.fault(102)
 def test_no_error_shows_a_secret_however_the_file_around_it_is_spoiled(text: str) -> None:
     """As long as it stands where a secret is to stand."""
-    assert_silent(refusal_of(lambda: config.parse(text, "FILE", ENVIRON, read_file)))
+    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, read_file)))
 
 
 @given(spoiled(USERS, rf"( *)(ravi)(?:: )()({CANARY})"))
@@ -258,7 +259,7 @@ def test_any_environment_is_a_configuration_or_refused(environ: dict[str, str]) 
     """With names of variables in the place of lines."""
     told: tuple[str, ...] = ()
     try:
-        config.load(None, environ, read_file)
+        loader.load(None, environ, read_file)
     except ConfigError as error:
         told = error.problems
     assert all(problem.startswith("environment: EXOTEL_") for problem in told)
@@ -270,5 +271,5 @@ def test_configurations_that_once_broke_something(content: bytes) -> None:
     """Each by what it was."""
     assert_configured(content)
     text = content.decode("utf-8", "surrogateescape")
-    assert_silent(refusal_of(lambda: config.parse(text, "FILE", ENVIRON, read_file)))
+    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, read_file)))
     assert_silent(refusal_of(lambda: web_config.parse(text, "FILE")))

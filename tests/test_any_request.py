@@ -21,24 +21,25 @@ from servers import serving_app
 from strategies import edited, share
 from support import account
 
-from exophone_exporter import lifecycle, probe, web
-from exophone_exporter.config import Config
+from exophone_exporter.config.loader import Config
 from exophone_exporter.errors import NotFound
-from exophone_exporter.exporter import Exporter
-from exophone_exporter.lifecycle import Reloader
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
-from exophone_exporter.probe import Prober
-from exophone_exporter.web_auth import BasicAuth, ExtraHeaders
-from exophone_exporter.web_config import PasswordHash, WebConfig
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.polling import reload
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.server.users import BasicAuth, ExtraHeaders
+from exophone_exporter.server.web_config import PasswordHash, WebConfig
+from exophone_exporter.web import probe, routes
+from exophone_exporter.web.probe import Prober
+from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starlette.applications import Starlette
 
-    from exophone_exporter.config import Account
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone
 
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
 GUARDED: Final = WebConfig(headers={"X-Frame-Options": "deny"}, users={"asha": PasswordHash(HASH)})
@@ -301,11 +302,11 @@ def application() -> Starlette:
     """All that `serve` serves."""
     exporter = Exporter(Config("FILE", (account(),), ()))
     reloader = Reloader(lambda: Config("FILE", (account(),), ()), exporter, exporter.clock)
-    return web.application(
+    return routes.application(
         exporter,
         WebSettings(),
         probe=probe.endpoint(Prober(lambda: {"support": NoNumbers(account())}, exporter.clock)),
-        reload=lifecycle.endpoint(reloader, enabled=False),
+        reload=reload.endpoint(reloader, enabled=False),
     )
 
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from strategies import edited
 from support import CountingRecorder, account
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS, PollError
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.model import Page
+    from exophone_exporter.exotel.model import Page
 
     Ask = Callable[[bytes], tuple[Page | PollError, list[str]]]
 

@@ -13,11 +13,11 @@ from strategies import ANY_TEXT, share
 from support import FakeTime, account, phone
 
 from exophone_exporter import errors
-from exophone_exporter.config import PerNumber, revision
+from exophone_exporter.config.loader import PerNumber, revision
+from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
+from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build
-from exophone_exporter.model import FIELDS, REJECTIONS, ExoPhone, clean_text
-from exophone_exporter.snapshot import Change, Walk, build
-from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
     from exophone_exporter.clock import Moment

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from strategies import share
 from support import INDIA, FakeTime, account, phone
 
-from exophone_exporter.client.client import ignore_page
-from exophone_exporter.client.walk import MAX_CONFIRMATIONS, confirm_removals, walk_pages
 from exophone_exporter.errors import BadEnvelope, NotFound, PollError, ServerFailed
-from exophone_exporter.model import parse_number, parse_page
-from exophone_exporter.poller import poll_once
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
+from exophone_exporter.exotel.client import ignore_page
+from exophone_exporter.exotel.listing import MAX_CONFIRMATIONS, confirm_removals, walk_pages
+from exophone_exporter.exotel.model import parse_number, parse_page
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exophone_exporter.model import ExoPhone, Page
+    from exophone_exporter.exotel.model import ExoPhone, Page
 
 PAGES_MAX: Final = 60
 HONEST: Final = "honest"

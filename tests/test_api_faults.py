@@ -34,20 +34,20 @@ from fault_server import (
 from prometheus_client.parser import text_string_to_metric_families
 from support import FakeTime, account, closed_port
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.poller import Teller, poll_once
-from exophone_exporter.store import AccountState
+from exophone_exporter.polling.poller import Teller, poll_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from fault_server import Script
 
-    from exophone_exporter.store import PollResult
+    from exophone_exporter.inventory.state import PollResult
 
 Samples: TypeAlias = "Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]"
 # What an account is polled with while the fault lasts: its origin, and what goes with it.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import FakeTime
 
-from exophone_exporter.budget import RequestBudget
+from exophone_exporter.exotel.rate_limiter import RequestBudget
 
 
 def budget(time: FakeTime, requests_per_minute: int) -> RequestBudget:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from processes import run
 
-from exophone_exporter import __version__, cli
+from exophone_exporter import __version__
+from exophone_exporter.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +62,10 @@ def _process_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-def main(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def call(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """One call in this process, for what needs no process of its own."""
     try:
-        code = cli.main(words)
+        code = main.main(words)
     except SystemExit as end:
         code = int(end.code or 0)
     said = capsys.readouterr()
@@ -93,7 +94,7 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
 ) -> None:
     """The flags are those of the interface contract, within 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = main(command, "--help", capsys=capsys)
+    code, out, _ = call(command, "--help", capsys=capsys)
     assert code == 0
     assert set(re.findall(r"--[a-z][a-z.-]*", out)) - {"--help"} == FLAGS[command]
     assert max(map(len, out.splitlines())) <= 80
@@ -168,7 +169,7 @@ def test_a_wrong_call_exits_with_2_and_says_where_help_is(
     words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two lines on stderr, nothing on stdout."""
-    code, out, err = main(*words, capsys=capsys)
+    code, out, err = call(*words, capsys=capsys)
     assert (code, out) == (2, "")
     assert err.startswith("exophone-exporter: ")
     assert message in err
@@ -235,6 +236,6 @@ def test_a_bad_file_exits_with_2_and_names_the_line(
     """Every command reports it the same way: on stderr, with file and line."""
     file = tmp_path / "exophone.yml"
     file.write_text(text, encoding="utf-8")
-    code, out, err = main(*(word.format(file) for word in words), capsys=capsys)
+    code, out, err = call(*(word.format(file) for word in words), capsys=capsys)
     assert (code, out) == (2, "")
     assert re.search(message, err)

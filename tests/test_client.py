@@ -15,8 +15,6 @@ import pytest
 from fault_server import Conversation, FaultServer, answering, ok
 from support import CountingRecorder, FakeTime, account, phone
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import (
     BudgetSpent,
@@ -28,10 +26,12 @@ from exophone_exporter.errors import (
     Stopped,
     TimedOut,
 )
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.poller import poll_once
+from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
-from exophone_exporter.store import AccountState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

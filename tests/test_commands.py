@@ -15,7 +15,7 @@ import pytest
 from processes import config_file, run
 from support import phone
 
-from exophone_exporter import terminal
+from exophone_exporter.cli import output
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def test_a_narrow_terminal_keeps_number_name_and_flows(
     screen = _Screen()
     monkeypatch.setattr("sys.stdout", screen)
     long_name = "Customers of the North-West who call at night"
-    terminal.print_numbers(
+    output.print_numbers(
         [
             ("main", phone(friendly_name=long_name, region="UE", voice_url="")),
             ("side", phone("sid-2", sms_url="")),
@@ -393,7 +393,7 @@ class TestCheckConfig:
         (tmp_path / "sitecustomize.py").write_text(
             hook + "sys.addaudithook(see)\n", encoding="utf-8"
         )
-        root = str(Path(terminal.__file__).parents[1])
+        root = str(Path(output.__file__).parents[1])
         env = {"PYTHONPATH": f"{tmp_path}:{root}"}
         offline = run("check-config", config, env=env)
         live = run("check-config", config, "--live", env=env)

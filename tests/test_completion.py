@@ -190,5 +190,5 @@ def test_it_is_loaded_for_nothing_else(word: str) -> None:
         text=True,
         check=True,
     )
-    assert "exophone_exporter.cli" in done.stderr
+    assert "exophone_exporter.cli.main" in done.stderr
     assert "shtab" not in done.stderr

@@ -18,8 +18,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exophone_exporter import config
-from exophone_exporter.config import Config, PerNumber, Poll
+from exophone_exporter.config import loader
+from exophone_exporter.config.loader import Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def read_fixed(path: str, _limit_bytes: int) -> bytes:
 
 
 def parse(text: str) -> Config:
-    return config.parse(text, "FILE", ENVIRON, read_fixed)
+    return loader.parse(text, "FILE", ENVIRON, read_fixed)
 
 
 def refusal(call: Callable[[], object]) -> ConfigError:
@@ -170,7 +170,7 @@ def everything_of(error: BaseException | None) -> str:
 
 def keys_of_the_shape() -> dict[str, set[str]]:
     """The keys that the schema knows, by section."""
-    schema = config.json_schema()
+    schema = loader.json_schema()
     sections = {name: set(part["properties"]) for name, part in schema["$defs"].items()}
     return sections | {"File": set(schema["properties"])}
 
@@ -266,7 +266,7 @@ def test_a_file_that_is_no_text_is_refused_in_one_line(
     """One line that begins with the path; nothing of the content."""
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
-    error = refusal(lambda: config.load(str(path), {}))
+    error = refusal(lambda: loader.load(str(path), {}))
     assert error.problems == (message.format(path),)
     assert CANARY not in everything_of(error)
 
@@ -277,7 +277,7 @@ def test_a_file_of_100_mb_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     with path.open("wb") as file:
         file.truncate(100 * 1024 * 1024)  # sparse
-    assert refusal(lambda: config.load(str(path), {})).problems == (
+    assert refusal(lambda: loader.load(str(path), {})).problems == (
         f"{path}: is larger than 1024 KiB",
     )
 
@@ -287,17 +287,17 @@ def test_a_file_of_1_mib_is_still_read(tmp_path: Path) -> None:
     """The cap is the first size that is refused less one."""
     path = tmp_path / "config.yaml"
     path.write_text(ACCOUNT + "#" * (1024 * 1024 - len(ACCOUNT)))
-    assert config.load(str(path), {}).accounts[0].name == "support"
+    assert loader.load(str(path), {}).accounts[0].name == "support"
 
 
 @pytest.mark.fault(93)
 def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:
     """In the system's own words."""
     gone, folder = tmp_path / "gone.yaml", tmp_path
-    assert refusal(lambda: config.load(str(gone), {})).problems == (
+    assert refusal(lambda: loader.load(str(gone), {})).problems == (
         f"{gone}: cannot be read: No such file or directory",
     )
-    assert refusal(lambda: config.load(str(folder), {})).problems == (
+    assert refusal(lambda: loader.load(str(folder), {})).problems == (
         f"{folder}: cannot be read: Is a directory",
     )
 
@@ -309,7 +309,7 @@ def test_an_unreadable_file_is_named() -> None:
     def denied(path: str, _limit_bytes: int) -> bytes:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    assert refusal(lambda: config.load("/etc/x.yaml", {}, denied)).problems == (
+    assert refusal(lambda: loader.load("/etc/x.yaml", {}, denied)).problems == (
         "/etc/x.yaml: cannot be read: Permission denied",
     )
 
@@ -412,17 +412,17 @@ def test_a_secret_is_given_in_exactly_one_way(secret: str, ways: tuple[str, ...]
 )
 def test_the_revision_of_the_build_is_fit_for_a_label(environ: dict[str, str], told: str) -> None:
     """Whatever stands in the environment: one byte that is not UTF-8 would fail every scrape."""
-    assert config.revision(environ) == told
+    assert loader.revision(environ) == told
 
 
 def test_the_environment_is_that_of_the_process() -> None:
     """Handed on, not copied: what reads it sees it as it is."""
-    assert config.environment() is os.environ
+    assert loader.environment() is os.environ
 
 
 def test_a_minimal_file_has_the_documented_defaults() -> None:
     """interface.md: 5m, 10s, 5m, 50, 50, 15m, Asia/Kolkata; all, 10000, full; Singapore."""
-    loaded = config.load(str(CONFIGS / "good/minimal.yaml"), {})
+    loaded = loader.load(str(CONFIGS / "good/minimal.yaml"), {})
     [account] = loaded.accounts
     assert loaded.source == str(CONFIGS / "good/minimal.yaml")
     assert loaded.warnings == ()
@@ -438,7 +438,7 @@ def test_a_minimal_file_has_the_documented_defaults() -> None:
 @pytest.mark.fault(98)
 def test_every_scalar_is_read_as_it_was_written() -> None:
     """No octal numbers, truth values, times of day, or missing plus."""
-    loaded = config.load(str(CONFIGS / "good/as_written.yaml"), {})
+    loaded = loader.load(str(CONFIGS / "good/as_written.yaml"), {})
     seen = [
         (
             account.name,
@@ -457,7 +457,7 @@ def test_every_scalar_is_read_as_it_was_written() -> None:
 
 def test_an_account_may_override_every_key_of_poll_and_per_number() -> None:
     """What it leaves out comes from the file's defaults."""
-    support, sales = config.load(str(CONFIGS / "good/overrides.yaml"), {}).accounts
+    support, sales = loader.load(str(CONFIGS / "good/overrides.yaml"), {}).accounts
     assert support.poll == Poll(600.0, 20.0, 360.0, 100, 40, 5400.0, ZoneInfo("UTC"))
     assert support.per_number == PerNumber("unattached", 500, "last4")
     assert sales.poll == Poll(60.0, 1.5, 120.0, 10, 200, 240.0, ZoneInfo("Asia/Singapore"))
@@ -497,14 +497,14 @@ def test_one_key_changes_alone(
 
 def test_empty_sections_are_the_defaults() -> None:
     """Where every line below `poll:` is commented out, nothing was said."""
-    [account] = config.load(str(CONFIGS / "good/empty_sections.yaml"), {}).accounts
+    [account] = loader.load(str(CONFIGS / "good/empty_sections.yaml"), {}).accounts
     assert account.poll == DEFAULT_POLL
     assert account.per_number == DEFAULT_PER_NUMBER
 
 
 def test_stale_after_follows_the_interval_and_the_deadline_stays_below() -> None:
     """Three intervals; a deadline that nobody wrote is 5m or stale_after, whichever is less."""
-    quick, slow = config.load(str(CONFIGS / "good/merged_defaults.yaml"), {}).accounts
+    quick, slow = loader.load(str(CONFIGS / "good/merged_defaults.yaml"), {}).accounts
     assert quick.poll == Poll(30.0, 5.0, 90.0, 50, 50, 90.0, INDIA)
     assert slow.poll == Poll(3600.0, 5.0, 300.0, 50, 50, 10800.0, INDIA)
 
@@ -526,7 +526,7 @@ def test_a_byte_order_mark_and_windows_lines_are_accepted(tmp_path: Path) -> Non
     """As some editors save."""
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + ACCOUNT.replace("\n", "\r\n").encode())
-    [account] = config.load(str(path), {}).accounts
+    [account] = loader.load(str(path), {}).accounts
     assert (account.name, account.credentials.api_token.loaded.reveal()) == ("support", "token")
 
 
@@ -563,7 +563,7 @@ def test_networks_that_need_a_proxy_and_a_ca_say_so(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     ca_file.write_text("-----BEGIN CERTIFICATE-----\n")
     lines = f"    ca_file: {ca_file}\n    proxy_url: http://proxy.example:3128/\n"
-    [account] = config.parse(ACCOUNT + lines, "FILE", {}).accounts
+    [account] = loader.parse(ACCOUNT + lines, "FILE", {}).accounts
     assert (account.ca_file, account.proxy_url) == (str(ca_file), "http://proxy.example:3128")
 
 
@@ -613,7 +613,7 @@ def read_variable_file(path: str, _limit_bytes: int) -> bytes:
 )
 def test_variables_alone_describe_one_account(environ: dict[str, str]) -> None:
     """Named by its sid, with every default."""
-    loaded = config.load(None, environ, read_variable_file)
+    loaded = loader.load(None, environ, read_variable_file)
     [account] = loaded.accounts
     assert (loaded.source, loaded.warnings) == ("environment", ())
     assert (account.name, account.sid) == ("acme1", "acme1")
@@ -625,7 +625,7 @@ def test_variables_alone_describe_one_account(environ: dict[str, str]) -> None:
 
 def test_a_file_wins_over_variables() -> None:
     """--config.file is said on purpose, variables lie around."""
-    loaded = config.load(str(CONFIGS / "good/minimal.yaml"), VARIABLES | {"EXOTEL_REGION": "x"})
+    loaded = loader.load(str(CONFIGS / "good/minimal.yaml"), VARIABLES | {"EXOTEL_REGION": "x"})
     assert loaded.accounts[0].name == "support"
 
 
@@ -640,7 +640,7 @@ def test_a_file_wins_over_variables() -> None:
 def test_the_origin_by_variable(name: str, value: str, origin: str) -> None:
     """EXOTEL_REGION, or EXOTEL_BASE_URL in its place."""
     environ = VARIABLES | {name: value}
-    [account] = config.load(None, environ, lambda *_: b"mumbai\n").accounts
+    [account] = loader.load(None, environ, lambda *_: b"mumbai\n").accounts
     assert account.origin == origin
 
 
@@ -748,7 +748,7 @@ BAD_VARIABLES = [
 @pytest.mark.parametrize(("environ", "expected"), BAD_VARIABLES)
 def test_bad_variables_are_refused_by_name(environ: dict[str, str], expected: list[str]) -> None:
     """All at once, without their values where these are secrets."""
-    error = refusal(lambda: config.load(None, environ, read_variable_file))
+    error = refusal(lambda: loader.load(None, environ, read_variable_file))
     assert list(error.problems) == expected
     assert CANARY not in everything_of(error)
 
@@ -765,7 +765,7 @@ def uncommented(text: str) -> str:
 
 def test_the_example_loads_with_the_documented_values() -> None:
     """Its defaults are the defaults."""
-    loaded = config.parse(EXAMPLE, "FILE", {}, lambda *_: b"secret\n")
+    loaded = loader.parse(EXAMPLE, "FILE", {}, lambda *_: b"secret\n")
     [account] = loaded.accounts
     assert (account.name, account.sid) == ("support", "acme1")
     assert account.origin == "https://api.in.exotel.com"
@@ -788,7 +788,7 @@ def test_the_commented_lines_of_the_example_work() -> None:
     """Switched on one by one, in place of what they replace."""
     switched = uncommented(EXAMPLE)
     rivals = r"^    (region|api_key|api_token|api_key_env|api_token_env): .*\n"
-    loaded = config.parse(
+    loaded = loader.parse(
         re.sub(rivals, "", switched, flags=re.MULTILINE),
         "FILE",
         {},
@@ -814,7 +814,7 @@ def as_an_editor_reads(text: str) -> Any:
 
 
 def schema_errors(text: str) -> list[str]:
-    schema = config.json_schema()
+    schema = loader.json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     return [error.message for error in validator.iter_errors(as_an_editor_reads(text))]
@@ -847,7 +847,7 @@ def test_the_schema_marks_what_the_exporter_refuses(addition: str) -> None:
 
 def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
     """Descriptions are what an editor shows; null is never an offer."""
-    schema = config.json_schema()
+    schema = loader.json_schema()
     sections = [*schema["$defs"].values(), schema]
     keys = {name: key for part in sections for name, key in part["properties"].items()}
     assert all(key["description"].endswith(".") for key in keys.values())
@@ -900,11 +900,11 @@ def test_the_yaml_in_the_manual_is_good() -> None:
     whole = [block for block in blocks if "accounts:" in block]
     assert whole
     for block in whole:
-        config.parse(block, "FILE", {"SALES_KEY": "k", "SALES_TOKEN": "t"}, lambda *_: b"secret")
+        loader.parse(block, "FILE", {"SALES_KEY": "k", "SALES_TOKEN": "t"}, lambda *_: b"secret")
 
 
 def test_the_errors_in_the_manual_are_real() -> None:
     """The file that it shows gives the lines that it shows."""
     text, shown = re.findall(r"```(?:yaml bad|text)\n(.*?)```", MANUAL, re.DOTALL)[:2]
-    error = refusal(lambda: config.parse(text, "config.yaml", {}, read_fixed))
+    error = refusal(lambda: loader.parse(text, "config.yaml", {}, read_fixed))
     assert str(error) == shown.strip()

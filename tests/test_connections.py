@@ -20,8 +20,8 @@ import pytest
 import trustme
 from processes import environment, wait_until
 
-from exophone_exporter.connections import Limits
-from exophone_exporter.serving import Server, listen
+from exophone_exporter.server.connections import Limits
+from exophone_exporter.server.server import Server, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

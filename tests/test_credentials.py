@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import account
 
-from exophone_exporter import config
-from exophone_exporter.credentials import (
+from exophone_exporter.config import loader
+from exophone_exporter.config.secrets import (
     Credentials,
     Secret,
     SecretSource,
@@ -33,8 +33,8 @@ KEY_AND_TOKEN = (
 )
 
 
-def load(secret_file: Path) -> config.Config:
-    return config.parse(KEY_AND_TOKEN.format(secret_file), "FILE", {})
+def load(secret_file: Path) -> loader.Config:
+    return loader.parse(KEY_AND_TOKEN.format(secret_file), "FILE", {})
 
 
 def source(path: Path) -> SecretSource:
@@ -165,7 +165,7 @@ def test_a_secret_file_that_everyone_can_read_is_a_warning(
 def test_a_variable_gives_no_warning() -> None:
     """It has no permissions."""
     text = KEY_AND_TOKEN.replace("_file: {0}", "_env: KEY")
-    assert config.parse(text, "FILE", {"KEY": "canary"}).warnings == ()
+    assert loader.parse(text, "FILE", {"KEY": "canary"}).warnings == ()
 
 
 # ---- rotation
@@ -252,10 +252,10 @@ HOLDERS: list[Any] = [
     ),
     pytest.param(lambda: account(api_key=CANARY, api_token=CANARY), id="Account"),
     pytest.param(
-        lambda: config.Config("x", (account(api_key=CANARY, api_token=CANARY),), ()), id="Config"
+        lambda: loader.Config("x", (account(api_key=CANARY, api_token=CANARY),), ()), id="Config"
     ),
     pytest.param(
-        lambda: config.load(
+        lambda: loader.load(
             None,
             {"EXOTEL_ACCOUNT_SID": "a", "EXOTEL_API_KEY": CANARY, "EXOTEL_API_TOKEN": CANARY},
         ),

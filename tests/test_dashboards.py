@@ -16,7 +16,7 @@ import pytest
 import yaml
 from exophone_dashboards import exporter, numbers, rental
 
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

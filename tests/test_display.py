@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from support import phone
 
-from exophone_exporter.display import CIRCLES, circle, flow_state, money, span
+from exophone_exporter.inventory.formatting import CIRCLES, circle, flow_state, money, span
 
 
 @pytest.mark.parametrize(

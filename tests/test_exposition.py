@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.utils import floatToGoString
 from support import FakeTime, account
 
+from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.exposition import (
     Metric,
     escape,
@@ -30,8 +31,7 @@ from exophone_exporter.metrics.exposition import (
     timestamp_texts,
 )
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.metrics.series import polling_lines
-from exophone_exporter.store import AccountState
+from exophone_exporter.metrics.samples import polling_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,12 +22,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from support import INDIA, SAMPLES, FakeTime, account
 
-from exophone_exporter.config import PerNumber
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ServerFailed
+from exophone_exporter.exotel.model import ExoPhone, parse_page
+from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult, View
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.model import ExoPhone, parse_page
-from exophone_exporter.snapshot import Change, Snapshot, Walk, build
-from exophone_exporter.store import AccountState, PollResult, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from support import account, phone
 
 from exophone_exporter.clock import Moment
-from exophone_exporter.config import PerNumber
-from exophone_exporter.metrics import deflate, inventory
+from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.inventory.snapshot import Snapshot, Walk, build
+from exophone_exporter.metrics import compression, inventory
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
-from exophone_exporter.snapshot import Snapshot, Walk, build
 
 if TYPE_CHECKING:
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.exotel.model import ExoPhone
 
 SIZE = 3
 
@@ -194,7 +194,7 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     def deflated(data: bytes) -> bytes:
         texts.append(data)
-        return deflate.deflated(data)
+        return compression.deflated(data)
 
     monkeypatch.setattr(inventory, "deflated", deflated)
     return texts
@@ -236,14 +236,14 @@ def test_zlib_serves_where_isal_is_missing() -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    assert deflate.fastest(missing) is zlib
-    assert deflate.fastest().__name__ in ("isal.isal_zlib", "zlib")
+    assert compression.fastest(missing) is zlib
+    assert compression.fastest().__name__ in ("isal.isal_zlib", "zlib")
 
 
 @given(st.lists(st.binary(max_size=2000), max_size=5), st.binary(max_size=2000))
 def test_deflated_pieces_follow_each_other(pieces: list[bytes], last: bytes) -> None:
     """Up to a byte boundary each, and only the last has an end."""
-    stream = b"".join(map(deflate.deflated, pieces)) + deflate.deflated_to_end(last)
+    stream = b"".join(map(compression.deflated, pieces)) + compression.deflated_to_end(last)
     reader = zlib.decompressobj(-zlib.MAX_WBITS)
     assert reader.decompress(stream) == b"".join((*pieces, last))
     assert reader.eof

@@ -21,11 +21,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from support import FakeTime, account
 
-from exophone_exporter import config as configuration
-from exophone_exporter.config import Config
+from exophone_exporter.config import loader as configuration
+from exophone_exporter.config.loader import Config
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.exporter import Exporter, ReloadSummary
-from exophone_exporter.lifecycle import Outcome, Reloader, endpoint
+from exophone_exporter.polling.exporter import Exporter, ReloadSummary
+from exophone_exporter.polling.reload import Outcome, Reloader, endpoint
 from exophone_exporter.simulator import Simulator, World, make_account
 
 if TYPE_CHECKING:

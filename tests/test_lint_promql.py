@@ -12,7 +12,7 @@ from promql_catalogue import KNOWN
 from promql_lint import RULES, Habits, inspect
 from promql_tree import filled, selectors, variables_in
 
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.metrics.catalog import METRICS
 
 ROOT = Path(__file__).parents[1]
 IN_RULES = Habits(kept=frozenset({"job", "account"}))

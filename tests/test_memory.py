@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from support import INDIA, CountingRecorder, account
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
-from exophone_exporter.client.memory import PageMemory
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import BadEnvelope
-from exophone_exporter.model import parse_page
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.model import parse_page
+from exophone_exporter.exotel.page_cache import PageMemory
+from exophone_exporter.exotel.rate_limiter import RequestBudget
 from exophone_exporter.simulator import Simulator, World, make_account
 
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from support import FakeTime, account, phone
 
-from exophone_exporter.config import PerNumber
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.metrics import table
+from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.snapshot import Change, Walk, build
-from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
+    from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.metrics.exposition import Metric
-    from exophone_exporter.model import ExoPhone
 
 GROUP: Final = "account country region number_type"
 # The contract, written out: a difference is a broken promise to users.
@@ -146,11 +146,11 @@ def world(time: FakeTime) -> World:
 
 
 def test_table_is_the_contract() -> None:
-    assert {m.name: (m.type, " ".join(m.labels)) for m in table.METRICS} == CONTRACT
-    assert len(table.METRICS) == len(CONTRACT)
+    assert {m.name: (m.type, " ".join(m.labels)) for m in catalog.METRICS} == CONTRACT
+    assert len(catalog.METRICS) == len(CONTRACT)
 
 
-@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in table.METRICS])
+@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in catalog.METRICS])
 def test_help_is_a_plain_sentence(metric: Metric) -> None:
     """Quotes and backslashes would be escaped differently by the two formats."""
     assert not set(metric.help) & set('"\\\n')
@@ -161,7 +161,7 @@ def test_help_is_a_plain_sentence(metric: Metric) -> None:
 
 @pytest.mark.parametrize(
     "metric",
-    [pytest.param(m, id=m.name) for m in table.METRICS if m.section in {"inventory", "number"}],
+    [pytest.param(m, id=m.name) for m in catalog.METRICS if m.section in {"inventory", "number"}],
 )
 def test_help_of_what_a_poll_found_says_so(metric: Metric) -> None:
     assert "last complete poll" in metric.help
@@ -169,7 +169,7 @@ def test_help_of_what_a_poll_found_says_so(metric: Metric) -> None:
 
 def test_sections_are_those_of_the_contract() -> None:
     """A rule on sections must not miss a metric that was filed wrongly."""
-    assert [m.section for m in table.METRICS] == [
+    assert [m.section for m in catalog.METRICS] == [
         *["inventory"] * 6,
         *["number"] * 9,
         "change",
@@ -250,7 +250,7 @@ def test_failure_keeps_the_inventory_and_the_time_of_the_last_success(world: Wor
 
 def test_inventory_and_numbers_vanish_past_stale_after_while_health_stays(world: World) -> None:
     world.found(phone())
-    sections = {metric.name: metric.section for metric in table.METRICS}
+    sections = {metric.name: metric.section for metric in catalog.METRICS}
     of_poll = {name for name, section in sections.items() if section in {"inventory", "number"}}
     fresh = {series.partition("{")[0] for series in world.samples}
     assert of_poll <= fresh

@@ -22,21 +22,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import INDIA, FakeTime, account, held_rendering, phone
 
 from exophone_exporter.errors import ServerFailed
+from exophone_exporter.exotel.model import parse_page
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import page as metrics_page
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.metrics.series import polling_lines
-from exophone_exporter.model import parse_page
-from exophone_exporter.poller import poll_once
+from exophone_exporter.metrics.samples import polling_lines
+from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import make_account
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.metrics.series import Line
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.store import View
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.state import View
+    from exophone_exporter.metrics.samples import Line
 
 DEADLINE_SECONDS: Final = 10
 BUILD: Final = Build("r", 0.0)

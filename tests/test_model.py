@@ -16,7 +16,7 @@ from strategies import ANY_TEXT
 from support import INDIA, SAMPLES, phone
 
 from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
-from exophone_exporter.model import (
+from exophone_exporter.exotel.model import (
     FIELDS,
     REJECTIONS,
     ExoPhone,

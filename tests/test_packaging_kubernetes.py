@@ -14,8 +14,9 @@ import yaml
 from kustomize import build
 from processes import environment
 
-from exophone_exporter import __version__, config
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter import __version__
+from exophone_exporter.config import loader
+from exophone_exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +174,7 @@ def test_the_configuration_is_right(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o440)
     text = maps["data"]["config.yaml"]
     assert text.count(mounts["exotel"] + "/") == 2
-    loaded = config.parse(text.replace(mounts["exotel"], str(tmp_path)), "config.yaml", {})
+    loaded = loader.parse(text.replace(mounts["exotel"], str(tmp_path)), "config.yaml", {})
     assert [account.name for account in loaded.accounts] == ["support"]
 
 

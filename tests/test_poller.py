@@ -12,9 +12,8 @@ import msgspec
 import pytest
 from support import FakeTime, account, phone
 
-from exophone_exporter.client import ignore_page
 from exophone_exporter.clock import Clock, Moment
-from exophone_exporter.config import PerNumber
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import (
     BadBody,
     CredentialsRejected,
@@ -24,11 +23,12 @@ from exophone_exporter.errors import (
     Stopped,
     TimedOut,
 )
+from exophone_exporter.exotel import ignore_page
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.model import ExoPhone
-from exophone_exporter.poller import Poller, Teller, poll_once
-from exophone_exporter.snapshot import Change, Walk, build
-from exophone_exporter.store import AccountState, PollResult
+from exophone_exporter.polling.poller import Poller, Teller, poll_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import phone
 
-from exophone_exporter.privacy import Shown, shown
+from exophone_exporter.inventory.privacy import Shown, shown
 
 if TYPE_CHECKING:
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.exotel.model import ExoPhone
 
 HEX_SID = "9eeafc8ab479386dc95f854f9d7cd8a1"
 

@@ -28,23 +28,23 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from support import CountingRecorder, FakeTime, account, phone
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
-from exophone_exporter.config import PerNumber
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import ServerFailed, Stopped
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.probe import Prober, endpoint
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
+from exophone_exporter.web.probe import Prober, endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.config import Account
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.probe import ProbeClient
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.web.probe import ProbeClient
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS: Final = 10
@@ -462,7 +462,7 @@ def test_failure_is_success_0_with_200_asked_once_and_told_at_debug(
         "# TYPE exophone_probe_duration_seconds gauge",
     ]
     assert len(one.sim.requests) == 1
-    (record,) = [r for r in caplog.records if r.name == "exophone_exporter.probe"]
+    (record,) = [r for r in caplog.records if r.name == "exophone_exporter.web.probe"]
     told = vars(record)["fields"]
     assert (record.levelname, record.getMessage()) == ("DEBUG", "the probe failed")
     assert (told["account"], told["sid"], told["reason"]) == ("support", sid, reason)
@@ -487,7 +487,7 @@ def test_no_log_line_shows_a_sid_that_privacy_covers(caplog: pytest.LogCaptureFi
         body = b'{"RestException": {"Status": 404, "Message": "no 02248901111 here"}}'
         hidden.sim.fail(Fault(status=404, body=body))
         assert hidden.site.probe("02248901111").success == 0
-    told = [vars(r)["fields"] for r in caplog.records if r.name == "exophone_exporter.probe"]
+    told = [vars(r)["fields"] for r in caplog.records if r.name == "exophone_exporter.web.probe"]
     assert [(line["sid"], line["reason"]) for line in told] == [("…", "not_found")]
     assert "no … here" in told[0]["error"]
     ours = [vars(r) for r in caplog.records if r.name.startswith("exophone_exporter")]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support import phone
 
 from exophone_exporter.clock import Moment
-from exophone_exporter.snapshot import CHANGES, Snapshot, Walk, build, diff
+from exophone_exporter.inventory.snapshot import CHANGES, Snapshot, Walk, build, diff
 
 if TYPE_CHECKING:
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.exotel.model import ExoPhone
 
 URLS = st.sampled_from(
     [

@@ -15,19 +15,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import FakeTime, account
 from virtual_time import VirtualTime
 
-from exophone_exporter.client.transport import Answer
 from exophone_exporter.clock import Clock
-from exophone_exporter.config import Account, Config, PerNumber
-from exophone_exporter.credentials import Credentials, Secret, SecretSource
+from exophone_exporter.config.loader import Account, Config, PerNumber
+from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.errors import StartError
-from exophone_exporter.exporter import Exporter, ReloadSummary, spread_seconds
-from exophone_exporter.poller import poll_once
+from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.polling.exporter import Exporter, ReloadSummary, spread_seconds
+from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from exophone_exporter.store import View
+    from exophone_exporter.inventory.state import View
 
 ALL = PerNumber("all", 10_000, "full")
 NONE = PerNumber("none", 10_000, "full")

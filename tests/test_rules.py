@@ -13,7 +13,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from support import FakeTime
 
-from exophone_exporter import config
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.metrics.table import METRICS
+from exophone_exporter.config import loader
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.metrics.catalog import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_prometheus_accepts_each_example(
 def test_the_configuration_of_a_pair_spends_the_budget_once() -> None:
     """Two processes with it make at most the requests that the account may make."""
     (text,) = (block for block in BLOCKS if "accounts:" in block)
-    loaded = config.parse(text, "config.yaml", {}, lambda _path, _limit: b"secret\n")
+    loaded = loader.parse(text, "config.yaml", {}, lambda _path, _limit: b"secret\n")
     assert [2 * account.poll.requests_per_minute for account in loaded.accounts] == [PER_MINUTE]
 
 

@@ -21,10 +21,10 @@ from fault_server import FaultServer, answering, ok
 from processes import config_file, get, run, started
 from support import CountingRecorder, account
 
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import PollError
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 
 pytest_plugins = ["pytester"]

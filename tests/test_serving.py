@@ -13,7 +13,7 @@ import pytest
 from processes import ask, environment, wait_until
 
 from exophone_exporter.errors import StartError
-from exophone_exporter.serving import listen, url_of
+from exophone_exporter.server.server import listen, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

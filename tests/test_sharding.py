@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from processes import DEADLINE_SECONDS, config_file, get, run, started
 from support import account
 
-from exophone_exporter.config import Config
-from exophone_exporter.sharding import WHOLE, Shard, parse
+from exophone_exporter.config.loader import Config
+from exophone_exporter.config.sharding import WHOLE, Shard, parse
 from exophone_exporter.simulator import Simulator, World, make_account
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import pytest
 from support import phone
 
 from exophone_exporter.clock import Moment
-from exophone_exporter.snapshot import CHANGES, Change, Group, Snapshot, Walk, build, diff
+from exophone_exporter.inventory.snapshot import CHANGES, Change, Group, Snapshot, Walk, build, diff
 
 if TYPE_CHECKING:
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.exotel.model import ExoPhone
 
 COMPLETED = Moment(wall=1_700_000_000.0, monotonic=1000.0)
 VOICE_11 = "http://my.exotel.in/acme/exoml/start_voice/11"

@@ -19,18 +19,18 @@ from urllib.parse import parse_qsl
 import pytest
 from support import FakeTime, account, browse, phone
 
-from exophone_exporter import reference, status
-from exophone_exporter.config import PerNumber
+from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.metrics.table import METRICS
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics.catalog import METRICS
+from exophone_exporter.web import docs_page, status_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from exophone_exporter.model import ExoPhone
+    from exophone_exporter.exotel.model import ExoPhone
 
 HOSTILE: Final = "\"><script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)>"
 VOID_TAGS: Final = {"meta"}
@@ -54,15 +54,15 @@ def fail(state: AccountState, time: FakeTime, message: str = "401: the key is wr
 
 def page_of(time: FakeTime, *states: AccountState, probe: bool = False) -> str:
     views = [state.view() for state in states]
-    return status.render(views, time.clock.now(), "/metrics", probe=probe)
+    return status_page.render(views, time.clock.now(), "/metrics", probe=probe)
 
 
-def overview_of(time: FakeTime, *states: AccountState) -> status.Overview:
-    return status.overview([card_of(time, state) for state in states])
+def overview_of(time: FakeTime, *states: AccountState) -> status_page.Overview:
+    return status_page.overview([card_of(time, state) for state in states])
 
 
-def card_of(time: FakeTime, state: AccountState) -> status.Card:
-    return status.card(state.view(), time.clock.now())
+def card_of(time: FakeTime, state: AccountState) -> status_page.Card:
+    return status_page.card(state.view(), time.clock.now())
 
 
 class Reader(html.parser.HTMLParser):
@@ -294,7 +294,7 @@ def test_everything_from_outside_is_escaped(time: FakeTime) -> None:
 
 
 def test_telemetry_path_is_escaped_and_linked(time: FakeTime) -> None:
-    page = Reader(status.render([], time.clock.now(), '/m"><b>'))
+    page = Reader(status_page.render([], time.clock.now(), '/m"><b>'))
     assert ("href", '/m"><b>') in page.attributes
     assert page.tags["b"] == 0
 
@@ -387,9 +387,9 @@ def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> N
     assert found.headline == "4 accounts, 3 numbers known, 2 give callers a busy tone"
     assert found.title == f"✗ 2 of 4 accounts fail: {found.headline} · ExoPhones"
     assert found.troubles == (
-        status.Trouble("old", "account-3", "is stale"),
-        status.Trouble("sg", "account-4", "fails"),
-        status.Trouble("new", "account-1", "waits for its first poll"),
+        status_page.Trouble("old", "account-3", "is stale"),
+        status_page.Trouble("sg", "account-4", "fails"),
+        status_page.Trouble("new", "account-1", "waits for its first poll"),
     )
     page = page_of(time, waiting, ok, stale, failing)
     assert '<a href="#account-4">sg</a> fails' in page
@@ -477,7 +477,7 @@ def test_card_tells_how_often_and_after_a_failure_when(
 def test_unattached_number_leads_to_its_probe(time: FakeTime, sid: str) -> None:
     """What the link says is what /probe reads back."""
     state = polled(time, phone(sid, voice_url=""), name="a b/c&d")
-    (row,) = status.card(state.view(), time.clock.now(), probe=True).rows
+    (row,) = status_page.card(state.view(), time.clock.now(), probe=True).rows
     assert parse_qsl(row.probe_query) == [("target", sid), ("account", "a b/c&d")]
     page = Reader(page_of(time, state, probe=True))
     assert ("href", f"/probe?{row.probe_query}") in page.attributes
@@ -507,19 +507,21 @@ def test_masked_sid_is_not_linked(time: FakeTime, setting: str) -> None:
 
 def test_every_link_goes_through_the_prefix(time: FakeTime) -> None:
     views = [polled(time, phone(voice_url="")).view()]
-    page = status.render(views, time.clock.now(), "/m", link=lambda path: f"/x{path}", probe=True)
+    page = status_page.render(
+        views, time.clock.now(), "/m", link=lambda path: f"/x{path}", probe=True
+    )
     links = {value or "" for name, value in Reader(page).attributes if name == "href"}
     assert {link.partition("?")[0] for link in links - {"#main"}} == {
         *("/x/", "/x/m", "/x/docs", "/x/-/healthy", "/x/-/ready", "/x/probe")
     }
 
 
-def docs_page() -> str:
+def docs_as_html() -> str:
     paths = [
-        reference.Path("/", "GET, HEAD", "Status."),
-        reference.Path("/probe", "GET, HEAD", "Live.", linked=False),
+        docs_page.Path("/", "GET, HEAD", "Status."),
+        docs_page.Path("/probe", "GET, HEAD", "Live.", linked=False),
     ]
-    return reference.render(paths, "/metrics")
+    return docs_page.render(paths, "/metrics")
 
 
 def full_page(time: FakeTime) -> str:
@@ -534,7 +536,7 @@ def full_page(time: FakeTime) -> str:
 
 @pytest.fixture(params=[pytest.param("status", id="status"), pytest.param("docs", id="docs")])
 def any_page(request: pytest.FixtureRequest, time: FakeTime) -> str:
-    return full_page(time) if request.param == "status" else docs_page()
+    return full_page(time) if request.param == "status" else docs_as_html()
 
 
 def test_page_has_landmarks_headings_captions_and_scopes(any_page: str) -> None:
@@ -573,34 +575,34 @@ def test_state_is_told_in_words(time: FakeTime) -> None:
 def test_page_in_front_of_the_reader_is_marked(time: FakeTime) -> None:
     assert page_of(time).count('aria-current="page"') == 1
     assert '<a href="/" aria-current="page">' in page_of(time)
-    assert '<a href="/docs" aria-current="page">' in docs_page()
+    assert '<a href="/docs" aria-current="page">' in docs_as_html()
 
 
 def test_docs_tell_every_metric_with_type_labels_and_help() -> None:
-    text = Reader(docs_page()).text
+    text = Reader(docs_as_html()).text
     for metric in METRICS:
         at = text.index(metric.name)
         assert text[at + 1] == metric.type
         meaning = text.index(metric.help, at)
         assert tuple(word for word in text[at + 2 : meaning] if word != ",") == metric.labels
-    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", docs_page())
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", docs_as_html())
     assert titles[:4] == ["Paths", "Inventory", "Per number", "Change"]
 
 
 def test_docs_escape_what_they_are_given() -> None:
-    page = Reader(reference.render([reference.Path(HOSTILE, HOSTILE, HOSTILE)], HOSTILE))
+    page = Reader(docs_page.render([docs_page.Path(HOSTILE, HOSTILE, HOSTILE)], HOSTILE))
     assert page.tags["script"] == page.tags["img"] == 0
     assert page.text.count(HOSTILE) == 4
     assert page.open == []
 
 
 def test_docs_refer_to_nothing_elsewhere() -> None:
-    assert not re.search(r"url\(|@import|https?://", docs_page())
+    assert not re.search(r"url\(|@import|https?://", docs_as_html())
 
 
 def test_docs_have_no_metrics_of_a_probe_that_is_not_served() -> None:
-    assert "exophone_probe_success" in docs_page()
-    page = reference.render([], "/metrics")
+    assert "exophone_probe_success" in docs_as_html()
+    page = docs_page.render([], "/metrics")
     assert "probe" not in page
     assert "<code>exophone_numbers</code>" in page
 
@@ -617,7 +619,7 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize("tint", [pytest.param(t, id=t) for t in ("ok", "warn", "bad", "soft")])
 def test_text_stands_out_from_what_is_behind_it(scheme: int, tint: str) -> None:
     """4.5 to 1, the contrast that WCAG 2 asks of text (level AA)."""
-    block = re.findall(r":root \{([^}]*)\}", docs_page())[scheme]
+    block = re.findall(r":root \{([^}]*)\}", docs_as_html())[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", block))
     behind = [colours[name] for name in ("ground", "card", f"{tint}-tint")]
     for ink in (tint, "ink", "link"):
@@ -682,7 +684,7 @@ def test_pages_fit_a_telephone(
     others = [AccountState(account("b" * 100)), polled(time, phone(), name="c")]
     page = page_of(time, state, *others, probe=True)
     (tmp_path / "status.html").write_text(page, "utf-8")
-    (tmp_path / "docs.html").write_text(docs_page(), "utf-8")
+    (tmp_path / "docs.html").write_text(docs_as_html(), "utf-8")
     (tmp_path / "frame.html").write_text(FRAME, "utf-8")
     with files_served(tmp_path) as url:
         framed = browse(
@@ -695,7 +697,7 @@ def test_pages_fit_a_telephone(
         )
     (text,) = re.findall(r'<pre id="found">(.*?)</pre>', framed.stdout)
     found = json.loads(html.unescape(text))
-    for name, tables in (("status", 2), ("docs", docs_page().count("<table"))):
+    for name, tables in (("status", 2), ("docs", docs_as_html().count("<table"))):
         assert 0 < found[name]["width"] <= 390
         assert found[name]["wider"] == 0  # nor does a table scroll by itself
         assert found[name]["ground"] == ground

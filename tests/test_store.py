@@ -14,15 +14,15 @@ from support import account, phone
 
 from exophone_exporter.clock import Clock, Moment
 from exophone_exporter.errors import CredentialsRejected, InternalError, TimedOut
-from exophone_exporter.snapshot import Change, Snapshot, Walk, build
-from exophone_exporter.store import AccountState, Durations, PollResult
+from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.inventory.state import AccountState, Durations, PollResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support import FakeTime
 
-    from exophone_exporter.store import View
+    from exophone_exporter.inventory.state import View
 
 STALE_AFTER_SECONDS = 900.0
 THREADS, TIMES = 8, 200

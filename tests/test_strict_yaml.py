@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter import strict_yaml
-from exophone_exporter.strict_yaml import YamlError
+from exophone_exporter.config import strict_yaml
+from exophone_exporter.config.strict_yaml import YamlError
 
 TAGS = "tags are not supported: remove the word that begins with !, or quote the value"
 

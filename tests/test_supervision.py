@@ -10,16 +10,16 @@ import pytest
 from support import FakeTime, account, phone
 
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult
-from exophone_exporter.supervision import Supervision, in_words
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.server.supervision import Supervision, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.store import View
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.state import View
 
 NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
 

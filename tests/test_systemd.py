@@ -15,8 +15,8 @@ import pytest
 from processes import ask, config_file, environment, get, started, wait_until
 
 from exophone_exporter.errors import StartError
+from exophone_exporter.server.systemd import Notifier, passed_sockets
 from exophone_exporter.simulator import Simulator, World, make_account
-from exophone_exporter.systemd import Notifier, passed_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

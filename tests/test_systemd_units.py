@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from processes import run
 
-from exophone_exporter import config
+from exophone_exporter.config import loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ def test_the_configuration_reads_the_credentials_that_the_unit_loads() -> None:
         return b"secret\n"
 
     text = (UNITS / "config.yaml").read_text("utf-8")
-    loaded = config.parse(text, "config.yaml", {}, read_file)
+    loaded = loader.parse(text, "config.yaml", {}, read_file)
     assert [(account.name, account.sid) for account in loaded.accounts] == [("support", "acme1")]
     names = re.findall(r"(?m)^LoadCredential=(\w+):", SERVICE.read_text("utf-8"))
     assert names == ["exotel_key", "exotel_token"]

@@ -15,8 +15,8 @@ import pytest
 import trustme
 import uvloop
 
-from exophone_exporter import tls
-from exophone_exporter.tls import ServerTls, TlsProblem, TlsSettings, allowed
+from exophone_exporter.server import tls
+from exophone_exporter.server.tls import ServerTls, TlsProblem, TlsSettings, allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

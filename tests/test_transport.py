@@ -35,16 +35,16 @@ from fault_server import (
 from support import CountingRecorder, account, closed_port
 
 from exophone_exporter import __version__
-from exophone_exporter.budget import RequestBudget
-from exophone_exporter.client import Client
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import DeadlinePassed, PollError, TimedOut
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from exophone_exporter.model import Page
+    from exophone_exporter.exotel.model import Page
 
     Script = Callable[[Conversation], None]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from support import phone
 
-from exophone_exporter.client.client import ignore_page
-from exophone_exporter.client.walk import confirm_removals, walk_pages
 from exophone_exporter.errors import BadPagination, NotFound, ServerFailed
-from exophone_exporter.model import ExoPhone, Page
-from exophone_exporter.snapshot import Walk
+from exophone_exporter.exotel.client import ignore_page
+from exophone_exporter.exotel.listing import confirm_removals, walk_pages
+from exophone_exporter.exotel.model import ExoPhone, Page
+from exophone_exporter.inventory.snapshot import Walk
 
 NOTHING_REJECTED = {"not_an_object": 0, "no_sid": 0, "duplicate": 0}
 

@@ -23,14 +23,14 @@ from servers import serving_app
 from starlette.responses import PlainTextResponse
 from support import FakeTime, account, browse, held_rendering, phone
 
-from exophone_exporter.config import Config
-from exophone_exporter.exporter import Exporter
+from exophone_exporter.config.loader import Config
+from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult, View
 from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from exophone_exporter.snapshot import Walk, build
-from exophone_exporter.store import AccountState, PollResult, View
-from exophone_exporter.web import application, made_aside, start_daemon_thread
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.web.routes import application, made_aside, start_daemon_thread
+from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from exophone_exporter import web
     from exophone_exporter.clock import Clock
+    from exophone_exporter.web import routes
 
 DEADLINE_SECONDS: Final = 10
 SERVED: Final = ("/metrics", "/", "/docs", "/-/healthy", "/-/ready")
@@ -116,11 +116,11 @@ class Site:
 
 @contextlib.contextmanager
 def serving(
-    exporter: web.Exporter,
+    exporter: routes.Exporter,
     settings: WebSettings | None = None,
     *,
-    probe: web.Handler | None = None,
-    reload: web.Handler | None = None,
+    probe: routes.Handler | None = None,
+    reload: routes.Handler | None = None,
 ) -> Iterator[Site]:
     """The real server in a thread, on a port of its own."""
     app = application(exporter, settings or WebSettings(), probe=probe, reload=reload)

@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from exophone_exporter import web_config
-from exophone_exporter.web_auth import BasicAuth, ExtraHeaders, check_password
-from exophone_exporter.web_config import PasswordHash, WebConfig, WebConfigFile
+from exophone_exporter.server import web_config
+from exophone_exporter.server.users import BasicAuth, ExtraHeaders, check_password
+from exophone_exporter.server.web_config import PasswordHash, WebConfig, WebConfigFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from exophone_exporter import tls, web_config
 from exophone_exporter.errors import ConfigError
-from exophone_exporter.tls import TlsSettings
-from exophone_exporter.web_config import PasswordHash, WebConfig, WebConfigFile
+from exophone_exporter.server import tls, web_config
+from exophone_exporter.server.tls import TlsSettings
+from exophone_exporter.server.web_config import PasswordHash, WebConfig, WebConfigFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.web.settings import WebSettings
 
 
 def from_flags(external_url: str = "", route_prefix: str | None = None) -> WebSettings:

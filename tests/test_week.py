@@ -23,14 +23,14 @@ from virtual_time import VirtualTime
 from week_model import JITTER, Model, Number
 from week_world import Api, ApiAccount
 
-from exophone_exporter.config import Config
+from exophone_exporter.config.loader import Config
 from exophone_exporter.errors import REASONS, PollError, Stopped
-from exophone_exporter.exporter import Exporter
+from exophone_exporter.polling.exporter import Exporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.config import Account
+    from exophone_exporter.config.loader import Account
 
 SEEDS = range(1, 1 + int(os.environ.get("EXOPHONE_WEEKS", "1")))
 ACCOUNTS = 20

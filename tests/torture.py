@@ -31,21 +31,21 @@ from processes import wait_until
 from servers import serving_app
 from support import FakeTime, account
 
-from exophone_exporter import web
-from exophone_exporter.config import Config
-from exophone_exporter.exporter import Exporter
-from exophone_exporter.poller import Poller
-from exophone_exporter.store import AccountState
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.config.loader import Config
+from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.polling.poller import Poller
+from exophone_exporter.web import routes
+from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from typing import SupportsIndex
 
-    from exophone_exporter.config import Account
+    from exophone_exporter.config.loader import Account
     from exophone_exporter.errors import PollError
-    from exophone_exporter.store import Endpoint, PollResult, View
+    from exophone_exporter.inventory.state import Endpoint, PollResult, View
 
 NAME: Final = "tortured"
 DEADLINE_SECONDS: Final = 10.0
@@ -531,7 +531,7 @@ class ServedPage:
     exporter: Exporter
 
     def __init__(self) -> None:
-        self._app = web.application(_Current(self), WebSettings())
+        self._app = routes.application(_Current(self), WebSettings())
         self.said: list[bytes] = []
 
     @contextlib.contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exophone_exporter.errors import REASONS
-from exophone_exporter.snapshot import CHANGES
+from exophone_exporter.inventory.snapshot import CHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from virtual_time import VirtualTime
 
     from exophone_exporter.clock import Moment
-    from exophone_exporter.config import Account
-    from exophone_exporter.exporter import Exporter
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.store import View
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.state import View
+    from exophone_exporter.polling.exporter import Exporter
 
 JITTER: Final = 0.05
 SPREAD_SECONDS: Final = 0.5

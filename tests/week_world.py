@@ -14,8 +14,6 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote
 
-from exophone_exporter.client.answers import RETRY_AFTER_CAP_SECONDS
-from exophone_exporter.client.transport import Answer
 from exophone_exporter.errors import (
     BadBody,
     BodyCut,
@@ -26,6 +24,8 @@ from exophone_exporter.errors import (
     TlsFailed,
     TooLarge,
 )
+from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS
+from exophone_exporter.exotel.transport import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from virtual_time import VirtualTime
     from week_model import Call, Model, Number
 
-    from exophone_exporter.config import Account
+    from exophone_exporter.config.loader import Account
 
 HOUR: Final = 3600.0
 _PATH: Final = "/v2_beta/Accounts/"

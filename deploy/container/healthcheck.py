@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.web_settings import WebSettings
+from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

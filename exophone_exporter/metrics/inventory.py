@@ -16,23 +16,18 @@ from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from exophone_exporter.metrics import table
-from exophone_exporter.metrics.deflate import deflated
-from exophone_exporter.metrics.series import (
-    joined,
-    number_lines,
-    numbers_with_series,
-    sum_lines,
-)
+from exophone_exporter.metrics import catalog
+from exophone_exporter.metrics.compression import deflated
+from exophone_exporter.metrics.samples import joined, number_lines, numbers_with_series, sum_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from exophone_exporter.config import Account, PerNumber
+    from exophone_exporter.config.loader import Account, PerNumber
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.metrics.exposition import Metric
-    from exophone_exporter.metrics.series import Line
-    from exophone_exporter.model import ExoPhone
-    from exophone_exporter.snapshot import Snapshot
+    from exophone_exporter.metrics.samples import Line
 
     # What a part is made of, compared by ==, and what makes its lines.
     _Source: TypeAlias = tuple[object, Callable[[], Iterable[Line]]]
@@ -195,7 +190,7 @@ def _deflated(group: _Group) -> bytes:
 
 def _in_order(parts: Sequence[_Part]) -> Iterator[_Block]:
     """Families in the order of the table, each with one head and the blocks of every part."""
-    for metric in table.METRICS:
+    for metric in catalog.METRICS:
         blocks = [part.blocks[metric.name] for part in parts if metric.name in part.blocks]
         if blocks:
             yield _head(metric)

@@ -22,10 +22,10 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from exophone_exporter import __version__
 from exophone_exporter.clock import Moment
-from exophone_exporter.metrics import table
-from exophone_exporter.metrics.deflate import deflated_to_end
+from exophone_exporter.metrics import catalog
+from exophone_exporter.metrics.compression import deflated_to_end
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
-from exophone_exporter.metrics.series import joined, polling_lines
+from exophone_exporter.metrics.samples import joined, polling_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config import Account
-    from exophone_exporter.metrics.series import Line
-    from exophone_exporter.store import View
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.inventory.state import View
+    from exophone_exporter.metrics.samples import Line
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -246,18 +246,18 @@ def _parts(inventory: Inventory, live: _Form, *, gzipped: bool) -> tuple[bytes, 
 
 def _exporter_lines(build: Build) -> Iterable[Line]:
     yield (
-        table.BUILD_INFO,
-        table.BUILD_INFO.sample(__version__, build.revision, platform.python_version(), value=1),
+        catalog.BUILD_INFO,
+        catalog.BUILD_INFO.sample(__version__, build.revision, platform.python_version(), value=1),
     )
-    successful = table.CONFIG_RELOAD_SUCCESSFUL
+    successful = catalog.CONFIG_RELOAD_SUCCESSFUL
     yield successful, successful.sample(value=build.config_reload_successful)
-    timestamp = table.CONFIG_RELOAD_TIMESTAMP
+    timestamp = catalog.CONFIG_RELOAD_TIMESTAMP
     yield timestamp, timestamp.sample(value=build.config_loaded_at)
 
 
 def _in_order(parts: Sequence[Mapping[str, str]]) -> Iterator[Line]:
     """The lines of every part together, by metric, in the order of the table."""
-    for metric in table.METRICS:
+    for metric in catalog.METRICS:
         lines = [part[metric.name] for part in parts if metric.name in part]
         if lines:
             yield metric, "".join(lines)

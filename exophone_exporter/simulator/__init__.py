@@ -10,13 +10,7 @@ misreading of that page cannot stand on both sides and agree with itself.
 
 from exophone_exporter.simulator.answers import Fault
 from exophone_exporter.simulator.server import RecordedRequest, Simulator
-from exophone_exporter.simulator.world import (
-    Account,
-    World,
-    demo_world,
-    make_account,
-    make_number,
-)
+from exophone_exporter.simulator.world import Account, World, demo_world, make_account, make_number
 
 __all__ = [
     "Account",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.display import CIRCLES
+from exophone_exporter.inventory.formatting import CIRCLES
 
 if TYPE_CHECKING:
     from exophone_dashboards.panels import Json

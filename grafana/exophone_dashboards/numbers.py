@@ -46,7 +46,7 @@ from exophone_dashboards.panels import (
     value_mapping,
 )
 from exophone_dashboards.queries import GROUP, of_account, once, total
-from exophone_exporter.metrics.table import NUMBER_INFO
+from exophone_exporter.metrics.catalog import NUMBER_INFO
 
 NUMBERS_METRIC: Final = of_account("exophone_numbers", *GROUP)
 UNATTACHED_VOICE: Final = of_account("exophone_numbers_unattached", *GROUP, 'flow="voice"')

@@ -1,0 +1,157 @@
+"""`demo` and `simulate`: the API that needs no account."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from exophone_exporter.cli import output
+from exophone_exporter.cli.serve import run
+from exophone_exporter.config import loader
+from exophone_exporter.errors import StartError
+from exophone_exporter.simulator import Simulator, World, demo_world, make_account
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+_CHANGE_EVERY_SECONDS: Final = 4.0
+_LATENCY_SECONDS: Final = 0.03
+_FAILURE_RATE: Final = 0.03
+
+_ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[0-9]{1,5})")
+_PORT_MAX: Final = 65535
+
+_log = logging.getLogger(__name__)
+
+_CONFIGURATION: Final = """\
+poll: {interval: 5s, timeout: 2s, deadline: 10s, stale_after: 30s, requests_per_minute: 10000}
+accounts:
+"""
+_ACCOUNT: Final = """\
+  - {{name: {name}, sid: {sid}, base_url: {url}, api_key: {key}, api_token: {token}}}
+"""
+
+_WELCOME: Final = """
+exophone-exporter demo: two simulated accounts whose numbers come, go, lose and
+get their flows, on an API that now and then fails. Nothing here is real, and
+nothing leaves this machine.
+
+  Status page   {url}/
+  Metrics       {url}{path}
+
+Look at the numbers that callers would find busy:
+
+  curl -s {url}{path} | grep exophone_numbers_unattached
+
+Watch it in Prometheus; paste this under scrape_configs in prometheus.yml:
+
+  - job_name: exophone
+    scrape_interval: 5s
+{details}    static_configs:
+      - targets: ["{target}"]
+
+Ctrl-C ends it.
+"""
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Serve two simulated accounts until a signal comes."""
+    world = demo_world(args.seed)
+    stopping = threading.Event()
+    with Simulator(
+        world, latency_seconds=_LATENCY_SECONDS, failure_rate=_FAILURE_RATE, seed=args.seed
+    ) as simulator:
+        loaded = loader.parse(configuration(simulator), "demo", {})
+        ticker = threading.Thread(target=_keep_changing, args=(world, stopping), daemon=True)
+        ticker.start()
+        try:
+            return run(loaded, args, lambda urls: _welcome(urls[0], args.web_telemetry_path))
+        finally:
+            stopping.set()
+
+
+def configuration(simulator: Simulator) -> str:
+    """A configuration file for every account of a simulator, polled every few seconds."""
+    return _CONFIGURATION + "".join(
+        _ACCOUNT.format(
+            name=account.sid,
+            sid=account.sid,
+            url=simulator.url,
+            key=account.api_key,
+            token=account.api_token,
+        )
+        for account in simulator.world.accounts.values()
+    )
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Serve the simulated API alone until a signal comes."""
+    world = demo_world(args.seed)
+    if args.numbers is not None:
+        world = World(make_account("acme", args.numbers, seed=args.seed), seed=args.seed)
+    host, port = _split(args.web_listen_address)
+    try:
+        simulator = Simulator(
+            world,
+            host=host,
+            port=port,
+            latency_seconds=args.latency,
+            failure_rate=args.failure_rate,
+            requests_per_minute=args.requests_per_minute,
+            seed=args.seed,
+        )
+        simulator.start()
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {args.web_listen_address}: {error.strerror};"
+            " choose another address with --web.listen-address"
+        ) from error
+    try:
+        _write(_simulated(simulator))
+        _keep_changing(world, threading.Event())
+    finally:
+        simulator.stop()
+    return 0
+
+
+def _split(address: str) -> tuple[str, int]:
+    """Host and port of an IPv4 address; raises StartError."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > _PORT_MAX:
+        raise StartError(f"cannot listen on `{address}`: write it like 127.0.0.1:10397")
+    return match["host"] or "127.0.0.1", int(match["port"])
+
+
+def _simulated(simulator: Simulator) -> str:
+    lines = [f"\nThe ExoPhones API, simulated at {simulator.url}. Its accounts:\n"]
+    for account in simulator.world.accounts.values():
+        base = simulator.url.replace("://", f"://{account.api_key}:{account.api_token}@")
+        path = f"/v2_beta/Accounts/{account.sid}/IncomingPhoneNumbers"
+        lines.append(f"  {account.sid}, {len(account.numbers)} numbers:\n  curl {base}{path}\n")
+    lines.append("A configuration file for them:\n")
+    lines += [f"  {line}" for line in configuration(simulator).splitlines()]
+    return "\n".join([*lines, "\nCtrl-C ends it.\n"])
+
+
+def _keep_changing(world: World, stopping: threading.Event) -> None:
+    tell: Callable[[str], None] = lambda what: _log.debug("the simulated world: %s", what)  # noqa: E731
+    while not stopping.wait(_CHANGE_EVERY_SECONDS):
+        tell(world.tick())
+
+
+def _welcome(url: str, path: str) -> None:
+    parts = urlsplit(url)
+    details = f"    metrics_path: {parts.path}{path}\n" if parts.path + path != "/metrics" else ""
+    details += "    scheme: https\n" if parts.scheme == "https" else ""
+    _write(_WELCOME.format(url=url, path=path, target=parts.netloc, details=details))
+
+
+def _write(text: str) -> None:
+    # Nobody may be there to read it; those who want the figures are served all the same.
+    with contextlib.suppress(StartError, BrokenPipeError):
+        output.write(text + "\n")

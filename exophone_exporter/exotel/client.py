@@ -1,0 +1,270 @@
+"""One account's questions to the API, each with its budget, its retries and its deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from exophone_exporter.errors import (
+    BadEnvelope,
+    BudgetSpent,
+    DeadlinePassed,
+    NotFound,
+    PollError,
+    RateLimited,
+    TimedOut,
+)
+from exophone_exporter.exotel import model
+from exophone_exporter.exotel.listing import confirm_removals, walk_pages
+from exophone_exporter.exotel.page_cache import PageMemory
+from exophone_exporter.exotel.responses import error_of, retry_delay_seconds
+from exophone_exporter.exotel.transport import Transport
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from exophone_exporter.clock import Clock
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone, Page
+    from exophone_exporter.exotel.rate_limiter import RequestBudget
+    from exophone_exporter.exotel.transport import Answer
+    from exophone_exporter.inventory.snapshot import Walk
+    from exophone_exporter.inventory.state import Endpoint
+
+# One whole answer may take this many times the timeout of a single read.
+_ANSWER_TIMEOUTS: Final = 3
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Recorder(Protocol):
+    """Where the client counts what it does; `store.AccountState` is one."""
+
+    def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
+        """One request was answered with a status code, or with "none" not at all."""
+        ...
+
+    def record_retry(self) -> None:
+        """One request is made again."""
+        ...
+
+    def record_wait(self, seconds: float) -> None:
+        """So much time was spent waiting, for the budget or before a retry."""
+        ...
+
+
+class Connection(Protocol):
+    """What the requests of one poll or probe share; `transport.Transport` is one."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def get(
+        self,
+        url: str,
+        query: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        within_seconds: float,
+        on_status: Callable[[int], None],
+    ) -> Answer:
+        """One GET; raises PollError where no whole answer came."""
+        ...
+
+
+# Opens a connection to an account's origin, which measures time by the given monotonic clock.
+Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Connection]"
+
+
+def ignore_page(_pages: int, _numbers: int) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Asks the API about one account.
+
+    `sleep` waits, or raises Stopped where nothing more is wanted; it is called before each request,
+    if only with 0. Every method may raise PollError and Stopped. Safe between threads: each call
+    has a connection of its own.
+    """
+
+    account: Account
+    budget: RequestBudget
+    recorder: Recorder
+    clock: Clock
+    sleep: Callable[[float], None]
+    connect: Connect = Transport
+    uniform: Callable[[float, float], float] = random.uniform
+    pages: PageMemory = field(default_factory=PageMemory, init=False, repr=False)
+
+    def fetch_all(
+        self,
+        previous: Mapping[str, ExoPhone],
+        on_page: Callable[[int, int], None] = ignore_page,
+    ) -> Walk:
+        """Every number of the account, all or nothing, within the deadline of a poll.
+
+        `previous` holds the numbers known so far, by sid; see `walk.confirm_removals`.
+        """
+        with self._calls() as calls:
+            walk = walk_pages(calls.page, self.account.poll.page_size, on_page)
+            self.pages.forget_from(walk.pages)
+            return confirm_removals(walk, previous, calls.number)
+
+    def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
+        """One number from the detail endpoint; NotFound where the account has no such sid.
+
+        `within_seconds` is for those who wait: it bounds the wait for the budget, where it raises
+        BudgetSpent, and the answer. Such a question is asked once only, for one place of the
+        budget; who waits asks again in his own time.
+        """
+        with self._calls(within_seconds) as calls:
+            return calls.number(sid)
+
+    def fetch_first_page(self) -> Page:
+        """One page of the list: proves the host, the account, the key and the token."""
+        with self._calls() as calls:
+            return calls.page(0, self.account.poll.page_size)
+
+    @contextlib.contextmanager
+    def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
+        with self.connect(self.account, self.clock.monotonic) as connection:
+            yield _Calls(self, connection, within_seconds)
+
+
+class _Calls:
+    """The requests of one poll or probe: they share a connection and a deadline.
+
+    `within_seconds` is None for a poll, whose deadline is that of the configuration.
+    """
+
+    def __init__(
+        self, client: Client, connection: Connection, within_seconds: float | None
+    ) -> None:
+        self._client = client
+        self._poll = client.account.poll
+        self._connection = connection
+        self._within_seconds = within_seconds
+        self._ends_at = client.clock.monotonic() + min(
+            self._poll.deadline_seconds, math.inf if within_seconds is None else within_seconds
+        )
+        sid = quote(client.account.sid, safe="")
+        self._list_url = f"{client.account.origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
+
+    def page(self, index: int, size: int) -> Page:
+        """One page of the list, counted from 0."""
+        query = {"Page": str(index), "PageSize": str(size)}
+        pages, zone = self._client.pages, self._poll.timezone
+        return self._retried(
+            lambda: pages.read(index, self._get("list", self._list_url, query), zone)
+        )
+
+    def number(self, sid: str) -> ExoPhone:
+        """One number; the answer must be about that number."""
+        if sid in (".", ".."):  # no request can name it: in a path it means another place
+            raise NotFound("the API cannot be asked about a sid of dots")
+        url = f"{self._list_url}/{quote(sid, safe='')}"
+        number = self._retried(
+            lambda: model.parse_number(self._get("detail", url, {}), self._poll.timezone)
+        )
+        if number.sid != sid:
+            raise BadEnvelope("the detail endpoint answered about another number")
+        return number
+
+    def _retried(self, ask: Callable[[], _T]) -> _T:
+        """The only place that asks again: as often as the error allows and the deadline leaves."""
+        for attempt in count(1):
+            try:
+                return ask()
+            except PollError as error:
+                wait_seconds = retry_delay_seconds(attempt, error, self._client.uniform)
+                attempts = error.attempts if self._within_seconds is None else 1
+                if attempt >= attempts or wait_seconds >= self._remaining_seconds():
+                    raise
+                self._log_retry(error, wait_seconds)
+            self._client.recorder.record_retry()
+            self._wait(wait_seconds)
+        raise AssertionError  # pragma: no cover - count() has no end
+
+    def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> bytes:
+        """One request: the body of a 200, or the PollError that anything else is."""
+        self._take_place()
+        answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
+        within_seconds = min(answer_seconds, self._time_left_seconds())
+        client = self._client
+        codes = ["none"]
+        started_at = client.clock.monotonic()
+        try:
+            answer = self._connection.get(
+                url,
+                query,
+                timeout_seconds=self._poll.timeout_seconds,
+                within_seconds=within_seconds,
+                on_status=lambda status: codes.append(str(status)),
+            )
+        except TimedOut:
+            self._time_left_seconds()  # the poll's own deadline is the better reason, if it passed
+            raise
+        finally:
+            seconds = client.clock.monotonic() - started_at
+            client.recorder.record_request(endpoint, codes[-1], seconds)
+        error = error_of(answer.status, answer.headers, answer.body, client.clock.wall())
+        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
+            client.budget.note_wait(error.retry_after_seconds)
+        if error is not None:
+            raise error
+        return answer.body
+
+    def _take_place(self) -> None:
+        """Wait for the account's budget to allow one more request."""
+        wait_seconds = self._client.budget.reserve(self._time_left_seconds())
+        if wait_seconds is None:
+            spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
+            if self._within_seconds is not None:
+                raise BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
+            raise BudgetSpent(
+                f"{spent} before the deadline of {self._poll.deadline_seconds:g}s;"
+                " raise the deadline"
+            )
+        self._wait(wait_seconds)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, if only to hear that no more is wanted."""
+        self._client.sleep(seconds)
+        if seconds > 0:
+            self._client.recorder.record_wait(seconds)
+
+    def _remaining_seconds(self) -> float:
+        return self._ends_at - self._client.clock.monotonic()
+
+    def _time_left_seconds(self) -> float:
+        """Seconds to the deadline; raises DeadlinePassed where there are none."""
+        remaining = self._remaining_seconds()
+        if remaining <= 0 and self._within_seconds is not None:
+            raise DeadlinePassed(f"there was no answer within {self._within_seconds:g}s")
+        if remaining <= 0:
+            raise DeadlinePassed(
+                f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"
+            )
+        return remaining
+
+    def _log_retry(self, error: PollError, wait_seconds: float) -> None:
+        _log.debug(
+            "asking again",
+            extra=fields(
+                account=self._client.account.name,
+                reason=error.reason,
+                error=str(error),
+                wait_seconds=wait_seconds,
+            ),
+        )

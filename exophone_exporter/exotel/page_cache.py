@@ -1,0 +1,40 @@
+"""The pages of the last walk: one that comes again byte for byte is not read again.
+
+Most polls find what the one before found. Reading JSON into ExoPhones is most of what a poll costs
+beside the wire, and numbers that are the same objects as before compare at a glance. What is kept
+of an answer is its digest, beside numbers that the snapshot holds anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from exophone_exporter.exotel import model
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from exophone_exporter.exotel.model import Page
+
+
+class PageMemory:
+    """What the answers for the pages of one account were read as; safe between threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[bytes, Page]] = {}
+
+    def read(self, index: int, body: bytes, zone: tzinfo) -> Page:
+        """The answer for a page, as `model.parse_page` reads it; `zone` is always the same."""
+        digest = hashlib.sha256(body).digest()
+        known = self._known.get(index)
+        if known is not None and known[0] == digest:
+            return known[1]
+        page = model.parse_page(body, zone)
+        self._known[index] = (digest, page)
+        return page
+
+    def forget_from(self, index: int) -> None:
+        """Drop what lies behind the end of the list."""
+        for beyond in [each for each in self._known if each >= index]:
+            self._known.pop(beyond, None)

@@ -1,0 +1,206 @@
+"""Basic authentication and configured headers, around whatever the application answers."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hashlib
+import re
+import secrets
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import bcrypt
+from starlette.responses import PlainTextResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from exophone_exporter.server.web_config import PasswordHash, WebConfig
+
+    Check = Callable[[bytes, bytes], bool]
+
+_SCHEME: Final = b"basic "
+# As strict as Go's reader; binascii takes more padding than there is room for.
+_BASE64: Final = re.compile(
+    rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII
+)
+# bcrypt reads no further. Go's leaves the rest of a password away; Python's refuses such a one.
+_PASSWORD_MAX_BYTES: Final = 72
+# A hash of no password that anybody knows; it takes its cost from the users there are.
+_NOBODY_SALT_AND_HASH: Final = b"fS3vYwWZr1cGq5uLk8tBn." + b"." * 31
+_THREADS: Final = 2
+_WAITING_MAX: Final = 32
+_REMEMBERED_MAX: Final = 100
+
+
+def check_password(password: bytes, encoded: bytes) -> bool:
+    """Whether a password belongs to a bcrypt hash; takes long, on purpose."""
+    return bcrypt.checkpw(password[:_PASSWORD_MAX_BYTES], encoded)
+
+
+class BasicAuth:
+    """Lets through who has a name and password of the configuration in force; 401 for all others.
+
+    Without users everybody passes. At most `waiting_max` different logins are checked or wait for
+    it at once, in a few threads of their own; past that the answer is 503. `close` drops what
+    still waits.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        current: Callable[[], WebConfig],
+        *,
+        check: Check = check_password,
+        waiting_max: int = _WAITING_MAX,
+    ) -> None:
+        self._app = app
+        self._current = current
+        self._check = check
+        self._waiting_max = waiting_max
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="password")
+        self._secret = secrets.token_bytes(32)
+        self._checks: dict[bytes, asyncio.Future[bool]] = {}
+        # Apart, so that a flood of wrong passwords does not displace the right ones.
+        self._right = _Remembered()
+        self._wrong = _Remembered()
+
+    def close(self) -> None:
+        """Check no further logins; those that wait get no answer."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI asks for it."""
+        users = self._current().users
+        if scope["type"] == "lifespan" or not users:
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope, users)
+        await (refusal or self._app)(scope, receive, send)
+
+    async def _refusal(
+        self, scope: Scope, users: Mapping[str, PasswordHash]
+    ) -> PlainTextResponse | None:
+        """The answer to who may not pass, None for who may."""
+        given = _credentials(scope["headers"])
+        if given is None:
+            return _unauthorized()
+        name, password = given
+        stored = _stored(users, name)
+        encoded = stored.encoded if stored else self._nobody(name, users)
+        key = self._digest(name, encoded, password)
+        if key in self._right or key in self._wrong:
+            right = key in self._right
+        else:
+            check = self._checks.get(key) or self._start(key, password, encoded)
+            if check is None:
+                text = "Too many logins are being checked, try again later.\n"
+                return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
+            right = await asyncio.shield(check)  # others may wait for it too
+        return None if right and stored else _unauthorized()
+
+    def _nobody(self, name: bytes, users: Mapping[str, PasswordHash]) -> bytes:
+        """A hash for a name that no user has: checking it takes as long as a user's.
+
+        Where costs differ, names of nobody are spread over them, each always with the same.
+        """
+        costs = [stored.cost for stored in users.values()]
+        chosen = int.from_bytes(self._digest(name)[:8], "big") % len(costs)
+        return f"$2b${costs[chosen]}$".encode() + _NOBODY_SALT_AND_HASH
+
+    def _digest(self, *parts: bytes) -> bytes:
+        """What stands for the parts in memory: no two sequences of parts have the same.
+
+        Joined without their lengths, one name and password could pass for another (CVE-2022-46146).
+        """
+        digest = hashlib.blake2b(key=self._secret, digest_size=32)
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.digest()
+
+    def _start(self, key: bytes, password: bytes, encoded: bytes) -> asyncio.Future[bool] | None:
+        if len(self._checks) >= self._waiting_max:
+            return None
+        loop = asyncio.get_running_loop()
+        check = loop.run_in_executor(self._threads, self._check, password, encoded)
+        self._checks[key] = check
+        check.add_done_callback(partial(self._finish, key))
+        return check
+
+    def _finish(self, key: bytes, check: asyncio.Future[bool]) -> None:
+        del self._checks[key]
+        if not check.cancelled() and check.exception() is None:
+            (self._right if check.result() else self._wrong).add(key)
+
+
+class _Remembered:
+    """The last so many keys that were of use."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, key: bytes) -> bool:
+        if key not in self._keys:
+            return False
+        self._keys.move_to_end(key)
+        return True
+
+    def add(self, key: bytes) -> None:
+        self._keys[key] = None
+        if len(self._keys) > _REMEMBERED_MAX:
+            self._keys.popitem(last=False)
+
+
+def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
+    """Name and password of the first Authorization header, None where there are none."""
+    value = next((value for name, value in headers if name == b"authorization"), b"")
+    encoded = value[len(_SCHEME) :]
+    if not value.lower().startswith(_SCHEME) or not _BASE64.fullmatch(encoded):
+        return None
+    name, colon, password = binascii.a2b_base64(encoded).partition(b":")
+    return (name, password) if colon else None
+
+
+def _stored(users: Mapping[str, PasswordHash], name: bytes) -> PasswordHash | None:
+    try:
+        return users.get(name.decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+
+
+def _unauthorized() -> PlainTextResponse:
+    return PlainTextResponse(
+        "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": "Basic"}
+    )
+
+
+class ExtraHeaders:
+    """Puts the configured headers into every answer that has none of that name of its own."""
+
+    def __init__(self, app: ASGIApp, current: Callable[[], WebConfig]) -> None:
+        self._app = app
+        self._current = current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI asks for it."""
+        extra = self._current().headers
+        if not extra:
+            await self._app(scope, receive, send)
+            return
+        added = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = message["headers"]
+                names = {name.lower() for name, _ in own}
+                missing = [pair for pair in added if pair[0] not in names]
+                message = {**message, "headers": [*own, *missing]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
