@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The layers that read what others wrote: every branch of them is tested.
 WHOLLY_COVERED := */errors.py,*/exotel/*,*/inventory/snapshot.py,*/config/loader.py,*/config/schema.py,*/config/strict_yaml.py,*/config/secrets.py
-NODE_MODULES := $(patsubst %,tests/%/node_modules/.package-lock.json,grafana kubernetes)
+NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -31,11 +31,11 @@ faults: $(VENV)/.test ## show the table of faults, and which of its promises are
 
 .PHONY: week
 week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=50)
-	EXOPHONE_WEEKS=$(WEEKS) $(BIN)/python -m pytest tests/test_week.py
+	EXOPHONE_WEEKS=$(WEEKS) $(BIN)/python -m pytest tests/properties/test_week.py
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes long
-	$(BIN)/python -m pytest --hypothesis-profile=long tests/test_any_*.py
+	$(BIN)/python -m pytest --hypothesis-profile=long tests/properties/test_any_*.py
 
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
@@ -43,7 +43,7 @@ end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Aler
 
 .PHONY: soak
 soak: $(VENV)/.test ## run the program for a minute under faults and load, and see that nothing leaks
-	$(BIN)/python -m pytest -m soak -s tests/test_soak.py
+	$(BIN)/python -m pytest -m soak -s tests/properties/test_soak.py
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check style and formatting
@@ -75,11 +75,11 @@ generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the Prom
 
 .PHONY: pictures
 pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboards.md
-	$(BIN)/python tests/draw_dashboards.py
+	$(BIN)/python -m tests.lib.dashboards.draw
 
 .PHONY: golden
 golden: $(VENV)/.test ## write the golden expositions anew; read the diff before you commit it
-	EXOPHONE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
+	EXOPHONE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/metrics/test_golden.py
 
 .PHONY: lock
 lock: ## pin every dependency anew in constraints.txt
@@ -90,7 +90,7 @@ lock: ## pin every dependency anew in constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) tests/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
+	rm -rf $(VENV) tests/lib/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -114,6 +114,6 @@ $(VENV)/.mutation: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[mutation]'
 	@touch $@
 
-$(NODE_MODULES): tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
-	npm ci --prefix tests/$*
+$(NODE_MODULES): tests/lib/%/node_modules/.package-lock.json: tests/lib/%/package-lock.json
+	npm ci --prefix tests/lib/$*
 	@touch $@

@@ -9,17 +9,18 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from canary import pytest_runtest_makereport  # noqa: F401 - a hook of pytest
-from dashboard_scene import Scene, scene
 from hypothesis import settings
-from support import FakeTime
+
+from tests.lib.canary import pytest_runtest_makereport  # noqa: F401 - a hook of pytest
+from tests.lib.dashboards.scene import Scene, scene
+from tests.lib.support import FakeTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 # --faults, which is ours, and what tests the plugin.
-pytest_plugins = ["faults", "pytester"]
+pytest_plugins = ["tests.lib.faults", "pytester"]
 
 # A busy machine is no defect of ours: what takes long is measured by benchmarks, not by tests.
 # `make test` tries the same examples every time, so that what breaks was broken by the change at

@@ -1,0 +1,213 @@
+"""What reaches whoever is on call: from the simulated API through our rules to a webhook."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exophone_exporter.simulator import Fault
+from tests.lib.alerting_scene import alerts, healthy_account, scene, shortened, shortened_query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.lib.alerting_scene import Scene
+    from tests.lib.servers import Notified
+
+
+RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "digest"}
+
+
+def assert_readable(told: Notified) -> None:
+    """It went where its severity belongs, with all that a person needs and templates filled in."""
+    assert told.receiver == RECEIVERS[told.labels["severity"]]
+    assert {"summary", "description", "runbook_url", "dashboard_url"} <= told.annotations.keys()
+    for name, text in told.annotations.items():
+        assert text, name
+        assert not re.search(r"\{\{|\}\}|<no value>|<error|%!|NaN", text), f"{name}: {text}"
+    anchor = told.labels["alertname"].lower()
+    assert told.annotations["runbook_url"].endswith(f"docs/runbooks.md#{anchor}")
+    if "account" in told.labels:
+        assert told.labels["account"] in told.annotations["description"]
+        assert f"var-account={told.labels['account']}" in told.annotations["dashboard_url"]
+
+
+def change(scene: Scene, account_sid: str, **values: Any) -> dict[str, Any]:
+    """Change what the API says of the first number of an account; the number."""
+    account = scene.account(account_sid)
+    with account.lock:
+        account.numbers[0].update(values)
+        return account.numbers[0]
+
+
+def add(scene: Scene, account_sid: str, **values: Any) -> None:
+    """Add a free number that is the first of the account but for these values."""
+    account = scene.account(account_sid)
+    own = {"sid": "added", "rental_price": "0.000000"}
+    with account.lock:
+        account.numbers.append(account.numbers[0] | own | values)
+
+
+def remove(scene: Scene, account_sid: str) -> None:
+    """Take the first number from an account."""
+    account = scene.account(account_sid)
+    with account.lock:
+        del account.numbers[0]
+
+
+def fail(scene: Scene, account_sid: str, status: int) -> None:
+    """From now on the API answers an account's requests with a status."""
+    now = {"Retry-After": "0"}
+    scene.simulator.fail(Fault(status, headers=now, account_sid=account_sid, times=None))
+
+
+def revoke_key(scene: Scene, account_sid: str) -> None:
+    """Let the API know another key than the exporter has."""
+    scene.account(account_sid).api_key = "another"
+
+
+# What makes each alert fire in an account of its own.
+CAUSES: dict[str, Callable[[Scene, str], object]] = {
+    "ExoPhoneVoiceFlowMissing warning number": partial(add, voice_url=None),
+    "ExoPhoneVoiceFlowMissing warning circle": partial(add, voice_url=None),
+    "ExoPhoneSMSFlowMissing info number": partial(add, sms_url=None),
+    "ExoPhoneSMSFlowMissing info circle": partial(add, sms_url=None),
+    "ExoPhoneFlowDetached critical number": partial(change, voice_url=None),
+    "ExoPhoneFlowDetached warning number": partial(change, sms_url=None),
+    "ExoPhoneFlowDetached critical account voice": partial(change, voice_url=None),
+    "ExoPhoneFlowDetached warning account sms": partial(change, sms_url=None),
+    "ExoPhoneNumbersDisappeared critical": remove,
+    "ExoPhoneIdleRental info": partial(change, voice_url=None, sms_url=None),
+    "ExoPhoneRentalJump warning": partial(change, rental_price="49900.000000"),
+    "ExoPhoneSeriesDropped warning": add,
+    "ExoPhoneUnreadableData warning value": partial(change, rental_price="a lot"),
+    "ExoPhoneUnreadableData warning record": partial(add, sid="", friendly_name="Nobody"),
+    "ExoPhonePollFailing warning": partial(fail, status=500),
+    "ExoPhoneDataStale warning": partial(fail, status=500),
+    "ExoPhoneDataStale critical": partial(fail, status=500),
+    "ExoPhoneCredentialsRejected critical": revoke_key,
+    "ExoPhoneAccountUnpaid critical": partial(fail, status=402),
+    "ExoPhoneAPIRateLimited warning": partial(fail, status=429),
+}
+# What some of these accounts need in the configuration of the exporter.
+SETTINGS = {
+    "ExoPhoneVoiceFlowMissing warning circle": "per_number: {series: none}",
+    "ExoPhoneSMSFlowMissing info circle": "per_number: {series: none}",
+    "ExoPhoneFlowDetached critical account voice": "per_number: {series: none}",
+    "ExoPhoneFlowDetached warning account sms": "per_number: {series: none}",
+    "ExoPhoneSeriesDropped warning": "per_number: {limit: 3}",
+    "ExoPhonePollFailing warning": "poll: {stale_after: 1h}",
+}
+# What concerns all accounts, one after the other: of two exporters one ends, then both, and then
+# Prometheus is to scrape none.
+CAUSES_FOR_ALL: dict[str, Callable[[Scene], None]] = {
+    "ExoPhoneConfigReloadFailed warning": lambda scene: scene.misconfigure(),
+    "ExoPhoneExporterDown warning": lambda scene: scene.exporters[1].process.kill(),
+    "ExoPhoneExporterDown critical": lambda scene: scene.exporters[0].process.kill(),
+    "ExoPhoneExporterAbsent critical": lambda scene: scene.scrape(),
+}
+
+
+def sid_of(alert: str) -> str:
+    """The account in which an alert is caused."""
+    return alert.replace(" ", "_")
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [("10m", "2000ms"), ("1h", "10000ms"), ("1m30s", "1000ms"), ("30d", "10000ms"), ("0s", "0s")],
+)
+def test_a_duration_is_shortened_in_proportion_within_bounds(duration: str, expected: str) -> None:
+    assert shortened(duration) == expected
+
+
+def test_a_query_keeps_all_but_its_durations() -> None:
+    """Ranges, steps and offsets are shortened; names, texts, numbers and comments are not."""
+    query = """max_over_time(a:rate_5m:x{b="5m \\" 5m", c=~'1h'}[1h:10m]) offset 20m > 1e5  # 5m"""
+    expected = query.replace("[1h:10m]", "[10000ms:2000ms]").replace("offset 20m", "offset 4000ms")
+    assert shortened_query(query) == expected
+
+
+def test_every_alert_of_the_file_has_a_cause_here() -> None:
+    """An alert that nobody has seen fire is none."""
+    assert CAUSES.keys() | CAUSES_FOR_ALL.keys() == alerts().keys()
+
+
+@pytest.mark.end_to_end
+def test_a_number_that_loses_its_flow_is_told_of_once_until_it_has_one_again(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """Two replicas watch it; before that nothing is told, and afterwards that it is over."""
+    accounts = [healthy_account("support"), healthy_account("sales")]
+    accounts[1].numbers[0].update(friendly_name="Outbound [no flow]", voice_url=None)
+    with scene(tmp_path, program, *accounts, replicas=2) as running:
+        running.stay_quiet()
+        flow = running.account("support").numbers[0]["voice_url"]
+        number = change(running, "support", voice_url=None)
+        told = running.wait_for("ExoPhoneFlowDetached critical number")
+        assert_readable(told)
+        assert told.labels["account"] == "support"
+        for name in (number["friendly_name"], number["phone_number"], "account support"):
+            assert name in told.annotations["description"]
+        running.wait_until_held_back("ExoPhoneVoiceFlowMissing warning number")
+        change(running, "support", voice_url=flow)
+        over = running.wait_for("ExoPhoneFlowDetached critical number", "resolved")
+        assert over.labels == told.labels
+        assert [(also.labels, also.status) for also in running.webhook.alerts] == [
+            (told.labels, "firing"),
+            (told.labels, "resolved"),
+        ]
+
+
+@pytest.mark.end_to_end
+def test_a_revoked_key_is_told_of_and_nothing_else(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """What follows from it is held back; nor is a number called healthy that nobody sees now."""
+    accounts = [healthy_account("support"), healthy_account("sales")]
+    with scene(tmp_path, program, *accounts) as running:
+        add(running, "support", voice_url=None)
+        running.wait_for("ExoPhoneVoiceFlowMissing warning number", account="support")
+        before = len(running.webhook.alerts)
+        revoke_key(running, "support")
+        assert_readable(running.wait_for("ExoPhoneCredentialsRejected critical"))
+        for consequence in (
+            "ExoPhonePollFailing warning",
+            "ExoPhoneDataStale warning",
+            "ExoPhoneDataStale critical",
+        ):
+            running.wait_until_held_back(consequence, account="support")
+        running.prometheus.wait_for('absent(exophone_numbers{account="support"})', 1)
+        running.prometheus.wait_for('absent(ALERTS{alertname="ExoPhoneVoiceFlowMissing"})', 1)
+        add(running, "sales", voice_url=None)
+        running.wait_for("ExoPhoneVoiceFlowMissing warning number", account="sales")
+        names = [told.labels["alertname"] for told in running.webhook.alerts[before:]]
+        assert names == ["ExoPhoneCredentialsRejected", "ExoPhoneVoiceFlowMissing"]
+        running.account("support").api_key = "support-key"
+        running.wait_for("ExoPhoneCredentialsRejected critical", "resolved", account="support")
+
+
+@pytest.mark.end_to_end
+def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> None:
+    """Each alert of the file fires for its cause, is routed, and says what a person needs."""
+    accounts = [healthy_account(sid_of(alert)) for alert in CAUSES]
+    settings = {sid_of(alert): setting for alert, setting in SETTINGS.items()}
+    with scene(tmp_path, program, *accounts, replicas=2, settings=settings) as running:
+        running.stay_quiet()
+        for alert, cause in CAUSES.items():
+            cause(running, sid_of(alert))
+        for alert in CAUSES:
+            running.wait_for(alert, account=sid_of(alert))
+        for alert, cause_for_all in CAUSES_FOR_ALL.items():
+            cause_for_all(running)
+            running.wait_for(alert)
+        for told in running.webhook.alerts:
+            assert_readable(told)
+        missing = "ExoPhoneVoiceFlowMissing warning number"
+        assert len(running.arrived(missing, account=sid_of(missing))) == 1
+        over = running.arrived(missing, "resolved", account=sid_of(missing))
+        assert not over, "an exporter that is gone mends no number"

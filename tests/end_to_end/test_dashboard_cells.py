@@ -1,0 +1,285 @@
+"""What a person reads in each panel: the answers of Prometheus through Grafana's own libraries."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.end_to_end.test_dashboard_values import DASHBOARDS, choices, crowd, slow
+from tests.lib.dashboards.expectations import EXPECTED
+from tests.lib.dashboards.grafana_node import read_cells
+from tests.lib.dashboards.grafana_queries import payload
+from tests.lib.dashboards.scene import NONE_JOB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.lib.dashboards.expectations import View
+    from tests.lib.dashboards.scene import Scene
+
+pytestmark = pytest.mark.end_to_end
+
+Json = dict[str, Any]
+Screen = dict[str, Json]
+
+# What a machine says where nobody thought of the case.
+GARBLED: Final = re.compile(
+    r"NaN|undefined|null|Infinity|\[object|Invalid date|1970-|\b(Bil|Mil|Tri|K)$"
+    r"|\$\{|\$__|\{\w+=|Value( #\w)?$|__name__"
+)
+DASH: Final = "-"
+
+
+def screens(node: str, view: View) -> dict[str, Screen]:
+    """The panels of each dashboard by their titles, as they are read."""
+    found = {}
+    for uid in EXPECTED:
+        asked = payload(DASHBOARDS[uid], view.server, choices(view, uid), view.span)
+        read = read_cells(node, asked)
+        found[uid] = {one["title"]: one for one in read if one["type"] != "row"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(played_scene: Scene, program: Callable[[str], str]) -> dict[str, Screen]:
+    """Two replicas, at the pace of minutes."""
+    return screens(program("node"), slow(played_scene))
+
+
+@pytest.fixture(scope="module")
+def seen_without_numbers(played_scene: Scene, program: Callable[[str], str]) -> dict[str, Screen]:
+    """An exporter without series per number."""
+    return screens(program("node"), crowd(played_scene, NONE_JOB, "none"))
+
+
+@pytest.fixture(scope="module", params=["all", "none"])
+def either(
+    request: pytest.FixtureRequest,
+    seen: dict[str, Screen],
+    seen_without_numbers: dict[str, Screen],
+) -> dict[str, Screen]:
+    """One after the other."""
+    return seen if request.param == "all" else seen_without_numbers
+
+
+def texts(panel: Json) -> Iterator[str]:
+    """Everything that stands in a panel."""
+    yield panel.get("message", "")
+    for table in panel.get("tables", ()):
+        yield from table["columns"]
+        for row in table["rows"]:
+            yield from row
+    for kind in ("values", "series"):
+        for one in panel.get(kind, ()):
+            yield one["title"]
+            yield one["text"]
+            yield from (text for _, text in one.get("calcs", ()))
+    for line in panel.get("timelines", ()):
+        yield line["title"]
+        yield from (state["text"] for state in line["states"])
+
+
+def rows(panel: Json) -> list[dict[str, str]]:
+    """The rows of a table, by column."""
+    (table,) = panel["tables"]
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def values(panel: Json) -> dict[str, str]:
+    """The figures of a panel by what stands above them."""
+    return {one["title"]: one["text"] for one in panel["values"]}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_no_text_is_garbled(either: Mapping[str, Screen], uid: str) -> None:
+    """No NaN, no undefined, no phone number in billions, no variable, no braces of labels."""
+    for title, panel in either[uid].items():
+        bad = [text for text in texts(panel) if GARBLED.search(text)]
+        assert not bad, f"{title}: {bad}"
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_every_panel_says_something(either: Mapping[str, Screen], uid: str) -> None:
+    """Figures, or in their place a sentence of ours that says why there are none."""
+    for title, panel in either[uid].items():
+        assert any(texts(panel)), title
+        assert panel.get("message") not in ("No data", ""), title
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_columns_are_named_for_people(either: Mapping[str, Screen], uid: str) -> None:
+    """No label of ours, nor of Grafana's: words that begin with a capital, none of them twice."""
+    for title, panel in either[uid].items():
+        for table in panel.get("tables", ()):
+            names = table["columns"]
+            assert len(set(names)) == len(names), f"{title}: {names}"
+            bad = [name for name in names if name == "Time" or not name[:1].isupper()]
+            assert not bad, f"{title}: {bad}"
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_no_row_and_no_series_is_there_twice(either: Mapping[str, Screen], uid: str) -> None:
+    """Two replicas are one row, and lines of a graph can be told apart."""
+    for title, panel in either[uid].items():
+        for table in panel.get("tables", ()):
+            assert len({*map(tuple, table["rows"])}) == len(table["rows"]), title
+        for kind in ("values", "series", "timelines"):
+            titles = [one["title"] for one in panel.get(kind, ())]
+            assert len(set(titles)) == len(titles), f"{title}: {titles}"
+
+
+def test_the_row_of_an_unattached_number(seen: Mapping[str, Screen]) -> None:
+    """The number whole, a name of digits as it is, the circle by name, the rental in rupees."""
+    found = {row["Number"]: row for row in rows(seen["exophone-numbers"]["Unattached numbers"])}
+    assert found["+912248901111"] == {
+        "Number": "+912248901111",
+        "Name": "02248901111",
+        "Account": "support",
+        "Circle": "Mumbai",
+        "Type": "Landline",
+        "Voice": "Unattached",
+        "SMS": "Unattached",
+        "Unattached since": "Earlier",
+        "Updated": "2025-01-06 03:30:00",
+        "Rental INR": "₹499.00",
+        "Rental USD": DASH,
+        "Rental SGD": DASH,
+        "SID": "912248901111",
+    }
+
+
+def test_the_rows_of_the_unattached_numbers(seen: Mapping[str, Screen]) -> None:
+    """Each number once, whatever it lacks; a channel that it is not capable of is a dash."""
+    found = rows(seen["exophone-numbers"]["Unattached numbers"])
+    read = [(one["Number"], one["Circle"], one["Voice"], one["SMS"]) for one in found]
+    assert sorted(read) == [
+        ("+6531580016", "SG", "Unattached", "Unattached"),
+        ("+6531580017", "SG", "Unattached", "Unattached"),
+        ("+6531580018", "SG", "Attached", "Unattached"),
+        ("+911800123006", "Delhi", "Unattached", DASH),
+        ("+912240110008", "Mumbai", "Unattached", "Attached"),
+        ("+912240990021", "Mumbai", "Attached", "Unattached"),
+        ("+912248901111", "Mumbai", "Unattached", "Unattached"),
+        ("+914449870004", "Tamil Nadu", "Attached", "Unattached"),
+        ("+918040110011", "Karnataka", "Unattached", "Unattached"),
+        ("+918045670003", "Karnataka", "Unattached", "Attached"),
+        (DASH, DASH, DASH, DASH),
+        (DASH, DASH, DASH, DASH),
+        (DASH, "Unknown", "Attached", "Unattached"),
+    ]
+    assert [one["Voice"] for one in found[:7]] == ["Unattached"] * 7
+
+
+def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> None:
+    """A row says so, in place of numbers that would look as if all were well."""
+    found = rows(seen["exophone-numbers"]["Unattached numbers"])
+    unknown = "Unknown: no fresh data of this account"
+    accounts = {row["Account"] for row in found if row["Name"] == unknown}
+    assert accounts == {"refused", "stale"}
+    assert values(seen["exophone-numbers"]["Age of the data"])["refused"] == "Never"
+
+
+def test_without_series_per_number_the_table_counts(
+    seen_without_numbers: Mapping[str, Screen],
+) -> None:
+    """How many there are, and which setting hides them."""
+    found = rows(seen_without_numbers["exophone-numbers"]["Unattached numbers"])
+    read = {row["Account"]: (row["Not listed"], row["Name"]) for row in found}
+    hidden = "More, not listed: per_number.series or per_number.limit"
+    assert (read["support"], read["apac"]) == (("5", hidden), ("5", hidden))
+    timeline = seen_without_numbers["exophone-numbers"]["Attachment of the numbers that changed"]
+    assert "per-number series are off" in timeline["message"]
+    dearest = seen_without_numbers["exophone-rental"]["Dearest idle numbers"]
+    assert "per_number.series" in dearest["message"]
+
+
+def test_the_states_of_the_timeline(seen: Mapping[str, Screen]) -> None:
+    """In words, one after the other, by the name of the number."""
+    panel = seen["exophone-numbers"]["Attachment of the numbers that changed"]
+    read = {line["title"]: [one["text"] for one in line["states"]] for line in panel["timelines"]}
+    assert read == {
+        "Delivery Mumbai 2 +912240110008 voice": ["Attached", "Unattached"],
+        "Kolkata +913340110009 voice": ["Unattached", "Attached"],
+        "New Bengaluru +918040110011 voice": ["Unattached"],
+        "New Bengaluru +918040110011 sms": ["Unattached"],
+        "Desk +6531580016 voice": ["Attached", "Unattached"],
+        "Spare +6531580017 sms": ["Unattached", "Attached", "Unattached"],
+    }
+
+
+def test_circles_and_flows_by_name(seen: Mapping[str, Screen]) -> None:
+    """Circles of India have names, elsewhere the region is what it is; channels are words."""
+    circles = rows(seen["exophone-numbers"]["By circle and type"])
+    assert {row["Circle"] for row in circles} >= {"Mumbai", "Karnataka", "SG", "Unknown"}
+    flows = rows(seen["exophone-numbers"]["Numbers per flow"])
+    external = {"Account": "support", "Channel": "Voice", "Flow": "external", "Numbers": "1"}
+    assert external in flows
+    assert {row["Channel"] for row in flows} == {"Voice", "SMS"}
+
+
+def test_amounts_in_the_notation_of_their_currency(seen: Mapping[str, Screen]) -> None:
+    """Lakhs of rupees, dollars, and other currencies as figures that are named."""
+    rental = seen["exophone-rental"]
+    read = {"INR": "₹12,34,567.89", "USD": "$47.25", "SGD": "37.50"}
+    assert values(rental["Monthly rental"]) == read
+    assert values(rental["Idle rental"]) == {"INR": "₹26,248.00", "SGD": "37.50", "USD": "$0.00"}
+    assert values(rental["Yearly waste"])["INR"] == "₹3,14,976.00"
+    assert values(rental["Change in the range"])["INR"] == "₹500.00"
+    assert values(rental["Idle share"]) == {"INR": "2.1%", "SGD": "100.0%", "USD": "0.0%"}
+    assert list(values(rental["Next charge"]).values()) == ["Today"]
+    last = {one["title"]: one["text"] for one in rental["Rental over time"]["series"]}
+    assert last["Rental INR"] == "₹12,34,567.89"
+
+
+def test_tables_of_rental(seen: Mapping[str, Screen]) -> None:
+    """A column for each currency, empty where an account pays nothing in it."""
+    by_account = {row["Account"]: row for row in rows(seen["exophone-rental"]["Rental by account"])}
+    support, apac = by_account["support"], by_account["apac"]
+    assert (support["Rental INR"], support["Idle INR"]) == ("₹12,34,467.89", "₹26,248.00")
+    assert support["Rental USD"] in ("", DASH)
+    assert apac["Rental INR"] == "₹100.00"
+    assert (apac["Rental SGD"], apac["Rental USD"], apac["Share SGD"]) == (
+        "37.50",
+        "$47.25",
+        "100.0%",
+    )
+    circles = rows(seen["exophone-rental"]["Rental by circle and type"])
+    (toll_free,) = (row for row in circles if row["Type"] == "TollFree")
+    assert (toll_free["Circle"], toll_free["Rental INR"]) == ("Delhi", "₹25,250.00")
+
+
+def test_the_dearest_idle_numbers(seen: Mapping[str, Screen]) -> None:
+    """The dearest first, each in its own currency."""
+    found = rows(seen["exophone-rental"]["Dearest idle numbers"])
+    assert found[0]["Number"] == "+911800123006"
+    rupees = {row["Number"]: row["Rental INR"] for row in found if row["Account"] == "support"}
+    assert rupees == {
+        "+911800123006": "₹25,250.00",
+        "+912248901111": "₹499.00",
+        "+918040110011": "₹499.00",
+    }
+    dollars = {row["Number"]: row["Rental SGD"] for row in found if row["Account"] == "apac"}
+    assert dollars == {"+6531580017": "25.00", "+6531580016": "12.50"}
+
+
+def test_the_health_of_the_exporters(played_scene: Scene, seen: Mapping[str, Screen]) -> None:
+    """In words: up, loaded, complete or failed; and ages as people say them."""
+    exporter = seen["exophone-exporter"]
+    each = sorted(played_scene.instances)
+    assert values(exporter["Exporters"]) == dict.fromkeys(each, "Up")
+    assert values(exporter["Configuration"]) == dict.fromkeys(each, "Loaded")
+    accounts = rows(exporter["Accounts"])
+    polls = {(row["Account"], row["Last poll"]) for row in accounts}
+    assert polls == {
+        ("support", "Complete"),
+        ("apac", "Complete"),
+        ("empty", "Complete"),
+        ("stale", "Failed"),
+        ("refused", "Failed"),
+    }
+    limits = {(row["Account"], row["Stale after"]) for row in accounts}
+    assert {("refused", "40 mins"), ("stale", "4 mins")} <= limits
+    assert {row["Age"] for row in accounts if row["Account"] == "refused"} == {"Never complete"}
+    assert [row["Version"] for row in rows(exporter["Build"])] == ["0.1.0", "0.1.0"]

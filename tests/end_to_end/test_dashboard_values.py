@@ -1,0 +1,236 @@
+"""Every query of every dashboard gives the values that a fixed world says, and no others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.lib.dashboards.expectations import EXPECTED, View, findings
+from tests.lib.dashboards.grafana_queries import (
+    Variable,
+    annotation_answers,
+    panels,
+    targets,
+    variables,
+)
+from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, NONE_JOB, STRETCH
+from tests.lib.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lib.dashboards.scene import Scene
+
+pytestmark = pytest.mark.end_to_end
+
+DASHBOARDS: Final[dict[str, Any]] = {
+    path.stem: json.loads(path.read_text("utf-8"))
+    for path in sorted(ROOT.glob("grafana/dashboards/*.json"))
+}
+
+
+def live(scene: Scene) -> View:
+    """The scene as Prometheus scraped it."""
+    return View(scene, scene.pair, scene.live, scene.instances)
+
+
+def slow(scene: Scene) -> View:
+    """The same at the pace of a real exporter: what graphs need."""
+    return View(scene, scene.stretched, scene.slow, scene.instances, pace=STRETCH)
+
+
+def crowd(scene: Scene, job: str, series: str) -> View:
+    """One of several jobs, each of a single exporter, whose other series must not mix in."""
+    instances = (scene.crowd_instances[job],)
+    chosen = {"job": (job,)}
+    return View(scene, scene.crowd, scene.live, instances, job, series, chosen=chosen)
+
+
+def of_dashboard(view: View, uid: str) -> View:
+    """The view with what can be chosen in a dashboard: the links between them carry more."""
+    known = {one["name"] for one in DASHBOARDS[uid]["templating"]["list"]}
+    chosen = {name: values for name, values in view.chosen.items() if name in known}
+    return replace(view, chosen=chosen)
+
+
+def choices(view: View, uid: str) -> dict[str, Variable]:
+    """The variables of a dashboard."""
+    chosen = of_dashboard(view, uid).chosen
+    return variables(DASHBOARDS[uid], view.server, view.span, chosen)
+
+
+def asked(view: View, uid: str, *, graphs: bool) -> Iterator[str]:
+    """What is not as the world says of the present, and of the graphs too."""
+    dashboard = DASHBOARDS[uid]
+    chosen = choices(view, uid)
+    for target in targets(dashboard, chosen, view.span):
+        if graphs or target.target["instant"]:
+            yield from findings(of_dashboard(view, uid), target, EXPECTED[uid][target.key])
+
+
+def test_every_query_has_an_expectation_and_every_expectation_a_query() -> None:
+    """A new panel needs a value that the world says; a panel that went takes its own along."""
+    queries = {
+        uid: [(panel["title"], one["refId"]) for panel in panels(model) for one in panel["targets"]]
+        for uid, model in DASHBOARDS.items()
+    }
+    assert {uid: sorted(keys) for uid, keys in queries.items()} == {
+        uid: sorted(expected) for uid, expected in EXPECTED.items()
+    }
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_the_present_is_what_the_world_says(played_scene: Scene, uid: str) -> None:
+    """Two replicas scraped for a while: their figures are right, and not doubled."""
+    assert list(asked(live(played_scene), uid, graphs=False)) == []
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_the_graphs_are_what_the_world_says(played_scene: Scene, uid: str) -> None:
+    """At the pace of minutes, through a failing while, and the restart of one replica."""
+    assert list(asked(slow(played_scene), uid, graphs=True)) == []
+
+
+CHOICES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "account": {"account": ("support",)},
+    "accounts": {"account": ("apac", "empty")},
+    "circle": {"region": ("MU", "SG")},
+    "type": {"number_type": ("Mobile", "TollFree"), "account": ("support",)},
+    "currency": {"currency": ("SGD",)},
+}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+@pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES)
+def test_what_is_chosen_is_what_is_shown(
+    played_scene: Scene, uid: str, chosen: dict[str, tuple[str, ...]]
+) -> None:
+    """Every query follows every variable, and those of whole accounts say that they do not."""
+    view = replace(slow(played_scene), chosen=chosen)
+    assert list(asked(view, uid, graphs=True)) == []
+
+
+# Panels of whole exporters, and one that asks for nothing but the date.
+OF_EVERY_ACCOUNT: Final = {
+    "Build",
+    "Configuration",
+    "CPU",
+    "Exporters",
+    "Memory",
+    "New series in a scrape",
+    "Open files",
+    "Samples in a scrape",
+    "Scrape duration",
+    "Uptime",
+}
+OF_NO_EXPORTER: Final = {"Next charge"}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+@pytest.mark.parametrize(
+    ("variable", "untouched"),
+    [
+        ("job", OF_NO_EXPORTER),
+        ("instance", OF_NO_EXPORTER),
+        ("account", OF_NO_EXPORTER | OF_EVERY_ACCOUNT),
+    ],
+)
+def test_who_chooses_nothing_sees_nothing(
+    played_scene: Scene, uid: str, variable: str, untouched: set[str]
+) -> None:
+    """No query leaves out the exporter or the account that is chosen."""
+    view = replace(slow(played_scene), chosen={variable: ("none of them",)})
+    asked_all = list(targets(DASHBOARDS[uid], choices(view, uid), view.span))
+    found = {one.panel["title"] for one in asked_all if one.ask(view.server)["data"]["result"]}
+    assert found == untouched & {one.panel["title"] for one in asked_all}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+@pytest.mark.parametrize(("job", "series"), CROWD.items())
+def test_a_job_of_any_name_with_any_choice_of_series(
+    played_scene: Scene, uid: str, job: str, series: str
+) -> None:
+    """The name of a job is no regular expression; `per_number.series` may be each of the three."""
+    assert list(asked(crowd(played_scene, job, series), uid, graphs=False)) == []
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_counters_survive_a_restart(played_scene: Scene, uid: str) -> None:
+    """Of a single exporter, too: no other replica covers for it."""
+    alone = (played_scene.restarted,)
+    view = replace(slow(played_scene), instances=alone, chosen={"instance": alone})
+    assert list(asked(view, uid, graphs=True)) == []
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_a_panel_without_series_per_number_says_why(played_scene: Scene, uid: str) -> None:
+    """Who turned them off reads it in the place where they would be."""
+    view = crowd(played_scene, NONE_JOB, "none")
+    full = live(played_scene)
+    for panel in panels(DASHBOARDS[uid]):
+        if _is_empty(view, uid, panel) and not _is_empty(full, uid, panel):
+            text = panel["fieldConfig"]["defaults"]["noValue"]
+            assert "per-number series" in text or "per_number" in text, panel["title"]
+
+
+def _is_empty(view: View, uid: str, panel: dict[str, Any]) -> bool:
+    return not any(
+        target.ask(view.server)["data"]["result"]
+        for target in targets(DASHBOARDS[uid], choices(view, uid), view.span)
+        if target.panel is panel
+    )
+
+
+def world_values(scene: Scene, key: str) -> set[str]:
+    """The values of a key in the world, from start to end."""
+    worlds = (FIXED_WORLD, scene.numbers)
+    every = (one for world in worlds for numbers in world.values() for one in numbers)
+    return {one[key] for one in every if one.get(key)}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_the_variables_offer_what_the_world_has(played_scene: Scene, uid: str) -> None:
+    """Each account once, that without numbers and that which was never polled too."""
+    found = choices(live(played_scene), uid)
+    offered = {name: list(one.options) for name, one in found.items() if name != "datasource"}
+    expected = {
+        "job": {JOB},
+        "instance": set(played_scene.instances),
+        "account": set(FIXED_WORLD),
+        **{key: world_values(played_scene, key) for key in ("region", "number_type", "currency")},
+    }
+    assert offered == {name: sorted(expected[name]) for name in offered}
+    assert {"job", "instance", "account"} <= offered.keys()
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_a_choice_narrows_the_choices_after_it(played_scene: Scene, uid: str) -> None:
+    """Of several jobs, only the instances and accounts of the chosen one are offered."""
+    job = next(iter(CROWD))
+    found = choices(crowd(played_scene, job, CROWD[job]), uid)
+    assert sorted(found["job"].options) == sorted(CROWD)
+    assert found["instance"].options == (played_scene.crowd_instances[job],)
+    if "currency" in found:
+        view = replace(live(played_scene), chosen={"account": ("apac",)})
+        assert choices(view, uid)["currency"].options == ("INR", "SGD", "USD")
+
+
+MARKS: Final = {
+    "Firing alerts": {"support", "apac"},
+    "Changes": {"support", "apac"},
+}
+
+
+@pytest.mark.parametrize("uid", EXPECTED)
+def test_the_annotations_mark_what_happened(played_scene: Scene, uid: str) -> None:
+    """Of the accounts in which it did, within the range."""
+    view = slow(played_scene)
+    found = annotation_answers(DASHBOARDS[uid], view.server, choices(view, uid), view.span)
+    accounts = {
+        name: {series["metric"]["account"] for series in answer["data"]["result"]}
+        for name, answer in found.items()
+    }
+    assert accounts == {name: MARKS[name] for name in accounts}

@@ -1,0 +1,776 @@
+"""The client against the simulator: whole walks, retries, the budget, secrets, and stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import traceback
+from dataclasses import replace
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.errors import (
+    BudgetSpent,
+    DeadlinePassed,
+    NotFound,
+    PollError,
+    RateLimited,
+    ServerFailed,
+    Stopped,
+    TimedOut,
+)
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.polling.poller import poll_once
+from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
+from tests.lib.fault_server import Conversation, FaultServer, answering, ok
+from tests.lib.support import CountingRecorder, FakeTime, account, phone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LIST_PATH = "/v2_beta/Accounts/acme/IncomingPhoneNumbers"
+# acme-key:acme-token
+AUTHORIZATION = "Basic YWNtZS1rZXk6YWNtZS10b2tlbg=="
+
+
+@pytest.fixture
+def recorder() -> CountingRecorder:
+    return CountingRecorder()
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator(World(make_account("acme", 120))) as running:
+        yield running
+
+
+@pytest.fixture
+def client_of(time: FakeTime, recorder: CountingRecorder) -> Callable[..., Client]:
+    """A client whose clock stands still but for its sleeps; jitter is at its most."""
+
+    def make(origin: str, **settings: Any) -> Client:
+        own = account(origin=origin, **settings)
+        return Client(
+            account=own,
+            budget=RequestBudget(own.poll.requests_per_minute, time.clock.monotonic),
+            recorder=recorder,
+            clock=time.clock,
+            sleep=time.sleep,
+            uniform=lambda _, high: high,
+        )
+
+    return make
+
+
+def sids(sim: Simulator) -> list[str]:
+    return [number["sid"] for number in sim.world.accounts["acme"].numbers]
+
+
+def walked(client: Client, previous: list[str] | None = None) -> list[str]:
+    known = {sid: phone(sid) for sid in previous or []}
+    return [number.sid for number in client.fetch_all(known).numbers]
+
+
+@pytest.mark.fault(73)
+def test_only_the_configured_origin_is_asked_and_only_by_get(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """The sample's next page is plain http on another host; it says "more" and nothing else."""
+    client_of(sim.url).fetch_all({})
+    assert [(r.method, r.path, r.query) for r in sim.requests] == [
+        ("GET", LIST_PATH, {"Page": str(page), "PageSize": "50"}) for page in range(3)
+    ]
+    assert {r.headers["Authorization"] for r in sim.requests} == {AUTHORIZATION}
+    assert {r.headers["Host"] for r in sim.requests} == {sim.url.removeprefix("http://")}
+
+
+@pytest.mark.fault(73)
+@pytest.mark.parametrize("scheme", ["http", "ftp", "file"], ids=str)
+def test_next_page_that_points_elsewhere_is_never_requested(
+    client_of: Callable[..., Client], scheme: str
+) -> None:
+    with FaultServer(answering(ok(b"{}"))) as other:
+        uri = f"{scheme}://localhost:{other.port}/x"
+        page = '{"incoming_phone_numbers": [{"sid": "%s"}], "next_page_uri": %s}'
+        answers = (page % ("a", f'"{uri}"'), page % ("b", "null"))
+        with FaultServer(answering(*(ok(answer.encode()) for answer in answers))) as server:
+            assert walked(client_of(server.url)) == ["a", "b"]
+            assert [request.split(" ")[1] for request in server.requests] == [
+                f"{LIST_PATH}?Page=0&PageSize=50",
+                f"{LIST_PATH}?Page=1&PageSize=50",
+            ]
+        assert other.connections == 0
+
+
+def test_ten_thousand_numbers_come_complete_and_in_order(
+    client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    with Simulator(World(make_account("acme", 10_000))) as sim:
+        told: list[tuple[int, int]] = []
+        walk = client_of(sim.url).fetch_all({}, lambda *so_far: told.append(so_far))
+        assert [number.sid for number in walk.numbers] == sids(sim)
+    assert walk.pages == 200
+    assert told[-1] == (200, 10_000)
+    assert recorder.requests == [("list", "200")] * 200
+
+
+def change_at(sim: Simulator, page: int, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the numbers once, just before the answer to the request for a page."""
+    done = threading.Event()
+
+    def hook(request: RecordedRequest) -> None:
+        own = sim.world.accounts["acme"]
+        with own.lock:
+            if request.query["Page"] == str(page) and not done.is_set():
+                done.set()
+                change(own.numbers)
+
+    sim.on_request = hook
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize(
+    ("count", "page"),
+    [
+        pytest.param(500, 1, id="at-the-second-page"),
+        pytest.param(10_000, 100, id="in-the-middle-of-many"),
+        pytest.param(500, 9, id="at-the-last-page"),
+    ],
+)
+def test_removal_during_the_walk_takes_no_other_number_along(
+    client_of: Callable[..., Client], count: int, page: int
+) -> None:
+    """The number that slips to the page before is confirmed by the detail endpoint."""
+    with Simulator(World(make_account("acme", count))) as sim:
+        before = sids(sim)
+        change_at(sim, page, lambda numbers: numbers.remove(numbers[3]))
+        found = walked(client_of(sim.url), before)
+        assert len(found) == len(set(found))
+        assert set(found) == set(before)  # the one that is gone was seen before it went
+        slipped = before[page * 50]
+        assert [r.path for r in sim.requests if r.path != LIST_PATH] == [f"{LIST_PATH}/{slipped}"]
+        assert set(walked(client_of(sim.url), found)) == set(before) - {before[3]}
+        assert [r.status for r in sim.requests if r.path == f"{LIST_PATH}/{before[3]}"] == [404]
+
+
+@pytest.mark.fault(76)
+def test_addition_during_the_walk_brings_nothing_twice(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    before = sids(sim)
+    new = make_account("acme", 121).numbers[120]
+    change_at(sim, 1, lambda numbers: numbers.insert(0, new))
+    assert walked(client_of(sim.url), before) == before
+    assert walked(client_of(sim.url), before) == [new["sid"], *before]
+
+
+@pytest.mark.fault(76)
+def test_shuffle_during_the_walk_loses_nothing(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """Twenty numbers change places with twenty that were already seen."""
+
+    def swap(numbers: list[dict[str, Any]]) -> None:
+        numbers[:20], numbers[-20:] = numbers[-20:], numbers[:20]
+
+    before = sids(sim)
+    change_at(sim, 1, swap)
+    found = walked(client_of(sim.url), before)
+    assert sorted(found) == sorted(before)
+    assert sum(r.path != LIST_PATH for r in sim.requests) == 20
+
+
+@pytest.mark.fault(76)
+def test_list_that_turned_over_is_a_failure_and_no_removals(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    change_at(sim, 1, lambda numbers: numbers.reverse())
+    with pytest.raises(PollError, match="it shifted on the way") as caught:
+        walked(client_of(sim.url), sids(sim))
+    assert caught.value.reason == "pagination"
+    assert sum(r.path != LIST_PATH for r in sim.requests) == 20
+
+
+@pytest.mark.fault(81)
+def test_many_true_removals_are_published(sim: Simulator, client_of: Callable[..., Client]) -> None:
+    before = sids(sim)
+    del sim.world.accounts["acme"].numbers[60:]
+    assert walked(client_of(sim.url), before) == before[:60]
+    assert sum(r.status == 404 for r in sim.requests) == 20
+
+
+@pytest.mark.fault(75)
+def test_cap_of_the_page_size_leaves_no_gap(client_of: Callable[..., Client]) -> None:
+    with Simulator(World(make_account("acme", 120)), page_size_cap=50) as sim:
+        assert walked(client_of(sim.url, page_size=100)) == sids(sim)
+        assert [r.query["PageSize"] for r in sim.requests] == ["100", "50", "50"]
+
+
+@pytest.mark.fault(68)
+@pytest.mark.fault(70)
+@pytest.mark.fault(79)
+@pytest.mark.parametrize("last_page", ["null", "empty", "missing", "lying"], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 100], ids="{}-numbers".format)
+def test_last_page_in_every_form(
+    client_of: Callable[..., Client], count: int, last_page: Any
+) -> None:
+    with Simulator(World(make_account("acme", count)), last_page=last_page) as sim:
+        assert walked(client_of(sim.url)) == sids(sim)
+        pages = {0: 1, 1: 1, 49: 1, 50: 1, 51: 2, 100: 2}[count]
+        if last_page == "lying" and count:
+            pages += 1
+        if last_page == "missing" and count in (50, 100):
+            pages += 1
+        assert len(sim.requests) == pages
+
+
+@pytest.mark.fault(39)
+def test_failure_of_a_late_page_fails_the_walk(
+    client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    with Simulator(World(make_account("acme", 400))) as sim:
+        sim.fail(Fault(status=500, page=7, times=3))
+        with pytest.raises(PollError) as caught:
+            client_of(sim.url).fetch_all({})
+    assert caught.value.reason == "server"
+    assert recorder.requests == [("list", "200")] * 7 + [("list", "500")] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "attempts"),
+    [
+        pytest.param(b"<html>Log in</html>", "bad_body", 1, id="html", marks=pytest.mark.fault(19)),
+        pytest.param(
+            b'{"http_code": 409, "response": {"error_data": {"message": "x"}}}',
+            "envelope",
+            1,
+            id="inner-code",
+            marks=pytest.mark.fault(20),
+        ),
+        pytest.param(
+            b'{"RestException": {"Status": 409, "Message": "x"}}',
+            "envelope",
+            1,
+            id="inner-exception",
+            marks=pytest.mark.fault(20),
+        ),
+        pytest.param(b"", "bad_body", 1, id="empty", marks=pytest.mark.fault(40)),
+        pytest.param(b"null", "envelope", 1, id="null", marks=pytest.mark.fault(41)),
+        pytest.param(b"[]", "envelope", 1, id="list", marks=pytest.mark.fault(41)),
+        pytest.param(b'"x"', "envelope", 1, id="string", marks=pytest.mark.fault(41)),
+        pytest.param(b"3", "envelope", 1, id="number", marks=pytest.mark.fault(41)),
+        pytest.param(
+            b'{"incoming_phone_numbers": [{"si',
+            "bad_body",
+            2,
+            id="cut",
+            marks=pytest.mark.fault(42),
+        ),
+        pytest.param(b'{"a": "\xff"}', "bad_body", 1, id="utf-8", marks=pytest.mark.fault(43)),
+        pytest.param(
+            '{"incoming_phone_numbers": []}'.encode("utf-16"),
+            "bad_body",
+            1,
+            id="utf-16",
+            marks=pytest.mark.fault(45),
+        ),
+        pytest.param(
+            b"[" * 100_000 + b"]" * 100_000,
+            "bad_body",
+            1,
+            id="nesting",
+            marks=pytest.mark.fault(46),
+        ),
+        pytest.param(
+            b'{"a": ' + b"9" * 5000 + b"}", "bad_body", 1, id="digits", marks=pytest.mark.fault(47)
+        ),
+        pytest.param(b'{"a": NaN}', "bad_body", 1, id="nan", marks=pytest.mark.fault(48)),
+        pytest.param(b"{}", "envelope", 1, id="no-list", marks=pytest.mark.fault(57)),
+        pytest.param(
+            b'{"incoming_phone_numbers": null}',
+            "envelope",
+            1,
+            id="null-list",
+            marks=pytest.mark.fault(58),
+        ),
+        pytest.param(
+            b'{"incoming_phone_numbers": [1]}',
+            "envelope",
+            1,
+            id="no-objects",
+            marks=pytest.mark.fault(59),
+        ),
+    ],
+)
+def test_bad_body_of_a_200(
+    *,
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    recorder: CountingRecorder,
+    body: bytes,
+    reason: str,
+    attempts: int,
+) -> None:
+    """What is cut is asked for once more; what is wrong stays wrong."""
+    sim.fail(Fault(status=200, body=body, times=None))
+    with pytest.raises(PollError) as caught:
+        client_of(sim.url).fetch_all({})
+    assert caught.value.reason == reason
+    assert recorder.requests == [("list", "200")] * attempts
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "attempts"),
+    [
+        pytest.param(204, "status", 1, id="204", marks=pytest.mark.fault(21)),
+        pytest.param(400, "status", 1, id="400", marks=pytest.mark.fault(26)),
+        pytest.param(401, "auth", 1, id="401", marks=pytest.mark.fault(27)),
+        pytest.param(402, "billing", 1, id="402", marks=pytest.mark.fault(28)),
+        pytest.param(403, "forbidden", 1, id="403", marks=pytest.mark.fault(29)),
+        pytest.param(404, "not_found", 1, id="404", marks=pytest.mark.fault(30)),
+        pytest.param(429, "rate_limited", 3, id="429", marks=pytest.mark.fault(32)),
+        pytest.param(502, "server", 3, id="502", marks=pytest.mark.fault(31)),
+    ],
+)
+def test_status_is_asked_as_often_as_it_may_change(
+    *,
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    recorder: CountingRecorder,
+    time: FakeTime,
+    status: int,
+    reason: str,
+    attempts: int,
+) -> None:
+    sim.fail(Fault(status=status, times=None))
+    with pytest.raises(PollError) as caught:
+        client_of(sim.url).fetch_all({})
+    assert caught.value.reason == reason
+    assert recorder.requests == [("list", str(status))] * attempts
+    assert recorder.retries == attempts - 1
+    assert time.slept == [0.5, 1.0][: attempts - 1]
+    assert recorder.waits == time.slept
+
+
+def test_fault_that_passes_costs_a_retry_and_nothing_else(
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    recorder: CountingRecorder,
+    time: FakeTime,
+) -> None:
+    """Each page has its own attempts and its own backoff."""
+    for fault in (Fault(page=0, times=2), Fault(after="reset", page=1), Fault(page=2, times=2)):
+        sim.fail(fault)
+    assert walked(client_of(sim.url)) == sids(sim)
+    assert time.slept == [0.5, 1.0, 0.5, 0.5, 1.0]
+    assert recorder.retries == 5
+    assert recorder.requests[3] == ("list", "none")
+
+
+@pytest.mark.fault(32)
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("status", [429, 503], ids=str)
+def test_wait_that_fits_the_deadline_is_kept(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime, status: int
+) -> None:
+    sim.fail(Fault(status=status, headers={"Retry-After": "29"}))
+    assert walked(client_of(sim.url, deadline_seconds=30.0)) == sids(sim)
+    assert time.slept == [29]
+
+
+@pytest.mark.fault(33)
+def test_wait_until_a_date_is_kept(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    sim.fail(Fault(status=429, headers={"Retry-After": "Tue, 14 Nov 2023 22:13:32 GMT"}))
+    walked(client_of(sim.url))
+    assert time.slept == [12]
+
+
+@pytest.mark.fault(32)
+@pytest.mark.fault(33)
+@pytest.mark.parametrize(
+    ("header", "asked"),
+    [
+        pytest.param("30", 30, id="just-at-the-deadline"),
+        pytest.param("1000000000000", 600, id="for-ages"),
+    ],
+)
+def test_wait_beyond_the_deadline_is_not_begun(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime, header: str, asked: float
+) -> None:
+    """The failure tells how long the API asked to be left alone."""
+    sim.fail(Fault(status=429, headers={"Retry-After": header}))
+    with pytest.raises(RateLimited) as caught:
+        client_of(sim.url, deadline_seconds=30.0).fetch_all({})
+    assert caught.value.retry_after_seconds == asked
+    assert time.slept == []
+    assert len(sim.requests) == 1
+
+
+@pytest.mark.fault(127)
+@pytest.mark.parametrize(
+    "hours",
+    [pytest.param(-5, id="behind"), pytest.param(5, id="ahead")],
+)
+def test_clock_of_the_server_that_is_hours_off_schedules_nothing(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime, hours: int
+) -> None:
+    """Neither its Date nor the reset of its limit makes anybody wait."""
+    theirs = time.wall + hours * 3600
+    skewed = {
+        "Date": formatdate(theirs, usegmt=True),
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": str(int(theirs) + 60),
+    }
+    sim.fail(Fault(status=200, body=_page_of(sim), headers=skewed))
+    assert walked(client_of(sim.url)) == sids(sim)
+    assert time.slept == []
+
+
+@pytest.mark.fault(127)
+@pytest.mark.parametrize(
+    ("hours", "asked_and_slept"),
+    [pytest.param(-5, (0, []), id="behind"), pytest.param(5, (600, []), id="ahead")],
+)
+def test_date_by_a_clock_that_is_hours_off_stays_within_the_cap(
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    time: FakeTime,
+    hours: int,
+    asked_and_slept: tuple[float, list[float]],
+) -> None:
+    """A Retry-After as a date is meant by the server's clock; ten minutes are the most it gets."""
+    wanted = formatdate(time.wall + hours * 3600 + 30, usegmt=True)
+    sim.fail(Fault(status=429, headers={"Retry-After": wanted}, times=None))
+    with pytest.raises(RateLimited) as caught:
+        client_of(sim.url, deadline_seconds=30.0).fetch_all({})
+    assert (caught.value.retry_after_seconds, time.slept) == asked_and_slept
+
+
+def _page_of(sim: Simulator) -> bytes:
+    """The whole account as one page, the last."""
+    numbers = sim.world.accounts["acme"].numbers
+    return json.dumps({"incoming_phone_numbers": numbers, "next_page_uri": None}).encode()
+
+
+@pytest.mark.fault(78)
+def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
+    client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    """And the metrics say so: the budget is no hidden part of a poll."""
+    with Simulator(World(make_account("acme", 10_000))) as sim:
+        client = client_of(sim.url, requests_per_minute=50, deadline_seconds=300.0)
+        state = AccountState(client.account)
+        result = poll_once(state, client, time.clock)
+    assert result.snapshot is not None
+    assert len(result.snapshot.numbers) == 10_000
+    assert time.slept == [61, 61, 61]
+    page = MetricsPage(lambda: [state.view()], lambda: Build("r", 0.0), time.clock)
+    line = b'exophone_poll_duration_seconds{account="support"} 183.0\n'
+    assert line in page.render(openmetrics=False, gzipped=False)
+
+
+@pytest.mark.fault(76)
+@pytest.mark.fault(78)
+def test_confirmations_of_removals_take_places_of_the_budget(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    """Three pages and two numbers that the list lacks, at four requests a minute."""
+    client = client_of(sim.url, requests_per_minute=4, deadline_seconds=300.0)
+    assert walked(client, [*sids(sim), "gone-1", "gone-2"]) == sids(sim)
+    assert [r.path.removeprefix(LIST_PATH) for r in sim.requests] == [
+        *[""] * 3,
+        "/gone-1",
+        "/gone-2",
+    ]
+    assert time.slept == [61]
+
+
+@pytest.mark.fault(78)
+def test_budget_that_cannot_last_until_the_end_stops_the_walk(
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    time: FakeTime,
+    recorder: CountingRecorder,
+) -> None:
+    client = client_of(sim.url, requests_per_minute=2, deadline_seconds=60.0)
+    with pytest.raises(DeadlinePassed) as caught:
+        client.fetch_all({})
+    assert str(caught.value) == (
+        "the budget of 2 requests a minute is spent before the deadline of 60s; raise the deadline"
+    )
+    assert time.slept == []
+    assert len(recorder.requests) == 2
+
+
+def test_time_that_ran_out_while_waiting_makes_no_request(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder, time: FakeTime
+) -> None:
+    """Not even one that is only counted."""
+    client = client_of(sim.url, requests_per_minute=1, deadline_seconds=61.0)
+    with pytest.raises(DeadlinePassed, match="not complete"):
+        client.fetch_all({})
+    assert time.slept == [61]
+    assert recorder.requests == [("list", "200")]
+
+
+def test_retries_take_places_of_the_budget(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    sim.fail(Fault(times=1))
+    client_of(sim.url, requests_per_minute=1, deadline_seconds=300.0).fetch_first_page()
+    assert time.slept == [0.5, 60.5]
+
+
+def test_number_from_the_detail_endpoint(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    sid = sids(sim)[70]
+    assert client_of(sim.url).fetch_number(sid).sid == sid
+    with pytest.raises(NotFound):
+        client_of(sim.url).fetch_number("nobody")
+    assert recorder.requests == [("detail", "200"), ("detail", "404")]
+
+
+def test_number_is_the_same_alone_and_in_the_list(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """Its times too, which the API gives without a zone."""
+    client = client_of(sim.url)
+    (first, *_) = client.fetch_all({}).numbers
+    assert first.created_timestamp_seconds is not None
+    assert client.fetch_number(first.sid) == first
+
+
+@pytest.mark.parametrize("sid", [".", ".."], ids=["dot", "dots"])
+def test_sid_that_no_path_can_name_is_not_asked_about(
+    sim: Simulator, client_of: Callable[..., Client], sid: str
+) -> None:
+    """Quoted or not, a dot is a place in a path: the API would be asked about something else."""
+    with pytest.raises(NotFound, match=r"^the API cannot be asked about a sid of dots$"):
+        client_of(sim.url).fetch_number(sid)
+    assert sim.requests == []
+
+
+def test_bounded_question_ends_in_time_and_says_so(
+    sim: Simulator, recorder: CountingRecorder
+) -> None:
+    """The words are those of a question, not of a poll."""
+    sim.fail(Fault(after="hang"))
+    client = Client(
+        account=account(origin=sim.url),
+        budget=RequestBudget(1000, Clock().monotonic),
+        recorder=recorder,
+        clock=Clock(),
+        sleep=lambda _: None,
+    )
+    with pytest.raises(DeadlinePassed, match=r"^there was no answer within 0\.1s$"):
+        client.fetch_number("a", 0.1)
+    assert recorder.requests == [("detail", "none")]
+
+
+def test_bounded_question_is_asked_once_whatever_comes_back(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    """Who waits asks again in his own time."""
+    sim.fail(Fault(status=503, times=1))
+    with pytest.raises(ServerFailed):
+        client_of(sim.url).fetch_number(sids(sim)[0], 5.0)
+    assert (recorder.requests, recorder.retries) == ([("detail", "503")], 0)
+
+
+def test_bounded_question_without_a_place_in_the_budget_asks_nothing(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    """Nor does it take a place that the poll could have."""
+    client = client_of(sim.url, requests_per_minute=1)
+    with pytest.raises(NotFound):
+        client.fetch_number("a", 1.0)
+    for _ in range(3):
+        with pytest.raises(
+            BudgetSpent, match=r"^the budget of 1 requests a minute is spent for the next 60s$"
+        ):
+            client.fetch_number("a", 60.0)
+    assert client.budget.reserve(61.0) == 61.0
+    assert recorder.requests == [("detail", "404")]
+
+
+def test_bounded_question_whose_time_ran_out_while_waiting_makes_no_request(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder, time: FakeTime
+) -> None:
+    """Its words are those of a question even where not a moment is left."""
+    client = client_of(sim.url, requests_per_minute=1, deadline_seconds=300.0)
+    with pytest.raises(NotFound):
+        client.fetch_number("a", 1.0)
+    with pytest.raises(DeadlinePassed, match=r"^there was no answer within 61s$"):
+        client.fetch_number("a", 61.0)
+    assert (time.slept, len(recorder.requests)) == ([61], 1)
+
+
+def test_retry_is_told_to_those_who_look_closely(
+    sim: Simulator, client_of: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "exophone_exporter")
+    sim.fail(Fault(status=503, body=b"<Message>Busy</Message>", times=1))
+    client_of(sim.url).fetch_first_page()
+    (told,) = [record for record in caplog.records if record.name.startswith("exophone_exporter")]
+    assert (told.levelname, told.getMessage()) == ("DEBUG", "asking again")
+    assert told.__dict__["fields"] == {
+        "account": "support",
+        "reason": "server",
+        "error": '503: the API failed (the API says: "Busy")',
+        "wait_seconds": 0.5,
+    }
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize(
+    ("seconds", "attempts"),
+    [pytest.param(280, 1, id="just-under"), pytest.param(300, 3, id="over")],
+)
+def test_whole_answer_may_take_three_timeouts(
+    client_of: Callable[..., Client],
+    recorder: CountingRecorder,
+    time: FakeTime,
+    seconds: float,
+    attempts: int,
+) -> None:
+    """By a clock that stands still but for what the server lets pass."""
+    body = b'{"incoming_phone_numbers": []}'
+
+    def slow(conversation: Conversation) -> None:
+        conversation.read_request()
+        conversation.send(ok(body)[:-2])
+        time.pass_(seconds)
+        conversation.send(body[-2:-1])
+        if attempts > 1:
+            conversation.stay_silent()
+        conversation.send(body[-1:])
+
+    with FaultServer(slow) as server:
+        client = client_of(server.url, timeout_seconds=100.0, deadline_seconds=1000.0)
+        with contextlib.nullcontext() if attempts == 1 else pytest.raises(TimedOut):
+            client.fetch_first_page()
+    assert recorder.seconds == [seconds] * attempts
+
+
+def test_first_page_is_one_request(sim: Simulator, client_of: Callable[..., Client]) -> None:
+    assert client_of(sim.url).fetch_first_page().items == 50
+    assert len(sim.requests) == 1
+
+
+@pytest.mark.fault(118)
+@pytest.mark.parametrize(
+    "requests_per_minute",
+    [pytest.param(1, id="for-the-budget"), pytest.param(1000, id="before-a-retry")],
+)
+def test_stop_ends_a_wait_and_the_walk(
+    sim: Simulator, recorder: CountingRecorder, time: FakeTime, requests_per_minute: int
+) -> None:
+    def stop(seconds: float) -> None:
+        if seconds > 0:
+            raise Stopped
+
+    sim.fail(Fault(status=503, page=1))
+    client = Client(
+        account=account(origin=sim.url, deadline_seconds=300.0),
+        budget=RequestBudget(requests_per_minute, time.clock.monotonic),
+        recorder=recorder,
+        clock=time.clock,
+        sleep=stop,
+    )
+    with pytest.raises(Stopped):
+        client.fetch_all({})
+    assert recorder.waits == []
+    assert len(recorder.requests) == min(requests_per_minute, 2)
+
+
+@pytest.mark.fault(118)
+def test_stop_ends_a_walk_that_confirms_what_it_lacks(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """It lacks two of the numbers known so far, and is stopped before it asks for the second."""
+
+    def stop(_seconds: float) -> None:
+        if sim.requests and sim.requests[-1].path != LIST_PATH:
+            raise Stopped
+
+    client = replace(client_of(sim.url), sleep=stop)
+    with pytest.raises(Stopped):
+        walked(client, ["gone", "too"])
+    assert [r.path for r in sim.requests] == [LIST_PATH] * 3 + [f"{LIST_PATH}/gone"]
+
+
+def test_calls_in_parallel_do_not_disturb_each_other(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    """Probes run beside the poll of the same account."""
+    client = client_of(sim.url)
+    results: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: results.append(walked(client))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [sids(sim)] * 8
+
+
+def _told(error: BaseException | None) -> Iterator[str]:
+    """All that an error and those behind it say of themselves."""
+    while error is not None:
+        yield f"{error} {error!r} {error.args!r}"
+        yield from (f"{arg} {getattr(arg, 'args', '')!r}" for arg in error.args)
+        error = error.__cause__ or error.__context__
+
+
+_BROKEN = {
+    "refused": Fault(status=401, times=None),
+    "limited": Fault(status=429, times=None),
+    "redirected": Fault(status=302, headers={"Location": "http://[::1"}, times=None),
+    "reset": Fault(after="reset", times=None),
+    "cut": Fault(status=200, body=b"{", headers={"Content-Length": "9"}, times=None),
+    "not-gzip": Fault(status=200, body=b"x", headers={"Content-Encoding": "gzip"}, times=None),
+    "not-json": Fault(status=200, body=b"x", times=None),
+    "silent": Fault(after="hang", times=None),
+}
+
+
+@pytest.mark.parametrize("fault", _BROKEN.values(), ids=_BROKEN)
+@pytest.mark.parametrize("key", ["canary-key", "canary-\u0915\u0940"], ids=["ascii", "devanagari"])
+def test_no_error_and_no_log_line_holds_a_secret(
+    fault: Fault, key: str, recorder: CountingRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Searched for as text and as Base64, in every error of the chain and at every level."""
+    caplog.set_level(logging.DEBUG)
+    own = make_account("acme", 3)
+    own.api_key, own.api_token = key, "canary-token"
+    with Simulator(World(own)) as sim:
+        sim.fail(fault)
+        client = Client(
+            account=account(
+                origin=sim.url, api_key=key, api_token="canary-token", timeout_seconds=0.05
+            ),
+            budget=RequestBudget(1000, Clock().monotonic),
+            recorder=recorder,
+            clock=Clock(),
+            sleep=lambda _: None,
+        )
+        with pytest.raises(PollError) as caught:
+            client.fetch_all({})
+    lines = [f"{r.getMessage()} {r.__dict__} {r.exc_text}" for r in caplog.records]
+    everything = "\n".join(
+        [*_told(caught.value), *traceback.format_exception(caught.value), *lines, repr(client)]
+    )
+    assert "urllib3" in {r.name.partition(".")[0] for r in caplog.records}
+    # Y2FuYXJ5 is "canary", at the beginning of a header's value
+    for secret in ("canary", "Y2FuYXJ5"):
+        assert secret not in everything

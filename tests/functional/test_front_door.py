@@ -1,0 +1,198 @@
+"""The front door as one: TLS, users, probe and reload of the real program."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import bcrypt
+import pytest
+import trustme
+
+from exophone_exporter.simulator import Simulator, World, make_account
+from tests.lib.paths import ROOT
+from tests.lib.processes import config_file, get, run, started
+from tests.lib.servers import prometheus, under_scrape_configs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PASSWORD = "open-sesame"
+
+
+class House:
+    """A program behind TLS and a user, and what a client needs to come in."""
+
+    def __init__(self, folder: Path, sim: Simulator) -> None:
+        self.sim = sim
+        self.ca_file = folder / "ca.pem"
+        self.web_config = folder / "web.yml"
+        self.config = config_file(folder, sim, "interval: 1s, deadline: 1s")
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(self.ca_file)
+        certificate = ca.issue_cert("127.0.0.1")
+        certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+        self.web_config.write_text(
+            "tls_server_config: {cert_file: server.pem, key_file: server.pem}\n"
+            "http_server_config: {headers: {Strict-Transport-Security: max-age=31536000}}\n"
+            f"basic_auth_users: {{prometheus: {hashed}}}\n",
+            encoding="utf-8",
+        )
+
+    def get(self, url: str, password: str | None = PASSWORD, method: str = "GET") -> Any:
+        """Status, headers and body over TLS, as the user or as nobody."""
+        request = urllib.request.Request(url, method=method)  # noqa: S310 - our own https URL
+        if password is not None:
+            login = base64.b64encode(f"prometheus:{password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {login}")
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=context) as answer:  # noqa: S310 - likewise
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read().decode()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with Simulator(World(make_account("acme", 12))) as sim:
+        yield House(tmp_path, sim)
+
+
+def serving(house: House, *flags: str) -> Any:
+    return started(
+        "--config.file",
+        str(house.config),
+        "--web.config.file",
+        str(house.web_config),
+        "--web.listen-address=127.0.0.1:0",
+        *flags,
+    )
+
+
+def address(running: Any) -> str:
+    """Where it listens, which is https here."""
+    found: str = running.wait_for(r"msg=listening url=\"?(https://[^\s\"]+)")[1]
+    return found.replace("localhost", "127.0.0.1")
+
+
+def test_who_knows_the_password_comes_in_over_tls(house: House) -> None:
+    """Metrics, page and probe for the user; a 401 and nothing else for everybody else."""
+    sid = house.sim.world.accounts["acme"].numbers[0]["sid"]
+    with serving(house) as running:
+        url = address(running)
+        running.wait_for("first poll is complete")
+        for path in ("/", "/metrics", "/-/healthy", f"/probe?target={sid}"):
+            status, headers, _ = house.get(url + path)
+            assert (path, status) == (path, 200)
+            assert headers["Strict-Transport-Security"] == "max-age=31536000"
+            assert house.get(url + path, password=None)[0] == 401
+            assert house.get(url + path, password="wrong")[0] == 401
+        assert "exophone_probe_success 1.0" in house.get(f"{url}/probe?target={sid}")[2]
+        assert running.end() == 0
+    assert PASSWORD not in running.stderr
+
+
+def test_plain_http_finds_the_door_closed(house: House) -> None:
+    """A client without TLS gets no answer, and the log no traceback."""
+    with serving(house) as running:
+        url = address(running)
+        with pytest.raises(OSError):  # noqa: PT011 - reset or closed, as the system has it
+            get(url.replace("https://", "http://"))
+        assert house.get(f"{url}/-/healthy")[0] == 200
+        assert running.end() == 0
+
+
+def test_a_web_configuration_that_cannot_be_used_is_told_before_anything_is_asked(
+    house: House,
+) -> None:
+    """Exit 2, a line for each problem with file and line, and no request to the API."""
+    house.web_config.write_text("tls_server_config: {cert_file: gone.pem}\n", encoding="utf-8")
+    ended = run("--config.file", str(house.config), "--web.config.file", str(house.web_config))
+    assert ended.code == 2
+    assert f"{house.web_config}:1: tls_server_config" in ended.stderr
+    assert house.sim.requests == []
+
+
+def test_reload_over_http_with_a_user(house: House) -> None:
+    """POST /-/reload is behind the same door, and takes a new account in."""
+    house.sim.world.accounts["later"] = make_account("later", 3)
+    with serving(house, "--web.enable-lifecycle") as running:
+        url = address(running)
+        running.wait_for("first poll is complete.*account=acme")
+        house.config.write_text(
+            house.config.read_text("utf-8")
+            + "  - {name: later, sid: later, api_key: later-key, api_token: later-token,"
+            f" base_url: '{house.sim.url}'}}\n",
+            encoding="utf-8",
+        )
+        assert house.get(f"{url}/-/reload", password=None, method="POST")[0] == 401
+        status, _, told = house.get(f"{url}/-/reload", method="POST")
+        assert (status, "added: later" in told) == (200, True)
+        running.wait_for("first poll is complete.*account=later")
+        assert 'exophone_up{account="later"} 1.0' in house.get(f"{url}/metrics")[2]
+        assert running.end() == 0
+
+
+def test_everything_stands_under_the_route_prefix(house: House) -> None:
+    """The path of the external URL is the prefix; `/` leads there."""
+    with serving(house, "--web.external-url=https://example.com/exophone/") as running:
+        url = address(running)
+        assert url.endswith("/exophone")
+        assert house.get(f"{url}/metrics")[0] == 200
+        root = url.removesuffix("/exophone")
+        assert house.get(f"{root}/metrics")[0] == 404
+        assert 'href="/exophone/metrics"' in house.get(f"{root}/")[2]
+        assert running.end() == 0
+
+
+@pytest.mark.end_to_end
+def test_prometheus_scrapes_over_tls_and_runs_the_documented_probe_job(
+    house: House, tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    """Scrape and shipped probe job, both over https as the user; each target answers."""
+    binary = program("prometheus")
+    sid = house.sim.world.accounts["acme"].numbers[0]["sid"]
+    with serving(house) as running:
+        target = address(running).removeprefix("https://")
+        running.wait_for("first poll is complete")
+        with prometheus(binary, tmp_path, _configuration(house, target, sid)) as server:
+            up = server.wait_for("up", 3)
+            success = server.wait_for("exophone_probe_success", 2)
+            numbers = server.wait_for("sum(exophone_numbers)", 1)
+        assert running.end() == 0
+    assert {value for _, value in up} == {1}
+    assert {(labels["instance"], value) for labels, value in success} == {(sid, 1), ("nobody", 0)}
+    assert numbers == [({}, 12)]
+
+
+def _configuration(house: House, target: str, sid: str) -> str:
+    """The job of docs/web-config.md, and the shipped probe job with the same door."""
+    door = (
+        "  scheme: https\n"
+        f"  tls_config: {{ca_file: {house.ca_file}}}\n"
+        f"  basic_auth: {{username: prometheus, password: {PASSWORD}}}\n"
+    )
+    probe = (ROOT / "prometheus" / "probe-job.yml").read_text("utf-8")
+    for shipped, ours in (
+        ("0f1e2d3c4b5a69788796a5b4c3d2e1f0", sid),
+        ("1a2b3c4d5e6f70819293a4b5c6d7e8f9", "nobody"),
+        ("        exophone_account: support\n", "        exophone_account: acme\n"),
+        ("127.0.0.1:10396", target),
+        ("scrape_interval: 2m", "scrape_interval: 1s"),
+        ("scrape_timeout: 20s", "scrape_timeout: 1s"),
+        ("  metrics_path: /probe\n", "  metrics_path: /probe\n" + door),
+    ):
+        assert probe.count(shipped) == 1, shipped
+        probe = probe.replace(shipped, ours)
+    scrape = (
+        "- job_name: exophone\n  scrape_interval: 1s\n  scrape_timeout: 1s\n"
+        f"{door}  static_configs: [{{targets: ['{target}']}}]\n"
+    )
+    return under_scrape_configs(scrape, probe)

@@ -1,0 +1,625 @@
+"""Asking for a reload: by signal or by POST, many at once, and with files that are wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from exophone_exporter.config import loader as configuration
+from exophone_exporter.config.loader import Config
+from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.polling.exporter import Exporter, ReloadSummary
+from exophone_exporter.polling.reload import Outcome, Reloader, endpoint
+from exophone_exporter.simulator import Simulator, World, make_account
+from tests.lib.processes import config_file, get, started, wait_until
+from tests.lib.servers import serving_app
+from tests.lib.support import FakeTime, account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LOOPBACK = "--web.listen-address=127.0.0.1:0"
+DEADLINE_SECONDS = 10.0
+KEY, TOKEN = "canary-key-5Hs8", "canary-token-1Vn4"
+SUMMARY = ReloadSummary(added=("c",), removed=("a",), changed=("d", "e"), kept=("b",))
+CONFIG = Config("test", (account(),), ("a warning",))
+
+
+@dataclass
+class FakeExporter:
+    """Notes what it is told; `error` is what the next reload raises."""
+
+    error: Exception | None = None
+    noted: list[bool] = field(default_factory=list)
+    reloads: int = 0
+
+    def reload(self, config: Config) -> ReloadSummary:
+        assert config is CONFIG
+        self.reloads += 1
+        if self.error is not None:
+            raise self.error
+        return SUMMARY
+
+    def note_reload(self, *, successful: bool) -> None:
+        self.noted.append(successful)
+
+
+class HeldLoad:
+    """A configuration whose reading waits until the test lets it go on, each time."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Semaphore(0)
+        self.count = 0
+
+    def __call__(self) -> Config:
+        self.count += 1
+        self.begun.release()
+        assert self.go_on.acquire(timeout=DEADLINE_SECONDS)
+        return CONFIG
+
+
+@contextlib.contextmanager
+def reloading(
+    load: Callable[[], Config], exporter: Any = None, note: str = ""
+) -> Iterator[Reloader]:
+    """A reloader that runs while the block does, and then leaves no thread."""
+    reloader = Reloader(load, exporter or FakeExporter(), FakeTime().clock, note=note)
+    reloader.start()
+    try:
+        yield reloader
+    finally:
+        reloader.stop()
+        wait_until(lambda: "reloader" not in {t.name for t in threading.enumerate()}, "its end")
+
+
+def outcome_of(load: Callable[[], Config], exporter: Any = None) -> Outcome:
+    with reloading(load, exporter) as reloader:
+        return reloader.request().result(DEADLINE_SECONDS)
+
+
+def refuse(*problems: str) -> Callable[[], Config]:
+    def load() -> Config:
+        raise ConfigError(problems)
+
+    return load
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(r.levelname, r.getMessage(), vars(r).get("fields", {})) for r in caplog.records]
+
+
+@pytest.fixture(autouse=True)
+def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="exophone_exporter")
+
+
+class TestOutcome:
+    def test_success_is_noted_and_told_in_one_line_behind_the_warnings(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exporter = FakeExporter()
+        assert outcome_of(lambda: CONFIG, exporter) == Outcome(SUMMARY)
+        assert (exporter.reloads, exporter.noted) == (1, [True])
+        about = {"added": "c", "removed": "a", "changed": "d e", "kept": 1, "duration_seconds": 0.0}
+        assert told(caplog) == [
+            ("WARNING", "a warning", {}),
+            ("INFO", "the configuration was reloaded", about),
+        ]
+
+    @pytest.mark.fault(105)
+    def test_bad_file_reaches_no_exporter_and_each_problem_is_one_line(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exporter = FakeExporter()
+        assert outcome_of(refuse("f:1: x", "f:2: y"), exporter) == Outcome(
+            problems=("f:1: x", "f:2: y")
+        )
+        assert (exporter.reloads, exporter.noted) == (0, [False])
+        assert told(caplog) == [
+            ("ERROR", "the configuration was not reloaded", {"problem": "f:1: x"}),
+            ("ERROR", "the configuration was not reloaded", {"problem": "f:2: y"}),
+        ]
+
+    def test_exporter_that_cannot_follow_is_a_failure_too(self) -> None:
+        exporter = FakeExporter(StartError("no thread"))
+        assert outcome_of(lambda: CONFIG, exporter) == Outcome(problems=("no thread",))
+        assert exporter.noted == [False]
+
+    @pytest.mark.fault(116)
+    def test_credentials_in_a_problem_are_not_shown(self) -> None:
+        """The second net: messages hold none in the first place."""
+        (problem,) = outcome_of(refuse(f"https://{KEY}:{TOKEN}@host/: x")).problems
+        assert problem == "https://<secret>@host/: x"
+
+    def test_defect_is_a_failure_without_its_message_and_the_next_reload_works(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An unforeseen error's message might be a secret; where it arose is in the log."""
+        errors = iter([ValueError(KEY)])
+
+        def load() -> Config:
+            for error in errors:
+                raise error
+            return CONFIG
+
+        exporter = FakeExporter()
+        with reloading(load, exporter) as reloader:
+            first = reloader.request().result(DEADLINE_SECONDS)
+            second = reloader.request().result(DEADLINE_SECONDS)
+        assert first.problems == ("a defect in the exporter (ValueError); the log says where",)
+        assert (second.summary, exporter.noted) == (SUMMARY, [False, True])
+        (defect,) = (
+            fields for _, text, fields in told(caplog) if text == "a defect in the exporter"
+        )
+        assert "in load" in defect["traceback"]
+        assert KEY not in caplog.text + str(told(caplog))
+
+    def test_gauge_that_cannot_be_set_is_a_defect_and_ends_nothing(self) -> None:
+        class Broken(FakeExporter):
+            def note_reload(self, *, successful: bool) -> None:
+                super().note_reload(successful=successful)
+                raise MemoryError
+
+        exporter = Broken()
+        with reloading(lambda: CONFIG, exporter) as reloader:
+            for _ in range(2):
+                assert reloader.request().result(DEADLINE_SECONDS).problems
+        assert exporter.noted == [True, True]
+
+
+class TestCoalescing:
+    @pytest.mark.fault(119)
+    def test_signals_during_a_reload_cause_exactly_one_more(self) -> None:
+        load, exporter = HeldLoad(), FakeExporter()
+        with reloading(load, exporter) as reloader:
+            reloader.hang_up()
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            for _ in range(5):
+                reloader.hang_up()
+            load.go_on.release()
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            load.go_on.release()
+            wait_until(lambda: exporter.noted == [True, True], "the second reload")
+            # Whatever were left in the queue would be served before this one.
+            last = reloader.request()
+            load.go_on.release()
+            last.result(DEADLINE_SECONDS)
+        assert load.count == 3
+
+    @pytest.mark.fault(116)
+    def test_request_during_a_reload_gets_the_outcome_of_the_next(self) -> None:
+        """What had been read when it came may be older than what it is about."""
+        load = HeldLoad()
+        with reloading(load) as reloader:
+            first = reloader.request()
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            second = reloader.request()
+            load.go_on.release()
+            first.result(DEADLINE_SECONDS)
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            assert not second.done()
+            load.go_on.release()
+            second.result(DEADLINE_SECONDS)
+
+    def test_request_whose_owner_left_does_not_disturb_the_others(self) -> None:
+        load = HeldLoad()
+        with reloading(load) as reloader:
+            reloader.request()
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            left, stays = reloader.request(), reloader.request()
+            assert left.cancel()
+            load.go_on.release(2)
+            assert stays.result(DEADLINE_SECONDS).summary == SUMMARY
+            load.go_on.release()
+            assert reloader.request().result(DEADLINE_SECONDS).summary == SUMMARY
+
+    def test_what_waits_at_the_end_is_refused(self) -> None:
+        load = HeldLoad()
+        with reloading(load) as reloader:
+            reloader.request()
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            waiting = reloader.request()
+            ending = threading.Thread(target=reloader.stop)
+            ending.start()
+            load.go_on.release(2)
+            ending.join(DEADLINE_SECONDS)
+        for ticket in (waiting, reloader.request()):
+            problems = ticket.result(DEADLINE_SECONDS).problems
+            assert problems == ("the exporter is ending; nothing was reloaded",)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    allow: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Site:
+    port: int
+
+    def ask(self, method: str = "POST", **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
+        with contextlib.closing(connection):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, "/-/reload", headers=named)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers["Allow"], response.read().decode())
+
+
+@contextlib.contextmanager
+def site(reloader: Reloader, *, enabled: bool = True) -> Iterator[Site]:
+    """The real server with the one path."""
+    route = Route("/-/reload", endpoint(reloader, enabled=enabled), methods=[])
+    with serving_app(Starlette(routes=[route])) as port:
+        yield Site(port)
+
+
+@pytest.fixture
+def exporter() -> FakeExporter:
+    return FakeExporter()
+
+
+@pytest.fixture
+def open_site(exporter: FakeExporter) -> Iterator[Site]:
+    with reloading(lambda: CONFIG, exporter, "A note.") as reloader, site(reloader) as running:
+        yield running
+
+
+class TestEndpoint:
+    def test_post_reloads_and_says_what_changed(
+        self, open_site: Site, exporter: FakeExporter
+    ) -> None:
+        assert open_site.ask() == Answer(
+            200,
+            None,
+            "The configuration was reloaded.\n"
+            "added: c\nremoved: a\nchanged: d, e\nkept: b\nA note.\n",
+        )
+        assert exporter.reloads == 1
+
+    def test_problems_are_answered_with_500_line_by_line(self) -> None:
+        with reloading(refuse("f:1: x", "f:2: y")) as reloader, site(reloader) as running:
+            assert running.ask() == Answer(
+                500, None, "The configuration was not reloaded:\nf:1: x\nf:2: y\n"
+            )
+
+    @pytest.mark.fault(116)
+    @pytest.mark.parametrize(
+        "method", [pytest.param(m, id=m) for m in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH")]
+    )
+    @pytest.mark.parametrize(
+        "enabled", [pytest.param(True, id="on"), pytest.param(False, id="off")]
+    )
+    def test_other_methods_are_answered_with_405(
+        self, exporter: FakeExporter, method: str, enabled: bool
+    ) -> None:
+        with reloading(lambda: CONFIG, exporter) as reloader, site(reloader, enabled=enabled) as it:
+            assert it.ask(method) == Answer(405, "POST", "Reload with POST.\n")
+        assert exporter.reloads == 0
+
+    @pytest.mark.fault(116)
+    def test_not_enabled_it_is_forbidden(self, exporter: FakeExporter) -> None:
+        with reloading(lambda: CONFIG, exporter) as reloader, site(reloader, enabled=False) as it:
+            assert it.ask() == Answer(
+                403, None, "Reloading is not enabled; start with --web.enable-lifecycle.\n"
+            )
+        assert exporter.reloads == 0
+
+    @pytest.mark.fault(116)
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            pytest.param({"Sec_Fetch_Site": "cross-site"}, id="cross-site"),
+            pytest.param({"Sec_Fetch_Site": "same-site"}, id="same-site"),
+            pytest.param({"Sec_Fetch_Site": "?"}, id="unknown-site"),
+            pytest.param({"Origin": "http://evil.test", "Host": "x.test"}, id="other-host"),
+            pytest.param({"Origin": "http://x.test:81", "Host": "x.test"}, id="other-port"),
+            pytest.param({"Origin": "https://x.test", "Host": "x.test:80"}, id="port-of-http"),
+            pytest.param({"Origin": "http://x.test.evil", "Host": "x.test"}, id="longer-host"),
+            pytest.param({"Origin": "null", "Host": "x.test"}, id="null"),
+            pytest.param({"Origin": "", "Host": "x.test"}, id="empty"),
+            pytest.param({"Origin": "http://[::1", "Host": "x.test"}, id="no-url"),
+            pytest.param({"Origin": "http://x.test:99999", "Host": "x.test"}, id="no-port"),
+            pytest.param({"Origin": "ftp://x.test", "Host": "x.test"}, id="other-scheme"),
+            pytest.param({"Origin": "http://", "Host": ":80"}, id="no-host"),
+            pytest.param(
+                {"Origin": "http://evil.test", "Host": "x.test", "Sec_Fetch_Site": "none"},
+                id="origin-against-site",
+            ),
+        ],
+    )
+    def test_page_of_another_site_cannot_reload(
+        self, open_site: Site, exporter: FakeExporter, headers: dict[str, str]
+    ) -> None:
+        """A browser tells where a request comes from; a form of any page can POST."""
+        assert open_site.ask(**headers) == Answer(
+            403, None, "Another site may not reload the configuration.\n"
+        )
+        assert exporter.reloads == 0
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            pytest.param({"Sec_Fetch_Site": "same-origin"}, id="same-origin"),
+            pytest.param({"Sec_Fetch_Site": "none"}, id="typed-by-a-person"),
+            pytest.param({"Origin": "http://x.test:10396", "Host": "x.test:10396"}, id="same"),
+            pytest.param({"Origin": "http://X.test", "Host": "x.test:80"}, id="usual-port"),
+            pytest.param({"Origin": "https://x.test", "Host": "x.test"}, id="behind-tls"),
+            pytest.param({"Origin": "http://[::1]:81", "Host": "[::1]:81"}, id="ipv6"),
+        ],
+    )
+    def test_own_page_can(self, open_site: Site, headers: dict[str, str]) -> None:
+        assert open_site.ask(**headers).status == 200
+
+    @pytest.mark.fault(116)
+    def test_100_posts_at_once_share_few_reloads_one_at_a_time(self) -> None:
+        """Each is answered by a reload that began after it was sent."""
+        began: list[int] = []
+        busy = threading.Lock()
+
+        def load() -> Config:
+            assert busy.acquire(blocking=False), "two reloads at once"
+            began.append(len(began))
+            threading.Event().wait(0.02)
+            busy.release()
+            return CONFIG
+
+        with reloading(load) as reloader, site(reloader) as running:
+
+            def post(_: int) -> tuple[int, int]:
+                before = len(began)
+                return running.ask().status, len(began) - before
+
+            with ThreadPoolExecutor(100) as pool:
+                answers = [*pool.map(post, range(100))]
+        assert {status for status, _ in answers} == {200}
+        assert all(reloads >= 1 for _, reloads in answers)
+        assert len(began) <= 50
+
+    def test_loop_serves_others_while_a_reload_reads(self) -> None:
+        load = HeldLoad()
+        with (
+            reloading(load) as reloader,
+            site(reloader) as running,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            held = pool.submit(running.ask)
+            assert load.begun.acquire(timeout=DEADLINE_SECONDS)
+            assert running.ask("GET").status == 405
+            load.go_on.release()
+            assert held.result(DEADLINE_SECONDS).status == 200
+
+
+def let_pass(seconds: float) -> None:
+    """Give the loop, which looks for signals ten times a second, a turn or more."""
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > until, "time passes")
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator(World(make_account("acme", 3), make_account("beta", 3))) as running:
+        yield running
+
+
+class TestFiles:
+    """A real file, a real exporter and the gauges, without a process around them."""
+
+    @pytest.mark.fault(105)
+    def test_file_that_is_gone_wrong_or_replaced(self, tmp_path: Path, sim: Simulator) -> None:
+        file = config_file(tmp_path, sim)
+        good, time = file.read_text("utf-8"), FakeTime()
+        exporter = Exporter(configuration.load(str(file), {}), clock=time.clock)
+        reloader = Reloader(lambda: configuration.load(str(file), {}), exporter, time.clock)
+        reloader.start()
+
+        def reload() -> tuple[tuple[str, ...], list[str], list[str]]:
+            time.pass_(100)
+            problems = reloader.request().result(DEADLINE_SECONDS).problems
+            text = exporter.page.render(openmetrics=False, gzipped=False).decode()
+            name = "exophone_exporter_config_last_reload"
+            gauges = [line.split()[1] for line in text.splitlines() if line.startswith(name)]
+            return problems, gauges, [view.account.name for view in exporter.views()]
+
+        old = ["acme", "beta"]
+        assert reload() == ((), ["1.0", "1.7000001e+09"], old)
+        file.unlink()
+        missing = f"{file}: cannot be read: No such file or directory"
+        assert reload() == ((missing,), ["0.0", "1.7000001e+09"], old)
+        file.write_text("accounts: [", encoding="utf-8")
+        problems, gauges, names = reload()
+        assert (gauges, names) == (["0.0", "1.7000001e+09"], old)
+        assert problems[0].startswith(f"{file}:1: ")
+        replacement = tmp_path / ".exophone.yml.swp"
+        replacement.write_text(good.rsplit("\n", 2)[0] + "\n", encoding="utf-8")
+        replacement.replace(file)
+        assert reload() == ((), ["1.0", "1.7000004e+09"], ["acme"])
+        reloader.stop()
+
+    @pytest.mark.fault(116)
+    def test_secret_in_a_bad_file_is_not_in_the_answer(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file = tmp_path / "bad.yml"
+        file.write_text(
+            f"accounts:\n  - {{name: a, sid: s, api_key: {KEY}, api_key_env: {TOKEN},"
+            f" api_token: {TOKEN}, base_url: 'https://{KEY}:{TOKEN}@host', x: {KEY}}}\n",
+            encoding="utf-8",
+        )
+        load = lambda: configuration.load(str(file), {})  # noqa: E731 - two words
+        with reloading(load) as reloader, site(reloader) as running:
+            answer = running.ask()
+        assert answer.status == 500
+        assert len(answer.text.splitlines()) > 2
+        said = answer.text + str(told(caplog))
+        assert KEY not in said
+        assert TOKEN not in said
+
+
+class TestProcess:
+    """The program, with SIGHUP and POST."""
+
+    @pytest.mark.fault(119)
+    def test_hangup_takes_up_the_new_file(self, tmp_path: Path, sim: Simulator) -> None:
+        file = config_file(tmp_path, sim)
+        good = file.read_text("utf-8")
+        with started("--config.file", str(file), LOOPBACK) as running:
+            running.wait_for("first poll is complete.*account=beta")
+            file.write_text(good.rsplit("\n", 2)[0] + "\n", encoding="utf-8")
+            running.send(signal.SIGHUP)
+            running.wait_for("the configuration was reloaded.* removed=beta kept=1")
+            assert "beta" not in get(f"{running.url()}/metrics")[1]
+            file.write_text("nonsense: 1\n", encoding="utf-8")
+            running.send(signal.SIGHUP)
+            running.wait_for("level=error.*the configuration was not reloaded.*nonsense")
+            text = get(f"{running.url()}/metrics")[1]
+            assert "exophone_exporter_config_last_reload_successful 0.0" in text.splitlines()
+            assert 'exophone_up{account="acme"} 1.0' in text.splitlines()
+            assert get(f"{running.url()}/-/healthy")[0] == 200
+            assert running.end() == 0
+
+    @pytest.mark.fault(105)
+    def test_rotated_secret_takes_effect_although_the_file_is_the_same(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        """By the next poll, with a reload or without; the reload keeps the account."""
+        key = tmp_path / "key"
+        key.write_text("acme-key\n", encoding="utf-8")
+        file = tmp_path / "exophone.yml"
+        file.write_text(
+            "poll: {interval: 1s, deadline: 1s, requests_per_minute: 10000}\naccounts:\n"
+            f"  - {{name: acme, sid: acme, base_url: '{sim.url}',"
+            f" api_key_file: {key}, api_token: acme-token}}\n",
+            encoding="utf-8",
+        )
+        with started("--config.file", str(file), LOOPBACK) as running:
+            running.wait_for("first poll is complete")
+            sim.world.accounts["acme"].api_key = "rotated"
+            running.wait_for("the poll failed.*reason=auth")
+            key.write_text("rotated\n", encoding="utf-8")
+            running.send(signal.SIGHUP)
+            running.wait_for("the configuration was reloaded.* kept=1")
+            running.wait_for("the poll works again")
+            assert running.end() == 0
+
+    @pytest.mark.fault(119)
+    def test_hangups_during_a_reload_are_one_more_reload(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        """A pipe for a file: a reload waits in it until the test writes, and says so."""
+        file = config_file(tmp_path, sim)
+        good = file.read_text("utf-8")
+        with started("--config.file", str(file), LOOPBACK) as running:
+            running.wait_for("first poll is complete.*account=beta")
+            file.unlink()
+            os.mkfifo(file)
+            running.send(signal.SIGHUP)
+            with file.open("w", encoding="utf-8") as first:  # it is being read now
+                for _ in range(5):
+                    running.send(signal.SIGHUP)
+                    let_pass(0.15)
+                first.write(good)
+            wait_until(lambda: running.stderr.count("was reloaded") == 1, "the first reload")
+            with file.open("w", encoding="utf-8") as second:
+                second.write(good)
+            wait_until(lambda: running.stderr.count("was reloaded") == 2, "the second reload")
+            assert running.end() == 0  # nobody reads a third time, and nobody waits to
+        assert running.stderr.count("was reloaded") == 2
+
+    @pytest.mark.fault(105)
+    def test_accounts_come_go_and_change_their_names(self, tmp_path: Path, sim: Simulator) -> None:
+        """Series and thread of each with it; what stays is not asked again."""
+        file = tmp_path / "exophone.yml"
+
+        def configure(**accounts: str) -> None:
+            lines = [
+                f"  - {{name: {name}, sid: {sid}, base_url: '{sim.url}',"
+                f" api_key: {sid}-key, api_token: {sid}-token}}\n"
+                for name, sid in accounts.items()
+            ]
+            file.write_text("accounts:\n" + "".join(lines), encoding="utf-8")
+
+        configure(acme="acme")
+        with started("--config.file", str(file), LOOPBACK) as running:
+
+            def reload(**accounts: str) -> None:
+                configure(**accounts)
+                running.send(signal.SIGHUP)
+
+            def is_shown(*names: str) -> bool:
+                text = get(f"{running.url()}/metrics")[1]
+                return {*re.findall(r'account="([^"]*)"', text)} == {*names}
+
+            running.wait_for("first poll is complete.*account=acme ")
+            alone = running.threads()
+            reload(acme="acme", beta="beta")
+            running.wait_for("reloaded.* added=beta kept=1")
+            running.wait_for("first poll is complete.*account=beta ")
+            assert is_shown("acme", "beta")
+            assert running.threads() == alone + 1
+            reload(renamed="acme", beta="beta")
+            running.wait_for("reloaded.* added=renamed removed=acme kept=1")
+            running.wait_for("first poll is complete.*account=renamed ")
+            assert is_shown("renamed", "beta")
+            wait_until(lambda: running.threads() == alone + 1, "the end of the former's thread")
+            reload(beta="beta")
+            running.wait_for("reloaded.* removed=renamed kept=1")
+            assert is_shown("beta")
+            wait_until(lambda: running.threads() == alone, "the end of its thread")
+            assert running.end() == 0
+        assert [r.account_sid for r in sim.requests] == ["acme", "beta", "acme"]
+
+    def test_variables_alone_say_what_a_reload_leaves_out(self, sim: Simulator) -> None:
+        env = {
+            "EXOTEL_ACCOUNT_SID": "beta",
+            "EXOTEL_API_KEY": "beta-key",
+            "EXOTEL_API_TOKEN": "beta-token",
+            "EXOTEL_BASE_URL": sim.url,
+        }
+        with started(LOOPBACK, "--web.enable-lifecycle", env=env) as running:
+            port = int(running.url().rpartition(":")[2])
+            answer = Site(port).ask()
+            assert answer.status == 200
+            assert "kept: beta\n" in answer.text
+            assert answer.text.endswith("a change of the variables themselves takes a restart.\n")
+            running.wait_for("was reloaded.*variables themselves takes a restart")
+            assert running.end() == 0
+
+    def test_demo_is_not_disturbed(self, tmp_path: Path) -> None:
+        with started("demo", LOOPBACK, cwd=tmp_path) as running:
+            running.wait_for("Ctrl-C ends it", "stdout")
+            running.send(signal.SIGHUP)
+            running.wait_for("the configuration was reloaded.* kept=2")
+            url = running.wait_for(r"Metrics +(\S+)/metrics", "stdout")[1]
+            assert Site(int(url.rpartition(":")[2])).ask().status == 403
+            assert running.end() == 0
+
+    def test_end_during_a_reload_that_hangs_is_as_quick_as_ever(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        """As when the file stands on a network that is gone."""
+        file = config_file(tmp_path, sim)
+        with started("--config.file", str(file), LOOPBACK, "--web.enable-lifecycle") as running:
+            running.wait_for("first poll is complete.*account=beta")
+            file.unlink()
+            os.mkfifo(file)
+            running.send(signal.SIGHUP)
+            assert get(f"{running.url()}/-/ready")[0] == 200
+            assert running.end() == 0

@@ -1,0 +1,408 @@
+"""Secrets stand in the Authorization header to the configured origin, and nowhere else.
+
+Beside these tests every session is searched for the secrets that its tests use; see `canary`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.errors import PollError
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from tests.lib import canary
+from tests.lib.canary import KEY, TOKEN
+from tests.lib.fault_server import FaultServer, answering, ok
+from tests.lib.paths import ROOT
+from tests.lib.processes import config_file, get, run, started
+from tests.lib.support import CountingRecorder, account
+
+pytest_plugins = ["pytester"]
+
+BASIC = base64.b64encode(f"{KEY}:{TOKEN}".encode()).decode()
+LIST = b'{"page": 0, "next_page_uri": null, "incoming_phone_numbers": [{"sid": "a"}]}'
+LOOPBACK = "--web.listen-address=127.0.0.1:0"
+
+
+def client_of(origin: str, **settings: Any) -> Client:
+    """A client whose secrets are the canaries, and that does not wait before a retry."""
+    known: dict[str, Any] = {"api_key": KEY, "api_token": TOKEN, "timeout_seconds": 1.0}
+    clock = Clock()
+    return Client(
+        account=account(origin=origin, **(known | settings)),
+        budget=RequestBudget(1000, clock.monotonic),
+        recorder=CountingRecorder(),
+        clock=clock,
+        sleep=lambda _: None,
+    )
+
+
+def failure(client: Client) -> PollError:
+    with pytest.raises(PollError) as caught:
+        client.fetch_all({})
+    return caught.value
+
+
+# ---- an API that repeats what it was sent
+
+
+def xml(message: str) -> bytes:
+    return f"<RestException><Message>{message}</Message></RestException>".encode()
+
+
+def inner(message: str) -> bytes:
+    error = {"code": 1, "error_data": {"description": message}}
+    return json.dumps({"http_code": 409, "response": error}).encode()
+
+
+REPEATED = f"no such user {KEY} with {TOKEN} in {BASIC}"
+MASKED = "no such user <secret> with <secret> in <secret>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        pytest.param(ok(xml(REPEATED), status="401 No"), MASKED, id="xml"),
+        pytest.param(
+            ok(json.dumps({"RestException": {"Message": REPEATED}}).encode(), status="403 No"),
+            MASKED,
+            id="json",
+        ),
+        pytest.param(ok(inner(REPEATED), status="400 No"), MASKED, id="inner"),
+        pytest.param(ok(inner(REPEATED)), MASKED, id="inside-200"),
+        pytest.param(
+            ok(xml("x" * 250 + TOKEN), status="401 No"), "x" * 250 + "<secr", id="at-the-cut"
+        ),
+        pytest.param(
+            ok(b"", f"Location: https://{TOKEN}.example/", status="302 Found"),
+            "https://<secret>.example",
+            id="location",
+        ),
+        pytest.param(
+            ok(b"", f"Location: https://{KEY}:{TOKEN}@other.example/", status="302 Found"),
+            "https://other.example",
+            id="userinfo",
+        ),
+        pytest.param(
+            ok(b"", f"Retry-After: {TOKEN}", status="429 Slow"), "429: the API", id="retry-after"
+        ),
+        pytest.param(
+            ok(b"x", f"Content-Encoding: {TOKEN}"), "in an encoding", id="content-encoding"
+        ),
+        pytest.param(ok(REPEATED.encode()), "is not JSON", id="not-json"),
+        pytest.param(f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(), "speak HTTP", id="status-line"),
+        pytest.param(
+            f"HTTP/1.1 200 {TOKEN}\r\nContent-Length: 0\r\n\r\n".encode(),
+            "is not JSON",
+            id="reason-phrase",
+        ),
+        pytest.param(f"{KEY} {TOKEN}\r\n".encode(), "speak HTTP", id="banner"),
+    ],
+)
+def test_what_the_api_repeats_of_the_credentials_is_masked(
+    answer: bytes, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Error bodies are for people, and so end in logs; some APIs quote what they refused."""
+    caplog.set_level(logging.DEBUG)
+    with FaultServer(answering(*[answer] * 3)) as server:
+        error = failure(client_of(server.url))
+    assert told in str(error)
+    assert not canary.traces(str(error))
+    assert not canary.traces(caplog.text)
+
+
+def test_number_that_bears_a_secret_as_its_name_is_shown_without() -> None:
+    """Names become labels, which everybody reads."""
+    named = json.dumps({"incoming_phone_numbers": [{"sid": "a", "friendly_name": TOKEN}]})
+    with FaultServer(answering(ok(named.encode()))) as server:
+        (number,) = client_of(server.url).fetch_first_page().numbers
+    assert number.friendly_name == "<secret>"
+
+
+def test_short_secret_is_not_looked_for_in_numbers() -> None:
+    """A key of a few digits would tear holes into sids and prices."""
+    named = b'{"incoming_phone_numbers": [{"sid": "02248901111", "rental_price": "499.000000"}]}'
+    with FaultServer(answering(ok(named))) as server:
+        client = client_of(server.url, api_key="0224", api_token="499.000")
+        (number,) = client.fetch_first_page().numbers
+    assert (number.sid, str(number.rental_price)) == ("02248901111", "499.000000")
+
+
+def test_secret_of_eight_characters_is_looked_for() -> None:
+    named = json.dumps({"incoming_phone_numbers": [{"sid": "a", "friendly_name": "Canary-8"}]})
+    with FaultServer(answering(ok(named.encode()))) as server:
+        client = client_of(server.url, api_token="Canary-8")
+        (number,) = client.fetch_first_page().numbers
+    assert number.friendly_name == "<secret>"
+
+
+def test_sid_that_is_also_the_key_is_left_in_names() -> None:
+    """Older accounts have it so; names and URLs of theirs must not be full of holes."""
+    named = b'{"incoming_phone_numbers": [{"sid": "a", "friendly_name": "acme-india 1"}]}'
+    with FaultServer(answering(ok(named))) as server:
+        client = client_of(server.url, sid="acme-india", api_key="acme-india")
+        (number,) = client.fetch_first_page().numbers
+    assert number.friendly_name == "acme-india 1"
+
+
+# ---- what went wrong with other clients, by its number in the public list of vulnerabilities
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return str(file)
+
+
+REDIRECTS = [
+    pytest.param("http://localhost:{port}/", id="CVE-2018-18074-from-https-to-http"),
+    pytest.param("http://127.0.0.1:{port}/", id="CVE-2023-32681-to-another-host"),
+    pytest.param("//127.0.0.1:{port}/", id="CVE-2018-18074-without-a-scheme"),
+    pytest.param("http://localhost:@127.0.0.1:{port}/", id="CVE-2024-47081-host-before-a-colon"),
+    pytest.param("HTTP://127.0.0.1:{port}\\@localhost/", id="CVE-2018-20060-backslash"),
+    pytest.param("http://127.0.0.1:{port}/", id="CVE-2023-43804-with-cookies"),
+    pytest.param("http://127.0.0.1:{port}/", id="CVE-2025-50181-redirects-are-off"),
+]
+
+
+@pytest.mark.fault(23)
+@pytest.mark.parametrize("location", REDIRECTS)
+@pytest.mark.parametrize("status", ["301 Moved", "303 See Other", "308 Permanent Redirect"])
+def test_no_redirect_takes_the_credentials_elsewhere(
+    location: str, status: str, authority: trustme.CA, ca_file: str
+) -> None:
+    """Nobody else is even connected to, so there is no header that could be forgotten."""
+    tls = _server_context(authority)
+    with FaultServer(answering(ok(LIST))) as other:
+        answer = ok(
+            b"",
+            f"Location: {location.format(port=other.port)}",
+            "Set-Cookie: session=1; Domain=127.0.0.1",
+            status=status,
+        )
+        with FaultServer(answering(answer), tls=tls) as server:
+            assert failure(client_of(server.url, ca_file=ca_file)).reason == "status"
+            assert f"Authorization: Basic {BASIC}" in server.requests[0]
+            assert (len(server.requests), other.connections) == (1, 0)
+
+
+def _server_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def test_netrc_gives_no_credentials_to_any_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """CVE-2024-47081: a netrc of the user's must neither be sent nor replace what is configured."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login thief password thief\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with FaultServer(answering(ok(LIST))) as server:
+        client_of(server.url).fetch_first_page()
+    lines = [line for line in server.requests[0].splitlines() if line.startswith("Authorization")]
+    assert lines == [f"Authorization: Basic {BASIC}"]
+
+
+def test_proxy_hears_nothing_of_what_goes_through_its_tunnel() -> None:
+    """CVE-2023-32681, CVE-2024-37891: headers for one end of a tunnel do not go to the other."""
+    refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+    with FaultServer(answering(refusal)) as proxy:
+        error = failure(client_of("https://api.exotel.com", proxy_url=proxy.url))
+    assert error.reason == "connect"
+    assert proxy.requests
+    assert all(heard.startswith("CONNECT api.exotel.com:443 ") for heard in proxy.requests)
+    assert not canary.traces("".join(proxy.requests))
+
+
+def test_cookies_of_an_answer_go_no_further_than_its_poll() -> None:
+    """CVE-2023-43804: what a server set once must not follow later requests about."""
+    with FaultServer(answering(ok(LIST, "Set-Cookie: session=1"))) as server:
+        client = client_of(server.url)
+        client.fetch_first_page()
+        client.fetch_first_page()
+    assert len(server.requests) == 2
+    assert "cookie:" not in "".join(server.requests).lower()
+
+
+def test_a_refused_certificate_is_refused_again(authority: trustme.CA, ca_file: str) -> None:
+    """CVE-2024-35195: how one connection was verified must not decide over the next."""
+    with FaultServer(answering(ok(LIST)), tls=_server_context(authority)) as server:
+        trusting = client_of(server.url, ca_file=ca_file)
+        wary = client_of(server.url)
+        trusting.fetch_first_page()
+        assert failure(wary).reason == "tls"
+        trusting.fetch_first_page()
+        assert failure(wary).reason == "tls"
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        pytest.param(f"https://{KEY}:{TOKEN}@api.exotel.com", id="userinfo"),
+        pytest.param(f"https://api.exotel.com:@{KEY}.example", id="colon-before-the-host"),
+        pytest.param(f"https://api.exotel.com?key={TOKEN}", id="query"),
+        pytest.param(f"https://api.exotel.com#{TOKEN}", id="fragment"),
+    ],
+)
+def test_base_url_with_a_secret_in_it_is_refused_without_showing_it(
+    origin: str, tmp_path: Path
+) -> None:
+    """The vendor's own page writes key and token into the URL; URLs are shown everywhere."""
+    file = tmp_path / "exophone.yml"
+    file.write_text(
+        f"accounts:\n  - {{name: a, sid: a, base_url: '{origin}', api_key: {KEY},"
+        f" api_token: {TOKEN}}}\n",
+        encoding="utf-8",
+    )
+    ended = run("check-config", str(file))
+    assert ended.code == 2
+    assert "base_url" in ended.stderr
+
+
+# ---- the whole program
+
+
+FAILURES = {
+    "reason=auth": Fault(status=401, body=xml(REPEATED)),
+    "reason=status": Fault(
+        status=302, headers={"Location": f"http://{KEY}:{TOKEN}@elsewhere.example/{TOKEN}"}
+    ),
+    "reason=forbidden": Fault(status=403, body=inner(REPEATED)),
+    "reason=envelope": Fault(status=200, body=inner(REPEATED)),
+    "reason=bad_body": Fault(status=200, body=REPEATED.encode()),
+    "reason=billing": Fault(status=402, body=xml("x" * 250 + TOKEN)),
+}
+
+
+MISTAKES = f"""\
+  - {{name: b, sid: b, api_kye: {KEY}, api_token: {TOKEN}, api_token_file: {TOKEN}}}
+  - {TOKEN}
+  - [{KEY}, {TOKEN}]
+"""
+
+
+@pytest.mark.parametrize("log_format", ["logfmt", "json"])
+def test_secrets_are_found_nowhere(log_format: str, tmp_path: Path) -> None:
+    """Not in the log at debug level, a page, the list of processes, or a refused reload."""
+    own = make_account("acme", 60)
+    own.api_key, own.api_token = KEY, TOKEN
+    with Simulator(World(own)) as sim:
+        config = config_file(tmp_path, sim, "interval: 1s, deadline: 1s")
+        words = ("--config.file", str(config), LOOPBACK, "--log.level=debug")
+        with started(*words, f"--log.format={log_format}") as running:
+            running.wait_for("first poll is complete")
+            url = running.wait_for('"?url[=":, ]+(http://[^\\s"]+)')[1]
+            for reason, fault in FAILURES.items():
+                sim.fail(fault)
+                running.wait_for(reason.replace("=", '[=":, ]+'))
+                pages = ("/metrics", "/", "/docs", "/nowhere", "/probe?target=a")
+                assert all(get(url + page)[1] for page in pages)
+            config.write_text(f"{config.read_text('utf-8')}{MISTAKES}", encoding="utf-8")
+            running.send(signal.SIGHUP)
+            running.wait_for("the configuration was not reloaded")
+            assert not canary.traces(Path(f"/proc/{running.pid}/cmdline").read_bytes())
+            assert running.end() == 0
+        assert not canary.traces(running.stdout + running.stderr)
+    assert {request.headers["Authorization"] for request in sim.requests} == {f"Basic {BASIC}"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        pytest.param(("numbers",), 0, id="numbers"),
+        pytest.param(("once",), 0, id="once"),
+        pytest.param(("number", "nosuch"), 1, id="number"),
+        pytest.param(("check-config", "--live"), 0, id="check-config"),
+    ],
+)
+@pytest.mark.parametrize("refused", [False, True], ids=["accepted", "refused"])
+def test_command_that_asks_shows_no_secret(
+    words: tuple[str, ...],
+    code: int,
+    refused: bool,
+    tmp_path: Path,
+) -> None:
+    """`run` searches what it printed; the API quotes what it refuses."""
+    own = make_account("acme", 60)
+    own.api_key, own.api_token = KEY, TOKEN
+    with Simulator(World(own)) as sim:
+        if refused:
+            sim.fail(Fault(status=401, body=xml(REPEATED), times=None))
+        config = config_file(tmp_path, sim)
+        ended = run(*words, "--config.file", str(config), "--log.level=debug")
+    assert ended.code == (1 if refused else code)
+    assert (MASKED in ended.stdout + ended.stderr) == refused
+
+
+# ---- the search itself
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(KEY, id="as-it-is"),
+        pytest.param(f"x{TOKEN}x", id="inside"),
+        pytest.param(f"Basic {BASIC}", id="basic"),
+        pytest.param(base64.b64encode(f"ab{TOKEN}".encode()).decode(), id="base64-shifted"),
+        pytest.param(TOKEN.encode().hex(), id="hexadecimal"),
+        pytest.param("acme-support-token", id="of-the-simulator"),
+        pytest.param(
+            base64.b64encode(b"beta-key:beta-token").decode(), id="basic-of-the-simulator"
+        ),
+    ],
+)
+def test_search_finds_a_secret_in_every_form(text: str) -> None:
+    """A search that finds nothing proves something only if it can find."""
+    assert canary.traces(f"time=12:00 msg=x error={text}\n")
+    assert canary.traces(text.encode())
+
+
+def test_search_finds_nothing_in_what_is_no_secret() -> None:
+    words = "api_key_file per-key tests/lib/canary.py the API key or token, acme-support"
+    assert canary.traces(words) == []
+
+
+LEAKS = {
+    "log": "import logging\ndef test_it(): logging.getLogger('x').debug('canary-key')",
+    "print": "def test_it(): print('acme-token')",
+    "stderr": "import sys\ndef test_it(): sys.stderr.write('YWNtZS1rZXk6YWNtZS10b2tlbg==')",
+}
+
+
+@pytest.mark.parametrize("code", LEAKS.values(), ids=LEAKS)
+def test_a_test_that_shows_a_secret_fails(
+    code: str,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The search of every session, tried on a session that has something to find."""
+    pytester.makepyfile(code)
+    pytester.makeconftest("from tests.lib.canary import pytest_runtest_makereport")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    result = pytester.runpytest_subprocess("-o", "log_level=DEBUG")
+    capsys.readouterr()  # what it showed is no leak of this session
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*showed a secret*"])

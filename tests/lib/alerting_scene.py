@@ -1,0 +1,291 @@
+"""From the simulated API to a webhook: the exporter, Prometheus and Alertmanager with our files.
+
+Rules and routing are those that we ship, in copies that differ in durations and addresses only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from exophone_exporter.simulator import Simulator, World, make_account
+from tests.lib.paths import ROOT
+from tests.lib.processes import config_file, started, wait_until
+from tests.lib.servers import alertmanager, prometheus, webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from exophone_exporter.simulator import Account
+    from tests.lib.processes import Running
+    from tests.lib.servers import Alertmanager, Notified, Prometheus, Webhook
+
+FOLDER: Final = ROOT / "prometheus"
+DEADLINE_SECONDS: Final = 45.0
+JOB: Final = "exophone"
+
+# What takes five minutes, as a poll does, takes a second; nothing takes less, or more than ten.
+_TIMES_SHORTER: Final = 300
+_LEAST_SECONDS: Final = 1.0
+_MOST_SECONDS: Final = 10.0
+_POLL: Final = "interval: 1s, deadline: 3s, stale_after: 5s"
+_SCRAPE_INTERVAL_SECONDS: Final = 0.5
+
+_UNIT_SECONDS: Final = {
+    "ms": 0.001,
+    "s": 1,
+    "m": 60,
+    "h": 3_600,
+    "d": 86_400,
+    "w": 604_800,
+    "y": 31_536_000,
+}
+_PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
+# Of PromQL: what may hold something that looks like a duration and is none, then a duration.
+_TOKEN: Final = re.compile(
+    r"""(?P<kept>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`|\#[^\n]*|[A-Za-z_][\w:]*)"""
+    r"""|(?P<duration>(?:\d+(?:ms|[smhdwy]))+)"""
+)
+
+
+def shortened(duration: str) -> str:
+    """A duration a 300th as long, from one second to ten; zero stays zero."""
+    seconds = sum(int(count) * _UNIT_SECONDS[unit] for count, unit in _PART.findall(duration))
+    if not seconds:
+        return duration
+    short = min(max(seconds / _TIMES_SHORTER, _LEAST_SECONDS), _MOST_SECONDS)
+    return f"{round(short * 1000)}ms"
+
+
+def shortened_query(query: str) -> str:
+    """A query whose ranges, steps and offsets are shortened; names, texts and comments stay."""
+
+    def replaced(token: re.Match[str]) -> str:
+        return token["kept"] or shortened(token["duration"])
+
+    return _TOKEN.sub(replaced, query)
+
+
+def rules() -> dict[str, Any]:
+    """The file of rules as we ship it."""
+    text = (FOLDER / "exophone.rules.yml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+@cache
+def alerts() -> dict[str, dict[str, Any]]:
+    """The alerting rules as we ship them, by name and the values of the labels that they set."""
+    every = [rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule]
+    found = {" ".join((rule["alert"], *rule["labels"].values())): rule for rule in every}
+    assert len(found) == len(every), "two alerts that cannot be told apart"
+    return found
+
+
+def shortened_rules() -> str:
+    """The file of rules with all its durations shortened."""
+    document = rules()
+    for group in document["groups"]:
+        _shorten(group, "interval", "query_offset")
+        for rule in group["rules"]:
+            rule["expr"] = shortened_query(str(rule["expr"]))
+            _shorten(rule, "for", "keep_firing_for")
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _shorten(section: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if key in section:
+            section[key] = shortened(str(section[key]))
+
+
+def routed_to(url: str) -> str:
+    """Our configuration of Alertmanager, in haste, and with every receiver at one address.
+
+    `repeat_interval` stays, or a repetition would look like a second notification.
+    """
+    document = yaml.safe_load((FOLDER / "alertmanager.yml").read_text(encoding="utf-8"))
+    document["receivers"] = [
+        {
+            "name": receiver["name"],
+            "webhook_configs": [{"url": url, "send_resolved": True, "max_alerts": 0}],
+        }
+        for receiver in document["receivers"]
+    ]
+    _hurry(document["route"])
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _hurry(route: dict[str, Any]) -> None:
+    _shorten(route, "group_wait", "group_interval")
+    for child in route.get("routes", []):
+        _hurry(child)
+
+
+def scraping(targets: Path, alertmanager_url: str, rule_files: Path) -> str:
+    """Our configuration of Prometheus, in haste, with the job's targets from a file."""
+    document = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = [job for job in document["scrape_configs"] if job["job_name"] == JOB]
+    for key in [key for key in job if key.endswith("_sd_configs") or key == "static_configs"]:
+        del job[key]
+    every = f"{_SCRAPE_INTERVAL_SECONDS * 1000:.0f}ms"
+    hasty = {"scrape_interval": every, "scrape_timeout": every}
+    job |= hasty | {"file_sd_configs": [{"files": [str(targets)]}]}
+    document["global"] |= hasty | {"evaluation_interval": every}
+    document["scrape_configs"] = [job]
+    document["rule_files"] = [str(rule_files)]
+    (sent_to,) = document["alerting"]["alertmanagers"]
+    sent_to["static_configs"] = [{"targets": [alertmanager_url.removeprefix("http://")]}]
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def healthy_account(sid: str, count: int = 3) -> Account:
+    """An account whose numbers all have their flows."""
+    account = make_account(sid, count)
+    for number in account.numbers:
+        number["voice_url"] = f"https://my.exotel.in/{sid}/exoml/start_voice/1"
+        number["sms_url"] = f"https://my.exotel.in/{sid}/exoml/start_sms/2"
+    return account
+
+
+def _labels(alert: str) -> dict[str, str]:
+    """What an alert's name and the labels that it sets are in a notification."""
+    rule = alerts()[alert]
+    return {"alertname": rule["alert"], **rule["labels"]}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All of it, running."""
+
+    simulator: Simulator
+    exporters: list[Running]
+    prometheus: Prometheus
+    alertmanager: Alertmanager
+    webhook: Webhook
+    folder: Path
+
+    def account(self, sid: str) -> Account:
+        """An account of the simulated API."""
+        return self.simulator.world.accounts[sid]
+
+    def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
+        """What the webhook was told of an alert with these labels, oldest first."""
+        wanted = _labels(alert).items() | labels.items()
+        return [
+            told
+            for told in self.webhook.alerts
+            if told.status == status and wanted <= told.labels.items()
+        ]
+
+    def wait_for(self, alert: str, status: str = "firing", **labels: str) -> Notified:
+        """The first time the webhook is told of an alert with these labels."""
+        found: list[Notified] = wait_until(
+            lambda: self.arrived(alert, status, **labels),
+            f"{alert} {labels} {status}; see {self.folder}",
+            DEADLINE_SECONDS,
+        )
+        return found[0]
+
+    def wait_until_held_back(self, alert: str, **labels: str) -> None:
+        """Alertmanager has been sent an alert with these labels, and others keep it in."""
+        wanted = _labels(alert).items() | labels.items()
+        wait_until(
+            lambda: any(wanted <= held.items() for held in self.alertmanager.inhibited()),
+            f"{alert} {labels} held back; see {self.folder}",
+            DEADLINE_SECONDS,
+        )
+
+    def scrape(self, *exporters: Running) -> None:
+        """Let Prometheus know these targets and no others."""
+        targets = [running.url().removeprefix("http://") for running in exporters]
+        file = _targets_file(self.folder)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
+        part.replace(file)
+
+    def misconfigure(self) -> None:
+        """Let the exporters read a configuration that is wrong."""
+        (self.folder / "exophone.yml").write_text("accounts: []", encoding="utf-8")
+        for running in self.exporters:
+            running.send(signal.SIGHUP)
+
+    def stay_quiet(self) -> None:
+        """No alert has fired since the rules are there, though each had the time to."""
+        samples = "min(count_over_time(up[5m]))"
+        enough = _MOST_SECONDS / _SCRAPE_INTERVAL_SECONDS + self.prometheus.ask(samples)[0][1]
+        wait_until(
+            lambda: self.prometheus.ask(samples)[0][1] > enough,
+            "more scrapes than any alert waits for",
+            DEADLINE_SECONDS,
+        )
+        for rule in self.prometheus.rules():
+            assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule
+        fired = self.prometheus.ask('max_over_time(ALERTS{alertstate="firing"}[5m])')
+        assert not fired
+        assert not self.webhook.alerts
+
+
+@contextlib.contextmanager
+def scene(
+    folder: Path,
+    program: Callable[[str], str],
+    *accounts: Account,
+    replicas: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Scene]:
+    """Everything runs and knows of the rest, then the block.
+
+    `settings` are more keys of the exporter's configuration, by account sid.
+    """
+    with contextlib.ExitStack() as stack:
+        simulator = stack.enter_context(Simulator(World(*accounts)))
+        file = config_file(folder, simulator, _POLL, **(settings or {}))
+        exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
+        hook = stack.enter_context(webhook())
+        routing = alertmanager(_alertmanager_program(program), folder, routed_to(hook.url))
+        manager = stack.enter_context(routing)
+        rule_files = folder / "rules.*.yml"
+        configuration = scraping(_targets_file(folder), manager.url, rule_files)
+        server = stack.enter_context(prometheus(program("prometheus"), folder, configuration))
+        made = Scene(simulator, exporters, server, manager, hook, folder)
+        made.scrape(*exporters)
+        server.wait_for("up == 1", replicas)
+        _add_rules(made)
+        yield made
+
+
+@contextlib.contextmanager
+def _exporter(file: Path, accounts: tuple[Account, ...]) -> Iterator[Running]:
+    with started("--config.file", str(file), "--web.listen-address=127.0.0.1:0") as running:
+        for account in accounts:
+            running.wait_for(f"first poll is complete.*account={account.sid}")
+        yield running
+
+
+def _alertmanager_program(program: Callable[[str], str]) -> str:
+    """Debian's name for it, else the usual one."""
+    debian = "prometheus-alertmanager"
+    return program(debian if shutil.which(debian) else "alertmanager")
+
+
+def _add_rules(made: Scene) -> None:
+    """Now that all is there, the rules: Prometheus takes its time to find targets."""
+    (made.folder / "rules.short.yml").write_text(shortened_rules(), encoding="utf-8")
+    made.prometheus.reload()
+    wait_until(made.prometheus.rules, "the rules are loaded", 20)
+    # It forgot the Alertmanager when it loaded them, and what fires before it is found is not sent.
+    wait_until(made.prometheus.alertmanagers, "an Alertmanager is found", 20)
+
+
+def _targets_file(folder: Path) -> Path:
+    return folder / "targets.json"

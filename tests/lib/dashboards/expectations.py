@@ -1,0 +1,748 @@
+"""What every query of every dashboard should answer, computed from the numbers of a fixed world.
+
+One table for each dashboard, by the panel's title and the letter of its query. Gauges follow from
+the numbers; counters from the raw samples, added up in Python.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import pytest
+
+from tests.lib.dashboards.grafana_queries import Range, Target, api
+from tests.lib.dashboards.scene import (
+    FIXED_WORLD,
+    JOB,
+    NEW_SID,
+    POLL_INTERVAL_SECONDS,
+    STALE_AFTER_SECONDS,
+    STALE_AFTER_SOON_SECONDS,
+    STEPS,
+    Number,
+    Scene,
+)
+
+if TYPE_CHECKING:
+    from tests.lib.servers import Prometheus
+
+FLOWS: Final = ("voice", "sms")
+FRESH: Final = ("support", "apac", "empty")
+KNOWN: Final = (*FRESH, "stale")
+
+Labels: TypeAlias = frozenset[tuple[str, str]]
+Series: TypeAlias = dict[Labels, Any]
+Expected: TypeAlias = "Callable[[View], Series]"
+
+
+@dataclass(frozen=True)
+class Within:
+    """Equal to any figure between two."""
+
+    low: float
+    high: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and self.low <= other <= self.high
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a scene: which Prometheus, which range, what is chosen."""
+
+    scene: Scene
+    server: Prometheus
+    span: Range
+    instances: tuple[str, ...]
+    job: str = JOB
+    series: str = "all"
+    pace: float = 1
+    chosen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The chosen accounts."""
+        return self.chosen.get("account", tuple(FIXED_WORLD))
+
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Those of them whose data is fresh."""
+        return tuple(name for name in FRESH if name in self.accounts)
+
+    @property
+    def numbers(self) -> list[Number]:
+        """The chosen numbers at the end."""
+        return self._chosen(self.scene.numbers)
+
+    @property
+    def before(self) -> list[Number]:
+        """The chosen numbers at the start."""
+        return self._chosen(FIXED_WORLD)
+
+    def moment(self, at: float) -> float:
+        """A moment of the scene by the clock of what is looked at."""
+        return self.span.end - (self.scene.end - at) * self.pace
+
+    def anywhere(self) -> View:
+        """The same accounts, whatever circle, type and currency is chosen."""
+        return replace(self, chosen={k: v for k, v in self.chosen.items() if k not in GROUP})
+
+    def in_any_currency(self) -> View:
+        """The same numbers, in whatever currency they are paid."""
+        return replace(self, chosen={k: v for k, v in self.chosen.items() if k != "currency"})
+
+    def at_the_start(self) -> View:
+        """The same view of the world before anything has happened."""
+        return replace(self, scene=replace(self.scene, numbers=FIXED_WORLD))
+
+    def raw(self, metric: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """The samples of a metric in the range, as they were scraped, of what is chosen."""
+        query = f'{metric}{{job="{self.job}"}}[{self.span.seconds:.0f}s]'
+        found = api(self.server, "query", query=query, time=f"{self.span.end:.3f}")
+        return [
+            (series["metric"], [(at, float(value)) for at, value in series["values"]])
+            for series in found["data"]["result"]
+            if series["metric"].get("account", self.accounts[0]) in self.accounts
+            and series["metric"]["instance"] in self.instances
+        ]
+
+    def _chosen(self, world: Mapping[str, list[Number]]) -> list[Number]:
+        return [
+            number
+            for account in self.accounts
+            for number in world.get(account, ())
+            if all(number.get(key, "") in self.chosen[key] for key in GROUP if key in self.chosen)
+        ]
+
+
+GROUP: Final = ("region", "number_type", "currency")
+
+
+def labels(**named: str) -> Labels:
+    """Labels as a key; Prometheus has no empty ones."""
+    return frozenset((name, value) for name, value in named.items() if value)
+
+
+def total(numbers: Iterable[Number], value: Callable[[Number], Any], *by: str) -> Series:
+    """The sum by some keys of the numbers; a number whose value is None gives no group."""
+    sums: defaultdict[Labels, Decimal] = defaultdict(Decimal)
+    for number in numbers:
+        amount = value(number)
+        if amount is not None:
+            sums[labels(**{key: text(number, key) for key in by})] += amount
+    return {key: float(amount) for key, amount in sums.items()}
+
+
+def text(number: Number, key: str) -> str:
+    """A text of a number by the name of its label."""
+    return str(number.get({"account": "account_sid"}.get(key, key), ""))
+
+
+def rental(number: Number) -> Decimal | None:
+    """The monthly rental, None where it cannot be read."""
+    try:
+        return Decimal(number["rental_price"])
+    except InvalidOperation:
+        return None
+
+
+def idle(number: Number) -> bool:
+    """Neither flow."""
+    return not number["voice_url"] and not number["sms_url"]
+
+
+def idle_rental(number: Number) -> Decimal | None:
+    """The rental if it is for nothing, else 0; None where it cannot be read."""
+    amount = rental(number)
+    return amount if amount is None or idle(number) else Decimal(0)
+
+
+def missing(number: Number, flow: str) -> bool:
+    """Whether the number could have a flow and has none."""
+    return number["capabilities"][flow] and not number[f"{flow}_url"]
+
+
+def idle_shares(view: View, *by: str) -> Series:
+    """Idle of all rental."""
+    of, idle_of = total(view.numbers, rental, *by), total(view.numbers, idle_rental, *by)
+    return {key: idle_of[key] / amount for key, amount in of.items() if amount > 0}
+
+
+def rental_columns(view: View, *by: str, circle: bool = False) -> Series:
+    """Rental, idle rental and share, named by the currency."""
+    found: Series = {}
+    for name, series in (
+        ("Rental", total(view.numbers, rental, *by, "currency")),
+        ("Idle", total(view.numbers, idle_rental, *by, "currency")),
+        ("Share", idle_shares(view, *by, "currency")),
+    ):
+        for key, value in series.items():
+            named = dict(key)
+            named["currency"] = f"{name} {named['currency']}"
+            found[labels(**(with_circle(named) if circle else named))] = value
+    return found
+
+
+def with_circle(named: dict[str, str]) -> dict[str, str]:
+    """With country and region in one label."""
+    return named | {"circle": f"{named.get('country', '')}-{named.get('region', '')}"}
+
+
+def names(number: Number, *keys: str) -> dict[str, str]:
+    """Some labels of a number's own."""
+    return {key: text(number, key) for key in keys}
+
+
+def dearest_idle(view: View) -> Series:
+    """Rental of every idle number."""
+    if view.series == "none":
+        return {}
+    keys = ("account", "sid", "phone_number", "friendly_name", "country", "region", "number_type")
+    return {
+        labels(
+            **with_circle(names(number, *keys)),
+            job=view.job,
+            currency=f"Rental {number['currency']}",
+        ): float(number["rental_price"])
+        for number in view.numbers
+        if idle(number)
+    }
+
+
+def rental_change(view: View) -> Series:
+    """Rental now less rental at the start, of the accounts that are known now."""
+    now = total(view.numbers, rental, "currency")
+    known = [number for number in view.before if number["account_sid"] in view.fresh]
+    then = total(known, rental, "currency")
+    return {key: value - then[key] for key, value in now.items()}
+
+
+def days_until_charge(view: View) -> Series:
+    """Days until the 1st in India, 0 on it."""
+    today = datetime.fromtimestamp(view.span.end, UTC) + timedelta(hours=5, minutes=30)
+    first = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return {labels(): 0.0 if today.day == 1 else float((first - today).days)}
+
+
+def each_instance(value: Any, **more: str) -> Expected:
+    """The same for each exporter."""
+    return lambda view: {
+        labels(job=view.job, instance=instance, **more): _of(value, view)
+        for instance in view.instances
+    }
+
+
+def each_account(value: Any, accounts: tuple[str, ...] = KNOWN, **more: str) -> Expected:
+    """The same for each of some accounts as each exporter has it."""
+
+    def expected(view: View) -> Series:
+        return {
+            labels(job=view.job, instance=instance, account=account, **more): _of(
+                value[account] if isinstance(value, Mapping) else value, view
+            )
+            for instance in view.instances
+            for account in view.accounts
+            if account in accounts
+        }
+
+    return expected
+
+
+def _of(value: Any, view: View) -> Any:
+    return value(view) if callable(value) else value
+
+
+def fresh(share: float = 1.0) -> Callable[[View], Within]:
+    """An age: of some polls at most, and of no negative time."""
+    return lambda view: Within(0, 5 * POLL_INTERVAL_SECONDS * view.pace * share)
+
+
+def old(view: View) -> Within:
+    """An age past what is served."""
+    return Within(STALE_AFTER_SOON_SECONDS * view.pace, 60 * view.pace)
+
+
+def paced(seconds: float) -> Callable[[View], float]:
+    """A span that is stretched with the scene."""
+    return lambda view: seconds * view.pace
+
+
+def growth(samples: list[tuple[float, float]]) -> float:
+    """How much a counter grew; after a restart it begins at 0."""
+    values = [value for _, value in samples]
+    return sum(b - a if b >= a else b for a, b in pairwise(values))
+
+
+@dataclass(frozen=True)
+class PerHour:
+    """How much a counter grew within the window of a graph's last point, by some labels.
+
+    Prometheus extrapolates to the edges, so a quarter and one event are allowed for.
+    """
+
+    metric: str
+    by: tuple[str, ...]
+    without_zeros: bool = False
+
+    def __call__(self, view: View) -> Series:
+        grown: defaultdict[Labels, float] = defaultdict(float)
+        for named, samples in view.raw(self.metric):
+            grown[labels(**{key: named[key] for key in self.by})] += growth(samples)
+        hours = view.span.seconds / 3600
+        return {
+            key: Within((0.75 * value - 1) / hours, (1.25 * value + 1) / hours)
+            for key, value in grown.items()
+            if value or not self.without_zeros
+        }
+
+
+@dataclass(frozen=True)
+class Course:
+    """A graph: its last points, its first ones, those of its last window, what all add up to."""
+
+    last: Expected | None = None
+    first: Expected | None = None
+    within_window: Expected | None = None
+    adds_up_to: Expected | None = None
+
+
+def _started_at_start(value: Expected) -> Expected:
+    return lambda view: value(view.at_the_start())
+
+
+def course(value: Expected) -> Course:
+    """A graph of what the numbers say, from the start to the end."""
+    return Course(last=value, first=_started_at_start(value))
+
+
+def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
+    """A graph of how much a counter grows in an hour."""
+    return Course(within_window=PerHour(metric, by, without_zeros))
+
+
+def nothing(_: View) -> Series:
+    """No series: the world has nothing of the kind."""
+    return {}
+
+
+RENTAL: Final[dict[tuple[str, str], Expected | Course]] = {
+    ("Monthly rental", "A"): lambda view: total(view.numbers, rental, "currency"),
+    ("Idle rental", "A"): lambda view: total(view.numbers, idle_rental, "currency"),
+    ("Idle share", "A"): lambda view: idle_shares(view, "currency"),
+    ("Yearly waste", "A"): lambda view: {
+        key: 12 * value for key, value in total(view.numbers, idle_rental, "currency").items()
+    },
+    ("Idle numbers", "A"): lambda view: count(idle)(view.in_any_currency()),
+    ("Next charge", "A"): days_until_charge,
+    ("Rental over time", "A"): course(lambda view: total(view.numbers, rental, "currency")),
+    ("Rental over time", "B"): course(lambda view: total(view.numbers, idle_rental, "currency")),
+    ("Idle share over time", "A"): course(lambda view: idle_shares(view, "currency")),
+    ("Change in the range", "A"): rental_change,
+    ("Rental by account", "A"): lambda view: rental_columns(view, "account"),
+    ("Rental by circle and type", "A"): lambda view: rental_columns(
+        view, "country", "region", "number_type", circle=True
+    ),
+    ("Dearest idle numbers", "A"): dearest_idle,
+}
+
+EVERY: Final = tuple(FIXED_WORLD)
+AGE: Final = each_account(dict.fromkeys(FRESH, fresh()) | {"stale": old})
+OF_STALE_AFTER: Final = each_account(
+    dict.fromkeys(FRESH, Within(0, 0.25)) | {"stale": Within(1, 30)}
+)
+STALE_AFTER: Final = dict.fromkeys(EVERY, paced(STALE_AFTER_SECONDS)) | {
+    "stale": paced(STALE_AFTER_SOON_SECONDS)
+}
+UP: Final = dict.fromkeys(FRESH, 1.0) | {"stale": 0.0, "refused": 0.0}
+
+
+def failing(view: View) -> Series:
+    """How many accounts fail, and so have old data or none at all."""
+    return {labels(): float(len({"refused", "stale"} & set(view.accounts)))}
+
+
+def oldest(view: View) -> Series:
+    """The greatest age of any data."""
+    return {labels(): (old if "stale" in view.accounts else fresh())(view)}
+
+
+def build(view: View) -> Series:
+    """What each exporter says that it is."""
+    return {
+        labels(**{name: value for name, value in named.items() if name != "__name__"}): 1.0
+        for named, _ in view.raw("exophone_exporter_build_info")
+    }
+
+
+EXPORTER: Final[dict[tuple[str, str], Expected | Course]] = {
+    ("Exporters", "A"): each_instance(1.0),
+    ("Failing accounts", "A"): failing,
+    ("Stale accounts", "A"): failing,
+    ("Oldest data", "A"): oldest,
+    ("Configuration", "A"): each_instance(1.0),
+    ("Uptime", "A"): each_instance(lambda view: Within(1, 60 * view.pace)),
+    ("Accounts", "A"): each_account(UP, EVERY),
+    ("Accounts", "B"): AGE,
+    ("Accounts", "C"): OF_STALE_AFTER,
+    ("Accounts", "D"): each_account(paced(POLL_INTERVAL_SECONDS), EVERY),
+    ("Accounts", "E"): each_account(STALE_AFTER, EVERY),
+    ("Accounts", "F"): each_account(Within(0, 1)),
+    ("Accounts", "G"): each_account(1.0),
+    ("Age of data", "A"): Course(AGE),
+    ("Age against stale_after", "A"): Course(OF_STALE_AFTER),
+    ("Polls", "A"): per_hour("exophone_polls_total", "account", "job", "instance"),
+    ("Failed polls by reason", "A"): per_hour(
+        "exophone_poll_failures_total",
+        "reason",
+        "account",
+        "job",
+        "instance",
+        without_zeros=True,
+    ),
+    ("API answers by code", "A"): per_hour(
+        "exophone_api_requests_total", "code", "job", "instance"
+    ),
+    ("Poll duration", "A"): Course(each_account(Within(0, 1))),
+    ("Duration against the interval", "A"): Course(each_account(Within(0, 1))),
+    ("Pages", "A"): Course(each_account(1.0)),
+    ("API latency", "A"): Course(each_instance(Within(0.0001, 0.5), endpoint="list")),
+    ("API latency", "B"): Course(each_instance(Within(0.045, 2), endpoint="list")),
+    ("Waiting for the budget", "A"): Course(each_account(Within(0, 1), EVERY)),
+    ("Retries", "A"): per_hour(
+        "exophone_api_retries_total", "account", "job", "instance", without_zeros=True
+    ),
+    ("Rejected records", "A"): Course(each_account(1.0, ("apac",), reason="no_sid")),
+    ("Unreadable values", "A"): Course(
+        each_account(1.0, ("support",), field="rental_price"),
+    ),
+    ("Numbers without series", "A"): Course(nothing),
+    ("Samples in a scrape", "A"): Course(each_instance(Within(300, 700))),
+    ("New series in a scrape", "A"): Course(each_instance(Within(0, 100))),
+    ("Scrape duration", "A"): Course(each_instance(Within(0, 0.5))),
+    ("Memory", "A"): Course(each_instance(Within(20e6, 300e6))),
+    ("CPU", "A"): Course(each_instance(Within(0, 1))),
+    ("Open files", "A"): Course(each_instance(Within(0, 0.5))),
+    ("Build", "A"): build,
+    ("Build", "B"): each_instance(
+        lambda view: Within(1000 * view.span.end - 6e4 * view.pace, 1000 * view.span.end)
+    ),
+}
+
+INFO: Final = ("phone_number", "friendly_name", "country", "region", "number_type")
+
+
+def lacking(view: View) -> list[Number]:
+    """The numbers that lack a flow and have series of their own."""
+    if view.series == "none":
+        return []
+    return [one for one in view.numbers if any(missing(one, flow) for flow in FLOWS)]
+
+
+def cells(column: str, value: Callable[[Number], Any], *more: str) -> Expected:
+    """A column of the table of unattached numbers; a number whose value is None has no cell."""
+
+    def expected(view: View) -> Series:
+        return {
+            labels(column=column, job=view.job, **names(number, "account", "sid", *more)): value(
+                number
+            )
+            for number in lacking(view)
+            if value(number) is not None
+        }
+
+    return expected
+
+
+def state(flow: str) -> Callable[[Number], float | None]:
+    """Whether a flow is attached; None where the number is not capable of it."""
+    return lambda number: (
+        float(bool(number[f"{flow}_url"])) if number["capabilities"][flow] else None
+    )
+
+
+def unattached_since(view: View) -> Series:
+    """When the number lost its flow or came without one; 0 where that was before the range."""
+    lost = {
+        change.sid: Within(
+            view.moment(began - 2 * POLL_INTERVAL_SECONDS) * 1000, view.moment(ended) * 1000
+        )
+        for step, began, ended in zip(STEPS, *view.scene.steps, strict=True)
+        for change in step
+        if change.kind in ("voice_detached", "sms_detached", "added")
+    }
+    return cells("Unattached since", lambda number: lost.get(number["sid"], 0.0))(view)
+
+
+def rental_cells(view: View) -> Series:
+    """The rental of the numbers that lack a flow, in the column of its currency."""
+    return {
+        labels(
+            column=f"Rental {number['currency']}",
+            job=view.job,
+            **names(number, "account", "sid"),
+        ): float(number["rental_price"])
+        for number in lacking(view)
+        if rental(number) is not None
+    }
+
+
+def listed(view: View) -> Series:
+    """The names of the numbers that lack a flow."""
+    found: Series = {}
+    for number in lacking(view):
+        flows = {f"{flow}_flow_id": flow_id(number, flow) for flow in FLOWS}
+        named = with_circle(names(number, "account", "sid", *INFO)) | flows
+        found[labels(column="Listed", job=view.job, vanity="false", **named)] = 1.0
+    return found
+
+
+def not_listed(view: View) -> Series:
+    """How many unattached numbers of each account have no series of their own."""
+    if view.series != "none":
+        return {}
+    found: Series = {}
+    for account in view.fresh:
+        own = [one for one in view.numbers if one["account_sid"] == account]
+        most = max(sum(missing(one, flow) for one in own) for flow in FLOWS)
+        if most:
+            found[_in_place("Not listed", view, account, MORE)] = float(most)
+    return found
+
+
+def without_data(view: View) -> Series:
+    """Accounts of which nothing is fresh, with the moment of their last complete poll."""
+    moments = {"refused": 0.0, "stale": Within(view.span.start, view.span.end)}
+    return {
+        _in_place("Listed", view, account, UNKNOWN): moments[account]
+        for account in moments
+        if account in view.accounts
+    }
+
+
+MORE: Final = "More, not listed: per_number.series or per_number.limit"
+UNKNOWN: Final = "Unknown: no fresh data of this account"
+
+
+def _in_place(column: str, view: View, account: str, name: str) -> Labels:
+    return labels(
+        column=column, job=view.job, account=account, sid="all others", friendly_name=name
+    )
+
+
+def flow_id(number: Number, flow: str) -> str:
+    """The id of the attached flow, "external" for a URL that is none of Exotel's."""
+    url = str(number[f"{flow}_url"] or "")
+    return url.rpartition("/")[2] if "exotel" in url or not url else "external"
+
+
+def timeline(view: View) -> Series:
+    """The state of the flows that changed in the script, or that came with a number."""
+    if view.series == "none":
+        return {}
+    changed = {
+        (change.sid, flow)
+        for step in STEPS
+        for change in step
+        for flow in FLOWS
+        if change.kind in ("added", f"{flow}_attached", f"{flow}_detached")
+    }
+    return {
+        labels(flow=flow, job=view.job, **names(number, "account", "sid", *INFO)): float(
+            bool(number[f"{flow}_url"])
+        )
+        for number in view.numbers
+        for flow in FLOWS
+        if (number["sid"], flow) in changed
+    }
+
+
+def timeline_at_start(view: View) -> Series:
+    """The same at the start; a number that came begins without a flow."""
+    came = {key: value for key, value in timeline(view).items() if ("sid", NEW_SID) in key}
+    return timeline(view.at_the_start()) | came
+
+
+def changes(view: View) -> Series:
+    """How often each change happened."""
+    kinds = Counter(
+        change.kind for step in STEPS for change in step if change.account in view.accounts
+    )
+    return {labels(change=kind): float(count) for kind, count in kinds.items()}
+
+
+def count(value: Callable[[Number], Any]) -> Expected:
+    """One count of numbers."""
+    return lambda view: {labels(): float(sum(value(one) for one in view.numbers))}
+
+
+def by_circle(column: str, value: Callable[[Number], Any]) -> Expected:
+    """Counts by circle and type."""
+
+    def expected(view: View) -> Series:
+        groups = total(view.numbers, value, "country", "region", "number_type")
+        return {
+            labels(column=column, **with_circle(dict(key))): amount
+            for key, amount in groups.items()
+        }
+
+    return expected
+
+
+def per_flow(view: View) -> Series:
+    """Numbers of each flow."""
+    found = Counter(
+        labels(account=one["account_sid"], flow=flow, flow_id=flow_id(one, flow))
+        for one in view.anywhere().numbers
+        for flow in FLOWS
+        if one[f"{flow}_url"]
+    )
+    return {key: float(number) for key, number in found.items()}
+
+
+def ages(view: View) -> Series:
+    """The age of each account's data."""
+    return {labels(account=name, job=view.job): fresh()(view) for name in view.fresh}
+
+
+def past_limit(view: View) -> Series:
+    """Data that is too old to be served."""
+    return {
+        labels(account=name, job=view.job): old(view)
+        for name in ("stale",)
+        if name in view.accounts
+    }
+
+
+def never(view: View) -> Series:
+    """Accounts without a complete poll."""
+    return {
+        labels(account=name, job=view.job): 0.0 for name in ("refused",) if name in view.accounts
+    }
+
+
+def lacks_voice(number: Number) -> bool:
+    """Capable of calls, without a flow for them."""
+    return missing(number, "voice")
+
+
+def lacks_sms(number: Number) -> bool:
+    """Capable of messages, without a flow for them."""
+    return missing(number, "sms")
+
+
+UPDATED_MILLISECONDS: Final = 1736134200000.0  # every number's, 2025-01-06 09:00:00 in India
+
+NUMBERS: Final[dict[tuple[str, str], Expected | Course]] = {
+    ("Age of the data", "A"): ages,
+    ("Age of the data", "B"): nothing,
+    ("Age of the data", "C"): past_limit,
+    ("Age of the data", "D"): never,
+    ("Numbers", "A"): count(lambda _: 1),
+    ("Unattached voice", "A"): count(lacks_voice),
+    ("Unattached SMS", "A"): count(lacks_sms),
+    ("Idle", "A"): count(idle),
+    ("Unattached numbers", "A"): cells("Voice", state("voice")),
+    ("Unattached numbers", "B"): cells("SMS", state("sms")),
+    ("Unattached numbers", "C"): unattached_since,
+    ("Unattached numbers", "D"): cells("Updated", lambda _: UPDATED_MILLISECONDS),
+    ("Unattached numbers", "E"): rental_cells,
+    ("Unattached numbers", "F"): listed,
+    ("Unattached numbers", "G"): not_listed,
+    ("Unattached numbers", "H"): without_data,
+    ("Attachment of the numbers that changed", "A"): Course(timeline, timeline_at_start),
+    ("Unattached over time", "A"): course(count(lacks_voice)),
+    ("Unattached over time", "B"): course(count(lacks_sms)),
+    ("Unattached over time", "C"): course(count(idle)),
+    ("Changes", "A"): Course(adds_up_to=changes),
+    ("By circle and type", "A"): by_circle("Numbers", lambda _: 1),
+    ("By circle and type", "B"): by_circle("Unattached voice", lacks_voice),
+    ("By circle and type", "C"): by_circle("Unattached SMS", lacks_sms),
+    ("By circle and type", "D"): by_circle("Idle", idle),
+    ("Numbers per flow", "A"): per_flow,
+}
+
+EXPECTED: Final = {
+    "exophone-numbers": NUMBERS,
+    "exophone-rental": RENTAL,
+    "exophone-exporter": EXPORTER,
+}
+
+
+def values(answer: Any, place: int) -> Series:
+    """The last (-1) or first (0) value of each series of an answer."""
+    return {
+        series_key(series): float(
+            (series["values"][place] if "values" in series else series["value"])[1]
+        )
+        for series in answer["data"]["result"]
+    }
+
+
+def sums(answer: Any) -> Series:
+    """What the points of each series add up to."""
+    return {
+        series_key(series): sum(float(value) for _, value in series["values"])
+        for series in answer["data"]["result"]
+    }
+
+
+def series_key(series: Any) -> Labels:
+    return labels(**{key: value for key, value in series["metric"].items() if key != "__name__"})
+
+
+def at_the_end(answer: Any, target: Target) -> Series:
+    """The last values; series that have ended before are left out."""
+    since = target.span.end - target.step_seconds
+    current = [
+        series
+        for series in answer["data"]["result"]
+        if "value" in series or series["values"][-1][0] > since
+    ]
+    return values({"data": {"result": current}}, -1)
+
+
+def close(expected: Series) -> Series:
+    """Figures compared as floats are; what is within a range stays so."""
+    return {
+        key: value if isinstance(value, Within) else pytest.approx(value, rel=1e-9, abs=1e-9)
+        for key, value in expected.items()
+    }
+
+
+def findings(view: View, target: Target, expected: Expected | Course) -> list[str]:
+    """What of the answer to a query is not as the world says."""
+    if not isinstance(expected, Course):
+        answer = target.ask(view.server)
+        return differences(target, "now", at_the_end(answer, target), expected(view))
+    answer = target.ask(view.server)
+    found = []
+    if expected.last:
+        now = at_the_end(answer, target)
+        found += differences(target, "at the end", now, expected.last(view))
+    if expected.first:
+        found += differences(target, "at first", values(answer, 0), expected.first(view))
+    if expected.within_window:
+        windowed = replace(view, span=target.last_window())
+        now = at_the_end(answer, target)
+        found += differences(target, "in the window", now, expected.within_window(windowed))
+    if expected.adds_up_to:
+        found += differences(target, "in all", sums(answer), expected.adds_up_to(view))
+    return found
+
+
+def differences(target: Target, when: str, actual: Series, expected: Series) -> list[str]:
+    expected = close(expected)
+    return [
+        f"{target.key} {when} {dict(sorted(key))}:"
+        f" {actual.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
+        for key in sorted(actual.keys() | expected.keys(), key=sorted)
+        if key not in actual or key not in expected or actual[key] != expected[key]
+    ]

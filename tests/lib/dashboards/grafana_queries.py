@@ -1,0 +1,322 @@
+"""What Grafana asks a Prometheus for a dashboard: variables filled in, each query sent."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from tests.lib.processes import get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.lib.servers import Prometheus
+
+Json = dict[str, Any]
+
+ALL: Final = "$__all"
+RATE_INTERVAL: Final = "$__rate_interval"
+POINTS_MAX: Final = 600
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+_DURATION: Final = re.compile(r"(?:now-)?([0-9]+)(ms|[smhdwy])")
+_VARIABLE: Final = re.compile(r"\$(\w+)|\$\{(\w+)(?::(\w+))?\}|\[\[(\w+)(?::(\w+))?\]\]")
+_LABEL_VALUES: Final = re.compile(
+    r"label_values\(\s*(?:(?P<of>.+),)?\s*(?P<label>\w+)\s*\)", re.DOTALL
+)
+_PANELS_WITHOUT_QUERIES: Final = ("row", "text", "dashlist", "alertlist")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The time range of a dashboard, in seconds since 1970, and the data source's scrape interval.
+
+    Grafana widens `$__rate_interval` by that setting; without it it takes 15 seconds.
+    """
+
+    start: float
+    end: float
+    scrape_seconds: float = 15.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.start
+
+    def shortened(self, seconds: float) -> Range:
+        """The same end, so many seconds long: what a panel's own time range asks for."""
+        return Range(self.end - seconds, self.end, self.scrape_seconds)
+
+    def step_seconds(self, minimum: str = "", points_max: int = POINTS_MAX) -> float:
+        """The distance of two points in a graph: few enough of them, and no less than a scrape."""
+        named = minimum and minimum != RATE_INTERVAL
+        least = duration_seconds(minimum) if named else self.scrape_seconds
+        step = max(least, math.ceil(self.seconds / points_max))
+        return self._rate_seconds(step, least) if minimum == RATE_INTERVAL else step
+
+    def rate_seconds(self, minimum: str = "", points_max: int = POINTS_MAX) -> float:
+        """`$__rate_interval`: four scrapes at least, so that two samples are always within.
+
+        A least step is taken for the scrape interval, so it counts four times, too; the name of
+        the interval itself as the least step makes each step as long as it.
+        """
+        step = self.step_seconds(minimum, points_max)
+        if minimum == RATE_INTERVAL:
+            return step
+        return self._rate_seconds(
+            step, duration_seconds(minimum) if minimum else self.scrape_seconds
+        )
+
+    @staticmethod
+    def _rate_seconds(step: float, scrape: float) -> float:
+        return max(step + scrape, 4 * scrape)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable with what may be chosen and what is chosen: option values, or ALL alone."""
+
+    name: str
+    options: tuple[str, ...]
+    chosen: tuple[str, ...]
+    all_value: str = ""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The chosen options, All spelled out."""
+        return self.options if self.chosen == (ALL,) else self.chosen
+
+    def in_promql(self) -> str:
+        """What stands in a query: a regular expression of the chosen values, quoted for a string.
+
+        The value that a dashboard gives to All is taken as it is.
+        """
+        if self.chosen == (ALL,) and self.all_value:
+            return self.all_value
+        escaped = [_escaped(value) for value in self.values]
+        return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
+
+
+def _escaped(value: str) -> str:
+    """A value as Grafana quotes it for a regular expression within a string of PromQL."""
+    return re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value.replace("\\", "\\\\\\\\"))
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of 500ms, 30s, 5m, now-24h."""
+    match = _DURATION.fullmatch(text.removeprefix(">"))
+    assert match, f"no duration: {text}"
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def interpolate(
+    text: str,
+    variables: Mapping[str, Variable],
+    span: Range,
+    minimum_step: str = "",
+    points_max: int = POINTS_MAX,
+) -> str:
+    """A query with its variables filled in, as Grafana's Prometheus data source does it.
+
+    `$1` of a label_replace stays; any other unknown variable fails, which in Grafana would be
+    sent as it stands and find nothing.
+    """
+    built_in = _built_in(span, minimum_step, points_max)
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2] or match[4]
+        style = match[3] or match[5]
+        assert not style, f"a format that no test knows: {match[0]}"
+        if name in built_in:
+            return built_in[name]
+        if name.isdigit():
+            return match[0]
+        assert name in variables, f"unknown variable {match[0]} in {text}"
+        return variables[name].in_promql()
+
+    return _VARIABLE.sub(value, text)
+
+
+def _built_in(span: Range, minimum_step: str, points_max: int) -> dict[str, str]:
+    step = span.step_seconds(minimum_step, points_max)
+    rate = span.rate_seconds(minimum_step, points_max)
+    return {
+        "__interval": f"{step * 1000:.0f}ms",
+        "__interval_ms": f"{step * 1000:.0f}",
+        "__rate_interval": f"{rate * 1000:.0f}ms",
+        "__range": f"{span.seconds:.0f}s",
+        "__range_s": f"{span.seconds:.0f}",
+        "__range_ms": f"{span.seconds * 1000:.0f}",
+        "__from": f"{span.start * 1000:.0f}",
+        "__to": f"{span.end * 1000:.0f}",
+    }
+
+
+def api(server: Prometheus, path: str, **parameters: Any) -> Json:
+    """What Prometheus answers, whole; fails where it refuses the question."""
+    status, body = get(f"{server.url}/api/v1/{path}?{urlencode(parameters, doseq=True)}")
+    assert status == 200, f"{body} for {parameters}"
+    answer: Json = json.loads(body)
+    assert not answer.get("warnings"), f"{answer['warnings']} for {parameters}"
+    return answer
+
+
+def variables(
+    dashboard: Json,
+    server: Prometheus,
+    span: Range,
+    chosen: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Variable]:
+    """Every variable in order, each with what the ones before it leave to choose from.
+
+    `chosen` are option values by name; the rest stands as the dashboard opens.
+    """
+    found: dict[str, Variable] = {}
+    for model in dashboard["templating"]["list"]:
+        options = tuple(_options(model, server, span, found))
+        choice = tuple((chosen or {}).get(model["name"], _opens_with(model, options)))
+        all_value = model.get("allValue") or ""
+        found[model["name"]] = Variable(model["name"], options, choice, all_value)
+    unknown = set(chosen or {}) - set(found)
+    assert not unknown, f"{dashboard['uid']} has no variables {unknown}"
+    return found
+
+
+def _opens_with(model: Json, options: Sequence[str]) -> Sequence[str]:
+    value = model.get("current", {}).get("value") or options[:1]
+    return [value] if isinstance(value, str) else value
+
+
+def _options(
+    model: Json, server: Prometheus, span: Range, found: Mapping[str, Variable]
+) -> list[str]:
+    match model["type"]:
+        case "datasource":
+            return ["prometheus"]
+        case "query":
+            return _label_values(model, server, span, found)
+        case "custom":
+            return [word.strip() for word in model["query"].split(",")]
+        case "constant" | "textbox":
+            return [model["query"]]
+    raise AssertionError(f"a variable of a type that no test knows: {model['type']}")
+
+
+def _label_values(
+    model: Json, server: Prometheus, span: Range, found: Mapping[str, Variable]
+) -> list[str]:
+    query = model["query"] if isinstance(model["query"], str) else model["query"]["query"]
+    match = _LABEL_VALUES.fullmatch(interpolate(query, found, span))
+    assert match, f"no label_values: {query}"
+    assert not model.get("regex"), "a regex of a variable, which no test knows"
+    # Prometheus shows what the blocks hold that touch the range, so the range is asked in whole.
+    limits = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}"}
+    selector = {"match[]": match["of"].strip()} if match["of"] else {}
+    values = api(server, f"label/{match['label']}/values", **limits, **selector)["data"]
+    return sorted(value for value in values if value)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One query of one panel, as it is sent."""
+
+    panel: Json
+    target: Json
+    expr: str
+    span: Range
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The panel's title and the query's letter."""
+        return self.panel["title"], self.target["refId"]
+
+    @property
+    def step_seconds(self) -> float:
+        """The distance of two points of its graph."""
+        return self.span.step_seconds(*_limits(self.panel, self.target))
+
+    def last_window(self) -> Range:
+        """What `$__rate_interval` covers at the last point of its graph."""
+        _, last = _aligned(self.span, self.step_seconds)
+        window = self.span.rate_seconds(*_limits(self.panel, self.target))
+        return Range(last - window, last, self.span.scrape_seconds)
+
+    def ask(self, server: Prometheus) -> Json:
+        """Prometheus's answer: at the end of the range, or over it at aligned points."""
+        if self.target.get("instant"):
+            return api(server, "query", query=self.expr, time=f"{self.span.end:.3f}")
+        return _over_range(server, self.expr, self.span, self.step_seconds)
+
+
+def _limits(panel: Json, target: Json) -> tuple[str, int]:
+    """The least step of a query, and the most points of its panel."""
+    return target.get("interval", ""), panel.get("maxDataPoints", POINTS_MAX)
+
+
+def _aligned(span: Range, step: float) -> tuple[float, float]:
+    """The first and the last point of a graph: multiples of the step."""
+    return math.floor(span.start / step) * step, math.floor(span.end / step) * step
+
+
+def _over_range(server: Prometheus, expr: str, span: Range, step: float) -> Json:
+    first, last = _aligned(span, step)
+    limits = {"start": f"{first:.3f}", "end": f"{last:.3f}", "step": f"{step:g}"}
+    return api(server, "query_range", query=expr, **limits)
+
+
+def panels(dashboard: Json) -> Iterator[Json]:
+    """Every panel that shows data, those in collapsed rows too."""
+    for panel in dashboard["panels"]:
+        for one in (panel, *panel.get("panels", ())):
+            if one["type"] not in _PANELS_WITHOUT_QUERIES:
+                yield one
+
+
+def targets(dashboard: Json, chosen: Mapping[str, Variable], span: Range) -> Iterator[Target]:
+    """Every query of every panel, ready to be sent."""
+    for panel in panels(dashboard):
+        assert not panel.get("timeShift"), f"{panel['title']}: a shift that no test knows"
+        own = panel.get("timeFrom")
+        within = span.shortened(duration_seconds(own)) if own else span
+        for target in panel["targets"]:
+            expr = interpolate(target["expr"], chosen, within, *_limits(panel, target))
+            yield Target(panel, target, expr, within)
+
+
+def annotation_answers(
+    dashboard: Json, server: Prometheus, chosen: Mapping[str, Variable], span: Range
+) -> dict[str, Json]:
+    """What Prometheus answers to the query of each annotation, by name."""
+    return {
+        one["name"]: _over_range(
+            server,
+            interpolate(one["expr"], chosen, span, one["step"]),
+            span,
+            span.step_seconds(one["step"]),
+        )
+        for one in dashboard["annotations"]["list"]
+        if "expr" in one
+    }
+
+
+def payload(
+    dashboard: Json, server: Prometheus, chosen: Mapping[str, Variable], span: Range
+) -> Json:
+    """A dashboard with every answer to it: what a program that draws it needs."""
+    answers = [
+        {
+            "panelId": one.panel["id"],
+            "refId": one.target["refId"],
+            "response": one.ask(server),
+        }
+        for one in targets(dashboard, chosen, span)
+    ]
+    return {
+        "dashboard": dashboard,
+        "range": {"from": round(span.start * 1000), "to": round(span.end * 1000)},
+        "variables": {name: list(one.chosen) for name, one in chosen.items()},
+        "answers": answers,
+    }

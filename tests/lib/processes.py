@@ -1,0 +1,228 @@
+"""The real program as a process: started, waited for with a bound, and ended by its own pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tests.lib import canary
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from exophone_exporter.simulator import Simulator
+
+DEADLINE_SECONDS = 10.0
+PROGRAM = [sys.executable, "-m", "exophone_exporter"]
+_CAPTURED: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.PIPE,
+}
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The little that a process needs, without what surrounds the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return kept | variables
+
+
+def run(
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    program: Sequence[str] = PROGRAM,
+    **streams: Any,
+) -> Ended:
+    """The program from start to end; fails where a person would see a traceback or a secret."""
+    done = subprocess.run(
+        [*program, *words],
+        env=environment(**(env or {})),
+        cwd=cwd,
+        check=False,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        **(_CAPTURED | streams),
+    )
+    ended = Ended(done.returncode, done.stdout or "", done.stderr or "")
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert not canary.traces(ended.stdout + ended.stderr)
+    return ended
+
+
+def wait_until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """The first true value of a function that is asked again and again."""
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        value = true()
+        if value:
+            return value
+        threading.Event().wait(0.005)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def get(url: str, **headers: str) -> tuple[int, str]:
+    """Status and body, in which no secret may stand."""
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own http URL
+    try:
+        with _OPENER.open(request, timeout=DEADLINE_SECONDS) as answer:
+            status, body = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, body = error.code, error.read().decode()
+    assert not canary.traces(body)
+    return status, body
+
+
+def ask(client: socket.socket) -> str:
+    """One request on a connection, to the end."""
+    with client:
+        client.settimeout(DEADLINE_SECONDS)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+class Running:
+    """A process that serves; its stderr and stdout are read all the time."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._said: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name, stream), daemon=True)
+            for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
+            if stream is not None
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def stdout(self) -> str:
+        """What it printed so far."""
+        return "".join(self._said["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        """What it logged so far."""
+        return "".join(self._said["stderr"])
+
+    def wait_for(self, pattern: str, stream: str = "stderr") -> re.Match[str]:
+        """The first place where what it said matches."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, "".join(self._said[stream]))
+            assert match or self.process.poll() is None, f"it ended: {self.stderr}"
+            return match
+
+        match: re.Match[str] = wait_until(found, f"{pattern} in {stream}")
+        return match
+
+    def url(self) -> str:
+        """Where it listens, as its log says."""
+        return self.wait_for(r"msg=listening url=\"?(http://[^\s\"]+)")[1]
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to this process alone."""
+        os.kill(self.pid, number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 2.0) -> int:
+        """Send a signal; the exit code, which must come within so many seconds."""
+        self.send(number)
+        return self.code(seconds)
+
+    def code(self, seconds: float = 2.0) -> int:
+        """The exit code, which must come within so many seconds; nothing bad was seen."""
+        code = self.process.wait(timeout=seconds)
+        for reader in self._readers:
+            reader.join(DEADLINE_SECONDS)
+        assert "Traceback" not in self.stderr, self.stderr
+        assert not canary.traces(self.stderr)
+        return code
+
+    def handles_signals(self) -> bool:
+        """Whether the program's own handler for SIGTERM is in place; Linux tells."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", status)[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    def threads(self) -> int:
+        """How many threads it has; Linux tells."""
+        return len([*Path(f"/proc/{self.pid}/task").iterdir()])
+
+    def descriptors(self) -> int:
+        """How many files and connections it has open; Linux tells."""
+        return len([*Path(f"/proc/{self.pid}/fd").iterdir()])
+
+    def _read(self, name: str, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self._said[name].append(line)
+
+
+@contextlib.contextmanager
+def started(
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    wrapper: str = "",
+    program: Sequence[str] = PROGRAM,
+    **streams: Any,
+) -> Iterator[Running]:
+    """The program while the block runs, then killed where it still lives.
+
+    `wrapper` is a line of sh that ends with `exec "$@"`, the program.
+    """
+    process: subprocess.Popen[str] = subprocess.Popen(
+        [*(("sh", "-c", wrapper, "sh") if wrapper else ()), *program, *words],
+        env=environment(**(env or {})),
+        cwd=cwd,
+        text=True,
+        **(_CAPTURED | streams),
+    )
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(DEADLINE_SECONDS)
+        for reader in running._readers:  # noqa: SLF001 - one thing in two halves
+            reader.join(DEADLINE_SECONDS)
+
+
+def config_file(path: Path, simulator: Simulator, poll: str = "", **extra: str) -> Path:
+    """A configuration for every account of a simulator; `extra` are more keys by account sid."""
+    lines = [f"poll: {{requests_per_minute: 10000{', ' if poll else ''}{poll}}}", "accounts:"]
+    for account in simulator.world.accounts.values():
+        more = extra.get(account.sid.replace("-", "_"), "")
+        lines.append(
+            f"  - {{name: {account.sid}, sid: {account.sid}, base_url: {simulator.url},"
+            f" api_key: {account.api_key}, api_token: {account.api_token}"
+            f"{', ' if more else ''}{more}}}"
+        )
+    file = path / "exophone.yml"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

@@ -1,0 +1,235 @@
+"""Servers that tests run: our own and a webhook in threads, real ones of others as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from exophone_exporter.server.server import Server, listen
+from tests.lib.processes import get, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DEADLINE_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def serving_app(app: Callable[..., Any], **options: Any) -> Iterator[int]:
+    """The port of the server that users run, around an application; `options` go to Server."""
+    (listening,) = listen(["127.0.0.1:0"])
+    server = Server(app, on_signal=lambda: None, **options)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+class Prometheus:
+    """A Prometheus that runs; its log stands in `log`."""
+
+    def __init__(self, url: str, log: Path, pid: int) -> None:
+        self.url = url
+        self.log = log
+        self._pid = pid
+
+    def reload(self) -> None:
+        """Let it read its configuration and rules again."""
+        os.kill(self._pid, signal.SIGHUP)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The rules that it has, and how each of them does."""
+        _, body = get(f"{self.url}/api/v1/rules")
+        return [rule for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
+
+    def alertmanagers(self) -> list[str]:
+        """Where it sends alerts to, as far as it found out."""
+        _, body = get(f"{self.url}/api/v1/alertmanagers")
+        return [found["url"] for found in json.loads(body)["data"]["activeAlertmanagers"]]
+
+    def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """The series of a query as of now: labels and value; none while it does not answer."""
+        try:
+            status, body = get(f"{self.url}/api/v1/query?query={quote(query)}")
+        except OSError:
+            return []
+        found = json.loads(body)["data"]["result"] if status == 200 else []
+        return [(series["metric"], float(series["value"][1])) for series in found]
+
+    def wait_for(self, query: str, count: int) -> list[tuple[dict[str, str], float]]:
+        """The series of a query as soon as there are so many."""
+
+        def found() -> list[tuple[dict[str, str], float]]:
+            series = self.ask(query)
+            return series if len(series) == count else []
+
+        series: list[tuple[dict[str, str], float]] = wait_until(
+            found, f"{count} series of {query}", 20
+        )
+        return series
+
+
+@contextlib.contextmanager
+def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> Iterator[Prometheus]:
+    """A real Prometheus with a configuration, on a port and in a folder of its own."""
+    file, log = folder / "prometheus.yml", folder / "prometheus.log"
+    file.write_text(configuration, encoding="utf-8")
+    url = _free_url()
+    command = [
+        program,
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        *flags,
+    ]
+    with _process(command, log) as pid:
+        yield Prometheus(url, log, pid)
+
+
+def free_address() -> str:
+    """Host and port of loopback where nobody listens."""
+    with listen(["127.0.0.1:0"])[0] as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _free_url() -> str:
+    return f"http://{free_address()}"
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path) -> Iterator[int]:
+    """The pid of a program of others while the block runs; what it says stands in `log`."""
+    with (
+        log.open("w", encoding="utf-8") as said,
+        subprocess.Popen(command, stdout=said, stderr=said) as server,
+    ):
+        try:
+            yield server.pid
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+class Alertmanager:
+    """An Alertmanager that runs; its log stands in `log`."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self.url = url
+        self.log = log
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            return get(f"{self.url}/-/ready")[0] == 200
+        except OSError:
+            return False
+
+    def inhibited(self) -> list[dict[str, str]]:
+        """The labels of the alerts that it has and holds back because of others."""
+        _, body = get(f"{self.url}/api/v2/alerts?active=false&silenced=false&inhibited=true")
+        return [alert["labels"] for alert in json.loads(body)]
+
+
+@contextlib.contextmanager
+def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Alertmanager]:
+    """A real Alertmanager with a configuration, on a port and in a folder of its own, ready."""
+    file, log = folder / "alertmanager.yml", folder / "alertmanager.log"
+    file.write_text(configuration, encoding="utf-8")
+    url = _free_url()
+    command = [
+        program,
+        f"--config.file={file}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--cluster.listen-address=",
+    ]
+    with _process(command, log):
+        server = Alertmanager(url, log)
+        wait_until(server.ready, f"Alertmanager is ready: {log}", 20)
+        yield server
+
+
+@dataclass(frozen=True)
+class Notified:
+    """One alert of one notification: `message` counts the notifications from 0."""
+
+    message: int
+    receiver: str
+    status: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class Webhook:
+    """A receiver of Alertmanager's notifications; `url` may be followed by any path."""
+
+    def __init__(self) -> None:
+        self._bodies: list[dict[str, Any]] = []
+        received = self._bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                received.append(json.loads(self.rfile.read(length)))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: what arrives is what the tests look at."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def alerts(self) -> list[Notified]:
+        """Every alert of every notification so far, oldest first."""
+        return [
+            Notified(
+                message, body["receiver"], alert["status"], alert["labels"], alert["annotations"]
+            )
+            for message, body in enumerate(list(self._bodies))
+            for alert in body["alerts"]
+        ]
+
+    def start(self) -> None:
+        """Receive, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Receive no more."""
+        self._server.shutdown()
+        self._thread.join(DEADLINE_SECONDS)
+        self._server.server_close()
+
+
+@contextlib.contextmanager
+def webhook() -> Iterator[Webhook]:
+    """A receiver of notifications while the block runs."""
+    server = Webhook()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def under_scrape_configs(*jobs: str) -> str:
+    """A configuration of Prometheus from jobs as they are pasted, each a list item."""
+    lines = [line for job in jobs for line in job.splitlines()]
+    return "scrape_configs:\n" + "".join(f"  {line}\n" for line in lines)

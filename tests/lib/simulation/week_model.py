@@ -1,0 +1,632 @@
+"""What the exporter must do and show, kept beside it from what happens to it alone.
+
+The model hears of every request and answer from the API's side, of every reload and clock step from
+whoever makes them, and reads no state of the exporter's: it says what is wrong when the exporter
+asks too much, too soon, too late or twice, and compares what is shown with what must be.
+
+All times are in seconds of the monotonic clock unless they are a `Moment`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import insort
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from exophone_exporter.errors import REASONS
+from exophone_exporter.inventory.snapshot import CHANGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from exophone_exporter.clock import Moment
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.state import View
+    from exophone_exporter.polling.exporter import Exporter
+    from tests.lib.simulation.virtual_time import VirtualTime
+
+JITTER: Final = 0.05
+SPREAD_SECONDS: Final = 0.5
+MINUTE: Final = 60.0
+WINDOW_SECONDS: Final = 61.0
+CONFIRMED_MAX: Final = 20
+# What the sums of many floats may be off.
+EPSILON: Final = 1e-4
+EDGE: Final = 1e-3
+# Beyond these the last events are not kept for the report of a failure.
+LAST_EVENTS: Final = 60
+
+
+class Number(NamedTuple):
+    """One number as the API has it; a flow is an id, "" where none is attached."""
+
+    sid: str
+    name: str
+    voice: str
+    sms: str
+    rental: int
+
+
+@dataclass
+class Known:
+    """What must be known of one account, however often its settings change."""
+
+    polls: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    attempted: Moment | None = None
+    up: bool = False
+    numbers: dict[str, Number] | None = None
+    completed: Moment | None = None
+    duration_seconds: float = 0.0
+    pages: int = 0
+    # Counters of which the model only knows that they grow.
+    seen: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Watched:
+    """One account of the configuration: by which settings, and when it was last polled.
+
+    The first poll is due at `due_at`; `forward` is how far clocks had been set forward before.
+    """
+
+    account: Account
+    known: Known
+    due_at: float
+    forward: float
+    started: Moment | None = None
+    walk: Call | None = None
+    took_seconds: float = 0.0
+    overdue_at: float = math.inf
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.account.origin, self.account.sid
+
+
+@dataclass(eq=False)
+class Call:
+    """One walk or one probe, from its first moment to its last."""
+
+    watched: Watched
+    is_walk: bool
+    started: Moment
+    given_up: bool = False
+    pages: int = 0
+    found: dict[str, Number] = field(default_factory=dict)
+    listed: bool = False
+    unconfirmed: list[str] = field(default_factory=list)
+    more_missing: bool = False
+    kept: int = 0
+    reason: str = ""
+    final: bool = False
+    asked_again_at_once: bool = False
+    answered_at: float = -math.inf
+
+    @property
+    def complete(self) -> bool:
+        return self.listed and not self.unconfirmed and not self.reason
+
+
+@dataclass
+class Asked:
+    """A wait that the API asked for: since when, and how far clocks had been set forward then."""
+
+    at: float
+    forward: float
+    seconds: float
+
+
+@dataclass
+class Traffic:
+    """The requests of one account, whatever its names, by the API's own clock."""
+
+    arrivals: list[float] = field(default_factory=list)
+    sends: deque[float] = field(default_factory=deque)
+    asked: Asked | None = None
+    probe_asked_until: float = 0.0
+    calls: set[Call] = field(default_factory=set)
+    disturbed_at: float = -math.inf
+
+
+class Model:
+    """Notes what happens, and blames the exporter for what must not.
+
+    `news` is set where a poll has ended, whose result `settle` then compares; and where one has
+    begun while `ambush` was set, which it then no longer is.
+    """
+
+    def __init__(self, time: VirtualTime) -> None:
+        self.time = time
+        self.watched: dict[str, Watched] = {}
+        self.news = threading.Event()
+        self.ambush = False
+        self.blames: list[str] = []
+        self.events: deque[str] = deque(maxlen=LAST_EVENTS)
+        self.traffic: dict[tuple[str, str], Traffic] = {}
+        self.reasons: Counter[str] = Counter()
+        self.ratios: list[float] = []
+        self.polls = self.requests = self.given_up = self.scrapes = 0
+        self.fingerprint = 0
+        self._forward = 0.0
+        self._ended: list[Call] = []
+        self._scraped_at = -math.inf
+        self._inventory: tuple[list[bytes], dict[str, set[Number]]] = ([], {})
+
+    def note(self, event: str) -> None:
+        """Remember an event for the report of a failure, and for comparing two runs."""
+        line = f"{self.time.now:.3f} {event}"
+        self.fingerprint = hash((self.fingerprint, self.time.now, len(event)))
+        self.events.append(line)
+
+    def blame(self, what: str) -> None:
+        """Say that the exporter did what it must not."""
+        self.note(f"WRONG {what}")
+        self.blames.append(f"at {self.time.now:.3f}: {what}")
+
+    def expect(self, holds: bool, what: str) -> None:
+        """Blame the exporter where something does not hold."""
+        if not holds:
+            self.blame(what)
+
+    # What the driver does
+
+    def load(self, accounts: Sequence[Account], equal: Iterable[str] = ()) -> None:
+        """Another configuration is loaded; the accounts named in `equal` do not differ."""
+        equal, now, begins = {*equal}, self.time.now, 0
+        before, self.watched, self._scraped_at = self.watched, {}, -math.inf
+        for account in accounts:
+            old = before.get(account.name)
+            if account.name in equal and old is not None:
+                self.watched[account.name] = old
+                continue
+            goes_on = old is not None and old.key == (account.origin, account.sid)
+            known = old.known if goes_on and old is not None else Known()
+            due_at = now + SPREAD_SECONDS * begins
+            self.watched[account.name] = Watched(account, known, due_at, self._forward)
+            begins += 1
+        staying = {*self.watched.values()}
+        for old in before.values():
+            if old not in staying:
+                self._give_up(old)
+
+    def is_polled(self, account: Account) -> bool:
+        """Whether a poll of the account is under way."""
+        watched = self.watched.get(account.name)
+        return watched is not None and watched.walk is not None
+
+    def _give_up(self, old: Watched) -> None:
+        traffic = self._of(old)
+        traffic.disturbed_at = self.time.now
+        for call in traffic.calls:
+            if call.watched is old:
+                call.given_up = True
+                self.given_up += call.is_walk
+
+    def clock_moved(self, seconds: float) -> None:
+        """The wall clock was set, or went on while the machine slept."""
+        self._forward += max(0.0, seconds)
+        for watched in self.watched.values():
+            watched.overdue_at = math.inf
+            if seconds > 0 and watched.walk is None and self._is_due(watched):
+                watched.overdue_at = self.time.now + self.time.clock.slice_seconds
+
+    def _is_due(self, watched: Watched) -> bool:
+        """Whether by either clock the next poll, as late as jitter allows, should have begun."""
+        if watched.started is None or self._still_asked_seconds(watched) > 0:
+            return False
+        passed = since(watched.started, self.time.moment)
+        return passed >= (1 + JITTER) * watched.account.poll.interval_seconds
+
+    def _still_asked_seconds(self, watched: Watched) -> float:
+        """What is left of a wait that the API asked for, by the clock that is furthest on."""
+        asked = self._of(watched).asked
+        if asked is None:
+            return 0.0
+        return asked.seconds - (self.time.now - asked.at) - (self._forward - asked.forward)
+
+    def _of(self, watched: Watched) -> Traffic:
+        return self.traffic.setdefault(watched.key, Traffic())
+
+    # What the API hears
+
+    def opened(self, account: Account, *, is_walk: bool) -> Call:
+        """A poll or a probe begins."""
+        watched = self.watched.get(account.name)
+        if watched is None or watched.account is not account:
+            self.expect(not is_walk, f"{account.name} is polled by settings that are gone")
+            watched = Watched(account, Known(), self.time.now, self._forward)
+        call = Call(watched, is_walk, self.time.moment)
+        self._of(watched).calls.add(call)
+        if is_walk:
+            self._begin(call)
+        return call
+
+    def _begin(self, call: Call) -> None:
+        watched = call.watched
+        name = watched.account.name
+        self.note(f"poll {name}")
+        others = [
+            other
+            for other in self._of(watched).calls
+            if other.is_walk and other is not call and not other.given_up
+        ]
+        self.expect(not others, f"{name} is polled twice at once")
+        self._check_not_early(watched)
+        self._check_not_late(watched, EPSILON)
+        if self.ambush:
+            self.ambush = False
+            self.news.set()
+        watched.started, watched.walk = call.started, call
+        watched.due_at = watched.overdue_at = math.inf
+
+    def _check_not_early(self, watched: Watched) -> None:
+        if watched.started is None:
+            at = self.time.now + self._forward - watched.forward
+            self.expect(at >= watched.due_at - EPSILON, f"{watched.account.name} crowds in")
+            return
+        passed = since(watched.started, self.time.moment)
+        interval = watched.account.poll.interval_seconds
+        least = (1 - JITTER) * interval - EPSILON
+        self.expect(passed >= least, f"{watched.account.name} is polled after {passed:.1f}s only")
+        if watched.took_seconds < least and passed < (1 + JITTER) * interval + EPSILON:
+            self.ratios.append(passed / interval)
+
+    def _check_not_late(self, watched: Watched, slack: float) -> None:
+        """Whether the next poll is late by now."""
+        name, now = watched.account.name, self.time.now
+        self.expect(now <= watched.overdue_at + slack, f"{name} is not polled after a resume")
+        traffic = self._of(watched)
+        asked = traffic.asked
+        asked_until = asked.at + asked.seconds if asked else 0.0
+        if watched.started is None:
+            at = max(watched.due_at, asked_until, traffic.probe_asked_until)
+            self.expect(now <= at + slack, f"{name} is not polled after a reload")
+            return
+        interval = watched.account.poll.interval_seconds
+        at = watched.started.monotonic + max((1 + JITTER) * interval, watched.took_seconds)
+        self.expect(now <= max(at, asked_until) + slack, f"{name} is polled late")
+
+    def sent(self, call: Call, travels_seconds: float) -> None:
+        """A request leaves, and reaches the API so much later."""
+        watched, name = call.watched, call.watched.account.name
+        self.requests += 1
+        if call.is_walk:
+            self.expect(not call.given_up, f"the poll of {name} asks on after it was given up")
+            self.expect(not call.final, f"{name} is asked again after {call.reason}")
+            left = self._still_asked_seconds(watched)
+            self.expect(left <= EPSILON, f"{name} is asked {left:.1f}s before the API wants it")
+            call.reason = ""
+        self._check_budget(watched, travels_seconds)
+
+    def _check_budget(self, watched: Watched, travels_seconds: float) -> None:
+        """Any minute of the API's holds no more requests than the account may make."""
+        traffic, limit = self._of(watched), watched.account.poll.requests_per_minute
+        arrival = self.time.true + travels_seconds
+        arrivals = traffic.arrivals
+        insort(arrivals, arrival)
+        while arrivals[0] < arrival - 3 * MINUTE:
+            arrivals.pop(0)
+        position = arrivals.index(arrival)
+        for first in range(max(0, position - limit), position + 1):
+            if first + limit < len(arrivals) and (
+                arrivals[first + limit] - arrivals[first] < MINUTE
+            ):
+                self.blame(f"{watched.account.name} has more than {limit} requests in a minute")
+                break
+        traffic.sends.append(self.time.now)
+        while traffic.sends[0] < self.time.now - WINDOW_SECONDS:
+            traffic.sends.popleft()
+
+    def failed(self, call: Call, endpoint: str, code: str, reason: str, *, final: bool) -> None:
+        """A request got an answer that is none, or no answer."""
+        self._answered(call, endpoint, code)
+        call.reason, call.final = reason, final
+
+    def limited(self, call: Call, endpoint: str, code: str, seconds: float | None) -> None:
+        """The API asked to wait so long, or said so in no way that counts."""
+        self.failed(call, endpoint, code, "rate_limited", final=False)
+        call.asked_again_at_once = seconds == 0
+        traffic = self._of(call.watched)
+        if seconds is not None and not call.is_walk:
+            until = max(traffic.probe_asked_until, self.time.now + seconds)
+            traffic.probe_asked_until = until
+        elif seconds is not None and not call.given_up:
+            traffic.asked = Asked(self.time.now, self._forward, seconds)
+
+    def listed(self, call: Call, numbers: Sequence[Number], *, more: bool) -> None:
+        """A page of the list was given."""
+        self._answered(call, "list", "200")
+        call.pages += 1
+        fresh = [number for number in numbers if number.sid not in call.found]
+        call.found |= {number.sid: number for number in fresh}
+        if more and fresh:
+            return
+        call.listed = True
+        known = call.watched.known.numbers or {}
+        missing = [sid for sid in known if sid not in call.found] if call.pages > 1 else []
+        call.unconfirmed = missing[:CONFIRMED_MAX]
+        call.more_missing = len(missing) > CONFIRMED_MAX
+
+    def detailed(self, call: Call, sid: str, number: Number | None) -> None:
+        """The detail endpoint gave a number, or said that there is none."""
+        self._answered(call, "detail", "404" if number is None else "200")
+        if not call.is_walk:
+            return
+        self.expect(call.unconfirmed[:1] == [sid], f"{sid} is asked for, and not the next missing")
+        call.unconfirmed = call.unconfirmed[1:]
+        if number is not None:
+            call.found[sid] = number
+            call.kept += 1
+        if not call.unconfirmed and call.kept and call.more_missing:
+            call.reason, call.final = "pagination", True
+
+    def _answered(self, call: Call, endpoint: str, code: str) -> None:
+        call.watched.known.requests[endpoint, code] += 1
+        call.answered_at = self.time.now
+        call.asked_again_at_once = False
+
+    def closed(self, call: Call) -> None:
+        """A poll or a probe is over."""
+        self._of(call.watched).calls.discard(call)
+        if not call.is_walk or call.given_up:
+            return
+        call.watched.walk = None
+        call.watched.took_seconds = took = self.time.now - call.started.monotonic
+        deadline_seconds = call.watched.account.poll.deadline_seconds
+        self.expect(took <= deadline_seconds + EPSILON, f"a poll took {took:.1f}s")
+        self._ended.append(call)
+        self.news.set()
+
+    # What must be shown
+
+    def settle(self, views: Sequence[View]) -> None:
+        """Compare the results of the polls that have ended with what came of them."""
+        self.news.clear()
+        ended, self._ended = self._ended, []
+        if self.blames:
+            return
+        by_name = {view.account.name: view for view in views}
+        for call in ended:
+            self._scraped_at = -math.inf  # the page is made anew
+            self.polls += 1
+            call.watched.known.polls += 1
+            call.watched.known.attempted = self.time.moment
+            if call.complete:
+                self._succeeded(call)
+            else:
+                self._not_complete(call, by_name[call.watched.account.name])
+            self._compare(call.watched, by_name[call.watched.account.name])
+
+    def _succeeded(self, call: Call) -> None:
+        known, now = call.watched.known, self.time.moment
+        self.note(f"{call.watched.account.name} has {len(call.found)} on {call.pages} pages")
+        if known.numbers is not None:
+            known.changes.update(changes(known.numbers, call.found))
+        known.up, known.numbers, known.completed = True, call.found, now
+        known.duration_seconds = now.monotonic - call.started.monotonic
+        known.pages = call.pages
+
+    def _not_complete(self, call: Call, view: View) -> None:
+        known = call.watched.known
+        known.up = False
+        expected = self._reasons(call)
+        counted = Counter({k: n for k, n in view.failures.items() if n}) - known.failures
+        reason = next(iter(counted), "none")
+        name = call.watched.account.name
+        self.note(f"{name} fails: {reason}")
+        self.expect(
+            [*counted.items()] == [(reason, 1)] and reason in expected,
+            f"the failure of {name} counts as {dict(counted)}, not once as {expected}",
+        )
+        self.reasons[reason] += 1
+        known.failures += counted
+
+    def _reasons(self, call: Call) -> set[str]:
+        """What the failure may be called: by the last answer, or by what kept the next away."""
+        if call.reason and self.time.now == call.answered_at:
+            return {call.reason, "timeout"} if call.asked_again_at_once else {call.reason}
+        self._check_time_was_up(call)
+        return {"timeout"}
+
+    def _check_time_was_up(self, call: Call) -> None:
+        """Without a wrong answer only the deadline ends a poll, or a budget that lasts beyond."""
+        poll, traffic = call.watched.account.poll, self._of(call.watched)
+        if traffic.disturbed_at > self.time.now - poll.deadline_seconds - WINDOW_SECONDS:
+            return  # a reload left places of the budget unused, which the API never saw
+        took = self.time.now - call.started.monotonic
+        spent = len(traffic.sends) + len(traffic.calls) >= poll.requests_per_minute
+        self.expect(
+            spent or took >= poll.deadline_seconds - EPSILON,
+            f"the poll of {call.watched.account.name} ends after {took:.1f}s without a cause",
+        )
+
+    def _compare(self, watched: Watched, view: View) -> None:
+        """The exporter's view of one account, after each poll."""
+        known, name = watched.known, watched.account.name
+        shown = (view.polls, view.last_attempt, view.error is None, view.account)
+        must = (known.polls, known.attempted, known.up, watched.account)
+        self.expect(shown == must, f"{name} is {shown} and must be {must}")
+        failures = {reason: known.failures[reason] for reason in REASONS}
+        self.expect(view.failures == failures, f"failures of {name}: {view.failures}")
+        changed = {change: known.changes[change] for change in CHANGES}
+        self.expect(view.changes == changed, f"changes of {name}: {view.changes}, not {changed}")
+        requests = dict(known.requests)
+        self.expect(view.requests == requests, f"requests of {name}: {view.requests}")
+        snapshot = view.snapshot
+        if known.numbers is None or snapshot is None:
+            self.expect(snapshot is None and known.numbers is None, f"numbers of {name}")
+            return
+        self.expect(
+            snapshot.completed == known.completed
+            and snapshot.walk.pages == known.pages
+            and abs(snapshot.duration_seconds - known.duration_seconds) < EPSILON,
+            f"the last complete poll of {name} is not {known}",
+        )
+        numbers = {number.sid: as_sent(number) for number in snapshot.numbers}
+        self.expect(numbers == known.numbers, f"the numbers of {name}: {numbers}")
+
+    def edges(self) -> Iterator[float]:
+        """When next to look: just before and just after data becomes too old to be served."""
+        ahead = self.time.moment.wall - self.time.now
+        for watched in self.watched.values():
+            completed = watched.known.completed
+            if completed is not None and self._is_fresh(watched):
+                stale_after = watched.account.poll.stale_after_seconds
+                at = min(completed.monotonic, completed.wall - ahead) + stale_after
+                yield at - EDGE if at - 2 * EDGE > self.time.now else at + EDGE
+
+    def _is_fresh(self, watched: Watched) -> bool:
+        completed = watched.known.completed
+        if completed is None:
+            return False
+        age = since(completed, self.time.moment)
+        return age <= watched.account.poll.stale_after_seconds
+
+    def check(self, exporter: Exporter) -> None:
+        """Whether everything lives, nothing is late, and the page shows what must be shown."""
+        self.expect(exporter.healthy(), "the exporter is not healthy")
+        attempted = all(watched.known.attempted for watched in self.watched.values())
+        self.expect(exporter.ready() == attempted, f"the exporter is ready: {not attempted}")
+        for watched in self.watched.values():
+            if watched.walk is None:
+                self._check_not_late(watched, EPSILON)
+        *inventory, live = exporter.page.parts(openmetrics=False, gzipped=False)
+        self.scrapes += 1
+        # A page serves for a second, unless a poll ends or something in it becomes too old.
+        is_new = self.time.now > self._scraped_at + 1 + EPSILON
+        self._scraped_at = self.time.now
+        self._check_inventory(inventory, is_new=is_new)
+        if is_new:
+            self._check_live(by_account(live))
+
+    def _check_inventory(self, texts: list[bytes], *, is_new: bool) -> None:
+        if texts != self._inventory[0]:
+            accounts = by_account(b"".join(texts))
+            self._inventory = texts, {name: _inventory_of(accounts[name]) for name in accounts}
+        shown = self._inventory[1]
+        fresh = {name for name, watched in self.watched.items() if self._is_fresh(watched)}
+        self.expect(
+            {*shown} == fresh or ({*shown} < fresh and not is_new),
+            f"inventory of {sorted({*shown} - fresh)} is shown and must not be,"
+            f" of {sorted(fresh - {*shown})} is not and must be",
+        )
+        for name in fresh & {*shown}:
+            numbers = self.watched[name].known.numbers or {}
+            self.expect(shown[name] == {*numbers.values()}, f"inventory of {name}")
+
+    def _check_live(self, shown: Mapping[str, dict[str, float]]) -> None:
+        self.expect([*shown] == [*self.watched], f"the page shows {[*shown]}")
+        for name, watched in self.watched.items():
+            values = shown.get(name, {})
+            wrong = {
+                series: (values.get(series), value)
+                for series, value in _expected(watched)
+                if values.get(series) != value
+            }
+            self.expect(not wrong, f"series of {name}, shown and expected: {wrong}")
+            self._check_growth(watched, values)
+
+    def _check_growth(self, watched: Watched, values: Mapping[str, float]) -> None:
+        """Counters never fall, not even those of which the model knows no more."""
+        name, seen, counted = watched.account.name, watched.known.seen, 0.0
+        for series, value in values.items():
+            if series.startswith("exophone_api_"):
+                self.expect(value >= seen.get(series, 0.0), f"{series} of {name} fell to {value}")
+                seen[series] = value
+                counted += value if series.startswith(_COUNT) else 0
+        requests = sum(watched.known.requests.values())
+        self.expect(counted == requests, f"{name} timed {counted} requests of {requests}")
+
+
+_COUNT: Final = "exophone_api_request_duration_seconds_count"
+
+
+def since(earlier: Moment, later: Moment) -> float:
+    """Seconds between two moments, by the clock that went further."""
+    return max(0.0, later.wall - earlier.wall, later.monotonic - earlier.monotonic)
+
+
+def as_sent(number: ExoPhone) -> Number:
+    """A number of the exporter's, as the API has it."""
+    rental = int(number.rental_price or 0)
+    voice, sms = number.flow_id("voice"), number.flow_id("sms")
+    return Number(number.sid, number.friendly_name, voice, sms, rental)
+
+
+def changes(old: Mapping[str, Number], new: Mapping[str, Number]) -> Iterator[str]:
+    """What changed between two polls, a word for each thing that happened to a number."""
+    yield from ("added" for sid in new if sid not in old)
+    yield from ("removed" for sid in old if sid not in new)
+    for sid in new:
+        if sid in old and old[sid] != new[sid]:
+            yield from _number_changes(old[sid], new[sid])
+
+
+def _number_changes(old: Number, new: Number) -> Iterator[str]:
+    for flow, before, after in (("voice", old.voice, new.voice), ("sms", old.sms, new.sms)):
+        if before != after:
+            how = "moved" if before and after else "attached" if after else "detached"
+            yield f"{flow}_{how}"
+    if old.rental != new.rental:
+        yield "rental_changed"
+    if old.name != new.name:
+        yield "other"
+
+
+def by_account(text: bytes) -> dict[str, dict[str, float]]:
+    """The values of an exposition by account, and by the series without that label."""
+    found: dict[str, dict[str, float]] = {}
+    for line in text.decode().split("\n"):
+        name, is_labelled, rest = line.partition('{account="')
+        if is_labelled and not name.startswith("#"):
+            account, _, rest = rest.partition('"')
+            labels, _, value = rest.rpartition("} ")
+            found.setdefault(account, {})[name + labels] = float(value)
+    return found
+
+
+def _inventory_of(values: Mapping[str, float]) -> set[Number]:
+    """The numbers that an account's inventory shows, as the API has them."""
+    rentals = {
+        series.partition('sid="')[2][:-1]: int(value)
+        for series, value in values.items()
+        if series.startswith("exophone_number_monthly_rental,")
+    }
+    numbers = set()
+    for series in values:
+        if series.startswith("exophone_number_info,"):
+            pairs = (pair.partition('="') for pair in series.split(",")[1:])
+            label = {name: value[:-1] for name, _, value in pairs}
+            sid, name = label["sid"], label["friendly_name"]
+            flows = label["voice_flow_id"], label["sms_flow_id"]
+            numbers.add(Number(sid, name, *flows, rentals[sid]))
+    return numbers
+
+
+def _expected(watched: Watched) -> Iterator[tuple[str, float | None]]:
+    """Series of one account without the label of its name; None for one that must be absent."""
+    known, poll = watched.known, watched.account.poll
+    yield "exophone_up", None if known.attempted is None else float(known.up)
+    yield "exophone_poll_interval_seconds", poll.interval_seconds
+    yield "exophone_poll_stale_after_seconds", poll.stale_after_seconds
+    attempted = known.attempted.wall if known.attempted else 0.0
+    yield "exophone_poll_last_attempt_timestamp_seconds", attempted
+    completed = known.completed.wall if known.completed else 0.0
+    yield "exophone_poll_last_success_timestamp_seconds", completed
+    some = known.numbers is not None
+    yield "exophone_poll_duration_seconds", known.duration_seconds if some else None
+    yield "exophone_poll_pages", known.pages if some else None
+    yield "exophone_polls_total", known.polls
+    for reason in REASONS:
+        yield f'exophone_poll_failures_total,reason="{reason}"', known.failures[reason]
+    for change in CHANGES:
+        yield f'exophone_number_changes_total,change="{change}"', known.changes[change]
+    for (endpoint, code), count in known.requests.items():
+        yield f'exophone_api_requests_total,code="{code}",endpoint="{endpoint}"', count

@@ -1,0 +1,322 @@
+"""The API of the simulated week, at the seam of the transport: accounts, numbers, and bad weather.
+
+It answers with statuses, headers and bytes, and takes virtual time for it. What it hears and says
+it tells the model, in the model's own words: never what the exporter makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote
+
+from exophone_exporter.errors import (
+    BadBody,
+    BodyCut,
+    ConnectFailed,
+    NotHttp,
+    PollError,
+    TimedOut,
+    TlsFailed,
+    TooLarge,
+)
+from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS
+from exophone_exporter.exotel.transport import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from random import Random
+
+    from exophone_exporter.config.loader import Account
+    from tests.lib.simulation.virtual_time import VirtualTime
+    from tests.lib.simulation.week_model import Call, Model, Number
+
+HOUR: Final = 3600.0
+_PATH: Final = "/v2_beta/Accounts/"
+_TRAVEL_SECONDS_MAX: Final = 0.9
+
+# No answer at all: the error of the transport's, and whether asking again is of no use.
+_BROKEN: Final[Mapping[str, tuple[type[PollError], bool]]] = {
+    "refused": (ConnectFailed, False),
+    "not-http": (NotHttp, True),
+    "tls": (TlsFailed, True),
+    "too-large": (TooLarge, True),
+    "cut": (BodyCut, False),
+    "not-gzip": (BadBody, True),
+}
+# Statuses: what such a failure is called, and whether asking again is of no use.
+_STATUSES: Final[Mapping[int, tuple[str, bool]]] = {
+    302: ("status", True),
+    204: ("status", True),
+    400: ("status", True),
+    401: ("auth", True),
+    402: ("billing", True),
+    403: ("forbidden", True),
+    404: ("not_found", True),
+    408: ("server", False),
+    425: ("server", False),
+    500: ("server", False),
+    502: ("server", False),
+    503: ("server", False),
+    999: ("status", True),
+}
+# Bodies of a 200 that are no page: likewise.
+_BODIES: Final[Mapping[bytes, tuple[str, bool]]] = {
+    b"<html>maintenance</html>": ("bad_body", True),
+    b'{"incoming_phone_numbers": [{"sid": "0': ("bad_body", False),
+    b"\xff\xfe": ("bad_body", True),
+    b"": ("bad_body", True),
+    b"[]": ("envelope", True),
+    b'{"http_code": 409, "response": {"error_data": {"message": "no"}}}': ("envelope", True),
+    b'{"page": 0}': ("envelope", True),
+}
+_KINDS: Final[tuple[str | int | bytes, ...]] = (
+    *_BROKEN,
+    *_STATUSES,
+    *_BODIES,
+    *["silent", "drip", "pages", "defect", "limited", "limited", "limited", "limited"] * 2,
+)
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What is wrong with an account until a time of the API's: each request with some chance."""
+
+    kind: str | int | bytes
+    chance: float
+    until: float
+    slow: float = 1.0
+
+
+_FAIR: Final = Weather("", 0.0, 0.0)
+
+
+@dataclass
+class ApiAccount:
+    """The numbers of one account as they are now; bodies are made once a change."""
+
+    sid: str
+    numbers: dict[str, Number] = field(default_factory=dict)
+    weather: Weather = _FAIR
+    _bodies: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def changed(self) -> None:
+        """Forget the bodies of before."""
+        self._bodies.clear()
+
+    def page(self, index: int, size: int) -> tuple[list[Number], bool, bytes]:
+        """The numbers of a page, whether there are more, and the body."""
+        numbers = [*self.numbers.values()]
+        wanted = numbers[index * size : (index + 1) * size]
+        more = len(numbers) > (index + 1) * size
+        if (index, size) not in self._bodies:
+            self._bodies[index, size] = self._body(index, size, wanted, more=more)
+        return wanted, more, self._bodies[index, size]
+
+    def _body(self, index: int, size: int, numbers: list[Number], *, more: bool) -> bytes:
+        envelope = {
+            "page": index,
+            "page_size": size,
+            "next_page_uri": "http://elsewhere.test/more" if more else None,
+            "incoming_phone_numbers": [self.item(number) for number in numbers],
+        }
+        return json.dumps(envelope).encode()
+
+    def item(self, number: Number) -> dict[str, Any]:
+        """One number as the API sends it."""
+        start = f"http://my.exotel.in/{self.sid}/exoml/start"
+        return {
+            "sid": number.sid,
+            "phone_number": f"+91{number.sid}",
+            "friendly_name": number.name,
+            "country": "IN",
+            "region": "MU",
+            "number_type": "Landline",
+            "currency": "INR",
+            "capabilities": {"voice": True, "sms": True},
+            "voice_url": f"{start}_voice/{number.voice}" if number.voice else None,
+            "sms_url": f"{start}_sms/{number.sms}" if number.sms else None,
+            "rental_price": f"{number.rental}.000000",
+        }
+
+
+class Api:
+    """Every account of the vendor's, by origin and sid; `connect` is the seam."""
+
+    def __init__(self, time: VirtualTime, model: Model, random: Random) -> None:
+        self.time = time
+        self.model = model
+        self.random = random
+        self.accounts: dict[tuple[str, str], ApiAccount] = {}
+        self._kinds: list[str | int | bytes] = []
+
+    def connect(self, account: Account, _monotonic: Callable[[], float]) -> Connection:
+        """What a client of the exporter's gets in place of a socket."""
+        return Connection(self, account)
+
+    def new_weather(self) -> Weather:
+        """Some trouble for minutes or hours, total or now and then; or only slowness."""
+        random, until = self.random, self.time.true + self.random.expovariate(1 / HOUR)
+        if random.random() < 0.2:
+            return Weather("", 0.0, until, slow=random.choice([20.0, 60.0, 200.0]))
+        if not self._kinds:
+            self._kinds = random.sample(_KINDS, len(_KINDS))
+        return Weather(self._kinds.pop(), random.choice([1.0, 1.0, 0.3]), until)
+
+
+class Connection:
+    """The requests of one poll or probe."""
+
+    def __init__(self, api: Api, account: Account) -> None:
+        self._api = api
+        self._account = account
+        self._of = api.accounts[account.origin, account.sid]
+        self._call: Call
+
+    def __enter__(self) -> Self:
+        if self._api.model.news.is_set():
+            self._api.time.sleep(0)  # one poll ended and the next begins: let the first be compared
+        is_walk = threading.current_thread().name.startswith("poller ")
+        self._call = self._api.model.opened(self._account, is_walk=is_walk)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._api.model.closed(self._call)
+
+    def get(
+        self,
+        url: str,
+        query: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        within_seconds: float,
+        on_status: Callable[[int], None],
+    ) -> Answer:
+        """One request: it travels, is answered by the weather, and tells the model of it."""
+        api, random = self._api, self._api.random
+        api.model.sent(self._call, random.uniform(0, _TRAVEL_SECONDS_MAX))
+        weather = self._of.weather if api.time.true < self._of.weather.until else _FAIR
+        kind = weather.kind if random.random() < weather.chance else ""
+        asked = _Asked(self._sid_of(url), query, on_status)
+        if kind == "silent":
+            self._time_out(asked, min(timeout_seconds, within_seconds))
+        if kind == "drip":
+            on_status(200)
+            self._time_out(asked, within_seconds, "200")
+        self._take(asked, random.uniform(0.05, 0.6) * weather.slow, within_seconds)
+        return self._answer(asked, kind)
+
+    def _sid_of(self, url: str) -> str:
+        """The number that a URL asks for, "" where it is the list of the right account."""
+        start = f"{self._account.origin}{_PATH}{self._account.sid}/IncomingPhoneNumbers"
+        self._api.model.expect(url.startswith(start), f"a request goes to {url}")
+        return unquote(url[len(start) + 1 :])
+
+    def _take(self, asked: _Asked, seconds: float, within_seconds: float) -> None:
+        """Let the answer take its time; a machine that sleeps meanwhile often loses it."""
+        time = self._api.time
+        suspended = time.suspended_seconds
+        if seconds >= within_seconds:
+            self._time_out(asked, within_seconds)
+        time.sleep(seconds)
+        if time.suspended_seconds != suspended and self._api.random.random() < 0.5:
+            self._fail(asked, "none", "connect", final=False)
+            raise ConnectFailed("the connection was lost in the night")
+
+    def _time_out(self, asked: _Asked, seconds: float, code: str = "none") -> None:
+        self._api.time.sleep(seconds)
+        self._fail(asked, code, "timeout", final=False)
+        raise TimedOut("nothing came in time")
+
+    def _fail(self, asked: _Asked, code: str, reason: str, *, final: bool) -> None:
+        self._api.model.failed(self._call, asked.endpoint, code, reason, final=final)
+
+    def _answer(self, asked: _Asked, kind: str | int | bytes) -> Answer:
+        """What the weather makes of it; a kind that does not fit the question is none."""
+        if isinstance(kind, int):
+            return self._status(asked, kind)
+        if isinstance(kind, bytes) and not asked.sid:
+            reason, final = _BODIES[kind]
+            self._fail(asked, "200", reason, final=final)
+            return asked.answer(200, kind)
+        if isinstance(kind, str) and kind in _BROKEN:
+            error, final = _BROKEN[kind]
+            self._fail(asked, "none", error.reason, final=final)
+            raise error(kind)
+        if kind == "defect":
+            self._fail(asked, "none", "internal", final=True)
+            raise ZeroDivisionError
+        if kind == "limited":
+            return self._limited(asked)
+        return self._number(asked) if asked.sid else self._page(asked, wrong=kind == "pages")
+
+    def _status(self, asked: _Asked, status: int) -> Answer:
+        if asked.sid and status == 404:
+            return self._number(asked)
+        reason, final = _STATUSES[status]
+        self._fail(asked, str(status), reason, final=final)
+        return asked.answer(status, b"<RestException><Message>no</Message></RestException>")
+
+    def _limited(self, asked: _Asked) -> Answer:
+        """429, or 503 with a Retry-After that makes sense or none; the reset is hours off."""
+        header, seconds = self._retry_after()
+        status = self._api.random.choice([429, 429, 503]) if header is not None else 429
+        self._api.model.limited(self._call, asked.endpoint, str(status), seconds)
+        self._api.model.note(f"{status} {header} to {self._account.name}")
+        reset = self._api.time.moment.wall + self._api.random.choice([-5, 0, 5]) * HOUR
+        headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{reset:.0f}"}
+        if header is not None:
+            headers["Retry-After"] = header
+        return asked.answer(status, b"", headers)
+
+    def _retry_after(self) -> tuple[str | None, float | None]:
+        """A header of some shape, and the seconds that it asks for; None where it asks nothing."""
+        random, wall = self._api.random, self._api.time.moment.wall
+        digits = random.choice([0, 1, 7, 30, 120, 400, 601, 3600, 10**30])
+        date = int(wall + random.choice([-7200, -1, 5, 45, 300, 7200]))
+        when = format_datetime(datetime.fromtimestamp(date, UTC), usegmt=True)
+        senseless = random.choice([None, "", "-5", "1e12", "NaN", "soon", "١٢", "3.5"])
+        cap = RETRY_AFTER_CAP_SECONDS
+        shapes = [
+            (str(digits), min(float(digits), cap)),
+            (when, min(max(0.0, date - wall), cap)),
+            (senseless, None),
+        ]
+        return random.choice(shapes)
+
+    def _page(self, asked: _Asked, *, wrong: bool) -> Answer:
+        index, size = int(asked.query["Page"]), int(asked.query["PageSize"])
+        numbers, more, body = self._of.page(index, size)
+        if wrong and any(number.sid not in self._call.found for number in numbers):
+            self._fail(asked, "200", "pagination", final=True)
+            return asked.answer(200, body.replace(b'"page": ', b'"page": 9', 1))
+        self._api.model.listed(self._call, numbers, more=more)
+        return asked.answer(200, body)
+
+    def _number(self, asked: _Asked) -> Answer:
+        number = self._of.numbers.get(asked.sid)
+        self._api.model.detailed(self._call, asked.sid, number)
+        if number is None:
+            return asked.answer(404, b"")
+        return asked.answer(200, json.dumps(self._of.item(number)).encode())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One request: `sid` is "" where it is for a page of the list."""
+
+    sid: str
+    query: Mapping[str, str]
+    on_status: Callable[[int], None]
+
+    @property
+    def endpoint(self) -> str:
+        return "detail" if self.sid else "list"
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        self.on_status(status)
+        return Answer(status, headers or {}, body)

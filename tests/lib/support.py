@@ -1,0 +1,215 @@
+"""What tests share: numbers, accounts and a clock that obeys."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.loader import Account, PerNumber, Poll
+from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.snapshot import Group
+from exophone_exporter.inventory.state import PollResult
+from tests.lib.paths import DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from exophone_exporter.inventory.state import AccountState
+    from exophone_exporter.metrics.page import MetricsPage
+
+SAMPLES = DATA / "samples"
+INDIA = ZoneInfo("Asia/Kolkata")
+_DEADLINE_SECONDS = 10.0
+
+_PHONE = ExoPhone(
+    sid="sid-1",
+    account_sid="acme",
+    phone_number="+912248901111",
+    friendly_name="Support Mumbai",
+    country="IN",
+    region="MU",
+    number_type="Landline",
+    currency="INR",
+    vanity_number=False,
+    voice_capable=True,
+    sms_capable=True,
+    voice_url="http://my.exotel.in/acme/exoml/start_voice/11",
+    sms_url="http://my.exotel.in/acme/exoml/start_sms/22",
+    rental_price=Decimal("499.000000"),
+    one_time_price=Decimal("0.000000"),
+    incoming_rate=Decimal("0.000000"),
+    incoming_pulse_seconds=Decimal(60),
+    created_timestamp_seconds=1457092910,  # 2016-03-04 12:01:50 UTC
+    updated_timestamp_seconds=1506100620,  # 2017-09-22 17:17:00 UTC
+    uri="/v2_beta/Accounts/acme/IncomingPhoneNumbers/sid-1",
+    unreadable=(),
+)
+
+
+def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
+    """A number with both flows attached, unless told otherwise."""
+    return msgspec.structs.replace(_PHONE, sid=sid, **changes)
+
+
+def account(
+    name: str = "support",
+    *,
+    sid: str = "acme",
+    origin: str = "https://api.exotel.com",
+    api_key: str = "acme-key",
+    api_token: str = "acme-token",
+    ca_file: str | None = None,
+    proxy_url: str | None = None,
+    per_number: PerNumber | None = None,
+    **poll: Any,
+) -> Account:
+    """An account of the simulator; keyword arguments left over change how it is polled."""
+    settings: dict[str, Any] = {
+        "interval_seconds": 300.0,
+        "timeout_seconds": 2.0,
+        "deadline_seconds": 30.0,
+        "page_size": 50,
+        "requests_per_minute": 100_000,
+        "stale_after_seconds": 900.0,
+        "timezone": INDIA,
+    }
+    return Account(
+        name=name,
+        sid=sid,
+        origin=origin,
+        credentials=Credentials(SecretSource(Secret(api_key)), SecretSource(Secret(api_token))),
+        poll=Poll(**(settings | poll)),
+        per_number=per_number or PerNumber("all", 10_000, "full"),
+        ca_file=ca_file,
+        proxy_url=proxy_url,
+    )
+
+
+@dataclass
+class FakeTime:
+    """Two clocks that move only when told to; `sleep` moves them and notes how far."""
+
+    wall: float = 1_700_000_000.0
+    monotonic: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.monotonic)
+
+    def pass_(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        self.wall += seconds
+        self.monotonic += seconds
+
+    def sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            self.slept.append(seconds)
+        self.pass_(seconds)
+
+
+@dataclass
+class CountingRecorder:
+    """Notes what the client counts: requests as (endpoint, code), their seconds, retries, waits."""
+
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    retries: int = 0
+    waits: list[float] = field(default_factory=list)
+
+    def record_request(self, endpoint: str, code: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.requests.append((endpoint, code))
+        self.seconds.append(seconds)
+
+    def record_retry(self) -> None:
+        self.retries += 1
+
+    def record_wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+class _Held(tuple[Group, ...]):
+    """Groups that hold a renderer, and nobody else, once it has read the first of them."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Group]:
+        for group in super().__iter__():
+            yield group
+            thread = threading.current_thread()
+            if isinstance(thread, _Renderer):
+                thread.held.set()
+                assert thread.go_on.wait(_DEADLINE_SECONDS)
+
+
+class _Renderer(threading.Thread):
+    """The thread that prepares a page, and can be held by what it reads."""
+
+    def __init__(self, page: MetricsPage) -> None:
+        super().__init__(target=page.prepare)
+        self.held = threading.Event()
+        self.go_on = threading.Event()
+
+
+@contextlib.contextmanager
+def held_rendering(page: MetricsPage, state: AccountState) -> Iterator[None]:
+    """Another thread renders the page, in the middle of this account while the block runs.
+
+    The page must not have seen the account's newest snapshot yet.
+    """
+    snapshot = state.snapshot
+    assert snapshot is not None
+    slow = replace(snapshot, groups=_Held(snapshot.groups))
+    state.record_poll(PollResult(snapshot.completed, 1.0, slow))
+    renderer = _Renderer(page)
+    renderer.start()
+    try:
+        assert renderer.held.wait(_DEADLINE_SECONDS)
+        yield
+    finally:
+        renderer.go_on.set()
+        renderer.join(_DEADLINE_SECONDS)
+    assert not renderer.is_alive()
+
+
+def closed_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def browse(chromium: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a headless browser that finds no other host; `profile` is a directory of its own."""
+    return subprocess.run(
+        [
+            chromium,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+            "--disable-sync",
+            "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={profile}",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )

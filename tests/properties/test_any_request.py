@@ -1,0 +1,412 @@
+"""Any bytes on a connection to the server: an answer or an end, and the server goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import logging
+import re
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exophone_exporter.config.loader import Config
+from exophone_exporter.errors import NotFound
+from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
+from exophone_exporter.polling import reload
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.server.users import BasicAuth, ExtraHeaders
+from exophone_exporter.server.web_config import PasswordHash, WebConfig
+from exophone_exporter.web import probe, routes
+from exophone_exporter.web.probe import Prober
+from exophone_exporter.web.settings import WebSettings
+from tests.lib.corpus import corpus
+from tests.lib.processes import DEADLINE_SECONDS
+from tests.lib.servers import serving_app
+from tests.lib.strategies import edited, share
+from tests.lib.support import account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.applications import Starlette
+
+    from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.model import ExoPhone
+
+HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
+GUARDED: Final = WebConfig(headers={"X-Frame-Options": "deny"}, users={"asha": PasswordHash(HASH)})
+SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+# Nothing that a client sends may be answered with a 500, or be the fault of a server behind us.
+STATUSES: Final = {200, 307, 400, 401, 403, 404, 405, 414, 429, 431, 503, 505}
+HEAD: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [ -~]*\r\n((?:[!-9;-~]+: [\t -~]*\r\n)*)\r\n")
+LENGTH: Final = re.compile(rb"(?im)^content-length: ([0-9]+)\r$")
+
+METHODS: Final = st.sampled_from(
+    [
+        *(b"GET", b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE", b"TRACE"),
+        *(b"CONNECT", b"PRI", b"QUERY", b"get", b"", b"G\x00T", b"M-SEARCH", b"GET GET", b"\xff"),
+    ]
+)
+TARGETS: Final = st.one_of(
+    st.sampled_from(
+        [
+            *(b"/metrics", b"/", b"/docs", b"/-/healthy", b"/-/ready", b"/-/reload", b"/nothing"),
+            *(
+                b"/probe?target=a",
+                b"/probe?target=%2e%2e",
+                b"/probe?target=a%2fb",
+                b"/probe?target",
+            ),
+            *(b"/probe?target=a&target=b", b"/probe?" + b"a=b&" * 50, b"/probe?target=%ff%fe"),
+            *(b"//[::1", b"http://[::1", b"http://x", b"http://x/metrics", b"*", b"x:443", b"%"),
+            *(b"/%00", b"/..%2f", b"/../../etc", b"//", b"///metrics", b"/metrics/", b"/./metrics"),
+            *(b"/metrics?", b"/metrics#x", b"/metrics;x=1", b"/\xff\xfe", b"/%ff", b"/%zz", b""),
+            *(b"/" + b"a" * 2000, b"/metrics HTTP/1.1", b"http://a@b:99999/", b"https://x:0/"),
+        ]
+    ),
+    st.binary(max_size=12),
+    st.binary(max_size=12).map(lambda tail: b"/" + tail),
+    st.binary(max_size=12).map(lambda tail: b"/probe?target=" + tail),
+)
+VERSIONS: Final = st.sampled_from(
+    [
+        *(b" HTTP/1.1", b" HTTP/1.1", b" HTTP/1.1", b" HTTP/1.0", b" HTTP/0.9", b" HTTP/2.0"),
+        *(b" HTTP/9.9", b"", b" ", b" http/1.1", b" HTTP/1", b" HTTP/1.10", b" ICY/1.0"),
+        *(b" RTSP/1.0", b"\tHTTP/1.1", b" HTTP/1.1 ", b" HTTP/-1.1"),
+    ]
+)
+NAMES: Final = (
+    *(b"Host", b"Connection", b"Content-Length", b"Transfer-Encoding", b"Upgrade", b"Expect"),
+    *(b"Accept", b"Accept-Encoding", b"Authorization", b"Origin", b"Sec-Fetch-Site", b"Te"),
+    *(b"X-Prometheus-Scrape-Timeout-Seconds", b"Content-Length ", b" Host", b"", b"X\x00", b"\xff"),
+)
+TEXTS: Final = (
+    *(b"x", b"", b"close", b"keep-alive", b"upgrade", b"close, upgrade", b"h2c", b"websocket"),
+    *(b"5", b"0", b"-1", b"+5", b"5, 5", b"5 5", b"0x5", b"9" * 30, b"chunked", b"gzip, chunked"),
+    *(b"chunked, identity", b"xchunked", b"identity", b"100-continue", b"200-maybe", b"gzip;q=0"),
+    *(b"gzip", b"text/plain;version=abc", b"text/plain;version=\xd9\xa3", b"*/*;q=2", b"q=q=q"),
+    *(b"application/openmetrics-text;version=1.0.0", b"NaN", b"1e999", b"0.5", b"\xff\xfe"),
+    *(b"Basic YXNoYTp4", b"Basic !", b"Basic", b"bAsIc  Og==", b"Basic " + b"A" * 400, b"Bearer x"),
+    *(b"Basic YXNoYTp", b"*/*;q=x", b"gzip;q=x", b"text/plain;q=1e5"),
+    *(b"a\r\n b", b"a\nX: y", b"a\rb", b"a" * 2000, b"cross-site", b"https://evil.example", b"\t"),
+    b"\x00",
+)
+HEADERS: Final = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES) | st.binary(max_size=5),
+        st.sampled_from([b": ", b": ", b": ", b":", b" : ", b""]),
+        st.sampled_from(TEXTS) | st.binary(max_size=8),
+        st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n "]),
+    ).map(b"".join),
+    max_size=5,
+).map(b"".join) | st.just(b"X: y\r\n" * 150)
+BODIES: Final = st.sampled_from(
+    [
+        *(b"", b"", b"", b"12345", b"0\r\n\r\n", b"5\r\n12345\r\n0\r\n\r\n", b"5;x=y\r\n12345\r\n"),
+        *(
+            b"zz\r\n",
+            b"-1\r\n",
+            b"f" * 20 + b"\r\n",
+            b"0\r\nX: y\r\n\r\n",
+            b"\x81\x05hello",
+            b"\r\n",
+        ),
+    ]
+)
+ODD: Final = st.tuples(
+    METHODS, st.just(b" "), TARGETS, VERSIONS, st.just(b"\r\n"), HEADERS, st.just(b"\r\n"), BODIES
+).map(b"".join)
+# Well formed to the parser, whatever it means.
+WELL_FORMED: Final = st.tuples(
+    st.sampled_from([b"GET ", b"GET ", b"GET ", b"HEAD ", b"POST ", b"OPTIONS ", b"DELETE "]),
+    TARGETS.map(lambda target: re.sub(rb"[^!-~\x80-\xff]", b"%", target) or b"/"),
+    st.sampled_from([b" HTTP/1.1\r\n", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from([name for name in NAMES if re.fullmatch(rb"[A-Za-z-]+", name)]),
+            st.just(b": "),
+            st.sampled_from([text for text in TEXTS if not re.search(rb"[\r\n\x00]", text)]),
+            st.just(b"\r\n"),
+        ).map(b"".join),
+        max_size=3,
+    ).map(b"".join),
+    st.just(b"\r\n"),
+).map(b"".join)
+REQUESTS: Final = WELL_FORMED | WELL_FORMED | ODD
+HELLO: Final = bytes.fromhex("16030100c8010000c40303") + b"\x00" * 189
+FOREIGN: Final = st.sampled_from(
+    [
+        *(HELLO, b"SSH-2.0-OpenSSH_9.6\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\n" * 200),
+        *(b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n" + SCRAPE, b"\x05\x01\x00", b"*1\r\n$4\r\nPING\r\n"),
+        *(b"EHLO x\r\n", b"\x00" * 300, b"GET", b"GET /metrics", b"\x80\x2e\x01\x00\x02", b""),
+    ]
+)
+INSERTIONS: Final = (
+    *(b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b"\r\n\r\n", b"%", b"\xff", b"HTTP/1.1"),
+    *(SCRAPE, b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue"),
+)
+CONVERSATIONS: Final = st.one_of(
+    REQUESTS,
+    st.lists(REQUESTS, min_size=2, max_size=4).map(b"".join),
+    st.lists(REQUESTS | st.just(SCRAPE), min_size=2, max_size=4).map(b"".join),
+    edited(REQUESTS | st.just(SCRAPE * 2), INSERTIONS),
+    FOREIGN,
+    st.binary(max_size=100),
+)
+# What may stand in a header: anything but control characters.
+ON_A_LINE: Final = st.one_of(
+    st.lists(
+        st.sampled_from(
+            [
+                *(b"application/openmetrics-text", b"text/plain", b"*/*", b"gzip", b"identity"),
+                *(b",", b";", b";version=", b";q=", b"1.0.0", b"0.5", b"0", b'"', b"abc", b" "),
+                *(b";q=", b"\xd9\xa3"),
+            ]
+        ),
+        max_size=9,
+    ).map(b"".join),
+    st.binary(max_size=30).map(lambda text: re.sub(rb"[\x00-\x1f\x7f]", b"", text)),
+)
+
+
+@dataclass(frozen=True)
+class NoNumbers:
+    """An API that knows no number."""
+
+    account: Account
+
+    def fetch_number(self, sid: str, within_seconds: float) -> ExoPhone:
+        raise NotFound(f"404: {sid}, asked for within {within_seconds:g}s")
+
+
+class Site:
+    """A server, one scraper of it that stays connected, and what is logged."""
+
+    def __init__(self, port: int, log: list[str], tls: ssl.SSLContext | None = None) -> None:
+        self._port = port
+        self._log = log
+        self._tls = tls
+        self._scraper: socket.socket | None = None
+
+    def open(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self._port), DEADLINE_SECONDS)
+
+    def said_to(self, sent: bytes) -> bytes:
+        """All that comes back for some bytes, the last that the client sends."""
+        with self.open() as client, contextlib.suppress(ConnectionError):
+            client.sendall(sent)
+            self.scrape()  # what is answered in the loop has been answered then
+            client.shutdown(socket.SHUT_WR)
+            return rest_of(client)
+        return b""
+
+    def answer_to(self, request: bytes) -> tuple[bytes, bytes]:
+        """Head and body of the answer to a request that is the last of its connection."""
+        with self.open() as client:
+            client.sendall(request)
+            head, _, body = rest_of(client).partition(b"\r\n\r\n")
+        return head + b"\r\n", body
+
+    def scrape(self) -> int:
+        """The status of a scrape, over a connection that is kept while the server keeps it."""
+        try:
+            return self._scraped()
+        except ConnectionError:
+            self.close()
+            return self._scraped()
+
+    def _scraped(self) -> int:
+        if self._scraper is None:
+            client = self.open()
+            wrap = self._tls.wrap_socket if self._tls else None
+            self._scraper = wrap(client, server_hostname="localhost") if wrap else client
+        self._scraper.sendall(SCRAPE)
+        content = b""
+        while not is_whole(content):
+            piece = self._scraper.recv(65536)
+            if not piece:
+                raise ConnectionResetError
+            content += piece
+        return int(content[9:12])
+
+    def close(self) -> None:
+        if self._scraper is not None:
+            self._scraper.close()
+            self._scraper = None
+
+    def assert_quiet(self) -> None:
+        """Nothing that a client sends is worth a warning, let alone a traceback."""
+        assert self._log == []
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """What comes until the server closes, in whatever way it does."""
+    received = []
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while piece := client.recv(65536):
+            received.append(piece)
+    return b"".join(received)
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether the one answer in it has come to its end."""
+    head = HEAD.match(content)
+    length = LENGTH.search(head[2]) if head else None
+    return head is not None and length is not None and len(content) >= head.end() + int(length[1])
+
+
+def statuses_of(content: bytes) -> list[int]:
+    """The statuses of answers that follow each other, the last of which may have been cut off."""
+    statuses = []
+    while content:
+        if content.startswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+            content = content[25:]
+            continue
+        head = HEAD.match(content)
+        assert head is not None, content[:200]
+        length = LENGTH.search(head[2])
+        assert length is not None, content[:200]
+        statuses.append(int(head[1]))
+        content = content[head.end() :]
+        if not content.startswith(b"HTTP/1.1 "):  # as behind the answer to a HEAD
+            content = content[int(length[1]) :]
+    return statuses
+
+
+class _Ear(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(self.format(record))
+
+
+@pytest.fixture(scope="module")
+def log() -> Iterator[list[str]]:
+    ear, root = _Ear(), logging.getLogger()
+    root.addHandler(ear)
+    yield ear.heard
+    root.removeHandler(ear)
+
+
+def application() -> Starlette:
+    """All that `serve` serves."""
+    exporter = Exporter(Config("FILE", (account(),), ()))
+    reloader = Reloader(lambda: Config("FILE", (account(),), ()), exporter, exporter.clock)
+    return routes.application(
+        exporter,
+        WebSettings(),
+        probe=probe.endpoint(Prober(lambda: {"support": NoNumbers(account())}, exporter.clock)),
+        reload=reload.endpoint(reloader, enabled=False),
+    )
+
+
+@contextlib.contextmanager
+def site_of(app: Callable[..., object], log: list[str], *tls: ssl.SSLContext) -> Iterator[Site]:
+    server, client = tls or (None, None)
+    with (
+        serving_app(app, tls=server) as port,
+        contextlib.closing(Site(port, log, client)) as site,
+    ):
+        yield site
+
+
+@pytest.fixture(scope="module")
+def site(log: list[str]) -> Iterator[Site]:
+    with site_of(application(), log) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded(log: list[str]) -> Iterator[Site]:
+    with (
+        contextlib.closing(BasicAuth(application(), lambda: GUARDED)) as auth,
+        site_of(ExtraHeaders(auth, lambda: GUARDED), log) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def secure(log: list[str]) -> Iterator[Site]:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    with site_of(application(), log, server, client) as running:
+        yield running
+
+
+def assert_served(site: Site, sent: bytes) -> None:
+    """Answers with statuses that fit, or none; nothing in the log; the next scrape as ever."""
+    assert set(statuses_of(site.said_to(sent))) <= STATUSES
+    assert site.scrape() == 200
+    site.assert_quiet()
+
+
+@share(300)
+@given(sent=CONVERSATIONS)
+@pytest.mark.fault(108)
+@pytest.mark.fault(109)
+@pytest.mark.fault(110)
+def test_any_bytes_are_answered_or_the_connection_ends(site: Site, sent: bytes) -> None:
+    """Odd methods, targets, versions, headers, bodies; several at once; other protocols."""
+    assert_served(site, sent)
+
+
+@given(sent=CONVERSATIONS)
+@pytest.mark.fault(108)
+def test_no_bytes_get_past_the_users(guarded: Site, sent: bytes) -> None:
+    """Whatever they say of themselves."""
+    assert set(statuses_of(guarded.said_to(sent))) <= STATUSES - {200, 307}
+    assert guarded.scrape() == 401
+    guarded.assert_quiet()
+
+
+@share(50)
+@given(sent=CONVERSATIONS | st.binary(max_size=60).map(lambda tail: HELLO[:5] + tail))
+@pytest.mark.fault(108)
+def test_any_bytes_on_a_port_that_speaks_tls_end_the_connection(secure: Site, sent: bytes) -> None:
+    """With an alert at most."""
+    answer = secure.said_to(sent)
+    assert answer == b"" or answer[0] == 0x15
+    assert secure.scrape() == 200
+    secure.assert_quiet()
+
+
+@given(accept=ON_A_LINE, encoding=ON_A_LINE, path=st.sampled_from([b"metrics", b"probe?target=a"]))
+@pytest.mark.fault(112)
+def test_any_accept_headers_get_one_of_two_types_and_encodings(
+    site: Site, accept: bytes, encoding: bytes, path: bytes
+) -> None:
+    """Word for word ours, whatever the client wrote."""
+    head, body = site.answer_to(
+        b"GET /%s HTTP/1.1\r\nAccept: %s\r\nAccept-Encoding: %s\r\nConnection: close\r\n\r\n"
+        % (path, accept, encoding)
+    )
+    (content_type,) = re.findall(rb"(?im)^content-type: (.*)\r$", head)
+    encodings = re.findall(rb"(?im)^content-encoding: (.*)\r$", head)
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert content_type.decode() in {TEXT, OPENMETRICS}
+    assert encodings in ([], [b"gzip"])
+    text = gzip.decompress(body) if encodings else body
+    assert text.endswith(b"# EOF\n") is (content_type.decode() == OPENMETRICS)
+    site.assert_quiet()
+
+
+@pytest.mark.parametrize("sent", corpus("requests"))
+@pytest.mark.fault(109)
+def test_requests_that_once_broke_something(site: Site, guarded: Site, sent: bytes) -> None:
+    """Each by what it was, with users and without."""
+    assert_served(site, sent)
+    assert set(statuses_of(guarded.said_to(sent))) <= STATUSES - {200, 307}
+    guarded.assert_quiet()

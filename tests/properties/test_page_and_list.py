@@ -1,0 +1,144 @@
+"""What holds for any numbers at all: sums, groups and differences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exophone_exporter.clock import Moment
+from exophone_exporter.inventory.snapshot import CHANGES, Snapshot, Walk, build, diff
+from tests.lib.support import phone
+
+if TYPE_CHECKING:
+    from exophone_exporter.exotel.model import ExoPhone
+
+URLS = st.sampled_from(
+    [
+        "",
+        None,
+        "http://my.exotel.in/acme/exoml/start_voice/1",
+        "https://my.exotel.in/acme/exoml/start_voice/1",
+        "http://my.exotel.in/acme/exoml/start_sms/2",
+        "https://customer.example/ivr",
+    ]
+)
+PRICES = st.none() | st.decimals(0, 999_999_999_999, places=6)
+ATTRIBUTES: dict[str, st.SearchStrategy[Any]] = {
+    "country": st.sampled_from(["IN", "SG", ""]),
+    "region": st.sampled_from(["MU", "DL", ""]),
+    "number_type": st.sampled_from(["Landline", "Mobile"]),
+    "currency": st.sampled_from(["INR", "USD", ""]),
+    "friendly_name": st.text(max_size=3),
+    "voice_capable": st.booleans(),
+    "sms_capable": st.booleans(),
+    "voice_url": URLS,
+    "sms_url": URLS,
+    "rental_price": PRICES,
+    "unreadable": st.sampled_from([(), ("rental_price",), ("region",)]),
+}
+NUMBERS = st.dictionaries(
+    st.sampled_from("abcdefgh"), st.fixed_dictionaries(ATTRIBUTES), max_size=8
+).map(lambda by_sid: tuple(phone(sid, **attributes) for sid, attributes in by_sid.items()))
+
+
+def snapshot(numbers: tuple[ExoPhone, ...]) -> Snapshot:
+    return build(Walk(numbers, pages=1, rejected={}), Moment(0.0, 0.0), 0.0)
+
+
+def fractions_of(numbers: list[ExoPhone]) -> dict[str, Fraction]:
+    """The sum of the rentals by currency, recomputed without decimals."""
+    priced = [(n.currency, n.rental_price) for n in numbers if n.rental_price is not None]
+    return {
+        currency: sum((Fraction(price) for c, price in priced if c == currency), Fraction())
+        for currency, _ in priced
+    }
+
+
+@given(NUMBERS)
+def test_sums_equal_those_of_a_naive_recomputation(numbers: tuple[ExoPhone, ...]) -> None:
+    groups = snapshot(numbers).groups
+    keys = [(g.country, g.region, g.number_type) for g in groups]
+    assert keys == sorted({(n.country, n.region, n.number_type) for n in numbers})
+    for key, group in zip(keys, groups, strict=True):
+        members = [n for n in numbers if (n.country, n.region, n.number_type) == key]
+        idle = [n for n in members if n.voice_url == "" and n.sms_url == ""]
+        rental, idle_rental = fractions_of(members), fractions_of(idle)
+        assert (group.numbers, group.idle) == (len(members), len(idle))
+        assert {c: Fraction(a) for c, a in group.rental.items()} == rental
+        assert {c: Fraction(a) for c, a in group.idle_rental.items()} == {
+            currency: idle_rental.get(currency, Fraction()) for currency in rental
+        }
+        assert group.unattached == {
+            "voice": sum(n.voice_capable and n.voice_url == "" for n in members),
+            "sms": sum(n.sms_capable and n.sms_url == "" for n in members),
+        }
+
+
+@given(NUMBERS)
+def test_flows_hold_each_attached_channel_once(numbers: tuple[ExoPhone, ...]) -> None:
+    flows = snapshot(numbers).flow_numbers
+    for flow, urls in (
+        ("voice", [n.voice_url for n in numbers]),
+        ("sms", [n.sms_url for n in numbers]),
+    ):
+        assert sum(n for (f, _), n in flows.items() if f == flow) == sum(map(bool, urls))
+    assert {flow_id for _, flow_id in flows} <= {"1", "2", "external"}
+
+
+@given(NUMBERS, st.randoms(use_true_random=False))
+def test_order_of_the_numbers_changes_no_sum(numbers: tuple[ExoPhone, ...], random: Any) -> None:
+    shuffled = list(numbers)
+    random.shuffle(shuffled)
+    one, other = snapshot(numbers), snapshot(tuple(shuffled))
+    assert (one.groups, one.flow_numbers) == (other.groups, other.flow_numbers)
+    assert [*one.flow_numbers] == [*other.flow_numbers]
+    assert diff(one, other) == ()
+
+
+@given(NUMBERS)
+def test_nothing_changed_between_a_snapshot_and_itself(numbers: tuple[ExoPhone, ...]) -> None:
+    assert diff(snapshot(numbers), snapshot(numbers)) == ()
+
+
+@given(NUMBERS, NUMBERS)
+def test_added_and_removed_account_for_the_difference_in_size(
+    old: tuple[ExoPhone, ...], new: tuple[ExoPhone, ...]
+) -> None:
+    changes = diff(snapshot(old), snapshot(new))
+    sids, kinds = {n.sid for n in old}, Counter(change.kind for change in changes)
+    assert {c.number.sid for c in changes if c.kind == "added"} == {n.sid for n in new} - sids
+    assert {c.number.sid for c in changes if c.kind == "removed"} == sids - {n.sid for n in new}
+    assert len(new) - len(old) == kinds["added"] - kinds["removed"]
+    assert set(kinds) <= set(CHANGES)
+
+
+@given(NUMBERS, NUMBERS)
+def test_no_kind_of_change_is_told_twice_of_a_number(
+    old: tuple[ExoPhone, ...], new: tuple[ExoPhone, ...]
+) -> None:
+    told = Counter((c.number.sid, c.kind) for c in diff(snapshot(old), snapshot(new)))
+    assert set(told.values()) <= {1}
+
+
+@given(NUMBERS, NUMBERS)
+def test_changes_there_and_back_are_each_others_opposites(
+    old: tuple[ExoPhone, ...], new: tuple[ExoPhone, ...]
+) -> None:
+    opposites = {"added": "removed", "voice_attached": "voice_detached"}
+    opposites |= {"sms_attached": "sms_detached"}
+    opposites |= {there: back for back, there in opposites.items()}
+    there = Counter((c.number.sid, c.kind) for c in diff(snapshot(old), snapshot(new)))
+    back = Counter((c.number.sid, c.kind) for c in diff(snapshot(new), snapshot(old)))
+    assert back == Counter({(sid, opposites.get(k, k)): n for (sid, k), n in there.items()})
+
+
+@given(st.lists(st.decimals(0, 999_999_999_999, places=9), max_size=50))
+def test_sum_of_the_rentals_is_exact_to_the_last_decimal(prices: list[Decimal]) -> None:
+    numbers = tuple(phone(f"s{i}", rental_price=price) for i, price in enumerate(prices))
+    total = sum((g.rental["INR"] for g in snapshot(numbers).groups), Decimal())
+    assert Fraction(total) == sum(map(Fraction, prices), Fraction())

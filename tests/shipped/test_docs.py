@@ -1,0 +1,82 @@
+"""The documents agree with the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lib.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+_LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
+
+
+def test_what_is_derived_from_the_code_is_up_to_date() -> None:
+    """A metric or a configuration key that changes takes its documentation along."""
+    check = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (check.returncode, check.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    """A relative link names a file of the repository, and a heading that is in it."""
+    for target, anchor in _LINK.findall(document.read_text("utf-8")):
+        if "://" in target:
+            continue
+        path = (document.parent / target).resolve()
+        assert path.exists(), target
+        if anchor:
+            assert anchor[1:] in _anchors(path), target + anchor
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
+    """A flag that a document names is a flag of the program."""
+    usage = _usage()
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", _code(document))):
+        assert flag in usage or flag in _FOREIGN_FLAGS, flag
+
+
+# Flags of other programs that the documents show.
+_FOREIGN_FLAGS = {
+    *("--config.check", "--unit", "--compressed", "--from"),  # promtool, systemctl, curl, uvx
+    *("--name", "--restart", "--signal", "--namespace"),  # docker, kubectl
+}
+
+
+def _code(document: Path) -> str:
+    """Lines that call our program."""
+    lines = document.read_text("utf-8").splitlines()
+    return "\n".join(line for line in lines if "exophone-exporter " in line)
+
+
+def _usage() -> str:
+    commands = ("", "serve", "demo", "simulate", "check-config", "once", "numbers", "number")
+    texts = [
+        subprocess.run(
+            [sys.executable, "-m", "exophone_exporter", *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in commands
+    ]
+    return "\n".join(texts)
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as Markdown renderers make them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

@@ -1,0 +1,864 @@
+"""What becomes of the vendor's JSON, of bad JSON, and of any bytes at all."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
+from exophone_exporter.exotel.model import (
+    FIELDS,
+    REJECTIONS,
+    ExoPhone,
+    Page,
+    clean_text,
+    flow_id,
+    is_askable_sid,
+    parse_number,
+    parse_page,
+    vendor_message,
+)
+from tests.lib.strategies import ANY_TEXT
+from tests.lib.support import INDIA, SAMPLES, phone
+
+FLOW = "http://my.exotel.in/acme/exoml/start_voice/11"
+
+
+def page_of(*items: Any, **envelope: Any) -> Page:
+    """The page that lists these items."""
+    body = json.dumps({"incoming_phone_numbers": items} | envelope)
+    return parse_page(body.encode(), INDIA)
+
+
+def number_of(**sent: Any) -> ExoPhone:
+    """The number that has this sid and what else is sent."""
+    return parse_number(json.dumps({"sid": "a"} | sent).encode(), INDIA)
+
+
+def page_with(text: str) -> Page:
+    """A page whose one number has a sid and this raw JSON beside it."""
+    return parse_page(b'{"incoming_phone_numbers": [{"sid": "a", %s}]}' % text.encode(), INDIA)
+
+
+def at(  # noqa: PLR0917 - the parts of a time are read in their order
+    year: int, month: int, day: int, hour: int, minute: int, second: int = 0
+) -> int:
+    """A time in UTC, in seconds since 1970."""
+    return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+
+
+def test_vendors_list_sample_is_read_to_the_last_field() -> None:
+    """Bare times are Indian: 17:31:50 is 12:01:50 UTC."""
+    page = parse_page((SAMPLES / "list.json").read_bytes(), INDIA)
+    first = ExoPhone(
+        sid="011XXXXXXX1",
+        account_sid="Exotel",
+        phone_number="+9111XXXXXXX6",
+        friendly_name="011XXXXXXX6",
+        country="IN",
+        region="DL",
+        number_type="Landline",
+        currency="INR",
+        vanity_number=False,
+        voice_capable=True,
+        sms_capable=True,
+        voice_url="",
+        sms_url="",
+        rental_price=Decimal("0.000000"),
+        one_time_price=Decimal("0.000000"),
+        incoming_rate=Decimal("0.000000"),
+        incoming_pulse_seconds=Decimal(60),
+        created_timestamp_seconds=at(2016, 3, 4, 12, 1, 50),
+        updated_timestamp_seconds=at(2017, 9, 22, 17, 17, 0),
+        uri="/v2_beta/Accounts/Exotel/IncomingPhoneNumbers/011XXXXXXX6",
+        unreadable=(),
+    )
+    second = ExoPhone(
+        sid="011XXXXXXX0",
+        account_sid="Exotel",
+        phone_number="+911XXXXXXXX0",
+        friendly_name="011XXXXXXX0",
+        country="IN",
+        region="DL",
+        number_type="Landline",
+        currency="INR",
+        vanity_number=False,
+        voice_capable=True,
+        sms_capable=True,
+        voice_url="http://my.exotel.in/Exotel/exoml/start_voice/7XXX1",
+        sms_url="http://my.exotel.in/Exotel/exoml/start_sms/7XXX1",
+        rental_price=Decimal("0.000000"),
+        one_time_price=Decimal("0.000000"),
+        incoming_rate=Decimal("0.000000"),
+        incoming_pulse_seconds=Decimal(60),
+        created_timestamp_seconds=at(2016, 4, 7, 6, 43, 20),
+        updated_timestamp_seconds=at(2016, 4, 7, 6, 43, 30),
+        uri="/v2_beta/Accounts/Exotel/IncomingPhoneNumbers/011XXXXXXX0",
+        unreadable=(),
+    )
+    assert page == Page((first, second), page=0, page_size=50, more=True, items=2, rejected={})
+    assert [str(n.rental_price) for n in page.numbers] == ["0.000000", "0.000000"]
+
+
+def test_vendors_detail_sample_is_read_to_the_last_field() -> None:
+    number = parse_number((SAMPLES / "detail.json").read_bytes(), INDIA)
+    assert number == ExoPhone(
+        sid="9eeafc8ab479a386dc95f854f9d7cd8a",
+        account_sid="Exotel",
+        phone_number="+91XXXX30240",
+        friendly_name="XXXXX30240",
+        country="IN",
+        region="WB",
+        number_type="Landline",
+        currency="INR",
+        vanity_number=False,
+        voice_capable=True,
+        sms_capable=True,
+        voice_url="https://my.exotel.in/Exotel/exoml/start_voice/12XX48",
+        sms_url="https://my.exotel.in/Exotel/exoml/start_sms/22XX39",
+        rental_price=Decimal("499.000000"),
+        one_time_price=Decimal("0.000000"),
+        incoming_rate=Decimal("0.000000"),
+        incoming_pulse_seconds=Decimal(60),
+        created_timestamp_seconds=at(2016, 11, 9, 8, 18, 12),
+        updated_timestamp_seconds=at(2017, 3, 30, 8, 49, 2),
+        uri="/v2_beta/Accounts/Exotel/IncomingPhoneNumbers/9eeafc8ab479a386dc95f854f9d7cd8a",
+        unreadable=(),
+    )
+    assert (number.flow_id("voice"), number.flow_id("sms")) == ("12XX48", "22XX39")
+
+
+def test_fields_are_those_of_the_vendors_sample_in_its_order() -> None:
+    assert list(json.loads((SAMPLES / "detail.json").read_bytes())) == list(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", marks=pytest.mark.fault(40), id="empty"),
+        pytest.param(b" \r\n\t", marks=pytest.mark.fault(40), id="blank"),
+        pytest.param(b'{"a": "\xff"}', marks=pytest.mark.fault(43), id="not-utf-8"),
+        pytest.param(b'{"a": "\xed\xa0\x80"}', marks=pytest.mark.fault(43), id="utf-8-surrogate"),
+        pytest.param(
+            '{"incoming_phone_numbers": []}'.encode("utf-16"),
+            marks=pytest.mark.fault(45),
+            id="utf-16",
+        ),
+        pytest.param(b"[" * 100_000, marks=pytest.mark.fault(46), id="nested-lists"),
+        pytest.param(b'{"a":' * 100_000, marks=pytest.mark.fault(46), id="nested-objects"),
+        pytest.param(b"9" * 5000, marks=pytest.mark.fault(47), id="integer-of-5000-digits"),
+        pytest.param(b"NaN", marks=pytest.mark.fault(48), id="nan"),
+        pytest.param(b'{"a": Infinity}', marks=pytest.mark.fault(48), id="infinity"),
+        pytest.param(b'{"a": -Infinity}', marks=pytest.mark.fault(48), id="minus-infinity"),
+        pytest.param(
+            b"<!DOCTYPE html><html>login</html>", marks=pytest.mark.fault(19), id="captive-portal"
+        ),
+        pytest.param(b'{"a": 1,}', id="trailing-comma"),
+        pytest.param(b'{"a": 1,}\r\n', id="trailing-comma-and-a-line-end"),
+        pytest.param(b'\xc2\xa0{"a": 1}', id="behind-a-space-that-json-does-not-know"),
+        pytest.param(b'{"a": 1} {"b": 2}', id="two-documents"),
+        pytest.param(b'X{"incoming_phone_numbers": []}X', id="letters-around-it"),
+    ],
+)
+def test_what_is_not_json_is_a_bad_body_and_not_asked_for_again(body: bytes) -> None:
+    for parse in (parse_page, parse_number):
+        with pytest.raises(BadBody) as caught:
+            parse(body, INDIA)
+        assert (caught.value.reason, caught.value.attempts) == ("bad_body", 1)
+
+
+@pytest.mark.fault(45)
+def test_utf_16_without_a_mark_is_refused_too() -> None:
+    with pytest.raises(BadBody):
+        parse_page('{"incoming_phone_numbers": []}'.encode("utf-16-le"), INDIA)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(
+            b"<html>Welcome to the lounge</html>",
+            "the answer of 34 bytes is not JSON: Expecting value",
+            marks=pytest.mark.fault(19),
+            id="html",
+        ),
+        pytest.param(
+            b'{"lounge": "\xff"}',
+            "the answer of 15 bytes is not UTF-8",
+            marks=pytest.mark.fault(43),
+            id="not-utf-8",
+        ),
+        pytest.param(
+            b'{"lounge": NaN}',
+            "the answer of 15 bytes is JSON beyond all measure",
+            marks=pytest.mark.fault(48),
+            id="nan",
+        ),
+    ],
+)
+def test_message_about_a_bad_body_holds_its_length_and_not_its_words(
+    body: bytes, said: str
+) -> None:
+    with pytest.raises(BadBody) as caught:
+        parse_page(body, INDIA)
+    assert str(caught.value) == said
+
+
+@pytest.mark.fault(42)
+def test_sample_cut_anywhere_is_cut_json_and_worth_one_retry() -> None:
+    body = (SAMPLES / "list.json").read_bytes().strip()
+    for length in range(1, len(body)):
+        with pytest.raises(BadBody) as caught:
+            parse_page(body[:length], INDIA)
+        assert isinstance(caught.value, JsonCut), body[:length][-20:]
+        assert caught.value.attempts == 2
+
+
+@pytest.mark.fault(42)
+def test_cut_json_is_cut_json_behind_a_blank_line_too() -> None:
+    with pytest.raises(JsonCut):
+        parse_page(b'\r\n{"incoming_phone_numbers": [', INDIA)
+
+
+@pytest.mark.fault(44)
+def test_byte_order_mark_of_utf_8_is_accepted() -> None:
+    assert parse_page(b'\xef\xbb\xbf{"incoming_phone_numbers": []}', INDIA).numbers == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        pytest.param(b"null", "null", id="null"),
+        pytest.param(b"[]", "list", id="list"),
+        pytest.param(b'"x"', "string", id="string"),
+        pytest.param(b"3", "number", id="number"),
+        pytest.param(b"3.5", "number", id="fraction"),
+        pytest.param(b"true", "boolean", id="boolean"),
+    ],
+)
+@pytest.mark.fault(41)
+def test_json_that_is_no_object_is_a_bad_envelope(body: bytes, found: str) -> None:
+    with pytest.raises(BadEnvelope, match=f"a JSON {found} where an object") as caught:
+        parse_page(body, INDIA)
+    assert caught.value.reason == "envelope"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        pytest.param(b"{}", "missing", marks=pytest.mark.fault(57), id="missing"),
+        pytest.param(
+            b'{"incoming_phone_numbers": null}', "missing", marks=pytest.mark.fault(58), id="null"
+        ),
+        pytest.param(
+            b'{"incoming_phone_numbers": {}}', "a object", marks=pytest.mark.fault(58), id="object"
+        ),
+        pytest.param(
+            b'{"incoming_phone_numbers": ""}', "a string", marks=pytest.mark.fault(58), id="string"
+        ),
+        pytest.param(
+            b'{"incoming_phone_numbers": 0}', "a number", marks=pytest.mark.fault(58), id="number"
+        ),
+    ],
+)
+def test_page_without_a_list_is_a_bad_envelope_and_not_zero_numbers(
+    body: bytes, found: str
+) -> None:
+    with pytest.raises(BadEnvelope, match=f"^incoming_phone_numbers is {found} where a list"):
+        parse_page(body, INDIA)
+
+
+@pytest.mark.fault(80)
+def test_empty_list_is_an_account_without_numbers() -> None:
+    page = page_of()
+    assert (page.numbers, page.items, dict(page.rejected)) == ((), 0, {})
+
+
+@pytest.mark.fault(59)
+def test_items_that_are_no_numbers_are_counted_and_the_rest_is_kept() -> None:
+    page = page_of({"sid": "a"}, 1, None, [], "x", {"sid": ""}, {"sid": " "}, {"region": "MU"})
+    assert [n.sid for n in page.numbers] == ["a"]
+    assert page.rejected == {"not_an_object": 4, "no_sid": 3}
+    assert set(page.rejected) <= set(REJECTIONS)
+    assert page.items == 8
+
+
+@pytest.mark.fault(59)
+def test_page_whose_every_item_is_rejected_is_a_failure() -> None:
+    with pytest.raises(BadEnvelope, match="none of the 2 items"):
+        page_of(3, {"sid": None})
+
+
+def test_detail_without_a_sid_is_a_bad_envelope() -> None:
+    with pytest.raises(BadEnvelope, match=r"^the answer is an object without a sid$"):
+        parse_number(b'{"phone_number": "+91"}', INDIA)
+
+
+@pytest.mark.fault(50)
+def test_of_a_key_that_stands_twice_the_last_wins() -> None:
+    assert page_with('"region": "MU", "region": "DL"').numbers[0].region == "DL"
+
+
+@pytest.mark.fault(60)
+def test_unknown_fields_change_nothing() -> None:
+    assert number_of(status="active", expires={"in": [1]}) == number_of()
+
+
+@pytest.mark.fault(61)
+def test_number_with_a_sid_alone_has_empty_texts_and_absent_values() -> None:
+    """A missing flow is none; a missing capability is there, so nothing stays hidden."""
+    number = number_of()
+    assert number == ExoPhone(
+        sid="a",
+        account_sid="",
+        phone_number="",
+        friendly_name="",
+        country="",
+        region="",
+        number_type="",
+        currency="",
+        vanity_number=None,
+        voice_capable=True,
+        sms_capable=True,
+        voice_url="",
+        sms_url="",
+        rental_price=None,
+        one_time_price=None,
+        incoming_rate=None,
+        incoming_pulse_seconds=None,
+        created_timestamp_seconds=None,
+        updated_timestamp_seconds=None,
+        uri="",
+        unreadable=(),
+    )
+
+
+@pytest.mark.fault(61)
+def test_null_is_the_same_as_missing() -> None:
+    assert number_of(**{field: None for field in FIELDS if field != "sid"}) == number_of()
+
+
+@pytest.mark.parametrize(
+    ("sent", "attribute", "read"),
+    [
+        pytest.param({"phone_number": 8047091234}, "phone_number", "8047091234", id="phone-int"),
+        pytest.param({"friendly_name": 7}, "friendly_name", "7", id="name-int"),
+        pytest.param({"rental_price": 499}, "rental_price", Decimal(499), id="price-int"),
+        pytest.param({"rental_price": 499.5}, "rental_price", Decimal("499.5"), id="price-float"),
+        pytest.param({"incoming_pulse": 60}, "incoming_pulse_seconds", Decimal(60), id="pulse-int"),
+        pytest.param({"vanity_number": True}, "vanity_number", True, id="vanity-true"),
+    ],
+)
+@pytest.mark.fault(62)
+def test_other_types_that_say_the_same_are_read(
+    sent: dict[str, Any], attribute: str, read: object
+) -> None:
+    number = number_of(**sent)
+    assert getattr(number, attribute) == read
+    assert number.unreadable == ()
+
+
+@pytest.mark.fault(62)
+def test_sid_sent_as_a_number_becomes_its_digits() -> None:
+    assert page_of({"sid": 1140000001}).numbers[0].sid == "1140000001"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "attribute", "read"),
+    [
+        pytest.param("phone_number", ["+91"], "phone_number", "", id="phone-list"),
+        pytest.param("friendly_name", True, "friendly_name", "", id="name-boolean"),
+        pytest.param("region", 1.5, "region", "", id="region-fraction"),
+        pytest.param("currency", {}, "currency", "", id="currency-object"),
+        pytest.param("uri", False, "uri", "", id="uri-boolean"),
+        pytest.param("rental_price", True, "rental_price", None, id="price-boolean"),
+        pytest.param("rental_price", [], "rental_price", None, id="price-list"),
+        pytest.param("one_time_price", {}, "one_time_price", None, id="price-object"),
+        pytest.param("incoming_rate", "free", "incoming_rate", None, id="rate-word"),
+        pytest.param("incoming_pulse", "60s", "incoming_pulse_seconds", None, id="pulse-unit"),
+        pytest.param("vanity_number", "true", "vanity_number", None, id="vanity-string"),
+        pytest.param("vanity_number", 1, "vanity_number", None, id="vanity-one"),
+        pytest.param("voice_url", 0, "voice_url", None, id="voice-url-number"),
+        pytest.param("sms_url", False, "sms_url", None, id="sms-url-boolean"),
+        pytest.param(
+            "date_created", 1457092910, "created_timestamp_seconds", None, id="date-number"
+        ),
+        pytest.param("date_updated", [], "updated_timestamp_seconds", None, id="date-list"),
+    ],
+)
+@pytest.mark.fault(62)
+def test_value_of_a_wrong_type_is_unknown_and_its_field_is_named(
+    field: str, value: object, attribute: str, read: object
+) -> None:
+    number = number_of(**{field: value})
+    assert getattr(number, attribute) == read
+    assert number.unreadable == (field,)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "capable", "unreadable"),
+    [
+        pytest.param({"voice": True, "sms": False}, (True, False), (), id="voice-only"),
+        pytest.param({"voice": False, "sms": True}, (False, True), (), id="sms-only"),
+        pytest.param({}, (True, True), (), id="neither-said"),
+        pytest.param({"sms": False}, (True, False), (), id="voice-not-said"),
+        pytest.param({"voice": None, "sms": True}, (True, True), (), id="voice-null"),
+        pytest.param(
+            {"voice": "no", "sms": False}, (True, False), ("capabilities",), id="voice-word"
+        ),
+        pytest.param({"voice": 0}, (True, True), ("capabilities",), id="voice-zero"),
+        pytest.param(["voice"], (True, True), ("capabilities",), id="list"),
+        pytest.param(False, (True, True), ("capabilities",), id="false"),
+    ],
+)
+@pytest.mark.fault(62)
+def test_capability_is_missing_only_where_the_api_says_false(
+    capabilities: object, capable: tuple[bool, bool], unreadable: tuple[str, ...]
+) -> None:
+    number = number_of(capabilities=capabilities)
+    assert (number.capable("voice"), number.capable("sms")) == capable
+    assert number.unreadable == unreadable
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        pytest.param("\ud800", "\ufffd", marks=pytest.mark.fault(63), id="lone-surrogate"),
+        pytest.param("a\udfffb", "a\ufffdb", marks=pytest.mark.fault(63), id="low-surrogate"),
+        pytest.param("a\nb\tc\x00d\x1fe\x7ff", "a b c d e f", id="control-characters"),
+        pytest.param("a\x80b\x85c\x9b31md\x9f", "a b c 31md ", id="those-of-eight-bits"),
+        pytest.param('a"b\\c{}d,e#f', 'a"b\\c{}d,e#f', id="quotes-and-braces"),
+        pytest.param("a\u2028b\u202ec\U0001f600", "a\u2028b\u202ec\U0001f600", id="odd-letters"),
+        pytest.param("मुंबई", "मुंबई", id="hindi"),
+        pytest.param("<b onclick='x'>", "<b onclick='x'>", id="html"),
+    ],
+)
+@pytest.mark.fault(65)
+def test_name_keeps_every_letter_that_a_label_can_hold(sent: str, read: str) -> None:
+    assert number_of(friendly_name=sent).friendly_name == read
+
+
+@pytest.mark.fault(66)
+def test_name_of_a_megabyte_is_cut_to_256_characters_with_an_ellipsis() -> None:
+    assert number_of(friendly_name="n" * 256).friendly_name == "n" * 256
+    assert number_of(friendly_name="n" * 257).friendly_name == "n" * 255 + "…"
+    assert number_of(friendly_name="n" * 1_000_000).friendly_name == "n" * 255 + "…"
+
+
+def test_words_that_become_labels_lose_the_space_around_them() -> None:
+    """Else one circle would be two series."""
+    words = ("account_sid", "country", "region", "number_type", "currency")
+    number = number_of(**{field: f" {field}\n" for field in words})
+    assert tuple(getattr(number, field) for field in words) == words
+
+
+def test_url_is_cut_to_2048_characters() -> None:
+    assert number_of(voice_url="u" * 5000).voice_url == "u" * 2047 + "…"
+
+
+@pytest.mark.fault(86)
+def test_odd_sids_and_phones_are_kept_but_for_the_space_around_them() -> None:
+    for text in ("011 4000 0001", "+911140000001", "9eeafc8ab479a386dc95f854f9d7cd8a", "a/b"):
+        number = number_of(sid=f" {text} ", phone_number=f"\t{text} ")
+        assert (number.sid, number.phone_number) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("price", "read"),
+    [
+        pytest.param("499.000000", "499.000000", id="as-documented"),
+        pytest.param("0.000000", "0.000000", id="zero-is-not-missing"),
+        pytest.param("7", "7", id="whole"),
+        pytest.param("999999999999.999999999", "999999999999.999999999", id="largest"),
+        pytest.param("499,00", None, id="comma"),
+        pytest.param("4,990.00", None, id="thousands"),
+        pytest.param("-1", None, id="negative"),
+        pytest.param("", None, id="empty"),
+        pytest.param("1e9", None, id="exponent"),
+        pytest.param(" 499", None, id="space"),
+        pytest.param("₹499", None, id="sign"),
+        pytest.param("٤٩٩", None, id="arabic-digits"),
+        pytest.param("NaN", None, id="nan"),
+        pytest.param("499.", None, id="no-decimals-behind-the-point"),
+        pytest.param(".5", None, id="no-digits-before-the-point"),
+        pytest.param("499\n", None, id="line-end"),
+        pytest.param("1000000000000", None, id="thirteen-digits"),
+        pytest.param("9" * 1_000_000, None, id="a-megabyte"),
+    ],
+)
+@pytest.mark.fault(89)
+def test_price_is_exact_or_unknown(price: str, read: str | None) -> None:
+    number = number_of(rental_price=price)
+    assert (None if number.rental_price is None else str(number.rental_price)) == read
+    assert number.unreadable == (() if read else ("rental_price",))
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        pytest.param("1e999", id="beyond-a-double"),
+        pytest.param("1e99999999999999999999", id="beyond-a-decimal"),
+        pytest.param("-1e99999999999999999999", id="below-a-decimal"),
+        pytest.param("-1", id="negative"),
+    ],
+)
+@pytest.mark.fault(49)
+def test_price_beyond_measure_is_unknown_and_the_number_is_kept(literal: str) -> None:
+    page = page_with(f'"rental_price": {literal}')
+    assert [(n.sid, n.rental_price) for n in page.numbers] == [("a", None)]
+    assert page.numbers[0].unreadable == ("rental_price",)
+
+
+@pytest.mark.fault(89)
+def test_prices_as_long_as_books_stay_in_no_memory() -> None:
+    """What was read is remembered, for numbers share their prices; what is no price is not."""
+    tracemalloc.start()
+    try:
+        before_bytes = tracemalloc.get_traced_memory()[0]
+        for digit in "123456789":
+            assert number_of(rental_price=digit * 1_000_000).rental_price is None
+        assert tracemalloc.get_traced_memory()[0] - before_bytes < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        pytest.param("2016-03-04 17:31:50", at(2016, 3, 4, 12, 1, 50), id="bare"),
+        pytest.param("2016-03-04T17:31:50", at(2016, 3, 4, 12, 1, 50), id="bare-with-t"),
+        pytest.param("2016-03-04T17:31:50Z", at(2016, 3, 4, 17, 31, 50), id="utc"),
+        pytest.param("2016-03-04 17:31:50Z", at(2016, 3, 4, 17, 31, 50), id="utc-no-t"),
+        pytest.param("2024-02-29 00:00:00", at(2024, 2, 28, 18, 30), id="leap-day"),
+        pytest.param("1969-12-31 23:59:59", at(1969, 12, 31, 18, 29, 59), id="before-1970"),
+        pytest.param("2038-01-19 08:44:08", at(2038, 1, 19, 3, 14, 8), id="2038"),
+        pytest.param("9999-12-31 23:59:59", at(9999, 12, 31, 18, 29, 59), id="year-9999"),
+    ],
+)
+@pytest.mark.fault(90, 129)
+def test_time_is_read_into_utc(sent: str, read: int) -> None:
+    number = number_of(date_created=sent)
+    assert (number.created_timestamp_seconds, number.unreadable) == (read, ())
+    assert type(number.created_timestamp_seconds) is int
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param("0000-00-00 00:00:00", id="zero-date"),
+        pytest.param("2016-03-04 17:31:60", id="leap-second"),
+        pytest.param("2023-02-29 00:00:00", id="no-leap-day"),
+        pytest.param("20180822", id="no-separators"),
+        pytest.param("2018-08-22", id="date-alone"),
+        pytest.param("2018-W34-3 00:00:00", id="week-date"),
+        pytest.param("2016-03-04 17:31:50.5", id="fraction"),
+        pytest.param("2016-03-04T17:31:50+05:30", id="offset"),
+        pytest.param("2016-03-04 17:31:50\n", id="line-end"),
+        pytest.param("٢٠١٦-03-04 17:31:50", id="arabic-digits"),
+        pytest.param("0001-01-01 00:00:00", id="year-1-is-before-year-1-in-utc"),
+        pytest.param("", id="empty"),
+    ],
+)
+@pytest.mark.fault(90, 129)
+def test_time_in_another_form_is_absent(sent: str) -> None:
+    number = number_of(date_updated=sent)
+    assert (number.updated_timestamp_seconds, number.unreadable) == (None, ("date_updated",))
+
+
+@pytest.mark.fault(128)
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        pytest.param("2024-03-31 01:59:59", at(2024, 3, 31, 0, 59, 59), id="before-it"),
+        pytest.param("2024-03-31 02:30:00", at(2024, 3, 31, 1, 30), id="hour-that-is-left-out"),
+        pytest.param("2024-03-31 03:00:00", at(2024, 3, 31, 1, 0), id="after-it"),
+        pytest.param("2024-10-27 02:30:00", at(2024, 10, 27, 0, 30), id="hour-that-comes-twice"),
+        pytest.param("2024-10-27 03:00:00", at(2024, 10, 27, 2, 0), id="after-both"),
+    ],
+)
+def test_day_of_a_clock_change_is_read_without_an_error(sent: str, read: int) -> None:
+    """Of an hour that comes twice the first is meant; one that does not exist is counted on."""
+    body = f'{{"sid": "a", "date_created": "{sent}"}}'.encode()
+    assert parse_number(body, ZoneInfo("Europe/Berlin")).created_timestamp_seconds == read
+
+
+@pytest.mark.fault(129)
+def test_year_9999_west_of_greenwich_is_absent() -> None:
+    zone = timezone(timedelta(hours=-8))
+    body = b'{"sid": "a", "date_created": "9999-12-31 23:59:59"}'
+    assert parse_number(body, zone).created_timestamp_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("", "", id="none"),
+        pytest.param("http://my.exotel.in/acme/exoml/start_voice/12", "12", id="in-voice"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_sms/34", "34", id="in-sms"),
+        pytest.param("https://my.exotel.com/acme/exoml/start_voice/12", "12", id="com"),
+        pytest.param("https://my.in.exotel.com/acme/exoml/start_voice/12", "12", id="in-com"),
+        pytest.param("http://my.exotel.in/acme/exoml/start/12", "12", id="older-start"),
+        pytest.param("http://my.exotel.in/exoml/start_voice/12", "12", id="without-account"),
+        pytest.param("http://my.exotel.in/exoml/start/12", "12", id="older-without-account"),
+        pytest.param("HTTP://MY.EXOTEL.IN/acme/exoml/start_voice/aB", "aB", id="capitals"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_voice/12/", "12", id="last-slash"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_voice/12?a=b/c", "12", id="query"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_voice/12#x", "12", id="fragment"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_voice/", "external", id="no-id"),
+        pytest.param("https://my.exotel.in/acme/exoml/start_fax/1", "external", id="fax"),
+        pytest.param("https://my.exotel.in/a/exoml/start_sms/1/2", "external", id="longer-path"),
+        pytest.param(
+            "https://my.exotel.in.evil.example/a/exoml/start/1", "external", id="longer-host"
+        ),
+        pytest.param("https://evil.example/my.exotel.in/exoml/start/1", "external", id="in-path"),
+        pytest.param("https://my.exotel.in@evil.example/exoml/start/1", "external", id="userinfo"),
+        pytest.param("https://myxexotel.in/acme/exoml/start/1", "external", id="no-dot"),
+        pytest.param("ftp://my.exotel.in/acme/exoml/start/1", "external", id="scheme"),
+        pytest.param("http\u017f://my.exotel.in/exoml/start/1", "external", id="long-s"),
+        pytest.param("https://customer.example/ivr", "external", id="customer"),
+        pytest.param("not a url", "external", id="no-url"),
+        pytest.param(f"https://my.exotel.in/a/exoml/start/{'1' * 64}", "1" * 64, id="longest-id"),
+        pytest.param(
+            f"https://my.exotel.in/a/exoml/start/{'1' * 65}", "external", id="id-unfit-for-a-label"
+        ),
+    ],
+)
+def test_flow_id_is_read_from_an_exotel_url_and_from_no_other(url: str, expected: str) -> None:
+    assert flow_id(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "attached"),
+    [
+        pytest.param("", False, id="none"),
+        pytest.param(FLOW, True, id="attached"),
+        pytest.param(None, None, id="unreadable"),
+    ],
+)
+def test_number_is_unattached_where_it_is_capable_and_has_no_flow(
+    url: str | None, attached: bool | None
+) -> None:
+    capable, incapable = phone(sms_url=url), phone(sms_url=url, sms_capable=False)
+    assert capable.attached("sms") is attached
+    assert capable.unattached("sms") is (attached is False)
+    assert incapable.unattached("sms") is False
+    assert capable.unattached("voice") is False
+
+
+@pytest.mark.parametrize(
+    ("voice_url", "sms_url", "idle"),
+    [
+        pytest.param("", "", True, id="no-flow"),
+        pytest.param("", FLOW, False, id="sms-flow"),
+        pytest.param(FLOW, "", False, id="voice-flow"),
+        pytest.param("", None, False, id="perhaps-an-sms-flow"),
+        pytest.param(None, "", False, id="perhaps-a-voice-flow"),
+    ],
+)
+def test_number_is_idle_only_where_both_flows_are_surely_missing(
+    voice_url: str | None, sms_url: str | None, idle: bool
+) -> None:
+    """Even where it is capable of nothing: the rental is paid all the same."""
+    number = phone(voice_url=voice_url, sms_url=sms_url, voice_capable=False, sms_capable=False)
+    assert number.idle is idle
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [
+        pytest.param({}, False, id="both-flows"),
+        pytest.param({"voice_url": ""}, True, id="no-voice-flow"),
+        pytest.param({"sms_url": ""}, True, id="no-sms-flow"),
+        pytest.param({"sms_url": "", "sms_capable": False}, False, id="sms-not-possible"),
+        pytest.param({"sms_url": None}, False, id="sms-unreadable"),
+        pytest.param(
+            {"voice_url": "", "sms_url": "", "voice_capable": False, "sms_capable": False},
+            True,
+            id="idle-without-a-capability",
+        ),
+    ],
+)
+def test_number_lacks_a_flow_where_one_channel_is_unattached_or_it_is_idle(
+    changes: dict[str, Any], lacks: bool
+) -> None:
+    assert phone(**changes).lacks_flow is lacks
+
+
+def test_flow_url_of_blanks_is_no_flow() -> None:
+    assert number_of(voice_url=" \n").voice_url == ""
+
+
+@pytest.mark.parametrize(
+    ("envelope", "more"),
+    [
+        pytest.param({}, None, id="not-said"),
+        pytest.param({"next_page_uri": None}, False, id="null"),
+        pytest.param({"next_page_uri": ""}, False, id="empty"),
+        pytest.param({"next_page_uri": "http://evil.example/"}, True, id="any-url"),
+    ],
+)
+@pytest.mark.fault(68)
+def test_next_page_uri_says_only_whether_there_is_more(
+    envelope: dict[str, Any], more: bool | None
+) -> None:
+    assert page_of(**envelope).more is more
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        pytest.param(3, 3, id="number"),
+        pytest.param("3", 3, id="digits"),
+        pytest.param(-1, None, id="negative"),
+        pytest.param(True, None, id="boolean"),
+        pytest.param("٣", None, id="arabic-digit"),
+        pytest.param("123456789", 123_456_789, id="nine-digits"),
+        pytest.param("1234567890", None, id="ten-digits"),
+        pytest.param("9" * 5000, None, id="too-long"),
+        pytest.param(1.5, None, id="fraction"),
+        pytest.param([], None, id="list"),
+    ],
+)
+def test_page_and_size_are_whole_numbers_or_not_said(sent: object, read: int | None) -> None:
+    page = page_of(page=sent, page_size=sent)
+    assert (page.page, page.page_size) == (read, read)
+
+
+def test_page_may_be_zero_and_a_size_may_not() -> None:
+    page = page_of(page=0, page_size=0)
+    assert (page.page, page.page_size) == (0, None)
+
+
+CONFLICT = {
+    "http_code": 409,
+    "response": {"code": 409, "error_data": {"description": "busy"}, "status": "failure"},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param(
+            {"RestException": {"Status": 401, "Message": "bad key"}}, "bad key", id="rest"
+        ),
+        pytest.param(CONFLICT, "busy", id="http-code"),
+        pytest.param(CONFLICT | {"http_code": "409"}, "busy", id="http-code-in-digits"),
+        pytest.param({"status": "failure"}, "without a message", id="status"),
+        pytest.param({"http_code": 500}, "without a message", id="code-alone"),
+        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="beside-an-empty-list"),
+        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="beside-a-sid"),
+        pytest.param({"RestException": {"Message": "no\nmore"}}, "no more", id="of-two-lines"),
+    ],
+)
+@pytest.mark.fault(20)
+def test_error_inside_a_200_is_a_failure_and_says_why(answer: dict[str, Any], said: str) -> None:
+    """Above all it is not an account that has lost all of its numbers."""
+    for parse in (parse_page, parse_number):
+        with pytest.raises(BadEnvelope, match=f"200 with an error inside: {said}"):
+            parse(json.dumps(answer).encode(), INDIA)
+
+
+@pytest.mark.fault(20)
+def test_inner_code_200_is_no_error() -> None:
+    assert page_of({"sid": "a"}, http_code=200, status="success").items == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param(
+            b"<?xml version='1.0'?><TwilioResponse><RestException><Status>401</Status>"
+            b"<Message>Authentication failed</Message></RestException></TwilioResponse>",
+            "Authentication failed",
+            id="xml",
+        ),
+        pytest.param(
+            b'{"RestException": {"Status": 404, "Message": "No such number", "Code": 20404}}',
+            "No such number",
+            id="json-rest-exception",
+        ),
+        pytest.param(
+            b'{"http_code": 403, "response": {"code": 403, "error_data": {"code": 1010,'
+            b' "description": "KYC is missing"}, "status": "failure"}}',
+            "KYC is missing",
+            id="http-code-with-a-description",
+        ),
+        pytest.param(
+            b'{"http_code": 403, "response": {"error_data": {"message": "KYC"}}}',
+            "KYC",
+            id="http-code-with-a-message",
+        ),
+        pytest.param(
+            b'{"http_code": 403, "response": {"code": 403, "error_data": {"code": 1010,'
+            b' "message": "Forbidden", "description": "KYC is missing"}}}',
+            "KYC is missing",
+            id="description-says-more-than-the-message",
+        ),
+        pytest.param(
+            b'{"http_code": 403, "response": {"code": 1010, "error_data": null}}',
+            "1010",
+            id="inner-code",
+        ),
+        pytest.param(b'{"http_code": 403, "response": {}}', "403", id="outer-code"),
+        pytest.param(b'{"response": {}}', "", id="response-that-says-nothing"),
+        pytest.param(b'{"RestException": {"Message": null}}', "", id="null-is-not-none"),
+        pytest.param(b'{"RestException": {"Message": ["a"]}}', "", id="message-is-a-list"),
+        pytest.param(b'{"RestException": {"Message": true}}', "", id="message-is-a-boolean"),
+        pytest.param(b'{"RestException": "no"}', "", id="exception-is-a-string"),
+        pytest.param(b"[]", "", id="list"),
+        pytest.param(b"<html><h1>502 Bad Gateway</h1></html>", "", id="html"),
+        pytest.param(b"", "", id="empty"),
+        pytest.param(b"[" * 100_000, "", id="nested"),
+        pytest.param(b"9" * 5000, "", id="huge-integer"),
+        pytest.param(b"<Message>a <b> c</Message>", "a <b> c", id="markup"),
+        pytest.param(b"<Message>a</Message><Message>b</Message>", "a", id="the-first"),
+        pytest.param(b"<Message>a\nb\xff</Message>", "a b\ufffd", id="unfit-characters"),
+        pytest.param(b"<Message>" + b"x" * 300 + b"</Message>", "x" * 255 + "…", id="too-long"),
+    ],
+)
+def test_vendors_own_words_are_found_in_each_form_of_error(body: bytes, said: str) -> None:
+    assert vendor_message(body) == said
+
+
+@given(ANY_TEXT, st.integers(1, 30))
+def test_clean_text_is_short_and_clean_and_cleaning_again_changes_nothing(
+    text: str, limit: int
+) -> None:
+    cleaned = clean_text(text, limit)
+    cleaned.encode("utf-8")
+    assert len(cleaned) <= limit
+    assert clean_text(cleaned, limit) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "askable"),
+    [
+        pytest.param("01112345671", True, id="local-number"),
+        pytest.param("9eeafc8ab479a386dc95f854f9d7cd8a", True, id="hex"),
+        pytest.param("+91(80)~'\"<>&=:@", True, id="odd-but-one-segment"),
+        pytest.param("x" * 128, True, id="longest"),
+        pytest.param("x" * 129, False, id="too-long"),
+        pytest.param("", False, id="empty"),
+        pytest.param(".", False, id="dot"),
+        pytest.param("..", False, id="dots"),
+        pytest.param("...", True, id="three-dots-are-a-name"),
+        pytest.param("a/b", False, id="slash"),
+        pytest.param("a\\b", False, id="backslash"),
+        pytest.param("a?b", False, id="question-mark"),
+        pytest.param("a#b", False, id="hash"),
+        pytest.param("%2f", False, id="percent"),
+        pytest.param("a b", False, id="space"),
+        pytest.param("a\n", False, id="newline"),
+        pytest.param("\u0661", False, id="arabic-digit"),
+    ],
+)
+def test_a_sid_is_askable_if_a_path_can_name_it_and_nothing_else(text: str, askable: bool) -> None:
+    assert is_askable_sid(text) is askable

@@ -1,0 +1,105 @@
+"""Pages that come again: what is read anew, what is the same, and what is let go."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.errors import BadEnvelope
+from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.model import parse_page
+from exophone_exporter.exotel.page_cache import PageMemory
+from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.simulator import Simulator, World, make_account
+from tests.lib.support import INDIA, CountingRecorder, account
+
+
+def body(*sids: str, **more: Any) -> bytes:
+    return json.dumps({"incoming_phone_numbers": [{"sid": sid} for sid in sids], **more}).encode()
+
+
+def client_of(sim: Simulator) -> Client:
+    return Client(
+        account=account(origin=sim.url),
+        budget=RequestBudget(1000, Clock().monotonic),
+        recorder=CountingRecorder(),
+        clock=Clock(),
+        sleep=lambda _: None,
+    )
+
+
+def test_page_that_comes_again_is_the_same_object() -> None:
+    memory = PageMemory()
+    first = memory.read(0, body("a"), INDIA)
+    assert memory.read(0, body("a"), INDIA) is first
+    assert first == parse_page(body("a"), INDIA)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(body("b"), id="number"),
+        pytest.param(body("a", "b"), id="longer"),
+        pytest.param(body("a", page=1), id="envelope"),
+        pytest.param(body("a") + b" ", id="blank"),
+    ],
+)
+def test_any_other_byte_is_read_anew(other: bytes) -> None:
+    memory = PageMemory()
+    first = memory.read(0, body("a"), INDIA)
+    read = memory.read(0, other, INDIA)
+    assert read is not first
+    assert read == parse_page(other, INDIA)
+    assert memory.read(0, other, INDIA) is read
+
+
+def test_each_page_has_its_own_place() -> None:
+    memory = PageMemory()
+    pages = [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)]
+    assert [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)] == pages
+    assert memory.read(1, body("s0"), INDIA) is not pages[0]
+
+
+def test_body_that_cannot_be_read_is_an_error_each_time() -> None:
+    memory = PageMemory()
+    known = memory.read(0, body("a"), INDIA)
+    for _ in range(2):
+        with pytest.raises(BadEnvelope):
+            memory.read(0, b"[]", INDIA)
+    assert memory.read(0, body("a"), INDIA) is known
+
+
+def test_what_lies_behind_the_end_is_let_go() -> None:
+    memory = PageMemory()
+    pages = [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)]
+    memory.forget_from(1)
+    assert memory.read(0, body("s0"), INDIA) is pages[0]
+    assert memory.read(1, body("s1"), INDIA) is not pages[1]
+
+
+def test_walk_reads_only_the_pages_that_changed() -> None:
+    """The numbers of the others are the very objects of the walk before."""
+    with Simulator(World(make_account("acme", 120))) as sim:
+        client = client_of(sim)
+        before = client.fetch_all({})
+        sim.world.accounts["acme"].numbers[60]["friendly_name"] = "other"
+        after = client.fetch_all({})
+        same = [new is old for new, old in zip(after.numbers, before.numbers, strict=True)]
+    assert same == [True] * 50 + [False] * 50 + [True] * 20
+    assert after.numbers[60].friendly_name == "other"
+
+
+def test_walk_that_became_shorter_forgets_the_rest() -> None:
+    with Simulator(World(make_account("acme", 120))) as sim:
+        client = client_of(sim)
+        numbers = sim.world.accounts["acme"].numbers
+        taken, before = numbers[50:], client.fetch_all({})
+        del numbers[50:]
+        client.fetch_all({})
+        numbers += taken
+        again = client.fetch_all({})
+    same = [new is old for new, old in zip(again.numbers, before.numbers, strict=True)]
+    assert not any(same[50:])

@@ -1,0 +1,156 @@
+"""How much of a phone number others can read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exophone_exporter.inventory.privacy import Shown, shown
+from tests.lib.support import phone
+
+if TYPE_CHECKING:
+    from exophone_exporter.exotel.model import ExoPhone
+
+HEX_SID = "9eeafc8ab479386dc95f854f9d7cd8a1"
+
+
+def number(sid: str = HEX_SID, name: str = "Support") -> ExoPhone:
+    return phone(sid, phone_number="+918047091234", friendly_name=name)
+
+
+def digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+def test_full_shows_all_as_it_is() -> None:
+    named = number("08047091234", "080 4709 1234 ")
+    assert shown(named, "full") == Shown("08047091234", "+918047091234", "080 4709 1234 ")
+
+
+def test_last4_shows_the_last_four_digits_and_the_name() -> None:
+    assert shown(number(), "last4") == Shown(HEX_SID, "…1234", "Support")
+
+
+def test_hidden_shows_the_name_alone() -> None:
+    assert shown(number(), "hidden") == Shown(HEX_SID, "", "Support")
+
+
+def test_number_without_a_phone_number_has_nothing_to_hide() -> None:
+    nameless = phone(HEX_SID, phone_number="", friendly_name="")
+    assert shown(nameless, "last4") == Shown(HEX_SID, "", "")
+
+
+def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
+    for text in ("080-4709 12 34", "080 4709 12/34", "080\u20134709\u201312\u201334"):
+        assert shown(phone(phone_number=text), "last4").phone_number == "…1234"
+
+
+@pytest.mark.parametrize(
+    "sid",
+    [
+        pytest.param("08047091234", id="local"),
+        pytest.param("+918047091234", id="international"),
+        pytest.param("+91 80-4709-1234", id="set-apart"),
+        pytest.param("(080) 4709 1234", id="brackets"),
+        pytest.param("080.4709.1234", id="dots"),
+        pytest.param("exo-08047091234", id="with-a-prefix"),
+        pytest.param("exo-804709-1234x", id="prefix-and-set-apart"),
+        pytest.param("exo-091234", id="last-six-digits"),
+        pytest.param("011XXXXXXX1", id="masked-by-the-vendor"),
+        pytest.param("1140000001", id="another-number"),
+        pytest.param(" 1140000001 ", id="space-around"),
+    ],
+)
+@pytest.mark.fault(92)
+def test_sid_that_is_the_number_becomes_a_pseudonym(sid: str) -> None:
+    for setting in ("last4", "hidden"):
+        pseudonym = shown(number(sid), setting).sid
+        assert re.fullmatch(r"number-[0-9a-f]{12}", pseudonym)
+        assert "4709" not in pseudonym
+
+
+@pytest.mark.fault(92)
+def test_sid_is_held_against_the_digits_of_the_number_however_they_are_set_apart() -> None:
+    named = phone("exo-08047091234", phone_number="+91 80-4709-1234")
+    assert shown(named, "last4").sid.startswith("number-")
+
+
+@pytest.mark.parametrize(
+    ("sid", "phone_number"),
+    [
+        pytest.param("exo-91234", "+918047091234", id="last-five-digits"),
+        pytest.param("exo-91234", "91234", id="short-code-is-no-number"),
+    ],
+)
+@pytest.mark.fault(92)
+def test_sid_with_fewer_than_six_of_the_digits_is_shown(sid: str, phone_number: str) -> None:
+    assert shown(phone(sid, phone_number=phone_number), "last4").sid == sid
+
+
+@pytest.mark.parametrize(
+    ("name", "last4", "hidden"),
+    [
+        pytest.param("08047091234", "…1234", "", id="local"),
+        pytest.param("+91 80 4709 1234", "…1234", "", id="international"),
+        pytest.param("(080) 4709-1234", "…1234", "", id="brackets"),
+        pytest.param("(080 4709 1234)", "…1234", "", id="all-in-brackets"),
+        pytest.param("080.4709.1234", "…1234", "", id="dots"),
+        pytest.param("080\u00a04709\u20131234", "…1234", "", id="typeset"),
+        pytest.param("Support 08047091234", "Support …1234", "Support", id="behind-a-word"),
+        pytest.param("08047091234 (Mumbai)", "…1234 (Mumbai)", "(Mumbai)", id="before-a-word"),
+        pytest.param("080+4709+1234", "…1234", "", id="plus-signs"),
+        pytest.param("080/4709/1234", "…1234", "", id="slashes"),
+        pytest.param("XXXXX30240", "…0240", "", id="masked-by-the-vendor"),
+        pytest.param("Desk 123456", "Desk …3456", "Desk", id="six-digits"),
+        pytest.param("Desk 12345", "Desk 12345", "Desk 12345", id="five-digits"),
+        pytest.param("Desk 12, floor 3", "Desk 12, floor 3", "Desk 12, floor 3", id="figures"),
+    ],
+)
+@pytest.mark.fault(92)
+def test_number_in_the_name_is_covered_too(name: str, last4: str, hidden: str) -> None:
+    """The vendor's default name of a number is the number."""
+    assert shown(number(name=name), "last4").friendly_name == last4
+    assert shown(number(name=name), "hidden").friendly_name == hidden
+
+
+@pytest.mark.fault(92)
+def test_pseudonym_is_the_same_after_a_restart_and_in_both_settings() -> None:
+    """BLAKE2b of `acme/08047091234` in 48 bits, as b2sum has it: series outlive an update."""
+    named = number("08047091234")
+    assert shown(named, "last4").sid == "number-ecdbff4b2fa8"
+    assert shown(named, "hidden").sid == "number-ecdbff4b2fa8"
+
+
+@pytest.mark.fault(92)
+def test_pseudonyms_differ_by_number_and_by_account() -> None:
+    sids = [f"0804709{i:04}" for i in range(5000)]
+    names = {shown(phone(sid, account_sid=a), "hidden").sid for sid in sids for a in ("a", "b")}
+    assert len(names) == 10_000
+
+
+@pytest.mark.fault(92)
+def test_pseudonyms_differ_however_account_and_number_are_cut_in_two() -> None:
+    """Two series by one name would be dropped by Prometheus, without a word from us."""
+    one = phone("x/912248", account_sid="a", phone_number="+912248")
+    other = phone("912248", account_sid="a/x", phone_number="+912248")
+    assert shown(one, "hidden").sid != shown(other, "hidden").sid
+
+
+@given(
+    st.from_regex(r"[1-9][0-9]{9}", fullmatch=True),
+    st.sampled_from(["{}", "0{}", "+91{}", "num {}", "{}-x"]),
+)
+@pytest.mark.fault(92)
+def test_no_more_digits_are_left_than_allowed(local: str, form: str) -> None:
+    """Wherever the number stands, what is shown holds no five digits of it in a row."""
+    written = form.format(local)
+    named = phone(written, phone_number=f"+91{local}", friendly_name=written)
+    for setting, allowed in (("last4", local[-4:]), ("hidden", "")):
+        names = shown(named, setting)  # type: ignore[arg-type]  # one of the words
+        assert names.sid.startswith("number-")
+        assert digits(names.phone_number) == allowed
+        assert digits(names.friendly_name) == allowed

@@ -1,0 +1,346 @@
+"""What is known of an account: counters, the last good snapshot, and how long it may be served."""
+
+from __future__ import annotations
+
+import threading
+import time as real_time
+from collections import Counter
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.errors import CredentialsRejected, InternalError, TimedOut
+from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.inventory.state import AccountState, Durations, PollResult
+from tests.lib.support import account, phone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from exophone_exporter.inventory.state import View
+    from tests.lib.support import FakeTime
+
+STALE_AFTER_SECONDS = 900.0
+THREADS, TIMES = 8, 200
+
+
+def snapshot(completed: Moment, *sids: str) -> Snapshot:
+    return build(Walk(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
+
+
+def polled(time: FakeTime) -> View:
+    """An account with one number, polled at this very moment."""
+    state = AccountState(account(stale_after_seconds=STALE_AFTER_SECONDS))
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    return state.view()
+
+
+def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
+    state = AccountState(account())
+    view = state.view()
+    assert (state.attempted, state.snapshot, state.error) == (False, None, None)
+    assert (view.snapshot, view.last_attempt, view.error, view.polls) == (None, None, None, 0)
+    assert view.fresh_snapshot(Moment(0.0, 0.0)) is None
+    assert " ".join(view.failures) == (
+        "connect timeout tls auth forbidden billing not_found rate_limited server status"
+        " too_large bad_body envelope pagination internal"
+    )
+    assert " ".join(view.changes) == (
+        "added removed voice_attached voice_detached voice_moved sms_attached sms_detached"
+        " sms_moved rental_changed other"
+    )
+    assert {*view.failures.values(), *view.changes.values()} == {0}
+    assert (view.requests, view.retries, view.wait_seconds) == ({}, 0, 0.0)
+    assert {e: sum(d.counts) for e, d in view.durations.items()} == {"list": 0, "detail": 0}
+
+
+def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeTime) -> None:
+    state = AccountState(account())
+    good = snapshot(time.clock.now(), "a")
+    state.record_poll(PollResult(time.clock.now(), 1.0, good))
+    time.pass_(300)
+    error = CredentialsRejected("401")
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=error))
+    view = state.view()
+    assert (view.snapshot, view.error, view.polls) == (good, error, 2)
+    assert view.last_attempt == time.clock.now()
+    assert {reason: n for reason, n in view.failures.items() if n} == {"auth": 1}
+
+
+def test_success_forgets_the_error_and_not_its_count(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    view = state.view()
+    assert (view.error, view.failures["timeout"], view.polls) == (None, 1, 2)
+
+
+@pytest.mark.fault(134)
+def test_result_is_taken_whole_or_not_at_all(time: FakeTime) -> None:
+    """What fails on the way leaves no half: the poll counted, the snapshot new, the changes not."""
+
+    def changes() -> Iterator[Change]:
+        yield Change("added", phone("b"))
+        raise MemoryError
+
+    state = AccountState(account())
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    before = state.view()
+    broken: Any = changes()
+    with pytest.raises(MemoryError):
+        state.record_poll(PollResult(now, 1.0, snapshot(now, "a", "b"), broken))
+    assert state.view() == before
+
+
+def test_first_attempt_counts_though_it_failed(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
+    assert state.attempted
+    assert state.view().snapshot is None
+
+
+def test_defect_after_an_attempt_is_a_failure_without_an_attempt_of_its_own(
+    time: FakeTime,
+) -> None:
+    state = AccountState(account())
+    state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    state.record_defect(InternalError("TypeError"))
+    state.record_defect(InternalError("ValueError"))
+    view = state.view()
+    assert (view.polls, view.failures["internal"], str(view.error)) == (1, 2, "ValueError")
+
+
+def test_changes_are_counted_by_kind(time: FakeTime) -> None:
+    state = AccountState(account())
+    changes = tuple(Change(kind, phone()) for kind in ("added", "added", "sms_moved"))
+    for _ in range(2):
+        now = time.clock.now()
+        state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+    counted = {kind: n for kind, n in state.view().changes.items() if n}
+    assert counted == {"added": 4, "sms_moved": 2}
+
+
+def test_requests_retries_and_waits_are_counted() -> None:
+    state = AccountState(account())
+    state.record_request("list", "200", 0.2)
+    state.record_request("list", "200", 0.2)
+    state.record_request("detail", "none", 10.0)
+    state.record_retry()
+    state.record_wait(1.5)
+    state.record_wait(2.0)
+    view = state.view()
+    assert view.requests == {("list", "200"): 2, ("detail", "none"): 1}
+    assert (view.retries, view.wait_seconds) == (1, 3.5)
+    assert view.durations["list"].sum_seconds == pytest.approx(0.4)
+    assert view.durations["detail"].sum_seconds == 10.0
+
+
+_SNAPSHOT = snapshot(Moment(0.0, 0.0), "a")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(
+            lambda state: state.record_poll(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT)), id="poll"
+        ),
+        pytest.param(lambda state: state.record_defect(InternalError("ValueError")), id="defect"),
+        pytest.param(lambda state: state.record_request("list", "200", 0.1), id="request"),
+        pytest.param(lambda state: state.record_retry(), id="retry"),
+        pytest.param(lambda state: state.record_wait(1.0), id="wait"),
+    ],
+)
+def test_view_is_the_same_until_something_happens(happens: Callable[[AccountState], None]) -> None:
+    """So that what was made of it need not be made again."""
+    state = AccountState(account())
+    before = state.view()
+    assert state.view() is before
+    happens(state)
+    after = state.view()
+    assert after is not before
+    assert state.view() is after
+
+
+def test_view_is_by_the_settings_that_are_asked_for() -> None:
+    """A reload changes how an account is polled, and what is known of it stays."""
+    before, after = account(interval_seconds=300.0), account(interval_seconds=60.0)
+    state = AccountState(before)
+    assert [state.view(each).account for each in (before, after, before)] == [before, after, before]
+    assert state.view().account is before
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        pytest.param(Clock(), id="clock"),
+        pytest.param(Moment(0.0, 0.0), id="moment"),
+        pytest.param(phone(), id="number"),
+        pytest.param(_SNAPSHOT, id="snapshot"),
+        pytest.param(_SNAPSHOT.walk, id="walk"),
+        pytest.param(_SNAPSHOT.groups[0], id="group"),
+        pytest.param(Change("added", phone()), id="change"),
+        pytest.param(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT), id="result-of-a-poll"),
+        pytest.param(AccountState(account()).view(), id="view"),
+    ],
+)
+def test_what_threads_share_cannot_be_changed(shared: Any) -> None:
+    is_struct = isinstance(shared, msgspec.Struct)
+    names = shared.__struct_fields__ if is_struct else [each.name for each in fields(shared)]
+    for name in names:
+        with pytest.raises(AttributeError, match=r"^(cannot assign to field|immutable type)"):
+            setattr(shared, name, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        pytest.param(0.0, 0, id="nothing"),
+        pytest.param(0.05, 0, id="a-bound-belongs-to-its-bucket"),
+        pytest.param(0.051, 1, id="just-beyond-a-bound"),
+        pytest.param(0.1, 1, id="second-bound"),
+        pytest.param(0.25, 2, id="third-bound"),
+        pytest.param(0.26, 3, id="beyond-the-third-bound"),
+        pytest.param(0.5, 3, id="half-a-second"),
+        pytest.param(0.51, 4, id="beyond-half-a-second"),
+        pytest.param(1.0, 4, id="second"),
+        pytest.param(1.1, 5, id="beyond-a-second"),
+        pytest.param(2.5, 5, id="two-seconds-and-a-half"),
+        pytest.param(2.6, 6, id="beyond-two-seconds-and-a-half"),
+        pytest.param(5.0, 6, id="five-seconds"),
+        pytest.param(5.1, 7, id="beyond-five-seconds"),
+        pytest.param(10.0, 7, id="ten-seconds"),
+        pytest.param(10.1, 8, id="beyond-ten-seconds"),
+        pytest.param(30.0, 8, id="last-bound"),
+        pytest.param(30.1, 9, id="beyond-all-bounds"),
+    ],
+)
+def test_request_falls_into_the_first_bucket_that_holds_it(seconds: float, bucket: int) -> None:
+    durations = Durations()
+    durations.observe(seconds)
+    assert durations.counts == [int(i == bucket) for i in range(10)]
+
+
+def test_view_does_not_move_with_what_comes_later(time: FakeTime) -> None:
+    state = AccountState(account())
+    state.record_request("list", "200", 0.2)
+    view = state.view()
+    state.record_request("list", "200", 0.2)
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now), (Change("added", phone()),)))
+    state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
+    assert (view.polls, view.failures["timeout"], view.requests) == (0, 0, {("list", "200"): 1})
+    assert (view.changes["added"], view.snapshot) == (0, None)
+    assert sum(view.durations["list"].counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("wall", "monotonic", "fresh"),
+    [
+        pytest.param(0.0, 0.0, True, id="at-once"),
+        pytest.param(900.0, 900.0, True, id="at-the-limit"),
+        pytest.param(900.1, 900.1, False, id="past-the-limit"),
+        pytest.param(
+            -3600 + 60, 60.0, True, marks=pytest.mark.fault(124), id="clock-set-back-an-hour"
+        ),
+        pytest.param(
+            -3600 + 901, 901.0, False, marks=pytest.mark.fault(124), id="set-back-does-not-keep-it"
+        ),
+        pytest.param(
+            3600 + 60, 60.0, False, marks=pytest.mark.fault(124), id="clock-set-on-an-hour"
+        ),
+        pytest.param(900.0, 5.0, True, marks=pytest.mark.fault(125), id="short-suspend"),
+        pytest.param(8 * 3600, 5.0, False, marks=pytest.mark.fault(125), id="a-night-suspended"),
+    ],
+)
+def test_snapshot_is_served_until_either_clock_says_that_it_is_stale(
+    time: FakeTime, wall: float, monotonic: float, fresh: bool
+) -> None:
+    view = polled(time)
+    time.wall += wall
+    time.monotonic += monotonic
+    assert (view.fresh_snapshot(time.clock.now()) is not None) is fresh
+
+
+@pytest.mark.parametrize(
+    ("wall", "monotonic", "age"),
+    [
+        pytest.param(5.0, 5.0, 5.0, id="steady"),
+        pytest.param(-3600.0, 5.0, 5.0, marks=pytest.mark.fault(124), id="set-back"),
+        pytest.param(-3600.0, -1.0, 0.0, marks=pytest.mark.fault(124), id="never-negative"),
+        pytest.param(3600.0, 0.0, 3600.0, marks=pytest.mark.fault(125), id="suspended"),
+    ],
+)
+def test_age_is_the_larger_of_both_clocks_and_never_negative(
+    wall: float, monotonic: float, age: float
+) -> None:
+    assert Moment(100.0 + wall, 7.0 + monotonic).seconds_since(Moment(100.0, 7.0)) == age
+
+
+def test_later_moment_is_later_on_both_clocks() -> None:
+    assert Moment(wall=100.0, monotonic=7.0).later(5.0) == Moment(wall=105.0, monotonic=12.0)
+
+
+def test_clocks_are_those_of_the_machine_unless_others_are_given() -> None:
+    assert (Clock().wall, Clock().monotonic) == (real_time.time, real_time.monotonic)
+    assert Clock(lambda: 2.0, lambda: 1.0).now() == Moment(wall=2.0, monotonic=1.0)
+
+
+def test_clock_that_is_given_also_waits(time: FakeTime) -> None:
+    """In slices, and until the event is set."""
+    waited: list[float | None] = []
+
+    def wait(event: threading.Event, seconds: float | None) -> bool:
+        waited.append(seconds)
+        time.pass_(seconds or 0.0)
+        if len(waited) == 6:
+            event.set()
+        return event.is_set()
+
+    clock = replace(time.clock, wait=wait, slice_seconds=2.0)
+    event = threading.Event()
+    assert not clock.wait_since(clock.now(), 5.0, event)
+    assert clock.wait_since(clock.now(), 5.0, event)
+    assert waited == [2.0, 2.0, 1.0] * 2
+    assert clock.wait_since(clock.now(), 0.0, event)
+
+
+def test_view_is_consistent_while_many_threads_write(time: FakeTime) -> None:
+    """Every view shows as many failures as failed polls; in the end nothing was lost."""
+    state = AccountState(account())
+    now = time.clock.now()
+    begin = threading.Barrier(THREADS + 1)
+    changes = (Change("added", phone()), Change("other", phone()))
+
+    def write() -> None:
+        begin.wait()
+        for _ in range(TIMES):
+            state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
+            state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+            state.record_request("list", "200", 0.5)
+            state.record_retry()
+            state.record_wait(0.5)
+
+    threads = [threading.Thread(target=write) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    torn: Counter[str] = Counter()
+    while any(thread.is_alive() for thread in threads):
+        view = state.view()
+        torn["changes"] += view.changes["added"] != view.changes["other"]
+        torn["polls"] += view.polls != view.failures["timeout"] + view.changes["added"]
+        torn["requests"] += view.requests.get(("list", "200"), 0) != sum(
+            view.durations["list"].counts
+        )
+    for thread in threads:
+        thread.join()
+    view = state.view()
+    assert not +torn
+    assert (view.polls, view.retries) == (2 * THREADS * TIMES, THREADS * TIMES)
+    assert view.requests == {("list", "200"): THREADS * TIMES}
+    assert view.wait_seconds == THREADS * TIMES * 0.5

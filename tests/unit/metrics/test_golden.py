@@ -1,0 +1,255 @@
+"""The whole exposition of a fixed world at a fixed time, byte for byte.
+
+`EXOPHONE_UPDATE_GOLDEN=1` writes the files anew; read the difference line by line before you keep
+it. Two things differ between machines and are normalised: the labels `python_version` and `version`
+of `exophone_exporter_build_info` become `X`.
+"""
+
+# ruff: noqa: E501 - the lines of the exposition are compared whole
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+
+from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.errors import CredentialsRejected, ServerFailed
+from exophone_exporter.exotel.model import ExoPhone, parse_page
+from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult, View
+from exophone_exporter.metrics.page import Build, MetricsPage
+from tests.lib.paths import DATA
+from tests.lib.support import INDIA, SAMPLES, FakeTime, account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+GOLDEN: Final = DATA / "golden"
+FILES: Final = {False: GOLDEN / "metrics.txt", True: GOLDEN / "metrics.openmetrics.txt"}
+FORMATS: Final = [pytest.param(False, id="text"), pytest.param(True, id="openmetrics")]
+PER_NUMBER: Final = {
+    "private": PerNumber("all", 10_000, "last4"),
+    "limited": PerNumber("unattached", 1, "full"),
+    "empty": PerNumber("none", 10_000, "full"),
+}
+_BUILD_LABELS: Final = re.compile(rb'((?:python_)?version)="[^"]*"')
+
+
+def normalised(exposition: bytes) -> bytes:
+    """The exposition without what differs from machine to machine."""
+    lines = exposition.splitlines(keepends=True)
+    return b"".join(
+        _BUILD_LABELS.sub(rb'\1="X"', line)
+        if line.startswith(b"exophone_exporter_build_info{")
+        else line
+        for line in lines
+    )
+
+
+def snapshot_of(pages: Iterable[Any], time: FakeTime) -> Snapshot:
+    """What a walk of these pages, completed now, adds up to."""
+    parsed = [parse_page(json.dumps(page).encode(), INDIA) for page in pages]
+    numbers = tuple(number for page in parsed for number in page.numbers)
+    rejected: Counter[str] = Counter()
+    for page in parsed:
+        rejected.update(page.rejected)
+    return build(Walk(numbers, len(parsed), rejected), time.clock.now(), 1.25)
+
+
+def world(time: FakeTime) -> tuple[View, ...]:
+    """Every account of world.json, each with the history that its name tells."""
+    pages = {
+        name: of_account["pages"]
+        for name, of_account in json.loads((GOLDEN / "world.json").read_text("utf-8")).items()
+    }
+    states = {name: AccountState(account(name, per_number=PER_NUMBER.get(name))) for name in pages}
+
+    def succeeds(name: str, *changes: Change) -> None:
+        snapshot = snapshot_of(pages[name], time)
+        states[name].record_poll(PollResult(time.clock.now(), 1.25, snapshot, changes))
+        states[name].record_request("list", "200", 0.04)
+
+    succeeds("stale")
+    time.pass_(901)
+    succeeds("support")
+    states["support"].record_request("list", "200", 0.05)
+    states["support"].record_request("list", "500", 31.0)
+    states["support"].record_request("list", "none", 5.0)
+    states["support"].record_request("detail", "404", 0.3)
+    states["support"].record_retry()
+    states["support"].record_wait(2.5)
+    first: ExoPhone = states["support"].view().snapshot.numbers[0]  # type: ignore[union-attr]  # it succeeded
+    time.pass_(60.5)
+    succeeds("support", Change("added", first), Change("added", first), Change("sms_moved", first))
+    for name in ("apac", "private", "limited", "empty"):
+        succeeds(name)
+    time.pass_(30)
+    for name in ("private", "refused", "refused", "stale"):
+        error = CredentialsRejected("no") if name == "refused" else ServerFailed("no")
+        states[name].record_poll(PollResult(time.clock.now(), 0.5, error=error))
+    return tuple(state.view() for state in states.values())
+
+
+@pytest.fixture
+def page(time: FakeTime) -> MetricsPage:
+    views = world(time)
+    made = MetricsPage(
+        lambda: views,
+        lambda: Build(revision="0123abc", config_loaded_at=1_700_000_000.0),
+        time.clock,
+        with_process=False,
+    )
+    made.prepare()
+    return made
+
+
+def families(exposition: bytes, *, openmetrics: bool) -> list[Metric]:
+    """What the parsers of prometheus_client make of it; the one of OpenMetrics is strict."""
+    text = exposition.decode()
+    if openmetrics:
+        return list(openmetrics_parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]  # it has no types
+    return list(text_string_to_metric_families(text))
+
+
+@pytest.mark.parametrize("openmetrics", FORMATS)
+@pytest.mark.fault(65)
+@pytest.mark.fault(129)
+def test_exposition_of_the_fixed_world_is_the_golden_file(
+    page: MetricsPage, openmetrics: bool
+) -> None:
+    found = normalised(page.render(openmetrics=openmetrics, gzipped=False))
+    if os.environ.get("EXOPHONE_UPDATE_GOLDEN"):
+        FILES[openmetrics].write_bytes(found)
+    assert found == FILES[openmetrics].read_bytes()
+
+
+def test_only_the_build_labels_are_normalised() -> None:
+    """A number that is named like a version keeps its name."""
+    number = b'exophone_number_info{friendly_name="version=\\"1\\"",version="1"} 1.0\n'
+    build_info = b'exophone_exporter_build_info{python_version="3.12.1",version="0.1"} 1.0\n'
+    assert normalised(number + build_info) == (
+        number + b'exophone_exporter_build_info{python_version="X",version="X"} 1.0\n'
+    )
+
+
+@pytest.mark.parametrize("openmetrics", FORMATS)
+def test_the_parsers_accept_it_and_find_each_family_once(
+    page: MetricsPage, openmetrics: bool
+) -> None:
+    """A family in two pieces would come out of the parser twice, or be refused."""
+    found = families(page.render(openmetrics=openmetrics, gzipped=False), openmetrics=openmetrics)
+    assert {name: n for name, n in Counter(family.name for family in found).items() if n > 1} == {}
+    assert len(found) == 34
+    assert all(family.documentation and family.type != "unknown" for family in found)
+
+
+@pytest.mark.parametrize("openmetrics", FORMATS)
+@pytest.mark.fault(82)
+def test_no_label_set_stands_twice(page: MetricsPage, openmetrics: bool) -> None:
+    """Neither promtool nor the parsers mind; Prometheus drops the second one."""
+    text = page.render(openmetrics=openmetrics, gzipped=False).decode()
+    series = [line.rpartition(" ")[0] for line in text.split("\n") if not line.startswith("#")]
+    assert {name: n for name, n in Counter(series).items() if n > 1} == {}
+
+
+def test_both_formats_hold_the_same_samples(page: MetricsPage) -> None:
+    text, openmetrics = (
+        page.render(openmetrics=openmetrics, gzipped=False).split(b"\n")
+        for openmetrics in (False, True)
+    )
+    assert [line for line in text if not line.startswith(b"#")] == [
+        line for line in openmetrics if not line.startswith(b"#")
+    ]
+    assert openmetrics[-2:] == [b"# EOF", b""]
+
+
+@pytest.mark.fault(65)
+@pytest.mark.parametrize(
+    ("sid", "friendly_name"),
+    [
+        pytest.param("quote", 'say "hello", {a="b"} # no comment', id="quotes"),
+        pytest.param("back\\slash", "C:\\new\\", id="backslashes"),
+        pytest.param("newline", "two lines and  ", id="control-characters-become-spaces"),
+        pytest.param(
+            "emoji", "☎ आपका 📞 \u202eدعم\u202c \u2028 end \ufffd", id="scripts-and-surrogate"
+        ),
+    ],
+)
+def test_odd_name_comes_back_from_the_parser_as_it_was(
+    page: MetricsPage, sid: str, friendly_name: str
+) -> None:
+    exposition = page.render(openmetrics=True, gzipped=False)
+    (info,) = (
+        f for f in families(exposition, openmetrics=True) if f.name == "exophone_number_info"
+    )
+    names = {sample.labels["sid"]: sample.labels["friendly_name"] for sample in info.samples}
+    assert names[sid] == friendly_name
+
+
+@pytest.mark.end_to_end
+def test_promtool_has_nothing_to_say(page: MetricsPage, program: Callable[[str], str]) -> None:
+    """Its linter knows the conventions of names, units and help texts."""
+    checked = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=page.render(openmetrics=False, gzipped=False),
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
+
+
+VENDOR_SAMPLE_LINES: Final = """\
+exophone_numbers{account="Exotel",country="IN",number_type="Landline",region="DL"} 2.0
+exophone_monthly_rental{account="Exotel",country="IN",currency="INR",number_type="Landline",region="DL"} 0.0
+exophone_numbers_unattached{account="Exotel",country="IN",flow="voice",number_type="Landline",region="DL"} 1.0
+exophone_numbers_unattached{account="Exotel",country="IN",flow="sms",number_type="Landline",region="DL"} 1.0
+exophone_numbers_idle{account="Exotel",country="IN",number_type="Landline",region="DL"} 1.0
+exophone_idle_monthly_rental{account="Exotel",country="IN",currency="INR",number_type="Landline",region="DL"} 0.0
+exophone_flow_numbers{account="Exotel",flow="sms",flow_id="7XXX1"} 1.0
+exophone_flow_numbers{account="Exotel",flow="voice",flow_id="7XXX1"} 1.0
+exophone_number_info{account="Exotel",country="IN",friendly_name="011XXXXXXX0",number_type="Landline",phone_number="+911XXXXXXXX0",region="DL",sid="011XXXXXXX0",sms_flow_id="7XXX1",vanity="false",voice_flow_id="7XXX1"} 1.0
+exophone_number_info{account="Exotel",country="IN",friendly_name="011XXXXXXX6",number_type="Landline",phone_number="+9111XXXXXXX6",region="DL",sid="011XXXXXXX1",sms_flow_id="",vanity="false",voice_flow_id=""} 1.0
+exophone_number_flow_attached{account="Exotel",flow="voice",sid="011XXXXXXX0"} 1.0
+exophone_number_flow_attached{account="Exotel",flow="sms",sid="011XXXXXXX0"} 1.0
+exophone_number_flow_attached{account="Exotel",flow="voice",sid="011XXXXXXX1"} 0.0
+exophone_number_flow_attached{account="Exotel",flow="sms",sid="011XXXXXXX1"} 0.0
+exophone_number_monthly_rental{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
+exophone_number_monthly_rental{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
+exophone_number_one_time_price{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
+exophone_number_one_time_price{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
+exophone_number_incoming_rate{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
+exophone_number_incoming_rate{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
+exophone_number_incoming_pulse_seconds{account="Exotel",sid="011XXXXXXX0"} 60.0
+exophone_number_incoming_pulse_seconds{account="Exotel",sid="011XXXXXXX1"} 60.0
+exophone_number_created_timestamp_seconds{account="Exotel",sid="011XXXXXXX0"} 1.4600114e+09
+exophone_number_created_timestamp_seconds{account="Exotel",sid="011XXXXXXX1"} 1.45709291e+09
+exophone_number_updated_timestamp_seconds{account="Exotel",sid="011XXXXXXX0"} 1.46001141e+09
+exophone_number_updated_timestamp_seconds{account="Exotel",sid="011XXXXXXX1"} 1.50610062e+09
+exophone_number_series_dropped{account="Exotel"} 0.0
+"""
+
+
+def test_the_vendors_own_sample_gives_exactly_these_lines(time: FakeTime) -> None:
+    """Its bare times are India's: 2016-04-07 12:13:20 there is 06:43:20 UTC."""
+    sample = json.loads((SAMPLES / "list.json").read_text("utf-8"))
+    state = AccountState(account("Exotel"))
+    snapshot = snapshot_of([sample], time)
+    state.record_poll(PollResult(time.clock.now(), 1.25, snapshot))
+    page = MetricsPage(
+        lambda: [state.view()], lambda: Build("r", 0.0), time.clock, with_process=False
+    )
+    page.prepare()
+    text = page.render(openmetrics=False, gzipped=False).decode()
+    inventory, _, _ = text.partition("# HELP exophone_number_changes_total")
+    lines = [line for line in inventory.splitlines(keepends=True) if not line.startswith("#")]
+    assert "".join(lines) == VENDOR_SAMPLE_LINES

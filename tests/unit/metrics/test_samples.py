@@ -1,0 +1,525 @@
+"""The series that accounts have, against the metric contract."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.errors import CredentialsRejected
+from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics import catalog
+from exophone_exporter.metrics.page import Build, MetricsPage
+from tests.lib.support import FakeTime, account, phone
+
+if TYPE_CHECKING:
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.metrics.exposition import Metric
+
+GROUP: Final = "account country region number_type"
+# The contract, written out: a difference is a broken promise to users.
+CONTRACT: Final = {
+    "exophone_numbers": ("gauge", GROUP),
+    "exophone_monthly_rental": ("gauge", f"{GROUP} currency"),
+    "exophone_numbers_unattached": ("gauge", f"{GROUP} flow"),
+    "exophone_numbers_idle": ("gauge", GROUP),
+    "exophone_idle_monthly_rental": ("gauge", f"{GROUP} currency"),
+    "exophone_flow_numbers": ("gauge", "account flow flow_id"),
+    "exophone_number_info": (
+        "gauge",
+        (
+            "account sid phone_number friendly_name country region number_type vanity voice_flow_id"
+            " sms_flow_id"
+        ),
+    ),
+    "exophone_number_flow_attached": ("gauge", "account sid flow"),
+    "exophone_number_monthly_rental": ("gauge", "account sid currency"),
+    "exophone_number_one_time_price": ("gauge", "account sid currency"),
+    "exophone_number_incoming_rate": ("gauge", "account sid currency"),
+    "exophone_number_incoming_pulse_seconds": ("gauge", "account sid"),
+    "exophone_number_created_timestamp_seconds": ("gauge", "account sid"),
+    "exophone_number_updated_timestamp_seconds": ("gauge", "account sid"),
+    "exophone_number_series_dropped": ("gauge", "account"),
+    "exophone_number_changes_total": ("counter", "account change"),
+    "exophone_up": ("gauge", "account"),
+    "exophone_poll_interval_seconds": ("gauge", "account"),
+    "exophone_poll_stale_after_seconds": ("gauge", "account"),
+    "exophone_poll_last_attempt_timestamp_seconds": ("gauge", "account"),
+    "exophone_poll_last_success_timestamp_seconds": ("gauge", "account"),
+    "exophone_poll_duration_seconds": ("gauge", "account"),
+    "exophone_poll_pages": ("gauge", "account"),
+    "exophone_polls_total": ("counter", "account"),
+    "exophone_poll_failures_total": ("counter", "account reason"),
+    "exophone_poll_rejected_records": ("gauge", "account reason"),
+    "exophone_poll_unreadable_values": ("gauge", "account field"),
+    "exophone_api_requests_total": ("counter", "account endpoint code"),
+    "exophone_api_retries_total": ("counter", "account"),
+    "exophone_api_wait_seconds_total": ("counter", "account"),
+    "exophone_api_request_duration_seconds": ("histogram", "account endpoint"),
+    "exophone_exporter_build_info": ("gauge", "version revision python_version"),
+    "exophone_exporter_config_last_reload_successful": ("gauge", ""),
+    "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
+    "exophone_probe_success": ("gauge", ""),
+    "exophone_probe_duration_seconds": ("gauge", ""),
+}
+REASONS: Final = [
+    "connect",
+    "timeout",
+    "tls",
+    "auth",
+    "forbidden",
+    "billing",
+    "not_found",
+    "rate_limited",
+    "server",
+    "status",
+    "too_large",
+    "bad_body",
+    "envelope",
+    "pagination",
+    "internal",
+]
+CHANGES: Final = [
+    "added",
+    "removed",
+    "voice_attached",
+    "voice_detached",
+    "voice_moved",
+    "sms_attached",
+    "sms_detached",
+    "sms_moved",
+    "rental_changed",
+    "other",
+]
+MUMBAI: Final = 'account="support",country="IN",number_type="Landline",region="MU"'
+
+
+class World:
+    """One account whose polls a test tells, and the page that shows it."""
+
+    def __init__(self, time: FakeTime, per_number: PerNumber | None = None) -> None:
+        self.time = time
+        self.state = AccountState(account(per_number=per_number))
+        self.page = MetricsPage(
+            lambda: [self.state.view()], lambda: Build("r", 5.0), time.clock, with_process=False
+        )
+        self.page.prepare()
+
+    def found(self, *numbers: ExoPhone, changes: tuple[Change, ...] = (), pages: int = 1) -> World:
+        """A complete poll of these numbers."""
+        now = self.time.clock.now()
+        snapshot = build(Walk(numbers, pages, Counter()), now, 1.5)
+        self.state.record_poll(PollResult(now, 1.5, snapshot, changes))
+        self.page.prepare()
+        return self
+
+    def failed(self) -> World:
+        """A poll that did not work."""
+        error = CredentialsRejected("no")
+        self.state.record_poll(PollResult(self.time.clock.now(), 0.1, error=error))
+        self.page.prepare()
+        return self
+
+    @property
+    def samples(self) -> dict[str, float]:
+        """Every sample as a scrape sees it, by name and labels as written."""
+        text = self.page.render(openmetrics=False, gzipped=False).decode()
+        lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {series: float(value) for series, _, value in lines}
+
+    def family(self, name: str) -> dict[str, float]:
+        """The samples of one family, by their labels as written."""
+        return {
+            series.removeprefix(name).strip("{}"): value
+            for series, value in self.samples.items()
+            if series == name or series.startswith(f"{name}{{")
+        }
+
+
+@pytest.fixture
+def world(time: FakeTime) -> World:
+    return World(time)
+
+
+def test_table_is_the_contract() -> None:
+    assert {m.name: (m.type, " ".join(m.labels)) for m in catalog.METRICS} == CONTRACT
+    assert len(catalog.METRICS) == len(CONTRACT)
+
+
+@pytest.mark.parametrize("metric", [pytest.param(m, id=m.name) for m in catalog.METRICS])
+def test_help_is_a_plain_sentence(metric: Metric) -> None:
+    """Quotes and backslashes would be escaped differently by the two formats."""
+    assert not set(metric.help) & set('"\\\n')
+    assert metric.help.endswith(".")
+    assert metric.help == metric.help.strip()
+    assert metric.help[0].isupper() or metric.help.startswith("ExoPhone")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [pytest.param(m, id=m.name) for m in catalog.METRICS if m.section in {"inventory", "number"}],
+)
+def test_help_of_what_a_poll_found_says_so(metric: Metric) -> None:
+    assert "last complete poll" in metric.help
+
+
+def test_sections_are_those_of_the_contract() -> None:
+    """A rule on sections must not miss a metric that was filed wrongly."""
+    assert [m.section for m in catalog.METRICS] == [
+        *["inventory"] * 6,
+        *["number"] * 9,
+        "change",
+        *["polling"] * 15,
+        *["exporter"] * 3,
+        *["probe"] * 2,
+    ]
+
+
+def test_account_before_its_first_attempt_has_counters_at_zero_and_is_not_up(world: World) -> None:
+    samples = world.samples
+    assert 'exophone_up{account="support"}' not in samples
+    for name in (
+        "exophone_polls_total",
+        "exophone_api_retries_total",
+        "exophone_api_wait_seconds_total",
+        "exophone_poll_last_attempt_timestamp_seconds",
+        "exophone_poll_last_success_timestamp_seconds",
+    ):
+        assert samples[f'{name}{{account="support"}}'] == 0
+    assert samples['exophone_poll_interval_seconds{account="support"}'] == 300
+    assert samples['exophone_poll_stale_after_seconds{account="support"}'] == 900
+
+
+def test_every_reason_and_every_change_starts_at_zero(world: World) -> None:
+    assert world.family("exophone_poll_failures_total") == {
+        f'account="support",reason="{reason}"': 0 for reason in REASONS
+    }
+    assert world.family("exophone_number_changes_total") == {
+        f'account="support",change="{change}"': 0 for change in CHANGES
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("exophone_poll_duration_seconds", id="duration"),
+        pytest.param("exophone_poll_pages", id="pages"),
+        pytest.param("exophone_poll_rejected_records", id="rejected"),
+        pytest.param("exophone_poll_unreadable_values", id="unreadable"),
+        pytest.param("exophone_numbers", id="numbers"),
+        pytest.param("exophone_number_series_dropped", id="dropped"),
+        pytest.param("exophone_api_requests_total", id="requests"),
+    ],
+)
+def test_what_only_a_complete_poll_can_tell_is_absent_before_it(world: World, name: str) -> None:
+    """Never 0: nothing was counted yet."""
+    assert world.failed().family(name) == {}
+
+
+def test_first_failure_is_an_attempt_without_success(world: World) -> None:
+    world.failed()
+    assert world.family("exophone_up") == {'account="support"': 0}
+    attempt = world.family("exophone_poll_last_attempt_timestamp_seconds")
+    assert attempt == {'account="support"': 1_700_000_000}
+    success = world.family("exophone_poll_last_success_timestamp_seconds")
+    assert success == {'account="support"': 0}
+    failures = world.family("exophone_poll_failures_total")
+    assert {labels: n for labels, n in failures.items() if n} == {
+        'account="support",reason="auth"': 1
+    }
+
+
+def test_failure_keeps_the_inventory_and_the_time_of_the_last_success(world: World) -> None:
+    world.found(phone(), pages=3)
+    world.time.pass_(300)
+    world.failed()
+    assert world.family("exophone_up") == {'account="support"': 0}
+    assert world.family("exophone_numbers") == {MUMBAI: 1}
+    success = world.family("exophone_poll_last_success_timestamp_seconds")
+    assert success == {'account="support"': 1_700_000_000}
+    attempt = world.family("exophone_poll_last_attempt_timestamp_seconds")
+    assert attempt == {'account="support"': 1_700_000_300}
+    assert world.family("exophone_poll_duration_seconds") == {'account="support"': 1.5}
+    assert world.family("exophone_poll_pages") == {'account="support"': 3}
+    assert world.family("exophone_polls_total") == {'account="support"': 2}
+
+
+def test_inventory_and_numbers_vanish_past_stale_after_while_health_stays(world: World) -> None:
+    world.found(phone())
+    sections = {metric.name: metric.section for metric in catalog.METRICS}
+    of_poll = {name for name, section in sections.items() if section in {"inventory", "number"}}
+    fresh = {series.partition("{")[0] for series in world.samples}
+    assert of_poll <= fresh
+    world.time.pass_(900)
+    assert {series.partition("{")[0] for series in world.samples} == fresh
+    world.time.pass_(0.5)
+    assert {series.partition("{")[0] for series in world.samples} == fresh - of_poll
+
+
+@pytest.mark.fault(80)
+def test_account_without_numbers_is_up_and_has_no_group(world: World) -> None:
+    world.found()
+    assert world.family("exophone_up") == {'account="support"': 1}
+    assert world.family("exophone_numbers") == {}
+    assert world.family("exophone_number_series_dropped") == {'account="support"': 0}
+
+
+@pytest.mark.fault(87)
+def test_series_of_a_number_vanish_with_it(world: World) -> None:
+    world.found(phone("a"), phone("b"))
+    assert any('sid="b"' in series for series in world.samples)
+    world.found(phone("a"))
+    assert any('sid="a"' in series for series in world.samples)
+    assert not any('sid="b"' in series for series in world.samples)
+
+
+def test_zeros_are_explicit_for_every_group(world: World) -> None:
+    """A rule on a group that lost its last unattached number must see 0, not nothing."""
+    world.found(phone())
+    assert world.family("exophone_numbers_unattached") == {
+        f'account="support",country="IN",flow="{flow}",number_type="Landline",region="MU"': 0
+        for flow in ("voice", "sms")
+    }
+    assert world.family("exophone_numbers_idle") == {MUMBAI: 0}
+    rental = 'account="support",country="IN",currency="INR",number_type="Landline",region="MU"'
+    assert world.family("exophone_idle_monthly_rental") == {rental: 0}
+    assert world.family("exophone_poll_rejected_records") == {
+        f'account="support",reason="{reason}"': 0
+        for reason in ("not_an_object", "no_sid", "duplicate")
+    }
+    assert set(world.family("exophone_poll_unreadable_values").values()) == {0}
+    assert len(world.family("exophone_poll_unreadable_values")) == 19
+
+
+def test_rental_is_summed_as_decimals_and_never_across_currencies(world: World) -> None:
+    """Ten times 0.1 is 1, which floats would miss; the idle ones count in both sums."""
+    rupees = [phone(f"i{n}", rental_price=Decimal("0.1")) for n in range(10)]
+    idle = phone("idle", rental_price=Decimal(7), currency="USD", voice_url="", sms_url="")
+    world.found(*rupees, idle)
+    labels = 'account="support",country="IN",currency="{}",number_type="Landline",region="MU"'
+    assert world.family("exophone_monthly_rental") == {
+        labels.format("INR"): 1,
+        labels.format("USD"): 7,
+    }
+    assert world.family("exophone_idle_monthly_rental") == {
+        labels.format("INR"): 0,
+        labels.format("USD"): 7,
+    }
+
+
+def test_flow_is_external_where_it_is_no_exotel_flow(world: World) -> None:
+    world.found(phone("a"), phone("b", voice_url="https://example.com/ivr", sms_url=""))
+    assert world.family("exophone_flow_numbers") == {
+        'account="support",flow="sms",flow_id="22"': 1,
+        'account="support",flow="voice",flow_id="11"': 1,
+        'account="support",flow="voice",flow_id="external"': 1,
+    }
+
+
+@pytest.mark.fault(61)
+def test_value_that_cannot_be_read_gives_no_sample(world: World) -> None:
+    world.found(
+        phone(
+            voice_url=None,
+            rental_price=None,
+            one_time_price=None,
+            incoming_rate=None,
+            incoming_pulse_seconds=None,
+            created_timestamp_seconds=None,
+            updated_timestamp_seconds=None,
+            vanity_number=None,
+            friendly_name="",
+            unreadable=("voice_url", "rental_price"),
+        )
+    )
+    names = {series.partition("{")[0] for series in world.samples if 'sid="' in series}
+    assert names == {"exophone_number_info", "exophone_number_flow_attached"}
+    assert world.family("exophone_number_flow_attached") == {
+        'account="support",flow="sms",sid="sid-1"': 1
+    }
+    (info,) = world.family("exophone_number_info")
+    assert 'vanity=""' in info
+    assert 'friendly_name=""' in info
+    assert world.family("exophone_monthly_rental") == {}
+    unreadable = world.family("exophone_poll_unreadable_values")
+    assert {labels: n for labels, n in unreadable.items() if n} == {
+        'account="support",field="rental_price"': 1,
+        'account="support",field="voice_url"': 1,
+    }
+
+
+def test_flow_attached_stands_for_the_channels_the_number_is_capable_of(world: World) -> None:
+    world.found(phone("both", sms_url=""), phone("voice-only", sms_capable=False, sms_url=""))
+    assert world.family("exophone_number_flow_attached") == {
+        'account="support",flow="voice",sid="both"': 1,
+        'account="support",flow="sms",sid="both"': 0,
+        'account="support",flow="voice",sid="voice-only"': 1,
+    }
+
+
+@pytest.mark.fault(129)
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(-62135596800, id="year-1"),
+        pytest.param(-1, id="1969"),
+        pytest.param(0, id="1970"),
+        pytest.param(1_000_000_000, id="the-first-of-ten-digits"),
+        pytest.param(1_700_000_000, id="many-zeros"),
+        pytest.param(2_000_000_000, id="2033"),
+        pytest.param(2_147_483_648, id="2038"),
+        pytest.param(253_402_214_400, id="9999"),
+    ],
+)
+def test_odd_times_are_rendered(world: World, seconds: int) -> None:
+    world.found(phone(created_timestamp_seconds=seconds))
+    created = world.family("exophone_number_created_timestamp_seconds")
+    assert created == {'account="support",sid="sid-1"': seconds}
+
+
+@pytest.mark.parametrize(
+    ("per_number", "sids", "dropped"),
+    [
+        pytest.param(PerNumber("all", 10, "full"), "a b c d e", 0, id="all"),
+        pytest.param(PerNumber("all", 5, "full"), "a b c d e", 0, id="exactly-the-limit"),
+        pytest.param(PerNumber("all", 3, "full"), "a c e", 2, id="unattached-first"),
+        pytest.param(PerNumber("all", 1, "full"), "c", 4, id="not-all-unattached-fit"),
+        pytest.param(PerNumber("unattached", 10, "full"), "c e", 0, id="unattached"),
+        pytest.param(PerNumber("unattached", 1, "full"), "c", 1, id="unattached-over-the-limit"),
+        pytest.param(PerNumber("none", 1, "full"), "", 0, id="none"),
+    ],
+)
+def test_numbers_that_have_series_of_their_own(
+    time: FakeTime, per_number: PerNumber, sids: str, dropped: int
+) -> None:
+    """The aggregates count every number, whatever has series."""
+    world = World(time, per_number).found(
+        phone("e", sms_url=""),
+        phone("d"),
+        phone("c", voice_url="", sms_url="", voice_capable=False, sms_capable=False),
+        phone("b", sms_capable=False, sms_url=""),
+        phone("a"),
+    )
+    infos = world.family("exophone_number_info")
+    assert [labels.partition('sid="')[2].partition('"')[0] for labels in infos] == sids.split()
+    assert world.family("exophone_number_series_dropped") == {'account="support"': dropped}
+    assert world.family("exophone_numbers") == {MUMBAI: 5}
+    assert world.family("exophone_numbers_idle") == {MUMBAI: 1}
+    others = {s.partition("{")[0] for s in world.samples if 'sid="a"' in s}
+    assert len(others) == (8 if "a" in sids else 0)
+
+
+@pytest.mark.fault(92)
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        pytest.param("last4", "…1111", id="last4"),
+        pytest.param("hidden", "", id="hidden"),
+    ],
+)
+def test_privacy_covers_every_place_where_the_number_could_stand(
+    time: FakeTime, setting: str, shown: str
+) -> None:
+    per_number = PerNumber("all", 10, setting)  # type: ignore[arg-type]  # a parameter is a str
+    number = phone("02248901111", friendly_name="022-48901111")
+    world = World(time, per_number).found(number)
+    assert not any("48901111" in series for series in world.samples)
+    (info,) = world.family("exophone_number_info")
+    assert f'phone_number="{shown}"' in info
+    assert f'friendly_name="{shown}"' in info
+
+
+@pytest.mark.fault(84)
+def test_one_phone_number_under_two_sids_is_two_series(world: World) -> None:
+    assert len(world.found(phone("a"), phone("b")).family("exophone_number_info")) == 2
+
+
+@pytest.mark.fault(85)
+def test_one_sid_in_two_accounts_is_told_apart_by_the_account(time: FakeTime) -> None:
+    states = [AccountState(account(name)) for name in ("one", "two")]
+    now = time.clock.now()
+    for state in states:
+        snapshot = build(Walk((phone("same"),), 1, Counter()), now, 1.0)
+        state.record_poll(PollResult(now, 1.0, snapshot))
+    page = MetricsPage(
+        lambda: [state.view() for state in states], lambda: Build("r", 0.0), time.clock
+    )
+    page.prepare()
+    lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
+    rentals = [line for line in lines if line.startswith("exophone_number_monthly_rental{")]
+    assert rentals == [
+        'exophone_number_monthly_rental{account="one",currency="INR",sid="same"} 499.0',
+        'exophone_number_monthly_rental{account="two",currency="INR",sid="same"} 499.0',
+    ]
+
+
+def test_changes_are_counted_by_kind(world: World) -> None:
+    one, two = phone("a"), phone("b")
+    changes = (Change("added", one), Change("added", two), Change("voice_moved", one))
+    world.found(one, two, changes=changes)
+    counted = world.family("exophone_number_changes_total")
+    assert {labels: n for labels, n in counted.items() if n} == {
+        'account="support",change="added"': 2,
+        'account="support",change="voice_moved"': 1,
+    }
+
+
+def test_requests_retries_and_waits_are_counted(world: World) -> None:
+    world.state.record_request("list", "200", 0.2)
+    world.state.record_request("list", "none", 31.0)
+    world.state.record_request("detail", "404", 0.2)
+    world.state.record_retry()
+    world.state.record_wait(1.25)
+    world.state.record_wait(1.0)
+    assert world.family("exophone_api_requests_total") == {
+        'account="support",code="404",endpoint="detail"': 1,
+        'account="support",code="200",endpoint="list"': 1,
+        'account="support",code="none",endpoint="list"': 1,
+    }
+    assert world.family("exophone_api_retries_total") == {'account="support"': 1}
+    assert world.family("exophone_api_wait_seconds_total") == {'account="support"': 2.25}
+    buckets = world.family("exophone_api_request_duration_seconds_bucket")
+    of_list = {k.rpartition("le=")[2]: v for k, v in buckets.items() if 'endpoint="list"' in k}
+    assert of_list == {
+        '"0.05"': 0,
+        '"0.1"': 0,
+        '"0.25"': 1,
+        '"0.5"': 1,
+        '"1.0"': 1,
+        '"2.5"': 1,
+        '"5.0"': 1,
+        '"10.0"': 1,
+        '"30.0"': 1,
+        '"+Inf"': 2,
+    }
+
+
+def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
+    page = MetricsPage(
+        lambda: (),
+        lambda: Build("0123abc", 1_700_000_000.0, config_reload_successful=False),
+        time.clock,
+        with_process=False,
+    )
+    lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
+    assert 'revision="0123abc"' in lines[2]
+    assert lines[2].endswith("} 1.0")
+    assert "exophone_exporter_config_last_reload_successful 0.0" in lines
+    assert "exophone_exporter_config_last_reload_success_timestamp_seconds 1.7e+09" in lines
+
+
+@pytest.mark.parametrize(
+    "openmetrics", [pytest.param(False, id="text"), pytest.param(True, id="openmetrics")]
+)
+def test_standard_process_series_are_there_and_no_created_ones(
+    time: FakeTime, openmetrics: bool
+) -> None:
+    page = MetricsPage(lambda: (), lambda: Build("r", 0.0), time.clock)
+    text = page.render(openmetrics=openmetrics, gzipped=False).decode()
+    names = {line.partition("{")[0].split()[0] for line in text.splitlines() if line[0] != "#"}
+    assert {"process_open_fds", "python_info", "python_gc_collections_total"} <= names
+    assert not [name for name in names if name.endswith("_created")]

@@ -1,0 +1,689 @@
+"""Another configuration while the exporter runs: what stays, what goes, and who sees which."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.loader import Account, Config, PerNumber
+from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.errors import StartError
+from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.polling.exporter import Exporter, ReloadSummary, spread_seconds
+from exophone_exporter.polling.poller import poll_once
+from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from tests.lib.processes import wait_until
+from tests.lib.simulation.virtual_time import VirtualTime
+from tests.lib.support import FakeTime, account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from exophone_exporter.inventory.state import View
+
+ALL = PerNumber("all", 10_000, "full")
+NONE = PerNumber("none", 10_000, "full")
+NOTHING = ReloadSummary((), (), (), ())
+
+
+def configuration(*accounts: Account) -> Config:
+    return Config("test", accounts, ())
+
+
+def one_line(secret: bytes) -> Callable[[str, int], bytes]:
+    return lambda _path, _limit: secret
+
+
+def with_credentials(of: Account, key: SecretSource, token: SecretSource) -> Account:
+    return replace(of, credentials=Credentials(key, token))
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with Simulator(World(*(make_account(sid, 3) for sid in ("a", "b", "c")))) as running:
+        yield running
+
+
+@pytest.fixture
+def simulated(sim: Simulator) -> Callable[..., Account]:
+    """An account of the simulator whose name is its sid, unless told otherwise."""
+
+    def make(sid: str, **changes: Any) -> Account:
+        named: dict[str, Any] = {
+            "name": sid,
+            "sid": sid,
+            "origin": sim.url,
+            "api_key": f"{sid}-key",
+            "api_token": f"{sid}-token",
+        }
+        return account(**(named | changes))
+
+    return make
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Exporter]]:
+    """Starts an exporter of these accounts, which ends with the test."""
+    started: list[Exporter] = []
+
+    def start(*accounts: Account) -> Exporter:
+        exporter = Exporter(configuration(*accounts))
+        started.append(exporter)
+        exporter.start()
+        return exporter
+
+    yield start
+    for exporter in started:
+        exporter.stop()
+    wait_until(lambda: not pollers(), "the end of every poller")
+
+
+def pollers() -> set[str]:
+    """The names of the threads that poll."""
+    return {t.name for t in threading.enumerate() if t.name.startswith("poller ")}
+
+
+def view_of(exporter: Exporter, name: str) -> View:
+    (view,) = (view for view in exporter.views() if view.account.name == name)
+    return view
+
+
+def polled(exporter: Exporter, name: str, polls: int = 1) -> View:
+    """The account once it has been polled so often."""
+    wait_until(lambda: view_of(exporter, name).polls >= polls, f"poll {polls} of {name}")
+    return view_of(exporter, name)
+
+
+def scrape(exporter: Exporter) -> str:
+    return exporter.page.render(openmetrics=False, gzipped=False).decode()
+
+
+def accounts_shown(exporter: Exporter, family: str) -> list[str]:
+    """The account of each series of a family, in the order of the page."""
+    families = {f.name: f for f in text_string_to_metric_families(scrape(exporter))}
+    samples = families[family].samples if family in families else []
+    return [sample.labels["account"] for sample in samples]
+
+
+@pytest.mark.fault(126)
+@pytest.mark.parametrize(
+    ("accounts", "last_begins_after"),
+    [
+        pytest.param(1, 0.0, id="one"),
+        pytest.param(2, 0.5, id="two"),
+        pytest.param(61, 29.5, id="many"),
+        pytest.param(500, 29.94, id="very-many"),
+    ],
+)
+def test_accounts_begin_one_after_the_other_and_all_of_them_soon(
+    accounts: int, last_begins_after: float
+) -> None:
+    """They do not ask at once, and the five hundredth is not without data for minutes."""
+    pause_seconds = spread_seconds(accounts)
+    assert 0 < pause_seconds <= 0.5
+    assert (accounts - 1) * pause_seconds == pytest.approx(last_begins_after, abs=0.01)
+
+
+class TestWhatIsCompared:
+    """By the summary: an account that is equal is kept, one that differs in anything is not."""
+
+    def after(self, before: Account, *accounts: Account) -> ReloadSummary:
+        return Exporter(configuration(before)).reload(configuration(*accounts))
+
+    def test_equal_account_made_anew_is_kept(self) -> None:
+        assert self.after(account("a"), account("a")) == replace(NOTHING, kept=("a",))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param({"interval_seconds": 60.0}, id="poll"),
+            pytest.param({"requests_per_minute": 10}, id="budget"),
+            pytest.param({"per_number": NONE}, id="per-number"),
+            pytest.param({"api_key": "another"}, id="key"),
+            pytest.param({"api_token": "another"}, id="token"),
+            pytest.param({"ca_file": "ca.pem"}, id="ca"),
+            pytest.param({"proxy_url": "http://proxy.test"}, id="proxy"),
+        ],
+    )
+    def test_other_settings_are_a_change(self, changes: dict[str, Any]) -> None:
+        summary = self.after(account("a"), account("a", **changes))
+        assert summary == replace(NOTHING, changed=("a",))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param({"sid": "other"}, id="sid"),
+            pytest.param({"origin": "https://api.in.exotel.com"}, id="origin"),
+        ],
+    )
+    def test_another_account_by_the_same_name_is_removed_and_added(
+        self, changes: dict[str, Any]
+    ) -> None:
+        summary = self.after(account("a"), account("a", **changes))
+        assert summary == replace(NOTHING, removed=("a",), added=("a",))
+
+    @pytest.mark.fault(105)
+    def test_renamed_account_is_removed_and_added(self) -> None:
+        summary = self.after(account("a"), account("b"))
+        assert summary == replace(NOTHING, removed=("a",), added=("b",))
+
+    def test_secret_file_with_another_content_is_the_same_and_another_path_is_not(self) -> None:
+        """Its content is read at each poll; what was read last is no part of the configuration."""
+        token = SecretSource(Secret("token"))
+
+        def by_file(path: str, content: bytes) -> Account:
+            source = SecretSource(Secret(content.decode()), path, one_line(content))
+            return with_credentials(account("a"), source, token)
+
+        exporter = Exporter(configuration(by_file("key", b"one")))
+        assert exporter.reload(configuration(by_file("key", b"two"))).kept == ("a",)
+        assert exporter.reload(configuration(by_file("key2", b"two"))).changed == ("a",)
+
+    def test_secret_that_moves_from_a_file_into_the_configuration_is_a_change(self) -> None:
+        value, other = SecretSource(Secret("key")), SecretSource(Secret("token"))
+        file = SecretSource(Secret("key"), "key", one_line(b"key"))
+        before = with_credentials(account("a"), file, other)
+        after = with_credentials(account("a"), value, other)
+        assert self.after(before, after).changed == ("a",)
+
+    def test_summary_follows_the_new_order_and_the_removed_the_old(self) -> None:
+        old = [account(name) for name in "abcdef"]
+        new = [account(name) for name in "xfwe"] + [account("d", api_key="k")]
+        summary = Exporter(configuration(*old)).reload(configuration(*new, account("c", sid="s")))
+        assert summary == ReloadSummary(
+            added=("x", "w", "c"), removed=("a", "b", "c"), changed=("d",), kept=("f", "e")
+        )
+
+
+class TestKept:
+    def test_account_that_is_equal_goes_on_untouched(
+        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        """The same thread, client and budget; its next poll is not sooner."""
+        exporter = running(simulated("a"))
+        before = polled(exporter, "a")
+        (thread,) = (t for t in threading.enumerate() if t.name == "poller a")
+        client = exporter.clients()["a"]
+        exporter.reload(configuration(simulated("b"), simulated("a")))
+        polled(exporter, "b")
+        assert thread.is_alive()
+        assert exporter.clients()["a"] is client
+        assert view_of(exporter, "a").snapshot is before.snapshot
+        assert [r.path.split("/")[3] for r in sim.requests] == ["a", "b"]
+
+    def test_changed_account_keeps_numbers_and_counters_and_is_polled_at_once(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        """Though its next poll would have been in 5 minutes."""
+        exporter = running(simulated("a"))
+        before, budget = polled(exporter, "a"), exporter.clients()["a"].budget
+        exporter.reload(configuration(simulated("a", page_size=2)))
+        at_once = view_of(exporter, "a")
+        assert at_once.snapshot is not None
+        assert before.snapshot is not None
+        assert at_once.snapshot.numbers is before.snapshot.numbers
+        after = polled(exporter, "a", polls=2)
+        assert after.requests["list", "200"] == 1 + 2
+        assert exporter.clients()["a"].budget is budget
+        assert pollers() == {"poller a"}
+
+    def test_other_credentials_are_used_by_the_next_request(
+        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        exporter = running(simulated("a", api_key="wrong"))
+        assert polled(exporter, "a").failures["auth"] == 1
+        exporter.reload(configuration(simulated("a")))
+        view = polled(exporter, "a", polls=2)
+        assert (view.error, view.failures["auth"], len(sim.requests)) == (None, 1, 2)
+
+    def test_other_settings_of_series_are_rendered_without_a_new_poll(
+        self, time: FakeTime, simulated: Callable[..., Account]
+    ) -> None:
+        """The numbers are the same objects; the lines are not."""
+        exporter = Exporter(configuration(simulated("a")), clock=time.clock)
+        assert poll_once_into(exporter, exporter.clients()["a"]) == 3
+        assert len(accounts_shown(exporter, "exophone_number_info")) == 3
+        exporter.reload(configuration(simulated("a", per_number=NONE)))
+        assert accounts_shown(exporter, "exophone_number_info") == []
+        assert accounts_shown(exporter, "exophone_number_series_dropped") == ["a"]
+        exporter.reload(configuration(simulated("a", per_number=PerNumber("all", 2, "full"))))
+        assert accounts_shown(exporter, "exophone_number_info") == ["a", "a"]
+
+    def test_poll_after_a_reload_is_not_sooner_than_the_api_asked(
+        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        sim.fail(Fault(status=429, headers={"Retry-After": "3600"}, times=None))
+        exporter = running(simulated("a"), simulated("b"))
+        polled(exporter, "a")
+        polled(exporter, "b")
+        sim.clear_faults()
+        sim.clear_requests()
+        changed = simulated("a", page_size=7)
+        exporter.reload(configuration(changed, simulated("c", name="b")))
+        assert polled(exporter, "b").error is None
+        assert [r.path.split("/")[3] for r in sim.requests] == ["c"]
+
+    @pytest.mark.parametrize(
+        "after",
+        [
+            pytest.param({"page_size": 7}, id="changed"),
+            pytest.param({"name": "b"}, id="renamed"),
+            pytest.param(None, id="removed-and-back-after-minutes"),
+        ],
+    )
+    @pytest.mark.fault(32)
+    def test_wait_that_the_api_asked_of_an_account_outlasts_a_reload(
+        self, after: dict[str, Any] | None
+    ) -> None:
+        """Whatever the account is called then, and though the poll that was told so is given up."""
+        before, other = account("a", deadline_seconds=900.0), account("other", sid="other")
+        steps = [[account(**({"name": "a"} | (after or {}))), other]]
+        if after is None:
+            steps.insert(0, [other])
+        time = VirtualTime()
+        limited = Limited(time)
+        exporter = Exporter(configuration(before), clock=time.clock, connect=limited)
+        exporter.start()
+        with contextlib.closing(time):
+            time.adopt()
+            for accounts in steps:
+                time.pass_until(time.now + 200)
+                exporter.reload(configuration(*accounts))
+                time.adopt()
+            time.pass_until(1600)
+            exporter.ask_to_stop()
+            time.end(within_seconds=1)
+        assert limited.asked["acme"] == pytest.approx([1000.0, 1500.0])
+
+
+class Limited:
+    """An API that always asks to wait 500 seconds, and notes by sid when it was asked."""
+
+    def __init__(
+        self, time: VirtualTime, sid: str = "", asked: defaultdict[str, list[float]] | None = None
+    ) -> None:
+        self._time, self._sid = time, sid
+        self.asked = defaultdict(list) if asked is None else asked
+
+    def __call__(self, of: Account, _monotonic: Callable[[], float]) -> Limited:
+        return Limited(self._time, of.sid, self.asked)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def get(self, *_: object, **__: object) -> Answer:
+        self.asked[self._sid].append(self._time.now)
+        return Answer(429, {"Retry-After": "500"}, b"")
+
+
+def poll_once_into(exporter: Exporter, client: Any) -> int:
+    """Poll an account whose exporter was not started, in this thread; how many numbers it has."""
+    result = poll_once(client.recorder, client, exporter.clock)
+    exporter.page.prepare()
+    assert result.snapshot is not None
+    return len(result.snapshot.numbers)
+
+
+class TestGone:
+    @pytest.mark.fault(105)
+    def test_removed_account_has_neither_series_nor_thread(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        """At once, though its thread waited for a poll in 5 minutes."""
+        exporter = running(simulated("a"), simulated("b"))
+        polled(exporter, "a")
+        polled(exporter, "b")
+        wait_until(lambda: 'exophone_numbers{account="a"' in scrape(exporter), "its series")
+        exporter.reload(configuration(simulated("b")))
+        assert 'account="a"' not in scrape(exporter)
+        assert 'exophone_up{account="b"} 1.0' in scrape(exporter)
+        wait_until(lambda: pollers() == {"poller b"}, "the end of its thread")
+        assert [*exporter.clients()] == ["b"]
+        assert exporter.healthy()
+
+    @pytest.mark.fault(105)
+    def test_added_account_is_polled_and_shown(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        exporter = running(simulated("a"))
+        exporter.reload(configuration(simulated("a"), simulated("b")))
+        assert exporter.healthy()
+        polled(exporter, "b")
+        wait_until(lambda: 'exophone_numbers{account="b"' in scrape(exporter), "its series")
+        assert pollers() == {"poller a", "poller b"}
+        assert [*exporter.clients()] == ["a", "b"]
+
+    def test_another_account_by_the_same_name_starts_anew(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        exporter = running(simulated("a", api_key="wrong"))
+        assert polled(exporter, "a").failures["auth"] == 1
+        other = simulated("b", name="a")
+        exporter.reload(configuration(other))
+        view = polled(exporter, "a")
+        assert (view.account.sid, view.polls, view.failures["auth"]) == ("b", 1, 0)
+
+    @pytest.mark.parametrize(
+        "again", [pytest.param(False, id="removed"), pytest.param(True, id="changed")]
+    )
+    def test_poll_under_way_is_discarded(
+        self,
+        again: bool,
+        sim: Simulator,
+        running: Callable[..., Exporter],
+        simulated: Callable[..., Account],
+    ) -> None:
+        """The old walk is held in its first request; it asks for no second and is not recorded."""
+        asked, go_on = threading.Event(), threading.Event()
+
+        def hold(_: object) -> None:
+            if not asked.is_set():
+                asked.set()
+                go_on.wait(10)
+
+        sim.on_request = hold
+        exporter = running(simulated("a", page_size=1))
+        (old,) = (t for t in threading.enumerate() if t.name == "poller a")
+        state: Any = exporter.clients()["a"].recorder
+        assert asked.wait(10)
+        exporter.reload(configuration(simulated("a", page_size=50) if again else simulated("b")))
+        polled(exporter, "a" if again else "b")
+        go_on.set()
+        old.join(10)
+        assert not old.is_alive()
+        assert state.view().polls == (1 if again else 0)
+        assert [r.query["PageSize"] for r in sim.requests].count("1") == 1
+
+    def test_result_that_comes_after_the_reload_is_discarded(
+        self, sim: Simulator, simulated: Callable[..., Account]
+    ) -> None:
+        """The walk was complete: its thread is held by the clock, on the way to record it."""
+        asked, go_on = threading.Event(), threading.Event()
+        readings: list[None] = []
+
+        def wall() -> float:
+            if threading.current_thread().name == "poller a" and sim.requests:
+                readings.append(None)
+                if len(readings) == 2:  # the first is of the answer, the next of the poll's end
+                    asked.set()
+                    go_on.wait(10)
+            return 1_700_000_000.0
+
+        exporter = Exporter(configuration(simulated("a")), clock=Clock(wall=wall))
+        state: Any = exporter.clients()["a"].recorder
+        exporter.start()
+        (old,) = (t for t in threading.enumerate() if t.name == "poller a")
+        assert asked.wait(10)
+        exporter.reload(configuration(simulated("b")))
+        go_on.set()
+        old.join(10)
+        exporter.stop()
+        assert not old.is_alive()
+        assert (state.view().requests["list", "200"], state.view().polls) == (1, 0)
+
+    def test_order_follows_the_new_file(
+        self, time: FakeTime, simulated: Callable[..., Account]
+    ) -> None:
+        """In the large part of the page too, although no account has changed."""
+        exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
+        for client in exporter.clients().values():
+            poll_once_into(exporter, client)
+        assert accounts_shown(exporter, "exophone_number_series_dropped") == ["a", "b"]
+        exporter.reload(configuration(simulated("b"), simulated("a")))
+        assert accounts_shown(exporter, "exophone_number_series_dropped") == ["b", "a"]
+        assert accounts_shown(exporter, "exophone_poll_interval_seconds") == ["b", "a"]
+        assert [*exporter.clients()] == ["b", "a"]
+
+
+class TestBudget:
+    """Never more than the budget in any minute, whatever is reloaded."""
+
+    def budget(self, exporter: Exporter, name: str = "a") -> Any:
+        return exporter.clients()[name].budget
+
+    def waits(self, exporter: Exporter, count: int, name: str = "a") -> list[float]:
+        return [self.budget(exporter, name).reserve(1000.0) for _ in range(count)]
+
+    def test_smaller_budget_counts_what_was_spent(self, time: FakeTime) -> None:
+        exporter = Exporter(configuration(account("a", requests_per_minute=10)), clock=time.clock)
+        assert self.waits(exporter, 4) == [0, 0, 0, 0]
+        exporter.reload(configuration(account("a", requests_per_minute=5)))
+        assert self.waits(exporter, 2) == [0, 61]
+
+    def test_larger_budget_grants_the_difference(self, time: FakeTime) -> None:
+        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
+        assert self.waits(exporter, 2) == [0, 0]
+        exporter.reload(configuration(account("a", requests_per_minute=3)))
+        assert self.waits(exporter, 2) == [0, 61]
+
+    def test_account_that_comes_back_has_not_a_second_budget(self, time: FakeTime) -> None:
+        one, two = account("a", requests_per_minute=2), account("b", sid="other")
+        exporter = Exporter(configuration(one, two), clock=time.clock)
+        assert self.waits(exporter, 2) == [0, 0]
+        for accounts in ([two], [two], [one, two]):
+            exporter.reload(configuration(*accounts))
+            time.pass_(10)
+        assert self.waits(exporter, 1) == [31]
+
+    def test_renamed_account_takes_its_budget_along(self, time: FakeTime) -> None:
+        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
+        assert self.waits(exporter, 2) == [0, 0]
+        exporter.reload(configuration(account("b", requests_per_minute=2)))
+        assert self.waits(exporter, 1, "b") == [61]
+
+    @pytest.mark.parametrize(
+        "twins",
+        [
+            pytest.param([("a", 3), ("b", 2)], id="from-the-start"),
+            pytest.param([("a", 2), ("b", 3)], id="the-other-is-larger"),
+        ],
+    )
+    def test_two_accounts_that_are_one_for_the_api_share_the_smaller_budget(
+        self, time: FakeTime, twins: list[tuple[str, int]]
+    ) -> None:
+        """Whether they come together or the second by a reload."""
+        accounts = [account(name, requests_per_minute=size) for name, size in twins]
+        together = Exporter(configuration(*accounts), clock=time.clock)
+        assert [*self.waits(together, 1, "a"), *self.waits(together, 2, "b")] == [0, 0, 61]
+        later = Exporter(configuration(accounts[0]), clock=time.clock)
+        assert self.waits(later, 1, "a") == [0]
+        later.reload(configuration(*accounts))
+        assert self.waits(later, 2, "b") == [0, 61]
+
+    def test_another_account_by_the_same_name_has_its_own(self, time: FakeTime) -> None:
+        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
+        assert self.waits(exporter, 2) == [0, 0]
+        exporter.reload(configuration(account("a", sid="other", requests_per_minute=2)))
+        assert self.waits(exporter, 1) == [0]
+
+    def test_budget_of_a_removed_account_is_let_go_in_time(self, time: FakeTime) -> None:
+        one, two = account("a"), account("b", sid="other")
+        exporter = Exporter(configuration(one, two), clock=time.clock)
+        budget = self.budget(exporter)
+        exporter.reload(configuration(two))
+        time.pass_(123)
+        exporter.reload(configuration(one, two))
+        assert self.budget(exporter) is not budget
+
+
+class TestStart:
+    @pytest.mark.fault(126)
+    def test_accounts_begin_one_after_the_other_half_a_second_apart(
+        self, time: FakeTime, sim: Simulator, simulated: Callable[..., Account]
+    ) -> None:
+        """By a clock that moves only when told to; so do those that a reload adds."""
+
+        def asked() -> list[str | None]:
+            return [request.account_sid for request in sim.requests]
+
+        exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
+        exporter.start()
+        try:
+            polled(exporter, "a")
+            time.pass_(0.4)
+            assert asked() == ["a"]
+            time.pass_(0.2)
+            polled(exporter, "b")
+            more = configuration(
+                *(simulated(sid) for sid in ("a", "b", "c")), simulated("c", name="d")
+            )
+            exporter.reload(more)
+            polled(exporter, "c")
+            assert asked() == ["a", "b", "c"]
+            time.pass_(0.5)
+            polled(exporter, "d")
+            assert asked() == ["a", "b", "c", "c"]
+        finally:
+            exporter.stop()
+            wait_until(lambda: not pollers(), "the end of every poller")
+
+
+class TestEnds:
+    def test_reload_before_the_start_starts_nothing(
+        self, simulated: Callable[..., Account]
+    ) -> None:
+        exporter = Exporter(configuration(simulated("a")))
+        exporter.reload(configuration(simulated("b")))
+        assert pollers() == set()
+        exporter.start()
+        polled(exporter, "b")
+        assert pollers() == {"poller b"}
+        exporter.stop()
+        wait_until(lambda: not pollers(), "the end of the poller")
+
+    def test_reload_after_the_end_leaves_no_poller(
+        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        exporter = running(simulated("a"))
+        polled(exporter, "a")
+        exporter.stop()
+        exporter.reload(configuration(simulated("b")))
+        wait_until(lambda: not pollers(), "the end of every poller")
+        assert [r.path.split("/")[3] for r in sim.requests] == ["a"]
+
+    @pytest.mark.fault(119)
+    def test_reload_before_the_first_poll_takes_its_place(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        """The second account would have begun half a second later."""
+        exporter = running(simulated("a"), simulated("b", api_key="wrong"))
+        exporter.reload(configuration(simulated("b")))
+        assert polled(exporter, "b").error is None
+        wait_until(lambda: pollers() == {"poller b"}, "the end of the others")
+
+    @pytest.mark.fault(131)
+    def test_without_threads_nothing_changes(
+        self,
+        running: Callable[..., Exporter],
+        simulated: Callable[..., Account],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The system refuses the second of two new threads: the first ends, the old one goes on."""
+        exporter = running(simulated("a"))
+        polled(exporter, "a")
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "poller c":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StartError, match="no thread can be started"):
+            exporter.reload(configuration(simulated("b"), simulated("c")))
+        assert [view.account.name for view in exporter.views()] == ["a"]
+        wait_until(lambda: pollers() == {"poller a"}, "the end of the new one")
+        assert exporter.healthy()
+
+    def test_last_reload_is_shown_in_the_metrics(self, time: FakeTime) -> None:
+        exporter = Exporter(configuration(account()), clock=time.clock)
+        name = "exophone_exporter_config_last_reload"
+
+        def gauges() -> list[str]:
+            return [
+                line.split()[1] for line in scrape(exporter).splitlines() if line.startswith(name)
+            ]
+
+        assert gauges() == ["1.0", "1.7e+09"]
+        time.pass_(100)
+        exporter.note_reload(successful=False)
+        assert gauges() == ["0.0", "1.7e+09"]
+        exporter.note_reload(successful=True)
+        assert gauges() == ["1.0", "1.7000001e+09"]
+
+
+def open_descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+@pytest.mark.fault(105)
+def test_every_scrape_during_500_reloads_is_whole_and_of_one_configuration(
+    simulated: Callable[..., Account],
+) -> None:
+    """Every family about polling has exactly its accounts, those of the inventory none besides."""
+    threads, descriptors = threading.active_count(), open_descriptors()
+    configurations = {
+        # b: its own series in the one, and none and another interval in the other.
+        ("a", "b"): configuration(simulated("a"), simulated("b", interval_seconds=100.0)),
+        ("b", "c"): configuration(
+            simulated("b", interval_seconds=200.0, per_number=NONE), simulated("c")
+        ),
+    }
+    exporter = Exporter(configurations["a", "b"])
+    exporter.start()
+    polled(exporter, "b")
+    bodies: list[str] = []
+    turns = threading.Semaphore(0)  # as many scrapes as reloads have begun, so that both go on
+
+    def scrape_often() -> None:
+        for _ in range(125):
+            assert turns.acquire(timeout=10)
+            bodies.append(scrape(exporter))
+
+    scrapers = [threading.Thread(target=scrape_often) for _ in range(4)]
+    for scraper in scrapers:
+        scraper.start()
+    for turn in range(500):
+        turns.release()
+        exporter.reload(configurations["b", "c"] if turn % 2 == 0 else configurations["a", "b"])
+    for scraper in scrapers:
+        scraper.join()
+    exporter.stop()
+    assert len(bodies) == 500
+    seen = {shown_configuration(body) for body in set(bodies)}
+    assert seen == set(configurations)
+    wait_until(lambda: threading.active_count() <= threads, "the end of every poller")
+    wait_until(lambda: open_descriptors() <= descriptors, "every connection closed")
+
+
+def shown_configuration(body: str) -> tuple[str, ...]:
+    """The accounts that a scrape shows, having checked that all of it agrees."""
+    assert body.endswith("\n")
+    shown: dict[str, Sequence[str]] = {}
+    values: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(body):
+        if family.name.startswith("exophone_"):
+            labels = [s.labels["account"] for s in family.samples if "account" in s.labels]
+            shown[family.name] = [*dict.fromkeys(labels)]
+            values |= {(family.name, s.labels.get("account", "")): s.value for s in family.samples}
+    accounts = shown.pop("exophone_poll_interval_seconds")
+    about_polling = ("exophone_polls", "exophone_poll_last_attempt_timestamp_seconds")
+    for name in (*about_polling, "exophone_poll_failures", "exophone_api_wait_seconds"):
+        assert shown[name] == accounts
+    assert all(set(names) <= set(accounts) for names in shown.values())
+    interval = values["exophone_poll_interval_seconds", "b"]
+    with_series = shown.get("exophone_number_info", [])
+    assert interval == (100.0 if accounts == ["a", "b"] else 200.0)
+    assert ("b" in with_series) == (interval == 100.0)
+    return tuple(accounts)

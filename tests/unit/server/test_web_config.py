@@ -1,0 +1,388 @@
+"""The file of --web.config.file: what is accepted, what it becomes, how the rest is refused."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import logging
+import os
+import pickle
+import ssl
+import traceback
+from itertools import takewhile
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from exophone_exporter.errors import ConfigError
+from exophone_exporter.server import tls, web_config
+from exophone_exporter.server.tls import TlsSettings
+from exophone_exporter.server.web_config import PasswordHash, WebConfig, WebConfigFile
+from tests.lib.paths import DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.lib.support import FakeTime
+
+CONFIGS = DATA / "web_configs"
+HASH = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
+CANARIES = ("canary", HASH[7:29], HASH[29:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates that the files name."""
+    where = tmp_path_factory.mktemp("web")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(where / "ca.crt")
+    for name in ("server", "client"):
+        made = authority.issue_cert(f"{name}.example")
+        made.cert_chain_pems[0].write_to_path(where / f"{name}.crt")
+        made.private_key_pem.write_to_path(where / f"{name}.key")
+    key = load_pem_private_key((where / "server.key").read_bytes(), None)
+    (where / "encrypted.key").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary"))
+    )
+    return where
+
+
+def placed(source: Path, folder: Path) -> str:
+    """The path of a copy beside the certificates, with inline ones put in."""
+    content = source.read_bytes()
+    for word, file in (("@CERT@", "server.crt"), ("@KEY@", "server.key"), ("@CA@", "ca.crt")):
+        indented = "\n    ".join((folder / file).read_text().splitlines())
+        content = content.replace(word.encode(), indented.encode())
+    path = folder / source.name
+    path.write_bytes(content)
+    return str(path)
+
+
+def refusal(call: Callable[[], object]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return caught.value
+
+
+def problems(text: str) -> tuple[str, ...]:
+    return refusal(lambda: web_config.parse(text, "FILE")).problems
+
+
+def everything_of(error: BaseException | None) -> str:
+    """All that a person or a log could come to see of an error, and of what it was made of."""
+    if error is None:
+        return ""
+    own = [str(error), repr(error), repr(error.args), repr(vars(error))]
+    own += traceback.format_exception(error)
+    return "\n".join([*own, everything_of(error.__cause__), everything_of(error.__context__)])
+
+
+def files(kind: str) -> list[Any]:
+    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yml"))]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("source", files("bad"))
+def test_a_bad_file_is_refused_with_every_problem_and_no_secret(source: Path, folder: Path) -> None:
+    """Its first lines say which problems: all of them, in this order, with these lines."""
+    lines = source.read_text("utf-8", "replace").splitlines()
+    head = takewhile(lambda line: line.startswith("# expect: "), lines)
+    expected = tuple(line.removeprefix("# expect: ") for line in head)
+    path = placed(source, folder)
+    error = refusal(lambda: web_config.load(path))
+    shown = tuple(
+        problem.replace(path, "FILE").replace(str(folder), "FOLDER") for problem in error.problems
+    )
+    assert shown == expected
+    assert not [canary for canary in CANARIES if canary in everything_of(error)]
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """In one line, in the system's words."""
+    path = str(tmp_path / "gone.yml")
+    error = refusal(lambda: WebConfigFile(path))
+    assert error.problems == (f"{path}: cannot be read: No such file or directory",)
+
+
+def test_a_file_larger_than_any_configuration_is_refused(tmp_path: Path) -> None:
+    """A path that leads to something else does not fill the memory."""
+    path = tmp_path / "large.yml"
+    path.write_bytes(b"#" * (1024 * 1024 + 1))
+    assert refusal(lambda: web_config.load(str(path))).problems == (
+        f"{path}: is larger than 1024 KiB",
+    )
+
+
+def test_a_password_in_the_place_of_a_hash_is_not_shown() -> None:
+    """Nor in the place of a user's name, where the space after the colon was forgotten."""
+    assert problems("basic_auth_users:\n  asha: canary\n") == (
+        (
+            "FILE:2: basic_auth_users.asha: is not a bcrypt hash ($2a$, $2b$ or $2y$);"
+            " make one with `htpasswd -nBC 10 USER`"
+        ),
+    )
+    assert problems('basic_auth_users:\n  "asha:canary":\n') == (
+        (
+            "FILE:2: basic_auth_users.asha…: a name with a colon cannot log in:"
+            " HTTP Basic ends the name there"
+        ),
+    )
+
+
+# ---- what is accepted
+
+
+@pytest.mark.parametrize("source", files("good"))
+def test_a_good_file_is_accepted_with_its_certificates(source: Path, folder: Path) -> None:
+    """All that exporter-toolkit's own good files hold, and that can be kept here."""
+    assert isinstance(web_config.load(placed(source, folder)), WebConfig)
+
+
+@pytest.mark.parametrize(
+    "name", ["empty", "only_comments", "empty_sections", "tls_settings_all_blank", "rate_limit_off"]
+)
+def test_a_file_that_says_nothing_is_plain_http_for_everybody(name: str, folder: Path) -> None:
+    """As in exporter-toolkit."""
+    loaded = web_config.load(placed(CONFIGS / "good" / f"{name}.yml", folder))
+    assert loaded == WebConfig(None, {}, {})
+
+
+def test_every_setting_becomes_what_it_says() -> None:
+    """Relative paths are relative to the file's own folder; absolute ones stay."""
+    text = (
+        "tls_server_config:\n  cert_file: server.crt\n  key_file: /keys/server.key\n"
+        "  client_ca_file: ../ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n"
+        "  client_allowed_sans: [one, two]\n  min_version: TLS12\n  max_version: TLS12\n"
+        "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
+        "  prefer_server_cipher_suites: false\n  curve_preferences: [X25519]\n"
+        "http_server_config:\n  headers:\n    X-Frame-Options: sameorigin\n"
+        "    X-XSS-Protection: 0\n"
+        f"basic_auth_users:\n  asha: {HASH}\n"
+    )
+    assert web_config.parse(text, "/etc/exophone/web.yml") == WebConfig(
+        TlsSettings(
+            cert_file="/etc/exophone/server.crt",
+            key_file="/keys/server.key",
+            client_ca_file="/etc/exophone/../ca.crt",
+            client_auth_type="VerifyClientCertIfGiven",
+            client_allowed_sans=("one", "two"),
+            min_version="TLS12",
+            max_version="TLS12",
+            cipher_suites=("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",),
+            prefer_server_cipher_suites=False,
+            curve="X25519",
+        ),
+        MappingProxyType({"X-Frame-Options": "sameorigin", "X-XSS-Protection": "0"}),
+        MappingProxyType({"asha": PasswordHash(HASH)}),
+    )
+
+
+def test_a_header_on_several_lines_becomes_one_line(folder: Path) -> None:
+    """As Go sends it; a second line would be a header of its own."""
+    loaded = web_config.load(placed(CONFIGS / "good" / "headers.yml", folder))
+    assert loaded.headers == {
+        "X-Frame-Options": "deny",
+        "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+        "X-Content-Type-Options": "nosniff",
+        "X-XSS-Protection": "1",
+        "Content-Security-Policy": "default-src 'self'; img-src *.example",
+    }
+    block = "http_server_config:\n  headers:\n    X-XSS-Protection: |\n      1\n      Evil: yes\n"
+    assert web_config.parse(block, "FILE").headers == {"X-XSS-Protection": "1 Evil: yes"}
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [(word, word[0] in "yYtTO" and word != "Off") for word in ("true", "Yes", "y", "no", "False")]
+    + [("on", True), ("ON", True), ("off", False), ("Off", False), ("n", False)],
+)
+def test_a_boolean_is_read_as_yaml_of_go_reads_it(word: str, *, meaning: bool) -> None:
+    """`yes` and `on` are words that people write there."""
+    text = (
+        "tls_server_config:\n  cert_file: a\n  key_file: b\n"
+        f"  prefer_server_cipher_suites: {word}\n"
+    )
+    settings = web_config.parse(text, "FILE").tls
+    assert settings is not None
+    assert settings.prefer_server_cipher_suites is meaning
+
+
+# ---- secrets
+
+
+def test_no_hash_and_no_key_is_shown_or_copied() -> None:
+    """Not by repr, not by a formatted error, not into another process."""
+    text = (
+        "tls_server_config:\n  cert_file: a\n  key: canary-key\n"
+        f"basic_auth_users:\n  asha: {HASH}\n"
+    )
+    loaded = web_config.parse(text, "FILE")
+    assert not [canary for canary in CANARIES if canary in f"{loaded!r} {loaded} {loaded.users}"]
+    stored = loaded.users["asha"]
+    assert repr(stored) == "<hash>"
+    with pytest.raises(TypeError):
+        pickle.dumps(stored)
+    with pytest.raises(TypeError):
+        copy.copy(stored)
+
+
+def test_what_is_loaded_cannot_be_changed() -> None:
+    """A handler cannot let somebody in."""
+    loaded = web_config.parse(f"basic_auth_users:\n  asha: {HASH}\n", "FILE")
+    with pytest.raises(TypeError):
+        loaded.users["eve"] = PasswordHash(HASH)  # type: ignore[index]  # what must not work
+    with pytest.raises(AttributeError):
+        loaded.tls = None  # type: ignore[misc]  # likewise
+
+
+# ---- the file while the process runs
+
+
+def users(*names: str) -> str:
+    return "basic_auth_users:\n" + "".join(f"  {name}: {HASH}\n" for name in names)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file as careful programs do: another inode, all at once."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    ours = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return [f"{record.getMessage()} {getattr(record, 'fields', '')}".strip() for record in ours]
+
+
+def test_a_changed_file_is_read_again_a_second_later(tmp_path: Path, time: FakeTime) -> None:
+    """Not sooner, and only when it changed."""
+    path = tmp_path / "web.yml"
+    path.write_text(users("asha"))
+    read: list[str] = []
+
+    def read_file(name: str, limit_bytes: int) -> bytes:
+        read.append(name)
+        assert limit_bytes == 1024 * 1024
+        return Path(name).read_bytes()
+
+    file = WebConfigFile(str(path), clock=time.clock, read_file=read_file)
+    write(path, users("bala"))
+    time.pass_(0.9)
+    assert set(file.current().users) == {"asha"}
+    time.pass_(0.2)
+    assert set(file.current().users) == {"bala"}
+    time.pass_(5)
+    assert set(file.current().users) == {"bala"}
+    assert read == [str(path)] * 2
+    write(path, users("chitra"))
+    time.pass_(0.9)
+    assert set(file.current().users) == {"bala"}
+
+
+@pytest.mark.parametrize("change", ["same-size", "same-mtime"])
+def test_a_change_is_seen_by_size_inode_or_time(
+    tmp_path: Path, time: FakeTime, change: str
+) -> None:
+    """An editor may keep the size, a tool that restores files the time."""
+    path = tmp_path / "web.yml"
+    path.write_text(users("asha"))
+    before = path.stat()
+    file = WebConfigFile(str(path), clock=time.clock)
+    if change == "same-size":
+        path.write_text(users("bala"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    else:
+        path.write_text(users("bala", "chitra"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    time.pass_(2)
+    assert "bala" in file.current().users
+
+
+@pytest.mark.parametrize("how", ["bad", "gone", "unreadable"])
+def test_a_bad_change_keeps_the_last_good_one_and_is_told_once(
+    tmp_path: Path, time: FakeTime, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Nobody is locked out by a typing error, and nobody let in; the log is not filled."""
+    path = tmp_path / "web.yml"
+    path.write_text(users("asha"))
+    refused: list[str] = []
+
+    def read_file(name: str, _limit_bytes: int) -> bytes:
+        if refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        return Path(name).read_bytes()
+
+    file = WebConfigFile(str(path), clock=time.clock, read_file=read_file)
+    if how == "gone":
+        path.unlink()
+    else:
+        write(path, "basic_auth_users:\n  asha: canary\n")
+    if how == "unreadable":
+        refused.append("yes")
+    for _ in range(3):
+        time.pass_(2)
+        assert set(file.current().users) == {"asha"}
+    reasons = {
+        "bad": f"{path}:2: basic_auth_users.asha: is not a bcrypt hash ($2a$, $2b$ or $2y$);"
+        " make one with `htpasswd -nBC 10 USER`",
+        "gone": f"{path}: cannot be read: No such file or directory",
+        "unreadable": f"{path}: cannot be read: Permission denied",
+    }
+    assert messages(caplog) == [
+        "web configuration refused; the last stays " + str({"problem": reasons[how]})
+    ]
+    refused.clear()
+    write(path, users("bala"))
+    time.pass_(2)
+    assert set(file.current().users) == {"bala"}
+
+
+def test_users_change_though_a_certificate_is_being_replaced(
+    tmp_path: Path, time: FakeTime, folder: Path
+) -> None:
+    """Who was removed is not let in until somebody has found the right key."""
+    path = folder / "changing.yml"
+    section = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+    path.write_text(section + users("asha"))
+    file = WebConfigFile(str(path), clock=time.clock)
+    gone = section.replace("server.key", str(tmp_path / "gone.key"))
+    write(path, gone + users("bala"))
+    time.pass_(2)
+    assert set(file.current().users) == {"bala"}
+
+
+def test_tls_switched_on_in_the_file_is_told_to_need_a_restart(
+    tmp_path: Path, time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The listener speaks plain HTTP until it ends, and its owner should know."""
+    path = tmp_path / "web.yml"
+    path.write_text(users("asha"))
+    file = WebConfigFile(str(path), clock=time.clock)
+    write(path, "tls_server_config:\n  cert_file: a\n  key_file: b\n" + users("bala"))
+    time.pass_(2)
+    assert set(file.current().users) == {"bala"}
+    assert messages(caplog) == [
+        "TLS is switched on and off by a restart only; the rest is in force"
+    ]
+
+
+def test_every_suite_that_may_be_named_is_known_to_openssl() -> None:
+    """A name that OpenSSL does not know would be left out of the list without a word."""
+    for name, of_openssl in tls.SUITES.items():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers(of_openssl)
+        offered = [
+            suite["name"] for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"
+        ]
+        assert offered == [of_openssl], name
