@@ -49,6 +49,7 @@ soak: $(VENV)/.test ## run the program for a minute under faults and load, and s
 lint: $(VENV)/.lint ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: types
 types: $(VENV)/.lint $(VENV)/.test ## check the types
@@ -90,7 +91,7 @@ lock: ## pin every dependency anew in constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) tests/lib/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache mutants
+	rm -rf $(VENV) tests/lib/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
 
-from exophone_exporter.clock import Clock, Moment
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
@@ -77,7 +77,7 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
     clock = Clock()
     states = [AccountState(account) for account in configuration(accounts, 300.0).accounts]
     clients = [_client(state.account, state, connect) for state in states]
-    page = MetricsPage(lambda: [s.view() for s in states], lambda: Build("benchmark", 0.0), clock)
+    page = MetricsPage(lambda: [s.status() for s in states], lambda: Build("benchmark", 0.0), clock)
     for state, client in zip(states[1:], clients[1:], strict=True):
         poll_once(state, client, clock)
 
@@ -89,7 +89,7 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
 
 
 def _client(account: Account, state: AccountState, connect: Prepared) -> Client:
-    budget = RequestBudget(account.poll.requests_per_minute, Clock().monotonic)
+    budget = RateLimiter(account.poll.requests_per_minute, Clock().monotonic)
     return Client(
         account=account,
         budget=budget,
@@ -103,7 +103,7 @@ def _client(account: Account, state: AccountState, connect: Prepared) -> Client:
 def _account_and_snapshot(numbers: int) -> tuple[Account, Snapshot]:
     (account,) = configuration(1, 300.0).accounts
     client = _client(account, AccountState(account), Prepared([{"a0": pages_of("a0", numbers)}]))
-    return account, build(client.fetch_all({}), Moment(0.0, 0.0), 0.0)
+    return account, build(client.fetch_all({}), ClockReading(0.0, 0.0), 0.0)
 
 
 def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:

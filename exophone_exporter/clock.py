@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Moment:
+class ClockReading:
     """One instant: `wall` in seconds since 1970 (UTC), `monotonic` in seconds since some start."""
 
     wall: float
     monotonic: float
 
-    def seconds_since(self, earlier: Moment) -> float:
+    def seconds_since(self, earlier: ClockReading) -> float:
         """Seconds from `earlier` to this moment, never negative.
 
         The larger of the two clocks' answers: the wall clock may be set back, the monotonic one
@@ -26,9 +26,9 @@ class Moment:
         """
         return max(0.0, self.monotonic - earlier.monotonic, self.wall - earlier.wall)
 
-    def later(self, seconds: float) -> Moment:
+    def later(self, seconds: float) -> ClockReading:
         """The moment so many seconds after this one, on both clocks."""
-        return Moment(self.wall + seconds, self.monotonic + seconds)
+        return ClockReading(self.wall + seconds, self.monotonic + seconds)
 
 
 def _wait(event: threading.Event, seconds: float | None) -> bool:
@@ -49,11 +49,11 @@ class Clock:
     wait: Callable[[threading.Event, float | None], bool] = _wait
     slice_seconds: float = 5.0
 
-    def now(self) -> Moment:
+    def now(self) -> ClockReading:
         """This moment on both clocks."""
-        return Moment(self.wall(), self.monotonic())
+        return ClockReading(self.wall(), self.monotonic())
 
-    def wait_since(self, moment: Moment, seconds: float, event: threading.Event) -> bool:
+    def wait_since(self, moment: ClockReading, seconds: float, event: threading.Event) -> bool:
         """Wait until so many seconds after `moment`, by whichever clock says so first.
 
         An event that is set ends it; returns whether it is. See `Moment.seconds_since`.

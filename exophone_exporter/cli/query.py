@@ -40,7 +40,7 @@ def once(args: argparse.Namespace) -> int:
     results = _poll_all(states)
     clock = Clock()
     page = MetricsPage(
-        lambda: [state.view() for state in states],
+        lambda: [state.status() for state in states],
         lambda: Build(loader.revision(), clock.wall()),
         clock,
         with_process=False,
@@ -62,7 +62,7 @@ def numbers(args: argparse.Namespace) -> int:
         (state.account.name, number)
         for state, result in zip(states, results, strict=True)
         for number in (result.snapshot.numbers if result.snapshot else ())
-        if not args.unattached or number.lacks_flow
+        if not args.unattached or number.needs_attention
     ]
     if args.format == "table":
         if listed:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
-from exophone_exporter.polling import reload
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server.server import Server, listen, url_of
@@ -21,7 +21,7 @@ from exophone_exporter.server.systemd import Notifier, passed_sockets
 from exophone_exporter.server.tls import ServerTls, TlsProblem
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import WebConfigFile
-from exophone_exporter.web import probe, routes
+from exophone_exporter.web import probe, reload, routes
 from exophone_exporter.web.probe import Prober
 from exophone_exporter.web.settings import WebSettings
 
@@ -79,7 +79,12 @@ def run(
         server.should_exit = True
 
     exporter = Exporter(loaded, revision=loader.revision(), on_death=end_by_death)
-    supervision = Supervision(Notifier(loader.environment(), os.getpid()), exporter)
+    supervision = Supervision(
+        Notifier(loader.environment(), os.getpid()),
+        exporter.clock,
+        healthy=exporter.healthy,
+        status=lambda: status_line(exporter.statuses(), exporter.clock.now()),
+    )
     again = load or (lambda: loaded)
     reloader = Reloader(again, exporter, exporter.clock, note=note, witness=supervision)
     with _guarded(_application(exporter, settings, reloader, loaded.shard), file) as guarded:

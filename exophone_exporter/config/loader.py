@@ -11,7 +11,6 @@ import copy
 import difflib
 import os
 import stat
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,13 @@ from pydantic import BaseModel, ValidationError
 
 from exophone_exporter.config import schema as shape
 from exophone_exporter.config import strict_yaml
+from exophone_exporter.config.files import (
+    CONFIG_FILE_MAX_BYTES,
+    ReadFile,
+    read_file,
+    read_text,
+    reason_of,
+)
 from exophone_exporter.config.problems import Problems, dotted, read_document
 from exophone_exporter.config.schema import span
 from exophone_exporter.config.secrets import (
@@ -33,14 +39,12 @@ from exophone_exporter.config.secrets import (
 )
 from exophone_exporter.config.sharding import WHOLE, Shard
 from exophone_exporter.errors import ConfigError
-from exophone_exporter.exotel.model import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pydantic_core import ErrorDetails
 
-CONFIG_FILE_MAX_BYTES: Final = 1024 * 1024
 ORIGINS: Final[Mapping[str, str]] = {
     "singapore": "https://api.exotel.com",
     "mumbai": "https://api.in.exotel.com",
@@ -65,8 +69,6 @@ _NO_CONFIGURATION: Final = (
     " EXOTEL_API_TOKEN (and EXOTEL_REGION=mumbai if the account lives there); without an account,"
     " try `exophone-exporter demo`"
 )
-
-ReadFile = Callable[[str, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,6 @@ class Config:
         return replace(self, accounts=accounts, shard=shard)
 
 
-def read_file(path: str, limit_bytes: int) -> bytes:
-    """The bytes of a file of at most `limit_bytes`; raises OSError, ValueError for a larger one."""
-    with Path(path).open("rb") as file:
-        content = file.read(limit_bytes + 1)
-    if len(content) > limit_bytes:
-        raise ValueError(f"is larger than {limit_bytes // 1024} KiB")
-    return content
-
-
 def load(
     path: str | None,
     environ: Mapping[str, str] = os.environ,
@@ -167,7 +160,7 @@ def revision(environ: Mapping[str, str] = os.environ) -> str:
 
     It becomes a label value: bytes that are not UTF-8 would fail every scrape.
     """
-    return clean_text(environ.get("EXOPHONE_REVISION", "unknown"))
+    return environ.get("EXOPHONE_REVISION", "unknown")
 
 
 def json_schema() -> dict[str, Any]:
@@ -177,22 +170,6 @@ def json_schema() -> dict[str, Any]:
         **shape.File.model_json_schema(),
         "title": "exophone-exporter configuration",
     }
-
-
-def read_text(path: str, read_file: ReadFile) -> str:
-    """The text of a configuration file; raises ConfigError in a line that names it."""
-    try:
-        content = read_file(path, CONFIG_FILE_MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{path}: {_reason(error)}"]) from error
-    # What is not UTF-8 is refused with its line, as YAML; a decoding error would hold the bytes.
-    return content.decode("utf-8", "surrogateescape")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    """Why a file cannot be used, in the system's words."""
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return f"cannot be read: {reason}" if isinstance(error, OSError) else str(reason)
 
 
 def _from_variables(environ: Mapping[str, str], read_file: ReadFile) -> Config:
@@ -225,7 +202,7 @@ def _variable(
             return {field: line_from_bytes(read_file(path, SECRET_FILE_MAX_BYTES))}
         except (OSError, ValueError) as error:
             named = f"{file_variable}={strict_yaml.shown(path)}"
-            raise ValueError(f"{named}: {_reason(error)}") from error
+            raise ValueError(f"{named}: {reason_of(error)}") from error
     if variable in environ:
         return {f"{field}_env": variable} if secret else {field: environ[variable]}
     if field in ("sid", "api_key", "api_token"):
@@ -390,7 +367,7 @@ class _Build:
             return self._secret_source(way, value, field)
         except (OSError, ValueError) as error:
             named = f"{_shown_path(value)}: " if way.endswith("_file") else ""
-            self.note((*path, way), named + _reason(error))
+            self.note((*path, way), named + reason_of(error))
             return None
 
     def _secret_source(self, way: str, value: str, field: str) -> SecretSource:
@@ -423,7 +400,7 @@ class _Build:
         try:
             content = self._read_file(file, CONFIG_FILE_MAX_BYTES)
         except (OSError, ValueError) as error:
-            self.note(path, f"{strict_yaml.shown(file)}: {_reason(error)}")
+            self.note(path, f"{strict_yaml.shown(file)}: {reason_of(error)}")
             return
         if b"-----BEGIN " not in content:
             self.note(path, f"{strict_yaml.shown(file)}: holds no certificate in PEM form")

@@ -21,8 +21,8 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel import model
-from exophone_exporter.exotel.listing import confirm_removals, walk_pages
-from exophone_exporter.exotel.page_cache import PageMemory
+from exophone_exporter.exotel.listing import confirm_removals, fetch_listing
+from exophone_exporter.exotel.page_cache import PageCache
 from exophone_exporter.exotel.responses import error_of, retry_delay_seconds
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.logs import fields
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.loader import Account
-    from exophone_exporter.exotel.model import ExoPhone, Page
-    from exophone_exporter.exotel.rate_limiter import RequestBudget
+    from exophone_exporter.exotel.listing import Listing
+    from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
+    from exophone_exporter.exotel.rate_limiter import RateLimiter
     from exophone_exporter.exotel.transport import Answer
-    from exophone_exporter.inventory.snapshot import Walk
-    from exophone_exporter.inventory.state import Endpoint
 
 # One whole answer may take this many times the timeout of a single read.
 _ANSWER_TIMEOUTS: Final = 3
@@ -99,25 +98,25 @@ class Client:
     """
 
     account: Account
-    budget: RequestBudget
+    budget: RateLimiter
     recorder: Recorder
     clock: Clock
     sleep: Callable[[float], None]
     connect: Connect = Transport
     uniform: Callable[[float, float], float] = random.uniform
-    pages: PageMemory = field(default_factory=PageMemory, init=False, repr=False)
+    pages: PageCache = field(default_factory=PageCache, init=False, repr=False)
 
     def fetch_all(
         self,
         previous: Mapping[str, ExoPhone],
         on_page: Callable[[int, int], None] = ignore_page,
-    ) -> Walk:
+    ) -> Listing:
         """Every number of the account, all or nothing, within the deadline of a poll.
 
         `previous` holds the numbers known so far, by sid; see `walk.confirm_removals`.
         """
         with self._calls() as calls:
-            walk = walk_pages(calls.page, self.account.poll.page_size, on_page)
+            walk = fetch_listing(calls.page, self.account.poll.page_size, on_page)
             self.pages.forget_from(walk.pages)
             return confirm_removals(walk, previous, calls.number)
 
@@ -220,7 +219,7 @@ class _Calls:
             client.recorder.record_request(endpoint, codes[-1], seconds)
         error = error_of(answer.status, answer.headers, answer.body, client.clock.wall())
         if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
-            client.budget.note_wait(error.retry_after_seconds)
+            client.budget.hold_off(error.retry_after_seconds)
         if error is not None:
             raise error
         return answer.body

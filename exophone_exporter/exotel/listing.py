@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.errors import BadPagination, NotFound
 from exophone_exporter.exotel.model import REJECTIONS
-from exophone_exporter.inventory.snapshot import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,12 +20,21 @@ MAX_CONFIRMATIONS: Final = 20
 _PAGES_SEEN_AGAIN_MAX: Final = 2
 
 
-def walk_pages(
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The result of one complete walk of the list: every number once, in the API's order."""
+
+    numbers: tuple[ExoPhone, ...]
+    pages: int
+    rejected: Mapping[str, int]
+
+
+def fetch_listing(
     fetch_page: Callable[[int, int], Page],
     page_size: int,
     on_page: Callable[[int, int], None],
     max_pages: int = MAX_PAGES,
-) -> Walk:
+) -> Listing:
     """Ask for one page after the other, by our own count, until the API has no more.
 
     `on_page` hears after each page how many pages and numbers there are so far. Raises
@@ -51,7 +60,7 @@ def walk_pages(
         # Of a full page that says itself which it is, the list has moved; else it is the end.
         patience = _PAGES_SEEN_AGAIN_MAX if full and page.page == index else 0
         if seen_again > patience or not (full if page.more is None else page.more):
-            return Walk(tuple(found.values()), index + 1, rejected)
+            return Listing(tuple(found.values()), index + 1, rejected)
         if page.page_size not in (None, stated):
             raise BadPagination(
                 f"the page size changed from {stated} to {page.page_size} on the way"
@@ -75,8 +84,8 @@ def _take(page: Page, found: dict[str, ExoPhone], rejected: dict[str, int]) -> i
 
 
 def confirm_removals(
-    walk: Walk, previous: Mapping[str, ExoPhone], fetch_number: Callable[[str], ExoPhone]
-) -> Walk:
+    walk: Listing, previous: Mapping[str, ExoPhone], fetch_number: Callable[[str], ExoPhone]
+) -> Listing:
     """The walk, with those of the `previous` numbers that it only missed.
 
     Pages shift while they are walked, so a number can slip through between two of them. Gone is
@@ -95,4 +104,4 @@ def confirm_removals(
         raise BadPagination(
             f"the list lacks {len(missing)} numbers, and not all are gone: it shifted on the way"
         )
-    return Walk((*walk.numbers, *kept), walk.pages, walk.rejected)
+    return Listing((*walk.numbers, *kept), walk.pages, walk.rejected)

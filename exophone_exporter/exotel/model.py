@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
-Flow = Literal["voice", "sms"]
-FLOWS: Final[tuple[Flow, ...]] = ("voice", "sms")
+Channel = Literal["voice", "sms"]
+CHANNELS: Final[tuple[Channel, ...]] = ("voice", "sms")
+Endpoint = Literal["list", "detail"]
+ENDPOINTS: Final[tuple[Endpoint, ...]] = ("list", "detail")
 EXTERNAL_FLOW: Final = "external"
 REJECTIONS: Final = ("not_an_object", "no_sid", "duplicate")
 FIELDS: Final = (
@@ -102,30 +104,30 @@ class ExoPhone(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     uri: str
     unreadable: tuple[str, ...]
 
-    def flow_url(self, flow: Flow) -> str | None:
+    def flow_url(self, channel: Channel) -> str | None:
         """The URL that calls or messages go to."""
-        return self.voice_url if flow == "voice" else self.sms_url
+        return self.voice_url if channel == "voice" else self.sms_url
 
-    def capable(self, flow: Flow) -> bool:
+    def capable(self, channel: Channel) -> bool:
         """Whether the number can receive calls or messages at all."""
-        return self.voice_capable if flow == "voice" else self.sms_capable
+        return self.voice_capable if channel == "voice" else self.sms_capable
 
-    def attached(self, flow: Flow) -> bool | None:
+    def attached(self, channel: Channel) -> bool | None:
         """Whether a flow is attached; None where the API's value cannot be read."""
-        return is_attached(self.flow_url(flow))
+        return is_attached(self.flow_url(channel))
 
-    def unattached(self, flow: Flow) -> bool:
+    def unattached(self, channel: Channel) -> bool:
         """Whether the number could have a flow and has none."""
-        return self.capable(flow) and self.attached(flow) is False
+        return self.capable(channel) and self.attached(channel) is False
 
-    def flow_id(self, flow: Flow) -> str:
+    def flow_id(self, channel: Channel) -> str:
         """The id of the attached flow, "external" for a URL of the customer's own, "" for none."""
-        return flow_id(self.flow_url(flow) or "")
+        return flow_id(self.flow_url(channel) or "")
 
     @property
-    def lacks_flow(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether somebody should look at the number: unattached on a channel, or idle."""
-        return self.idle or any(self.unattached(flow) for flow in FLOWS)
+        return self.idle or any(self.unattached(channel) for channel in CHANNELS)
 
     @property
     def idle(self) -> bool:

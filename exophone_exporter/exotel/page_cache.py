@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import Page
 
 
-class PageMemory:
+class PageCache:
     """What the answers for the pages of one account were read as; safe between threads."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 61.0
 
 
-class RequestBudget:
+class RateLimiter:
     """A sliding window of the places taken; shared by the poll and the probes of one account.
 
     It also knows until when the API asked to wait. Who polls the account next had better ask for
@@ -50,12 +50,12 @@ class RequestBudget:
         with self._lock:
             return self._wait_seconds(self._monotonic())
 
-    def note_wait(self, seconds: float) -> None:
+    def hold_off(self, seconds: float) -> None:
         """Remember that the API asked to wait so long from now."""
         with self._lock:
             self._asked_until = max(self._asked_until, self._monotonic() + seconds)
 
-    def asked_wait_seconds(self) -> float:
+    def hold_off_seconds(self) -> float:
         """Seconds that are left of the longest wait the API asked for; 0 where there are none."""
         with self._lock:
             return max(0.0, self._asked_until - self._monotonic())

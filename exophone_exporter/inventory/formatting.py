@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
-    from exophone_exporter.exotel.model import ExoPhone, Flow
+    from exophone_exporter.clock import ClockReading
+    from exophone_exporter.exotel.model import Channel, ExoPhone
+    from exophone_exporter.inventory.state import AccountStatus
 
 # Source: the vendor's list of telecom circles. Outside India the region is the country's code.
 CIRCLES: Final[Mapping[str, str]] = {
@@ -35,6 +37,7 @@ CIRCLES: Final[Mapping[str, str]] = {
     "UW": "Uttar Pradesh West",
     "WB": "West Bengal",
 }
+_NAMES_MAX: Final = 3
 _SIGNS: Final[Mapping[str, str]] = {"INR": "₹", "USD": "$"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -68,13 +71,13 @@ def circle(number: ExoPhone) -> str:
     return CIRCLES.get(number.region, number.region) if number.country == "IN" else number.region
 
 
-def flow_state(number: ExoPhone, flow: Flow) -> str:
+def flow_state(number: ExoPhone, channel: Channel) -> str:
     """What a person wants to know of a channel: the flow, or why there is none."""
-    if number.attached(flow):
-        return number.flow_id(flow)
-    if number.attached(flow) is None:
+    if number.attached(channel):
+        return number.flow_id(channel)
+    if number.attached(channel) is None:
         return "unreadable"
-    return "unattached" if number.capable(flow) else "not capable"
+    return "unattached" if number.capable(channel) else "not capable"
 
 
 def span(seconds: float) -> str:
@@ -87,3 +90,25 @@ def span(seconds: float) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def status_line(statuses: Sequence[AccountStatus], now: ClockReading) -> str:
+    """Every account in one line, as `systemctl status` shows it."""
+    known = [snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))]
+    numbers = sum(len(snapshot.numbers) for snapshot in known)
+    busy = sum(group.unattached["voice"] for snapshot in known for group in snapshot.groups)
+    accounts = f"{len(statuses)} account{'' if len(statuses) == 1 else 's'}"
+    failing = [
+        f"{status.account.name} ({status.error.reason})" for status in statuses if status.error
+    ]
+    waiting = [status.account.name for status in statuses if status.last_attempt is None]
+    return (
+        f"{accounts}, {numbers} numbers, {busy} without a voice flow"
+        f"{_listed('failing', failing)}{_listed('waiting for the first poll', waiting)}"
+    )
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    """The first few of some accounts, if there are any."""
+    more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+    return f"; {what}: {', '.join(names[:_NAMES_MAX])}{more}" if names else ""

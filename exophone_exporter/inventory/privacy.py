@@ -22,7 +22,7 @@ _LAST = 4
 _TELLING = 6
 
 
-class Names(Protocol):
+class Identity(Protocol):
     """The names of a number; an ExoPhone has them as they are."""
 
     @property
@@ -42,7 +42,7 @@ class Names(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class MaskedIdentity:
     """The names of a number, as far as they may be shown."""
 
     sid: str
@@ -50,7 +50,7 @@ class Shown:
     friendly_name: str
 
 
-def shown(number: ExoPhone, setting: PhoneNumber) -> Shown:
+def shown(number: ExoPhone, setting: PhoneNumber) -> MaskedIdentity:
     """The names of a number under `per_number.phone_number`.
 
     A sid or a friendly name can be the number itself or hold it, so both are covered. Such a sid
@@ -58,8 +58,8 @@ def shown(number: ExoPhone, setting: PhoneNumber) -> Shown:
     off them.
     """
     if setting == "full":
-        return Shown(number.sid, number.phone_number, number.friendly_name)
-    return Shown(
+        return MaskedIdentity(number.sid, number.phone_number, number.friendly_name)
+    return MaskedIdentity(
         sid=_pseudonym(number) if _tells_the_number(number) else number.sid,
         phone_number=_masked(number.phone_number, setting),
         friendly_name=_LIKE_A_NUMBER.sub(
@@ -68,7 +68,7 @@ def shown(number: ExoPhone, setting: PhoneNumber) -> Shown:
     )
 
 
-def all_shown(numbers: Sequence[ExoPhone], setting: PhoneNumber) -> Sequence[Names]:
+def masked_identities(numbers: Sequence[ExoPhone], setting: PhoneNumber) -> Sequence[Identity]:
     """The names of many numbers; where all may be shown, they are the numbers' own."""
     return numbers if setting == "full" else [shown(number, setting) for number in numbers]
 

@@ -1,6 +1,6 @@
 """The numbers of one account at one moment, what they add up to, and what changed since.
 
-A snapshot is immutable and made from one complete walk, so whoever reads it sees one truth. The
+A snapshot is immutable and made from one complete listing, so whoever reads it sees one truth. The
 sums are computed once, with decimals. Pure.
 """
 
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from exophone_exporter.exotel.model import EXTERNAL_FLOW, FLOWS, ExoPhone, Flow
+from exophone_exporter.exotel.model import CHANNELS, EXTERNAL_FLOW, Channel, ExoPhone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exophone_exporter.clock import Moment
+    from exophone_exporter.clock import ClockReading
+    from exophone_exporter.exotel.listing import Listing
 
 ChangeKind = Literal[
     "added",
@@ -52,7 +53,7 @@ LABEL_VALUES_MAX: Final = 100
 FLOW_IDS_MAX: Final = 1000
 OTHER: Final = "other"
 
-_FLOW_CHANGES: Final[Mapping[Flow, tuple[ChangeKind, ChangeKind, ChangeKind]]] = {
+_CHANNEL_CHANGES: Final[Mapping[Channel, tuple[ChangeKind, ChangeKind, ChangeKind]]] = {
     "voice": ("voice_attached", "voice_detached", "voice_moved"),
     "sms": ("sms_attached", "sms_detached", "sms_moved"),
 }
@@ -70,15 +71,6 @@ _NAMES_SENT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """The result of one complete walk of the list: every number once, in the API's order."""
-
-    numbers: tuple[ExoPhone, ...]
-    pages: int
-    rejected: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """What the numbers of one country, region and type add up to.
 
@@ -89,7 +81,7 @@ class Group:
     region: str
     number_type: str
     numbers: int
-    unattached: Mapping[Flow, int]
+    unattached: Mapping[Channel, int]
     idle: int
     rental: Mapping[str, Decimal]
     idle_rental: Mapping[str, Decimal]
@@ -102,35 +94,39 @@ class Snapshot:
     `groups` and `flow_numbers` are in a stable order; `unreadable` counts values by field.
     """
 
-    walk: Walk
+    listing: Listing
     groups: tuple[Group, ...]
-    flow_numbers: Mapping[tuple[Flow, str], int]
+    flow_numbers: Mapping[tuple[Channel, str], int]
     unreadable: Mapping[str, int]
-    completed: Moment
+    completed: ClockReading
     duration_seconds: float
 
     @property
     def numbers(self) -> tuple[ExoPhone, ...]:
         """Every number of the account, in the API's order."""
-        return self.walk.numbers
+        return self.listing.numbers
 
-    def is_found_by(self, walk: Walk) -> bool:
+    def is_found_by(self, listing: Listing) -> bool:
         """Whether a walk found equal numbers in the same order.
 
         In a loop of ours: to compare the tuples would hold the interpreter until all are compared.
         """
-        pairs = zip(self.numbers, walk.numbers, strict=False)
-        return len(self.numbers) == len(walk.numbers) and all(old == new for old, new in pairs)
+        pairs = zip(self.numbers, listing.numbers, strict=False)
+        return len(self.numbers) == len(listing.numbers) and all(old == new for old, new in pairs)
 
-    def seen_again(self, walk: Walk, completed: Moment, duration_seconds: float) -> Snapshot:
+    def seen_again(
+        self, listing: Listing, completed: ClockReading, duration_seconds: float
+    ) -> Snapshot:
         """The snapshot of a later walk that found equal numbers: no sum is computed anew.
 
-        It takes the numbers of that walk, which the memory of pages holds as well; but the tuple of
-        before where it has the very same ones, by which whoever looks sees that nothing changed.
+        Uses the new listing's numbers, which the page cache also holds. If they are the identical
+        objects, keeps the old tuple so that readers can detect "unchanged" by identity.
         """
-        if all(map(is_, self.numbers, walk.numbers)):
-            walk = replace(walk, numbers=self.numbers)
-        return replace(self, walk=walk, completed=completed, duration_seconds=duration_seconds)
+        if all(map(is_, self.numbers, listing.numbers)):
+            listing = replace(listing, numbers=self.numbers)
+        return replace(
+            self, listing=listing, completed=completed, duration_seconds=duration_seconds
+        )
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -145,13 +141,13 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     after: str = ""
 
 
-def build(walk: Walk, completed: Moment, duration_seconds: float) -> Snapshot:
+def build(listing: Listing, completed: ClockReading, duration_seconds: float) -> Snapshot:
     """The snapshot of a walk that was completed at a moment and took so many seconds."""
     return Snapshot(
-        walk=walk,
-        groups=_groups(walk.numbers),
-        flow_numbers=_flow_numbers(walk.numbers),
-        unreadable=Counter(field for number in walk.numbers for field in number.unreadable),
+        listing=listing,
+        groups=_groups(listing.numbers),
+        flow_numbers=_flow_numbers(listing.numbers),
+        unreadable=Counter(field for number in listing.numbers for field in number.unreadable),
         completed=completed,
         duration_seconds=duration_seconds,
     )
@@ -193,19 +189,19 @@ def _group(key: tuple[str, str, str], numbers: list[ExoPhone]) -> Group:
     return Group(
         *key,
         numbers=len(numbers),
-        unattached={flow: sum(n.unattached(flow) for n in numbers) for flow in FLOWS},
+        unattached={channel: sum(n.unattached(channel) for n in numbers) for channel in CHANNELS},
         idle=sum(n.idle for n in numbers),
         rental=dict(sorted(rental.items())),
         idle_rental=dict(sorted(idle_rental.items())),
     )
 
 
-def _flow_numbers(numbers: tuple[ExoPhone, ...]) -> Mapping[tuple[Flow, str], int]:
-    counts: Counter[tuple[Flow, str]] = Counter()
-    for flow in FLOWS:
-        ids = [flow_id for n in numbers if (flow_id := n.flow_id(flow))]
+def _flow_numbers(numbers: tuple[ExoPhone, ...]) -> Mapping[tuple[Channel, str], int]:
+    counts: Counter[tuple[Channel, str]] = Counter()
+    for channel in CHANNELS:
+        ids = [flow_id for n in numbers if (flow_id := n.flow_id(channel))]
         names = _bounded(ids, FLOW_IDS_MAX)
-        counts.update((flow, names[flow_id]) for flow_id in ids)
+        counts.update((channel, names[flow_id]) for flow_id in ids)
     return dict(sorted(counts.items()))
 
 
@@ -217,7 +213,7 @@ def _bounded(values: Iterable[str], most: int = LABEL_VALUES_MAX) -> Mapping[str
 
 
 def _changes_of(old: ExoPhone, new: ExoPhone) -> list[Change]:
-    changes = [change for flow in FLOWS for change in _flow_change(flow, old, new)]
+    changes = [change for channel in CHANNELS for change in _channel_change(channel, old, new)]
     if old.rental_price != new.rental_price and None not in (old.rental_price, new.rental_price):
         changes.append(Change("rental_changed", new, f"{old.rental_price}", f"{new.rental_price}"))
     if _changed_otherwise(old, new, explained=bool(changes)):
@@ -225,22 +221,22 @@ def _changes_of(old: ExoPhone, new: ExoPhone) -> list[Change]:
     return changes
 
 
-def _flow_change(flow: Flow, old: ExoPhone, new: ExoPhone) -> Iterable[Change]:
-    was, is_now = old.attached(flow), new.attached(flow)
+def _channel_change(channel: Channel, old: ExoPhone, new: ExoPhone) -> Iterable[Change]:
+    was, is_now = old.attached(channel), new.attached(channel)
     if was is None or is_now is None:
         return  # what cannot be read has not changed, as far as anyone can tell
-    attached, detached, moved = _FLOW_CHANGES[flow]
-    before, after = old.flow_id(flow), new.flow_id(flow)
+    attached, detached, moved = _CHANNEL_CHANGES[channel]
+    before, after = old.flow_id(channel), new.flow_id(channel)
     if was != is_now:
         yield Change(attached if is_now else detached, new, before, after)
-    elif _destination(flow, old) != _destination(flow, new):
+    elif _destination(channel, old) != _destination(channel, new):
         yield Change(moved, new, before, after)
 
 
-def _destination(flow: Flow, number: ExoPhone) -> str | None:
+def _destination(channel: Channel, number: ExoPhone) -> str | None:
     """What tells two flows apart: the id, or the URL of one that is the customer's own."""
-    flow_id = number.flow_id(flow)
-    return number.flow_url(flow) if flow_id == EXTERNAL_FLOW else flow_id
+    flow_id = number.flow_id(channel)
+    return number.flow_url(channel) if flow_id == EXTERNAL_FLOW else flow_id
 
 
 def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> bool:

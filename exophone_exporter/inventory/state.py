@@ -10,21 +10,21 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.errors import REASONS
+from exophone_exporter.exotel.model import ENDPOINTS
 from exophone_exporter.inventory.snapshot import CHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exophone_exporter.clock import Moment
+    from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.loader import Account
     from exophone_exporter.errors import PollError
+    from exophone_exporter.exotel.model import Endpoint
     from exophone_exporter.inventory.snapshot import Change, Snapshot
 
-Endpoint = Literal["list", "detail"]
-ENDPOINTS: Final[tuple[Endpoint, ...]] = ("list", "detail")
 DURATION_BUCKETS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -32,7 +32,7 @@ DURATION_BUCKETS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30
 class PollResult:
     """One attempt to poll an account: a snapshot and what changed, or an error; never both."""
 
-    ended: Moment
+    ended: ClockReading
     duration_seconds: float
     snapshot: Snapshot | None = None
     changes: tuple[Change, ...] = ()
@@ -53,7 +53,7 @@ class Durations:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class AccountStatus:
     """One account at one instant; `last_attempt` is None before the first, `error` after a success.
 
     It is the same object as long as nothing happens to the account.
@@ -63,7 +63,7 @@ class View:
 
     account: Account
     snapshot: Snapshot | None
-    last_attempt: Moment | None
+    last_attempt: ClockReading | None
     error: PollError | None
     polls: int
     failures: Mapping[str, int]
@@ -73,7 +73,7 @@ class View:
     retries: int
     wait_seconds: float
 
-    def fresh_snapshot(self, now: Moment) -> Snapshot | None:
+    def fresh_snapshot(self, now: ClockReading) -> Snapshot | None:
         """The snapshot, unless there is none or it is older than the account's stale_after."""
         if self.snapshot is None:
             return None
@@ -88,7 +88,7 @@ class AccountState:
         self.account = account
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._last_attempt: Moment | None = None
+        self._last_attempt: ClockReading | None = None
         self._error: PollError | None = None
         self._polls = 0
         self._failures: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
@@ -97,7 +97,7 @@ class AccountState:
         self._durations = {endpoint: Durations() for endpoint in ENDPOINTS}
         self._retries = 0
         self._wait_seconds = 0.0
-        self._view: View | None = None  # what was last read, until something changes
+        self._status: AccountStatus | None = None  # what was last read, until something changes
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -126,44 +126,44 @@ class AccountState:
             self._last_attempt, self._error = result.ended, result.error
             if result.snapshot is not None:
                 self._snapshot = result.snapshot
-            self._view = None
+            self._status = None
 
     def record_defect(self, error: PollError) -> None:
         """Note that what an attempt found could not be published; the attempt is counted."""
         with self._lock:
             self._error = error
             self._failures[error.reason] += 1
-            self._view = None
+            self._status = None
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """Count one request, answered with a status code or, with "none", not at all."""
         with self._lock:
             self._requests[endpoint, code] += 1
             self._durations[endpoint].observe(seconds)
-            self._view = None
+            self._status = None
 
     def record_retry(self) -> None:
         """Count one request that is made again."""
         with self._lock:
             self._retries += 1
-            self._view = None
+            self._status = None
 
     def record_wait(self, seconds: float) -> None:
         """Count time spent waiting for the budget, or because the API said so."""
         with self._lock:
             self._wait_seconds += seconds
-            self._view = None
+            self._status = None
 
-    def view(self, account: Account | None = None) -> View:
+    def status(self, account: Account | None = None) -> AccountStatus:
         """A consistent copy for readers, by the settings of `account` or those of the state."""
         account = account or self.account
         with self._lock:
-            if self._view is None or self._view.account is not account:
-                self._view = self._new_view(account)
-            return self._view
+            if self._status is None or self._status.account is not account:
+                self._status = self._new_status(account)
+            return self._status
 
-    def _new_view(self, account: Account) -> View:
-        return View(
+    def _new_status(self, account: Account) -> AccountStatus:
+        return AccountStatus(
             account=account,
             snapshot=self._snapshot,
             last_attempt=self._last_attempt,

@@ -35,27 +35,27 @@ class Metric:
     section: Section
 
     _order: tuple[int, ...] = field(init=False, repr=False)
-    _openings: tuple[str, ...] = field(init=False, repr=False)
+    _label_prefixes: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         order = sorted(range(len(self.labels)), key=self.labels.__getitem__)
         starts = ("{", *repeat('",', len(order)))
         openings = [f'{start}{self.labels[at]}="' for start, at in zip(starts, order, strict=False)]
         object.__setattr__(self, "_order", tuple(order))
-        object.__setattr__(self, "_openings", tuple(openings))
+        object.__setattr__(self, "_label_prefixes", tuple(openings))
 
-    def label_text(self, *values: str) -> str:
+    def labelset(self, *values: str) -> str:
         """The label set in braces; values in the order of `labels`. Raises for a wrong count."""
         escaped = map(escape, self._in_order(values))
-        pairs = "".join(chain.from_iterable(zip(self._openings, escaped, strict=True)))
+        pairs = "".join(chain.from_iterable(zip(self._label_prefixes, escaped, strict=True)))
         return f'{pairs}"}}' if pairs else ""
 
-    def label_texts(self, *escaped_columns: Iterable[str]) -> Sequence[str]:
+    def labelsets(self, *escaped_columns: Iterable[str]) -> Sequence[str]:
         """The label sets of many rows, for this metric and every other with the same labels.
 
         Escaped values in columns, in the order of `labels`; the shortest says how many rows.
         """
-        openings = map(repeat, self._openings)
+        openings = map(repeat, self._label_prefixes)
         columns = zip(openings, self._in_order(escaped_columns), strict=True)
         rows = zip(*chain.from_iterable(columns), repeat('"}'), strict=False)
         return [*map("".join, rows)]
@@ -68,11 +68,11 @@ class Metric:
 
     def sample(self, *label_values: str, value: float | Decimal) -> str:
         """One sample, from label values in the order of `labels`."""
-        return f"{self.name}{self.label_text(*label_values)} {number_text(value)}\n"
+        return f"{self.name}{self.labelset(*label_values)} {format_value(value)}\n"
 
-    def block(self, label_texts: Iterable[str], value_texts: Iterable[str | None]) -> str:
+    def block(self, labelsets: Iterable[str], value_texts: Iterable[str | None]) -> str:
         """One sample a row; a row whose value is None has none."""
-        labels, values = [*label_texts], [*value_texts]
+        labels, values = [*labelsets], [*value_texts]
         texts = [value for value in values if value is not None]
         if len(texts) < len(values):
             rows = zip(labels, values, strict=True)
@@ -88,19 +88,19 @@ class Metric:
         return f"# HELP {family} {self.help}\n# TYPE {family} {self.type}\n"
 
 
-def number_text(value: float | Decimal) -> str:
+def format_value(value: float | Decimal) -> str:
     """A value as Go writes it, such as 499.0 or 1.7e+09; a negative zero is zero."""
     return str(floatToGoString(float(value) + 0.0))  # type: ignore[no-untyped-call]  # it has no types
 
 
-def number_texts(values: Iterable[float | Decimal | None]) -> Sequence[str | None]:
+def format_values(values: Iterable[float | Decimal | None]) -> Sequence[str | None]:
     """Many values; few prices are many numbers', so each is spelled once."""
     values = [*values]
-    spelled = {value: None if value is None else number_text(value) for value in {*values}}
+    spelled = {value: None if value is None else format_value(value) for value in {*values}}
     return [spelled[value] for value in values]
 
 
-def timestamp_texts(timestamps: Iterable[int | None]) -> Sequence[str | None]:
+def format_timestamps(timestamps: Iterable[int | None]) -> Sequence[str | None]:
     """Many times, in whole seconds since 1970; hardly two are the same.
 
     Those between 2001 and 2033 are spelled here, in a third of the time: ten digits with a point
@@ -111,7 +111,7 @@ def timestamp_texts(timestamps: Iterable[int | None]) -> Sequence[str | None]:
         if seconds is None
         else f"1.{str(seconds)[1:].rstrip('0')}e+09"
         if 1_000_000_000 < seconds < 2_000_000_000  # noqa: PLR2004 - in a loop a name costs
-        else number_text(seconds)
+        else format_value(seconds)
         for seconds in timestamps
     ]
 

@@ -21,7 +21,8 @@ from prometheus_client import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exophone_exporter import __version__
-from exophone_exporter.clock import Moment
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.exotel.model import clean_text
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.compression import deflated_to_end
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.loader import Account
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.samples import Line
 
 _LIVE_SECONDS: Final = 1.0
@@ -84,9 +85,9 @@ class _Live:
 
     lines: tuple[Line, ...]
     process: _Families
-    until: Moment
+    until: ClockReading
 
-    def serves(self, now: Moment) -> bool:
+    def serves(self, now: ClockReading) -> bool:
         """Whether nothing that is shown has become untrue."""
         return now.monotonic < self.until.monotonic and now.wall < self.until.wall
 
@@ -131,13 +132,13 @@ class MetricsPage:
 
     def __init__(
         self,
-        views: Callable[[], Sequence[View]],
+        statuses: Callable[[], Sequence[AccountStatus]],
         build: Callable[[], Build],
         clock: Clock,
         *,
         with_process: bool = True,
     ) -> None:
-        self._views = views
+        self._statuses = statuses
         self._build = build
         self._clock = clock
         self._process = CollectorRegistry()
@@ -147,7 +148,7 @@ class MetricsPage:
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
         self._live_lock = threading.Lock()
-        self._polling: WeakKeyDictionary[View, Mapping[str, str]] = WeakKeyDictionary()
+        self._polling: WeakKeyDictionary[AccountStatus, Mapping[str, str]] = WeakKeyDictionary()
         self._shown = _Shown((), NOTHING)
 
     def prepare(self) -> None:
@@ -156,15 +157,17 @@ class MetricsPage:
         A scrape meanwhile gets the bytes from before.
         """
         with self._rendering:
-            now, views = self._clock.now(), self._views()
+            now, statuses = self._clock.now(), self._statuses()
             fresh = [
-                (view.account, snapshot)
-                for view in views
-                if (snapshot := view.fresh_snapshot(now)) is not None
+                (status.account, snapshot)
+                for status in statuses
+                if (snapshot := status.fresh_snapshot(now)) is not None
             ]
             inventory = inventory_of(fresh, self._shown.inventory)
-            stale = frozenset(view.account.name for view in views if view.snapshot)
-            self._shown = _Shown(_accounts(views), inventory, stale.difference(inventory.accounts))
+            stale = frozenset(status.account.name for status in statuses if status.snapshot)
+            self._shown = _Shown(
+                _accounts(statuses), inventory, stale.difference(inventory.accounts)
+            )
 
     def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
@@ -191,42 +194,44 @@ class MetricsPage:
         """The small part, made anew if need be; None where the large part does not fit it."""
         now = self._clock.now()
         if shown.live is None or not shown.live.serves(now):
-            views = self._views()
+            statuses = self._statuses()
             # The accounts differ where the configuration has just been replaced.
-            if shown.accounts != _accounts(views) or _has_aged(shown, views, now):
+            if shown.accounts != _accounts(statuses) or _has_aged(shown, statuses, now):
                 return None
-            shown.live = self._new_live(shown, views, now)
+            shown.live = self._new_live(shown, statuses, now)
         return shown.live
 
-    def _new_live(self, shown: _Shown, views: Sequence[View], now: Moment) -> _Live:
+    def _new_live(
+        self, shown: _Shown, statuses: Sequence[AccountStatus], now: ClockReading
+    ) -> _Live:
         until = [now.later(_LIVE_SECONDS)] + [
-            view.snapshot.completed.later(view.account.poll.stale_after_seconds)
-            for view in views
-            if view.snapshot is not None and view.account.name in shown.inventory.accounts
+            status.snapshot.completed.later(status.account.poll.stale_after_seconds)
+            for status in statuses
+            if status.snapshot is not None and status.account.name in shown.inventory.accounts
         ]
-        parts = [*map(self._polling_part, views)]
+        parts = [*map(self._polling_part, statuses)]
         parts.append(joined(_exporter_lines(self._build())))
         return _Live(
             tuple(_in_order(parts)),
             _Families(tuple(self._process.collect())),
-            Moment(min(each.wall for each in until), min(each.monotonic for each in until)),
+            ClockReading(min(each.wall for each in until), min(each.monotonic for each in until)),
         )
 
-    def _polling_part(self, view: View) -> Mapping[str, str]:
+    def _polling_part(self, status: AccountStatus) -> Mapping[str, str]:
         """The lines about an account's polling, kept while nothing happens to it."""
-        part = self._polling.get(view)
+        part = self._polling.get(status)
         if part is None:
-            part = self._polling[view] = joined(polling_lines(view))
+            part = self._polling[status] = joined(polling_lines(status))
         return part
 
 
-def _accounts(views: Sequence[View]) -> tuple[Account, ...]:
-    return tuple(view.account for view in views)
+def _accounts(statuses: Sequence[AccountStatus]) -> tuple[Account, ...]:
+    return tuple(status.account for status in statuses)
 
 
-def _has_aged(shown: _Shown, views: Sequence[View], now: Moment) -> bool:
+def _has_aged(shown: _Shown, statuses: Sequence[AccountStatus], now: ClockReading) -> bool:
     """Whether a part has become too old; or one is no longer, as the clock was set back."""
-    fresh = {view.account.name for view in views if view.fresh_snapshot(now)}
+    fresh = {status.account.name for status in statuses if status.fresh_snapshot(now)}
     return not (fresh.issuperset(shown.inventory.accounts) and fresh.isdisjoint(shown.stale))
 
 
@@ -247,7 +252,9 @@ def _parts(inventory: Inventory, live: _Form, *, gzipped: bool) -> tuple[bytes, 
 def _exporter_lines(build: Build) -> Iterable[Line]:
     yield (
         catalog.BUILD_INFO,
-        catalog.BUILD_INFO.sample(__version__, build.revision, platform.python_version(), value=1),
+        catalog.BUILD_INFO.sample(
+            __version__, clean_text(build.revision), platform.python_version(), value=1
+        ),
     )
     successful = catalog.CONFIG_RELOAD_SUCCESSFUL
     yield successful, successful.sample(value=build.config_reload_successful)

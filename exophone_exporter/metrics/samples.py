@@ -6,16 +6,16 @@ from heapq import nsmallest
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from exophone_exporter.exotel.model import FIELDS, FLOWS, REJECTIONS, flow_id, is_attached
-from exophone_exporter.inventory.privacy import all_shown
+from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
+from exophone_exporter.inventory.privacy import masked_identities
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import (
     escape,
     escaped_column,
-    number_text,
-    number_texts,
-    timestamp_texts,
+    format_timestamps,
+    format_value,
+    format_values,
 )
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from exophone_exporter.config.loader import Account, PerNumber
-    from exophone_exporter.exotel.model import ExoPhone, Flow
-    from exophone_exporter.inventory.privacy import Names
+    from exophone_exporter.exotel.model import Channel, Endpoint, ExoPhone
+    from exophone_exporter.inventory.privacy import Identity
     from exophone_exporter.inventory.snapshot import Group, Snapshot
-    from exophone_exporter.inventory.state import Durations, Endpoint, View
+    from exophone_exporter.inventory.state import AccountStatus, Durations
     from exophone_exporter.metrics.exposition import Metric
 
 # A metric and the text of one of its samples, or of several.
 Line: TypeAlias = "tuple[Metric, str]"
 
-_ATTACHED: Final = {None: None, True: number_text(True), False: number_text(False)}
+_ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
@@ -67,60 +67,60 @@ def probe_lines(
         yield from number_lines(account, [number])
 
 
-def polling_lines(view: View) -> Iterator[Line]:
+def polling_lines(status: AccountStatus) -> Iterator[Line]:
     """The lines about the polling of an account: they stay when the inventory is stale."""
-    name, poll = view.account.name, view.account.poll
-    if view.last_attempt is not None:
-        yield _line(catalog.UP, name, value=view.error is None)
-    last_attempt = view.last_attempt.wall if view.last_attempt else 0
+    name, poll = status.account.name, status.account.poll
+    if status.last_attempt is not None:
+        yield _line(catalog.UP, name, value=status.error is None)
+    last_attempt = status.last_attempt.wall if status.last_attempt else 0
     yield _line(catalog.POLL_INTERVAL, name, value=poll.interval_seconds)
     yield _line(catalog.POLL_STALE_AFTER, name, value=poll.stale_after_seconds)
     yield _line(catalog.POLL_LAST_ATTEMPT, name, value=last_attempt)
-    last_success = view.snapshot.completed.wall if view.snapshot else 0
+    last_success = status.snapshot.completed.wall if status.snapshot else 0
     yield _line(catalog.POLL_LAST_SUCCESS, name, value=last_success)
-    yield from _last_success_lines(name, view.snapshot)
-    yield from _counter_lines(name, view)
+    yield from _last_success_lines(name, status.snapshot)
+    yield from _counter_lines(name, status)
 
 
 def _last_success_lines(name: str, snapshot: Snapshot | None) -> Iterator[Line]:
     if snapshot is None:
         return
     yield _line(catalog.POLL_DURATION, name, value=snapshot.duration_seconds)
-    yield _line(catalog.POLL_PAGES, name, value=snapshot.walk.pages)
+    yield _line(catalog.POLL_PAGES, name, value=snapshot.listing.pages)
     for reason in REJECTIONS:
-        value = snapshot.walk.rejected.get(reason, 0)
+        value = snapshot.listing.rejected.get(reason, 0)
         yield _line(catalog.POLL_REJECTED_RECORDS, name, reason, value=value)
     for field in FIELDS:
         value = snapshot.unreadable.get(field, 0)
         yield _line(catalog.POLL_UNREADABLE_VALUES, name, field, value=value)
 
 
-def _counter_lines(name: str, view: View) -> Iterator[Line]:
-    yield _line(catalog.POLLS, name, value=view.polls)
-    for reason, count in view.failures.items():
+def _counter_lines(name: str, status: AccountStatus) -> Iterator[Line]:
+    yield _line(catalog.POLLS, name, value=status.polls)
+    for reason, count in status.failures.items():
         yield _line(catalog.POLL_FAILURES, name, reason, value=count)
-    for change, count in view.changes.items():
+    for change, count in status.changes.items():
         yield _line(catalog.NUMBER_CHANGES, name, change, value=count)
-    for (endpoint, code), count in sorted(view.requests.items()):
+    for (endpoint, code), count in sorted(status.requests.items()):
         yield _line(catalog.API_REQUESTS, name, endpoint, code, value=count)
-    yield _line(catalog.API_RETRIES, name, value=view.retries)
-    yield _line(catalog.API_WAIT_SECONDS, name, value=view.wait_seconds)
-    for endpoint, durations in view.durations.items():
+    yield _line(catalog.API_RETRIES, name, value=status.retries)
+    yield _line(catalog.API_WAIT_SECONDS, name, value=status.wait_seconds)
+    for endpoint, durations in status.durations.items():
         yield catalog.API_REQUEST_DURATION, _histogram(name, endpoint, durations)
 
 
 def _histogram(account: str, endpoint: Endpoint, durations: Durations) -> str:
     """The buckets, count and sum of one histogram, in prometheus_client's order."""
     metric = catalog.API_REQUEST_DURATION
-    label_text = metric.label_text(account, endpoint)
-    bounds = [*map(number_text, DURATION_BUCKETS_SECONDS), "+Inf"]
+    labelset = metric.labelset(account, endpoint)
+    bounds = [*map(format_value, DURATION_BUCKETS_SECONDS), "+Inf"]
     counts = [*accumulate(durations.counts)]
     lines = [
-        f'{metric.name}_bucket{label_text[:-1]},le="{bound}"}} {number_text(count)}\n'
+        f'{metric.name}_bucket{labelset[:-1]},le="{bound}"}} {format_value(count)}\n'
         for bound, count in zip(bounds, counts, strict=True)
     ]
-    lines.append(f"{metric.name}_count{label_text} {number_text(counts[-1])}\n")
-    lines.append(f"{metric.name}_sum{label_text} {number_text(durations.sum_seconds)}\n")
+    lines.append(f"{metric.name}_count{labelset} {format_value(counts[-1])}\n")
+    lines.append(f"{metric.name}_sum{labelset} {format_value(durations.sum_seconds)}\n")
     return "".join(lines)
 
 
@@ -129,8 +129,8 @@ def _group_lines(account: str, group: Group) -> Iterator[Line]:
     yield _line(catalog.NUMBERS, *labels, value=group.numbers)
     for currency, rental in group.rental.items():
         yield _line(catalog.MONTHLY_RENTAL, *labels, currency, value=rental)
-    for flow in FLOWS:
-        yield _line(catalog.NUMBERS_UNATTACHED, *labels, flow, value=group.unattached[flow])
+    for channel in CHANNELS:
+        yield _line(catalog.NUMBERS_UNATTACHED, *labels, channel, value=group.unattached[channel])
     yield _line(catalog.NUMBERS_IDLE, *labels, value=group.idle)
     for currency, rental in group.idle_rental.items():
         yield _line(catalog.IDLE_MONTHLY_RENTAL, *labels, currency, value=rental)
@@ -146,10 +146,10 @@ def numbers_with_series(
     """
     if per_number.series == "none":
         return [], 0
-    wanted = numbers if per_number.series == "all" else [n for n in numbers if n.lacks_flow]
+    wanted = numbers if per_number.series == "all" else [n for n in numbers if n.needs_attention]
     dropped = max(0, len(wanted) - per_number.limit)
     if dropped:
-        wanted = nsmallest(per_number.limit, wanted, lambda n: (not n.lacks_flow, n.sid))
+        wanted = nsmallest(per_number.limit, wanted, lambda n: (not n.needs_attention, n.sid))
     return wanted, dropped
 
 
@@ -157,15 +157,15 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line
     """The series of single numbers, from columns: one block of text a metric."""
     # A comprehension for each column: it takes half the time of attrgetter.
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
-    names = all_shown(numbers, account.per_number.phone_number)
+    names = masked_identities(numbers, account.per_number.phone_number)
     sids = escaped_column([name.sid for name in names])
     info = catalog.NUMBER_INFO
-    labels = info.label_texts(account_names, sids, *_info_columns(names, numbers))
+    labels = info.labelsets(account_names, sids, *_info_columns(names, numbers))
     yield info, info.block(labels, ones)
     yield _attached_block(account_names, sids, numbers)
     currencies = escaped_column([number.currency for number in numbers])
-    priced = catalog.NUMBER_MONTHLY_RENTAL.label_texts(account_names, sids, currencies)
-    plain = catalog.NUMBER_INCOMING_PULSE_SECONDS.label_texts(account_names, sids)
+    priced = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
+    plain = catalog.NUMBER_INCOMING_PULSE_SECONDS.labelsets(account_names, sids)
     for metric, labels, values in (
         (catalog.NUMBER_MONTHLY_RENTAL, priced, [number.rental_price for number in numbers]),
         (catalog.NUMBER_ONE_TIME_PRICE, priced, [number.one_time_price for number in numbers]),
@@ -176,15 +176,17 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line
             [number.incoming_pulse_seconds for number in numbers],
         ),
     ):
-        yield metric, metric.block(labels, number_texts(values))
+        yield metric, metric.block(labels, format_values(values))
     for metric, timestamps in (
         (catalog.NUMBER_CREATED, [number.created_timestamp_seconds for number in numbers]),
         (catalog.NUMBER_UPDATED, [number.updated_timestamp_seconds for number in numbers]),
     ):
-        yield metric, metric.block(plain, timestamp_texts(timestamps))
+        yield metric, metric.block(plain, format_timestamps(timestamps))
 
 
-def _info_columns(names: Sequence[Names], numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str]]:
+def _info_columns(
+    names: Sequence[Identity], numbers: Sequence[ExoPhone]
+) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
     yield escaped_column([name.phone_number for name in names])
     yield escaped_column([name.friendly_name for name in names])
@@ -206,15 +208,15 @@ def _attached_block(
     account_names: Iterable[str], sids: Sequence[str], numbers: Sequence[ExoPhone]
 ) -> Line:
     """A row for each number and flow; no value where it is incapable or the URL unreadable."""
-    urls: dict[Flow, list[str | None]] = {
+    urls: dict[Channel, list[str | None]] = {
         "voice": [number.voice_url if number.voice_capable else None for number in numbers],
         "sms": [number.sms_url if number.sms_capable else None for number in numbers],
     }
     metric, flows = catalog.NUMBER_FLOW_ATTACHED, len(urls)
     labels = [""] * (flows * len(sids))
     values: list[str | None] = [None] * len(labels)
-    for at, (flow, urls_of_flow) in enumerate(urls.items()):
-        labels[at::flows] = metric.label_texts(account_names, sids, repeat(flow))
+    for at, (channel, urls_of_flow) in enumerate(urls.items()):
+        labels[at::flows] = metric.labelsets(account_names, sids, repeat(channel))
         values[at::flows] = _attached_texts(urls_of_flow)
     return metric, metric.block(labels, values)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import StartError, Stopped
-from exophone_exporter.exotel import Client, Transport
-from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
+from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.polling.poller import Poller
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from exophone_exporter.config.loader import Account, Config
     from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.errors import PollError
-    from exophone_exporter.exotel import Connect
+    from exophone_exporter.exotel.client import Connect
     from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import PollResult, View
+    from exophone_exporter.inventory.state import AccountStatus, PollResult
 
 # Accounts start one after the other, so that many do not ask at the same moment; but however many
 # there are, all have begun soon, or the last of them would be without data for minutes.
@@ -53,8 +54,8 @@ def _sleep(clock: Clock, stopping: threading.Event) -> Callable[[float], None]:
     return sleep
 
 
-def _budget_of(account: Account, clock: Clock) -> RequestBudget:
-    return RequestBudget(account.poll.requests_per_minute, clock.monotonic)
+def _budget_of(account: Account, clock: Clock) -> RateLimiter:
+    return RateLimiter(account.poll.requests_per_minute, clock.monotonic)
 
 
 class _Ledger:
@@ -92,9 +93,9 @@ class _Ledger:
             self._check_open()
             self.state.record_defect(error)
 
-    def view(self) -> View:
+    def status(self) -> AccountStatus:
         """The account at this instant, by these settings."""
-        return self.state.view(self.account)
+        return self.state.status(self.account)
 
     def close(self) -> None:
         """Refuse what comes from now on; returns when nothing is being recorded."""
@@ -111,7 +112,7 @@ class _Watch:
     """One account under watch: all that a reload keeps as it is, or replaces as a whole."""
 
     ledger: _Ledger
-    budget: RequestBudget
+    budget: RateLimiter
     client: Client
     poller: Poller
 
@@ -161,9 +162,9 @@ class Exporter:
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
         self._started = False
-        self._former_budgets: dict[tuple[str, str], tuple[RequestBudget, float]] = {}
+        self._former_budgets: dict[tuple[str, str], tuple[RateLimiter, float]] = {}
         self._build = Build(revision=revision, config_loaded_at=self.clock.wall())
-        self.page = MetricsPage(self.views, lambda: self._build, self.clock)
+        self.page = MetricsPage(self.statuses, lambda: self._build, self.clock)
         self._watches = self._watches_of(config, former={}, budgets={}, begin=None)
         _size_budgets(self._watches)
 
@@ -188,9 +189,9 @@ class Exporter:
             if watch.poller.is_alive():
                 watch.poller.join(max(0.0, deadline - self.clock.monotonic()))
 
-    def views(self) -> tuple[View, ...]:
+    def statuses(self) -> tuple[AccountStatus, ...]:
         """Every account as it is now, in the order of the configuration: of one configuration."""
-        return tuple(watch.ledger.view() for watch in self._watches)
+        return tuple(watch.ledger.status() for watch in self._watches)
 
     def clients(self) -> Mapping[str, Client]:
         """The client of each account by name, in the order of the configuration.
@@ -261,7 +262,7 @@ class Exporter:
         config: Config,
         *,
         former: Mapping[str, _Watch],
-        budgets: dict[tuple[str, str], tuple[RequestBudget, float]],
+        budgets: dict[tuple[str, str], tuple[RateLimiter, float]],
         begin: threading.Event | None,
     ) -> tuple[_Watch, ...]:
         """A watch for each account: the former one, one that continues it, or one that begins.
@@ -280,7 +281,7 @@ class Exporter:
             state = self._new_state(account) if known is None else known.ledger.state
             new = _budget_of(account, self.clock), self.clock.monotonic()
             budget, _ = budgets.setdefault(_budget_key(account), new)
-            wait_seconds = max(delay_seconds, budget.asked_wait_seconds())
+            wait_seconds = max(delay_seconds, budget.hold_off_seconds())
             watches.append(self._watch(_Ledger(account, state), budget, begin, wait_seconds))
             delay_seconds += pause_seconds
         return tuple(watches)
@@ -288,7 +289,7 @@ class Exporter:
     def _watch(
         self,
         ledger: _Ledger,
-        budget: RequestBudget,
+        budget: RateLimiter,
         begin: threading.Event | None,
         first_delay_seconds: float,
     ) -> _Watch:
@@ -316,20 +317,20 @@ class Exporter:
 
     def _known_budgets(
         self, before: Iterable[_Watch]
-    ) -> dict[tuple[str, str], tuple[RequestBudget, float]]:
+    ) -> dict[tuple[str, str], tuple[RateLimiter, float]]:
         """Every budget that may still matter, each with the time at which it was last in use."""
         now = self.clock.monotonic()
         former = {
             key: (budget, since)
             for key, (budget, since) in self._former_budgets.items()
-            if now - since <= _BUDGET_KEPT_SECONDS or budget.asked_wait_seconds() > 0
+            if now - since <= _BUDGET_KEPT_SECONDS or budget.hold_off_seconds() > 0
         }
         return former | {_budget_key(watch.account): (watch.budget, now) for watch in before}
 
 
 def _size_budgets(watches: Iterable[_Watch]) -> None:
     """Give each budget its size: the smallest that one of the accounts that share it has."""
-    sizes: dict[RequestBudget, int] = {}
+    sizes: dict[RateLimiter, int] = {}
     for watch in watches:
         size = watch.account.poll.requests_per_minute
         sizes[watch.budget] = min(size, sizes.get(watch.budget, size))

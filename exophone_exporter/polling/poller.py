@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from exophone_exporter.errors import InternalError, PollError, RateLimited, Stopped
-from exophone_exporter.exotel import ignore_page
+from exophone_exporter.exotel.client import ignore_page
 from exophone_exporter.inventory.privacy import shown
 from exophone_exporter.inventory.snapshot import build, diff
 from exophone_exporter.inventory.state import PollResult
@@ -18,10 +18,11 @@ from exophone_exporter.logs import fields
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from exophone_exporter.clock import Clock, Moment
+    from exophone_exporter.clock import Clock, ClockReading
     from exophone_exporter.config.loader import Account
+    from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk
+from exophone_exporter.inventory.snapshot import Change, Snapshot
 
 _JITTER: Final = 0.05
 _REMIND_AFTER_SECONDS: Final = 3600.0
@@ -71,7 +72,7 @@ class Fetcher(Protocol):
         self,
         previous: Mapping[str, ExoPhone],
         on_page: Callable[[int, int], None] = ignore_page,
-    ) -> Walk:
+    ) -> Listing:
         """Every number of the account, or PollError, or Stopped."""
         ...
 
@@ -105,7 +106,7 @@ def poll_once(
 def _attempt(
     old: Snapshot | None,
     fetcher: Fetcher,
-    started: Moment,
+    started: ClockReading,
     clock: Clock,
     on_page: Callable[[int, int], None],
 ) -> PollResult:
@@ -128,7 +129,7 @@ def _log_defect(state: Ledger, error: Exception) -> None:
 
 
 def _success(
-    old: Snapshot | None, walk: Walk, ended: Moment, duration_seconds: float
+    old: Snapshot | None, walk: Listing, ended: ClockReading, duration_seconds: float
 ) -> PollResult:
     if old is not None and old.is_found_by(walk):
         snapshot = old.seen_again(walk, ended, duration_seconds)
@@ -137,7 +138,7 @@ def _success(
     return PollResult(ended, duration_seconds, snapshot, diff(old, snapshot) if old else ())
 
 
-def _failure(error: PollError, started: Moment, clock: Clock) -> PollResult:
+def _failure(error: PollError, started: ClockReading, clock: Clock) -> PollResult:
     ended = clock.now()
     # What is kept until the next poll is the reason; its causes may hold the body of an answer.
     error.__cause__ = error.__context__ = error.__traceback__ = None
@@ -150,7 +151,7 @@ def _asked_wait_seconds(result: PollResult) -> float:
     return (error.retry_after_seconds or 0.0) if isinstance(error, RateLimited) else 0.0
 
 
-class Teller:
+class PollLogger:
     """Logs the results of one account: each change, each new failure, and a reminder per hour.
 
     `known` is what an earlier poller of the account found, where there was one.
@@ -164,7 +165,7 @@ class Teller:
     ) -> None:
         self._account = account
         self._sleep = sleep
-        self._told: tuple[str, Moment] | None = None
+        self._told: tuple[str, ClockReading] | None = None
         self._size = None if known is None else len(known.numbers)
         self._news: str | None = (
             "the first poll is complete"
@@ -195,7 +196,7 @@ class Teller:
         about = fields(
             account=self._account.name,
             numbers=len(snapshot.numbers),
-            pages=snapshot.walk.pages,
+            pages=snapshot.listing.pages,
             duration_seconds=result.duration_seconds,
         )
         if self._told is not None:
@@ -283,7 +284,7 @@ class Poller(threading.Thread):
         self._begin = begin
         self._first_delay_seconds = first_delay_seconds
         self._uniform = uniform
-        self._teller = Teller(state.account, state.snapshot)
+        self._teller = PollLogger(state.account, state.snapshot)
         self._publishes = True
         self._hung_at = clock.monotonic() + first_delay_seconds + _HUNG_AFTER_SECONDS
 
@@ -338,7 +339,7 @@ class Poller(threading.Thread):
         interval = self._state.account.poll.interval_seconds
         return interval * self._uniform(1 - _JITTER, 1 + _JITTER)
 
-    def _wait(self, seconds: float, since: Moment) -> None:
+    def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until so many seconds after `since`, or raise Stopped."""
         self._hung_at = self._clock.monotonic() + seconds + _HUNG_AFTER_SECONDS
         if self._clock.wait_since(since, seconds, self._stopping):

@@ -7,7 +7,6 @@ neither a signal handler nor the event loop ever waits or reads a file.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import traceback
@@ -15,26 +14,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import urlsplit
-
-from starlette.responses import PlainTextResponse
 
 from exophone_exporter.errors import ConfigError, ExoPhoneError
 from exophone_exporter.logs import fields, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
+    from collections.abc import Callable
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.loader import Config
     from exophone_exporter.polling.exporter import ReloadSummary
 
-# What a browser says of a request that its own page, or the person, made.
-_OWN_SITES: Final = ("same-origin", "none")
-_PORTS: Final = {"http": 80, "https": 443}
 _JOIN_SECONDS: Final = 0.5
 
 _log = logging.getLogger(__name__)
@@ -203,61 +193,3 @@ def _defect(error: Exception) -> Outcome:
     where = "".join(traceback.format_tb(error.__traceback__))
     _log.error("a defect in the exporter", extra=fields(error=kind, traceback=where))
     return Outcome(problems=(f"a defect in the exporter ({kind}); the log says where",))
-
-
-def endpoint(reloader: Reloader, *, enabled: bool) -> Callable[[Request], Awaitable[Response]]:
-    """The handler of /-/reload, for a route of every method.
-
-    POST reloads: 200, or 500 with a line for each problem. 403 where that is not enabled, or where
-    a browser asks on behalf of another site; 405 for every other method.
-    """
-
-    async def reload(request: Request) -> Response:
-        if request.method != "POST":
-            return _answer(405, "Reload with POST.", Allow="POST")
-        if not enabled:
-            return _answer(403, "Reloading is not enabled; start with --web.enable-lifecycle.")
-        if _is_foreign(request):
-            return _answer(403, "Another site may not reload the configuration.")
-        outcome = await asyncio.wrap_future(reloader.request())
-        if outcome.summary is None:
-            return _answer(
-                500, "\n".join(("The configuration was not reloaded:", *outcome.problems))
-            )
-        return _answer(200, _told(outcome.summary, reloader.note))
-
-    return reload
-
-
-def _answer(status: int, text: str, **headers: str) -> Response:
-    named = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers}
-    return PlainTextResponse(f"{text}\n", status_code=status, headers=named)
-
-
-def _told(summary: ReloadSummary, note: str) -> str:
-    lines = [
-        f"{name}: {', '.join(accounts)}" for name, accounts in vars(summary).items() if accounts
-    ]
-    return "\n".join(("The configuration was reloaded.", *lines, *([note] if note else ())))
-
-
-def _is_foreign(request: Request) -> bool:
-    """Whether a browser sent it from another site; who is no browser says nothing of the kind."""
-    sites = request.headers.getlist("Sec-Fetch-Site")
-    host = request.headers.get("Host", "")
-    return any(site not in _OWN_SITES for site in sites) or not all(
-        _names(origin, host) for origin in request.headers.getlist("Origin")
-    )
-
-
-def _names(origin: str, host: str) -> bool:
-    """Whether an Origin is of this host and port; a port that is not written is the scheme's."""
-    try:
-        theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
-        usual = _PORTS[theirs.scheme]
-        return bool(ours.hostname) and (theirs.hostname, theirs.port or usual) == (
-            ours.hostname,
-            ours.port or usual,
-        )
-    except (KeyError, ValueError):  # `null`, a scheme of no web page, no URL at all
-        return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.loader import read_file
+from exophone_exporter.config.files import read_file
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import strict_yaml
-from exophone_exporter.config.loader import ReadFile, read_file, read_text
+from exophone_exporter.config.files import ReadFile, read_file, read_text
 from exophone_exporter.config.problems import Problems, read_document
 from exophone_exporter.config.strict_yaml import shown
 from exophone_exporter.errors import ConfigError

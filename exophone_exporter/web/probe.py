@@ -29,7 +29,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from exophone_exporter.errors import BudgetSpent, NotFound, PollError, Stopped
 from exophone_exporter.exotel.model import is_askable_sid
-from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RequestBudget
+from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog, negotiation
 from exophone_exporter.metrics.samples import probe_lines
@@ -275,7 +275,7 @@ class _Desk:
         self._start = start
         self._lock = threading.Lock()
         self._share = max(1, client.account.poll.requests_per_minute // BUDGET_SHARE)
-        self._allowance = RequestBudget(self._share, monotonic)
+        self._allowance = RateLimiter(self._share, monotonic)
         self._flights: dict[str, _Flight] = {}
         self._under_way = 0
         # By sid: until when an answer serves, by the monotonic clock, and the answer.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.sharding import Shard
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.page import MetricsPage
     from exophone_exporter.web.settings import WebSettings
 
@@ -75,7 +75,7 @@ class Exporter(Protocol):
         """The bytes of /metrics."""
         ...
 
-    def views(self) -> Sequence[View]:
+    def statuses(self) -> Sequence[AccountStatus]:
         """Every account as it is now."""
         ...
 
@@ -226,7 +226,7 @@ class _Handlers:
 
     def _status_page(self) -> str:
         return status_page.render(
-            self._exporter.views(),
+            self._exporter.statuses(),
             self._exporter.clock.now(),
             self._settings.telemetry_path,
             link=self._settings.link,

@@ -19,12 +19,12 @@ from exophone_exporter.web import html
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from exophone_exporter.clock import Moment
+    from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.loader import Account
     from exophone_exporter.config.sharding import Shard
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
 
 ROWS_MAX: Final = 200
 _ROWS_SHOWN_OPEN: Final = 25
@@ -95,8 +95,8 @@ class Overview:
 
 
 def render(  # noqa: PLR0913 - each is named, and most have a default
-    views: Sequence[View],
-    now: Moment,
+    statuses: Sequence[AccountStatus],
+    now: ClockReading,
     telemetry_path: str,
     *,
     link: Callable[[str], str] = str,
@@ -108,7 +108,7 @@ def render(  # noqa: PLR0913 - each is named, and most have a default
     `link` makes what stands in a link of a path of ours; `probe` says that /probe is served. Of a
     `shard` with others beside it the page says which it is.
     """
-    cards = [card(view, now, probe=probe) for view in views]
+    cards = [card(status, now, probe=probe) for status in statuses]
     return html.page(
         "status.html",
         overview=overview(cards),
@@ -174,19 +174,19 @@ def _troubles(cards: Sequence[Card]) -> tuple[Trouble, ...]:
     return tuple(shown_here) if len(cards) > 1 else ()
 
 
-def card(view: View, now: Moment, *, probe: bool = False) -> Card:
+def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Card:
     """What the page says of one account."""
-    snapshot = view.fresh_snapshot(now)
-    state, headline = _headline(view, snapshot, now)
+    snapshot = status.fresh_snapshot(now)
+    state, headline = _headline(status, snapshot, now)
     numbers = snapshot.numbers if snapshot else ()
     groups = snapshot.groups if snapshot else ()
     shown_here, left_out = _most_urgent(numbers)
     return Card(
-        name=view.account.name,
+        name=status.account.name,
         state=state,
         headline=headline,
-        polling=_polling(view, now),
-        error=str(view.error) if view.error else "",
+        polling=_polling(status, now),
+        error=str(status.error) if status.error else "",
         has_figures=snapshot is not None,
         numbers=len(numbers),
         unattached_voice=sum(group.unattached["voice"] for group in groups),
@@ -194,7 +194,7 @@ def card(view: View, now: Moment, *, probe: bool = False) -> Card:
         idle=sum(group.idle for group in groups),
         rental=_total(group.rental.items() for group in groups),
         idle_rental=_total(group.idle_rental.items() for group in groups),
-        rows=tuple(_row(number, view.account, probe=probe) for number in shown_here),
+        rows=tuple(_row(number, status.account, probe=probe) for number in shown_here),
         rows_left_out=left_out,
     )
 
@@ -220,28 +220,30 @@ def _most_urgent(numbers: Iterable[ExoPhone]) -> tuple[Sequence[ExoPhone], int]:
     return rows, sum(map(len, kinds.values())) - len(rows)
 
 
-def _headline(view: View, snapshot: Snapshot | None, now: Moment) -> tuple[str, str]:
-    if view.last_attempt is None:
+def _headline(
+    status: AccountStatus, snapshot: Snapshot | None, now: ClockReading
+) -> tuple[str, str]:
+    if status.last_attempt is None:
         return "waiting", "The first poll is under way."
     if snapshot is not None:
         age = span(now.seconds_since(snapshot.completed))
-        if view.error is None:
+        if status.error is None:
             return "ok", f"As of {age} ago."
         return "failing", f"The last poll failed; shown is what was found {age} ago."
-    if view.snapshot is None:
+    if status.snapshot is None:
         return "failing", "No poll has been complete yet."
-    age = span(now.seconds_since(view.snapshot.completed))
+    age = span(now.seconds_since(status.snapshot.completed))
     return "stale", f"The last complete poll was {age} ago: too old to be shown."
 
 
-def _polling(view: View, now: Moment) -> str:
+def _polling(status: AccountStatus, now: ClockReading) -> str:
     """How often the account is polled and, where it went wrong, when that was."""
-    seconds = view.account.poll.interval_seconds
+    seconds = status.account.poll.interval_seconds
     exact = seconds < _MINUTE_SECONDS or seconds % _MINUTE_SECONDS == 0
     every = f"Polled every {span(seconds) if exact else f'{seconds:g} s'}"
-    if view.error is None or view.last_attempt is None:
+    if status.error is None or status.last_attempt is None:
         return f"{every}."
-    return f"{every}; the last attempt was {span(now.seconds_since(view.last_attempt))} ago."
+    return f"{every}; the last attempt was {span(now.seconds_since(status.last_attempt))} ago."
 
 
 def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:

@@ -22,11 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.polling.poller import Teller, poll_once
+from exophone_exporter.polling.poller import PollLogger, poll_once
 from tests.lib.canary import KEY, TOKEN, traces
 from tests.lib.fault_server import (
     CHUNKED,
@@ -74,9 +74,9 @@ class Watched:
         self._time = time
         self._account = account(api_key=KEY, api_token=TOKEN)
         self.state = AccountState(self._account)
-        self._teller = Teller(self._account)
+        self._teller = PollLogger(self._account)
         self._page = MetricsPage(
-            lambda: [self.state.view()], lambda: Build("r", 0.0), time.clock, with_process=False
+            lambda: [self.state.status()], lambda: Build("r", 0.0), time.clock, with_process=False
         )
 
     def poll(self, **settings: Any) -> PollResult:
@@ -85,7 +85,7 @@ class Watched:
         own = account(api_key=KEY, api_token=TOKEN, **settings)
         client = Client(
             account=own,
-            budget=RequestBudget(1000, Clock().monotonic),
+            budget=RateLimiter(1000, Clock().monotonic),
             recorder=self.state,
             clock=Clock(),
             sleep=lambda _: None,
@@ -103,7 +103,7 @@ class Watched:
     @property
     def requests(self) -> int:
         """How many requests were made so far."""
-        return sum(self.state.view().requests.values())
+        return sum(self.state.status().requests.values())
 
     @property
     def text(self) -> str:

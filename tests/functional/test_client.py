@@ -24,8 +24,8 @@ from exophone_exporter.errors import (
     Stopped,
     TimedOut,
 )
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.polling.poller import poll_once
@@ -60,7 +60,7 @@ def client_of(time: FakeTime, recorder: CountingRecorder) -> Callable[..., Clien
         own = account(origin=origin, **settings)
         return Client(
             account=own,
-            budget=RequestBudget(own.poll.requests_per_minute, time.clock.monotonic),
+            budget=RateLimiter(own.poll.requests_per_minute, time.clock.monotonic),
             recorder=recorder,
             clock=time.clock,
             sleep=time.sleep,
@@ -474,7 +474,7 @@ def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
     assert result.snapshot is not None
     assert len(result.snapshot.numbers) == 10_000
     assert time.slept == [61, 61, 61]
-    page = MetricsPage(lambda: [state.view()], lambda: Build("r", 0.0), time.clock)
+    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), time.clock)
     line = b'exophone_poll_duration_seconds{account="support"} 183.0\n'
     assert line in page.render(openmetrics=False, gzipped=False)
 
@@ -568,7 +568,7 @@ def test_bounded_question_ends_in_time_and_says_so(
     sim.fail(Fault(after="hang"))
     client = Client(
         account=account(origin=sim.url),
-        budget=RequestBudget(1000, Clock().monotonic),
+        budget=RateLimiter(1000, Clock().monotonic),
         recorder=recorder,
         clock=Clock(),
         sleep=lambda _: None,
@@ -683,7 +683,7 @@ def test_stop_ends_a_wait_and_the_walk(
     sim.fail(Fault(status=503, page=1))
     client = Client(
         account=account(origin=sim.url, deadline_seconds=300.0),
-        budget=RequestBudget(requests_per_minute, time.clock.monotonic),
+        budget=RateLimiter(requests_per_minute, time.clock.monotonic),
         recorder=recorder,
         clock=time.clock,
         sleep=stop,
@@ -759,7 +759,7 @@ def test_no_error_and_no_log_line_holds_a_secret(
             account=account(
                 origin=sim.url, api_key=key, api_token="canary-token", timeout_seconds=0.05
             ),
-            budget=RequestBudget(1000, Clock().monotonic),
+            budget=RateLimiter(1000, Clock().monotonic),
             recorder=recorder,
             clock=Clock(),
             sleep=lambda _: None,

@@ -720,7 +720,7 @@ def test_the_scheme_is_known_to_the_application(certificates: Certificates) -> N
 _SHORT_OF_DESCRIPTORS: Final = """
 import logging, os, resource, sys, threading
 from exophone_exporter import logs
-from exophone_exporter.serving import Server, listen
+from exophone_exporter.server.server import Server, listen
 
 async def app(scope, receive, send):
     body = b"%.3f" % sum(os.times()[:2])

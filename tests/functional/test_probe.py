@@ -27,9 +27,10 @@ from starlette.routing import Route
 from exophone_exporter.clock import Clock
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import ServerFailed, Stopped
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.rate_limiter import RateLimiter
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
@@ -104,7 +105,7 @@ def client_of(own: Account, time: FakeTime | None = None) -> Client:
     clock = time.clock if time else Clock()
     return Client(
         account=own,
-        budget=RequestBudget(own.poll.requests_per_minute, clock.monotonic),
+        budget=RateLimiter(own.poll.requests_per_minute, clock.monotonic),
         recorder=CountingRecorder(),
         clock=clock,
         sleep=time.sleep if time else lambda _: None,
@@ -186,8 +187,8 @@ def slow(client: SlowClient, **seams: Callable[[Callable[[], None]], None]) -> I
 def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
     """The per-number samples of /metrics after a poll that found these numbers."""
     now, state = FakeTime().clock.now(), AccountState(own)
-    state.record_poll(PollResult(now, 1.0, build(Walk(numbers, 1, {}), now, 1.0)))
-    page = MetricsPage(lambda: [state.view()], lambda: Build("r", 0.0), FakeTime().clock)
+    state.record_poll(PollResult(now, 1.0, build(Listing(numbers, 1, {}), now, 1.0)))
+    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), FakeTime().clock)
     page.prepare()
     text = page.render(openmetrics=False, gzipped=False).decode()
     lines = [line.rpartition(" ") for line in text.splitlines()]
@@ -240,8 +241,8 @@ def test_help_of_a_live_number_does_not_speak_of_a_poll(one: Bench) -> None:
 
 def test_probe_metrics_are_not_on_the_page_of_metrics() -> None:
     now, state = FakeTime().clock.now(), AccountState(account())
-    state.record_poll(PollResult(now, 1.0, build(Walk((phone(),), 1, {}), now, 1.0)))
-    page = MetricsPage(lambda: [state.view()], lambda: Build("r", 0.0), FakeTime().clock)
+    state.record_poll(PollResult(now, 1.0, build(Listing((phone(),), 1, {}), now, 1.0)))
+    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), FakeTime().clock)
     page.prepare()
     assert b"exophone_number_info" in page.render(openmetrics=True, gzipped=False)
     assert b"exophone_probe" not in page.render(openmetrics=True, gzipped=False)

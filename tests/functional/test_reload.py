@@ -22,8 +22,9 @@ from exophone_exporter.config import loader as configuration
 from exophone_exporter.config.loader import Config
 from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.polling.exporter import Exporter, ReloadSummary
-from exophone_exporter.polling.reload import Outcome, Reloader, endpoint
+from exophone_exporter.polling.reload import Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
+from exophone_exporter.web.reload import endpoint
 from tests.lib.processes import config_file, get, started, wait_until
 from tests.lib.servers import serving_app
 from tests.lib.support import FakeTime, account
@@ -436,7 +437,7 @@ class TestFiles:
             text = exporter.page.render(openmetrics=False, gzipped=False).decode()
             name = "exophone_exporter_config_last_reload"
             gauges = [line.split()[1] for line in text.splitlines() if line.startswith(name)]
-            return problems, gauges, [view.account.name for view in exporter.views()]
+            return problems, gauges, [status.account.name for status in exporter.statuses()]
 
         old = ["acme", "beta"]
         assert reload() == ((), ["1.0", "1.7000001e+09"], old)

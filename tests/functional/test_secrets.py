@@ -18,8 +18,8 @@ import trustme
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import PollError
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from tests.lib import canary
 from tests.lib.canary import KEY, TOKEN
@@ -41,7 +41,7 @@ def client_of(origin: str, **settings: Any) -> Client:
     clock = Clock()
     return Client(
         account=account(origin=origin, **(known | settings)),
-        budget=RequestBudget(1000, clock.monotonic),
+        budget=RateLimiter(1000, clock.monotonic),
         recorder=CountingRecorder(),
         clock=clock,
         sleep=lambda _: None,

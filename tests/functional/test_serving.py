@@ -107,7 +107,7 @@ def test_a_port_in_use_on_all_interfaces_is_told() -> None:
 _LISTEN_AS_NOBODY: Final = """
 import errno, os, pathlib, socket, sys
 from exophone_exporter.errors import StartError
-from exophone_exporter.serving import listen
+from exophone_exporter.server.server import listen
 if os.geteuid() == 0:
     os.setuid(65534)
 first_free = pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -173,7 +173,7 @@ _DEADLINE_SECONDS: Final = 10.0
 _SERVE: Final = """
 import os, signal, sys
 from exophone_exporter import logs
-from exophone_exporter.serving import Server, listen
+from exophone_exporter.server.server import Server, listen
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})

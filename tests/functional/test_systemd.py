@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _DEADLINE_SECONDS: Final = 10.0
 _TAKE: Final = """
 from exophone_exporter.errors import StartError
-from exophone_exporter.systemd import passed_sockets
+from exophone_exporter.server.systemd import passed_sockets
 """
 _SERVE_PASSED: Final = """
 import os, sys
 from exophone_exporter.errors import StartError
-from exophone_exporter.serving import Server
-from exophone_exporter.systemd import passed_sockets
+from exophone_exporter.server.server import Server
+from exophone_exporter.server.systemd import passed_sockets
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -23,8 +23,8 @@ import trustme
 from exophone_exporter import __version__
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import DeadlinePassed, PollError, TimedOut
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.fault_server import (
     CHUNKED,
     HEAD,
@@ -64,7 +64,7 @@ class Asker:
         settings = {"timeout_seconds": 1.0, "deadline_seconds": 5.0} | settings
         self.client = Client(
             account=account(origin=origin, **settings),
-            budget=RequestBudget(1000, clock.monotonic),
+            budget=RateLimiter(1000, clock.monotonic),
             recorder=self.recorder,
             clock=clock,
             sleep=self._sleep,

@@ -22,8 +22,9 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from exophone_exporter.config.loader import Config
-from exophone_exporter.inventory.snapshot import Walk, build
-from exophone_exporter.inventory.state import AccountState, PollResult, View
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import build
+from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
@@ -60,10 +61,10 @@ class FakeExporter:
 
     def __post_init__(self) -> None:
         self.clock: Clock = self.time.clock
-        self.page = MetricsPage(lambda: (self.state.view(),), lambda: Build("r", 0.0), self.clock)
+        self.page = MetricsPage(lambda: (self.state.status(),), lambda: Build("r", 0.0), self.clock)
 
-    def views(self) -> tuple[View, ...]:
-        return (self.state.view(),)
+    def statuses(self) -> tuple[AccountStatus, ...]:
+        return (self.state.status(),)
 
     def healthy(self) -> bool:
         return self.is_healthy
@@ -80,7 +81,7 @@ class FakeExporter:
         """A complete poll that no page shows yet."""
         now = self.clock.now()
         found = tuple(phone(f"sid-{n}", **changes) for n in range(count))
-        self.state.record_poll(PollResult(now, 1.0, build(Walk(found, 1, Counter()), now, 1.0)))
+        self.state.record_poll(PollResult(now, 1.0, build(Listing(found, 1, Counter()), now, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -370,13 +371,13 @@ class HeldStatusPage(FakeExporter):
     at_once: int = 0
     at_once_at_most: int = 0
 
-    def views(self) -> tuple[View, ...]:
+    def statuses(self) -> tuple[AccountStatus, ...]:
         self.at_once += 1
         self.at_once_at_most = max(self.at_once, self.at_once_at_most)
         self.begun.release()
         assert self.go_on.wait(DEADLINE_SECONDS)
         self.at_once -= 1
-        return super().views()
+        return super().statuses()
 
 
 @pytest.mark.fault(132)

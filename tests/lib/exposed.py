@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
-from exophone_exporter.exotel.model import FIELDS, FLOWS, REJECTIONS, ExoPhone
+from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone, clean_text
 from exophone_exporter.inventory.privacy import shown
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics.page import MetricsPage
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric as Family
 
-    from exophone_exporter.clock import Clock, Moment
+    from exophone_exporter.clock import Clock, ClockReading
     from exophone_exporter.config.loader import PerNumber
     from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.page import Build
 
 Series: TypeAlias = "tuple[str, frozenset[tuple[str, str]]]"
@@ -44,21 +44,23 @@ _VANITY: Final = {None: "", True: "true", False: "false"}
 class Exposition:
     """The page over the views of some accounts, which may change from one check to the next."""
 
-    def __init__(self, views: Callable[[], Sequence[View]], build: Build, clock: Clock) -> None:
-        self._views = views
+    def __init__(
+        self, statuses: Callable[[], Sequence[AccountStatus]], build: Build, clock: Clock
+    ) -> None:
+        self._statuses = statuses
         self._build = build
         self._clock = clock
-        self._page = MetricsPage(views, lambda: build, clock, with_process=False)
+        self._page = MetricsPage(statuses, lambda: build, clock, with_process=False)
 
     def check(self) -> None:
         """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
         self._page.prepare()
-        _assert_exposed(self._page, _expected(self._views(), self._build, self._clock.now()))
+        _assert_exposed(self._page, _expected(self._statuses(), self._build, self._clock.now()))
 
 
-def assert_exposed(views: Sequence[View], build: Build, clock: Clock) -> None:
+def assert_exposed(statuses: Sequence[AccountStatus], build: Build, clock: Clock) -> None:
     """A page that was never asked before holds exactly the samples of the views."""
-    Exposition(lambda: views, build, clock).check()
+    Exposition(lambda: statuses, build, clock).check()
 
 
 def _assert_exposed(page: MetricsPage, samples: Iterable[_Sample]) -> None:
@@ -111,57 +113,59 @@ def _series_of(samples: Iterable[_Sample]) -> dict[Series, float]:
     return series
 
 
-def _expected(views: Iterable[View], build: Build, now: Moment) -> Iterator[_Sample]:
-    for view in views:
-        name = view.account.name
+def _expected(
+    statuses: Iterable[AccountStatus], build: Build, now: ClockReading
+) -> Iterator[_Sample]:
+    for status in statuses:
+        name = status.account.name
         for metric, value, labels in [
-            *_polling(view),
-            *_inventory(view.fresh_snapshot(now), view.account.per_number),
+            *_polling(status),
+            *_inventory(status.fresh_snapshot(now), status.account.per_number),
         ]:
             yield f"exophone_{metric}", value, labels | {"account": name}
     reloaded = "exophone_exporter_config_last_reload_success"
     yield f"{reloaded}ful", build.config_reload_successful, {}
     yield f"{reloaded}_timestamp_seconds", build.config_loaded_at, {}
     own = {"version": __version__, "python_version": platform.python_version()}
-    yield "exophone_exporter_build_info", 1, own | {"revision": build.revision}
+    yield "exophone_exporter_build_info", 1, own | {"revision": clean_text(build.revision)}
 
 
-def _polling(view: View) -> Iterator[_Sample]:
-    if view.last_attempt is not None:
-        yield "up", view.error is None, {}
-    yield "poll_interval_seconds", view.account.poll.interval_seconds, {}
-    yield "poll_stale_after_seconds", view.account.poll.stale_after_seconds, {}
-    attempt = view.last_attempt.wall if view.last_attempt else 0
-    success = view.snapshot.completed.wall if view.snapshot else 0
+def _polling(status: AccountStatus) -> Iterator[_Sample]:
+    if status.last_attempt is not None:
+        yield "up", status.error is None, {}
+    yield "poll_interval_seconds", status.account.poll.interval_seconds, {}
+    yield "poll_stale_after_seconds", status.account.poll.stale_after_seconds, {}
+    attempt = status.last_attempt.wall if status.last_attempt else 0
+    success = status.snapshot.completed.wall if status.snapshot else 0
     yield "poll_last_attempt_timestamp_seconds", attempt, {}
     yield "poll_last_success_timestamp_seconds", success, {}
-    if view.snapshot is not None:
-        yield from _last_success(view.snapshot)
-    yield "polls_total", view.polls, {}
-    yield "api_retries_total", view.retries, {}
-    yield "api_wait_seconds_total", view.wait_seconds, {}
-    for reason, count in view.failures.items():
+    if status.snapshot is not None:
+        yield from _last_success(status.snapshot)
+    yield "polls_total", status.polls, {}
+    yield "api_retries_total", status.retries, {}
+    yield "api_wait_seconds_total", status.wait_seconds, {}
+    for reason, count in status.failures.items():
         yield "poll_failures_total", count, {"reason": reason}
-    for change, count in view.changes.items():
+    for change, count in status.changes.items():
         yield "number_changes_total", count, {"change": change}
-    for (endpoint, code), count in view.requests.items():
+    for (endpoint, code), count in status.requests.items():
         yield "api_requests_total", count, {"endpoint": endpoint, "code": code}
-    yield from _durations(view)
+    yield from _durations(status)
 
 
 def _last_success(snapshot: Snapshot) -> Iterator[_Sample]:
     yield "poll_duration_seconds", snapshot.duration_seconds, {}
-    yield "poll_pages", snapshot.walk.pages, {}
+    yield "poll_pages", snapshot.listing.pages, {}
     for reason in REJECTIONS:
-        yield "poll_rejected_records", snapshot.walk.rejected.get(reason, 0), {"reason": reason}
+        yield "poll_rejected_records", snapshot.listing.rejected.get(reason, 0), {"reason": reason}
     unreadable = Counter(field for number in snapshot.numbers for field in number.unreadable)
     for field in FIELDS:
         yield "poll_unreadable_values", unreadable[field], {"field": field}
 
 
-def _durations(view: View) -> Iterator[_Sample]:
+def _durations(status: AccountStatus) -> Iterator[_Sample]:
     bounds = [*(str(float(bound)) for bound in DURATION_BUCKETS_SECONDS), "+Inf"]
-    for endpoint, durations in view.durations.items():
+    for endpoint, durations in status.durations.items():
         labels: dict[str, str] = {"endpoint": endpoint}
         counts = [*accumulate(durations.counts)]
         for bound, count in zip(bounds, counts, strict=True):
@@ -178,14 +182,14 @@ def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sa
         labels |= {"number_type": group.number_type}
         yield "numbers", group.numbers, labels
         yield "numbers_idle", group.idle, labels
-        for flow in FLOWS:
-            yield "numbers_unattached", group.unattached[flow], labels | {"flow": flow}
+        for channel in CHANNELS:
+            yield "numbers_unattached", group.unattached[channel], labels | {"flow": channel}
         for currency, amount in group.rental.items():
             yield "monthly_rental", amount, labels | {"currency": currency}
         for currency, amount in group.idle_rental.items():
             yield "idle_monthly_rental", amount, labels | {"currency": currency}
-    for (flow, flow_id), count in snapshot.flow_numbers.items():
-        yield "flow_numbers", count, {"flow": flow, "flow_id": flow_id}
+    for (channel, flow_id), count in snapshot.flow_numbers.items():
+        yield "flow_numbers", count, {"flow": channel, "flow_id": flow_id}
     chosen, dropped = _with_series(snapshot.numbers, per_number)
     yield "number_series_dropped", dropped, {}
     for number in chosen:
@@ -195,8 +199,8 @@ def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sa
 def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[list[ExoPhone], int]:
     """By the words of the manual: unattached ones first, each kind by its sid, up to the limit."""
     ranked = sorted(numbers, key=lambda number: number.sid)
-    lacking = [number for number in ranked if number.lacks_flow]
-    others = [number for number in ranked if not number.lacks_flow]
+    lacking = [number for number in ranked if number.needs_attention]
+    others = [number for number in ranked if not number.needs_attention]
     wanted = {"all": [*lacking, *others], "unattached": lacking, "none": []}[per_number.series]
     return wanted[: per_number.limit], max(0, len(wanted) - per_number.limit)
 
@@ -215,9 +219,9 @@ def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
         "sms_flow_id": number.flow_id("sms"),
     }
     yield "number_info", 1, own | described
-    for flow in FLOWS:
-        if number.capable(flow):
-            yield "number_flow_attached", number.attached(flow), own | {"flow": flow}
+    for channel in CHANNELS:
+        if number.capable(channel):
+            yield "number_flow_attached", number.attached(channel), own | {"flow": channel}
     priced = own | {"currency": number.currency}
     yield "number_monthly_rental", number.rental_price, priced
     yield "number_one_time_price", number.one_time_price, priced

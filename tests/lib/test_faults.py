@@ -92,7 +92,9 @@ def told(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Told:
         document = pytester.makefile(".md", table=DOCUMENT)
         pytester.makeini("[pytest]\nmarkers =\n  fault(number)\n  slow")
         pytester.makepyfile(test_it=module)
-        ended = pytester.runpytest_inprocess("-p", "faults", f"--fault-table={document}", *words)
+        ended = pytester.runpytest_inprocess(
+            "-p", "tests.lib.faults", f"--fault-table={document}", *words
+        )
         lines = ended.outlines
         begin = next(number for number, line in enumerate(lines) if " faults " in line)
         end = next(n for n, line in enumerate(lines[begin + 1 :], begin + 1) if line[:3] == "===")
@@ -219,7 +221,7 @@ def test_where_nothing_may_be_missing_a_skipped_fault_is_a_failure(
     pytester.makepyfile(
         f"import pytest\n{test}\ntest_hum = pytest.mark.fault(2)(test_hum)\n{other}"
     )
-    ended = pytester.runpytest_inprocess("-p", "faults")
+    ended = pytester.runpytest_inprocess("-p", "tests.lib.faults")
     assert ended.ret == pytest.ExitCode.TESTS_FAILED
     outcomes = ended.parseoutcomes()
     assert (outcomes.get("failed", 0) + outcomes.get("errors", 0), sum(outcomes.values())) == (1, 2)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from exophone_exporter.cli import output
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import REASONS, PollError
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import (
     FIELDS,
     REJECTIONS,
@@ -26,7 +27,7 @@ from exophone_exporter.exotel.model import (
     parse_page,
     vendor_message,
 )
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build
 from exophone_exporter.web import status_page
@@ -180,19 +181,21 @@ def assert_survives(body: bytes) -> None:
         assert_fit_page(page)
         assert parse_page(body, INDIA) == page
         once = {number.sid: number for number in page.numbers}
-        assert_shown(Walk((*once.values(),), 1, page.rejected), SETTINGS[len(body) % len(SETTINGS)])
+        assert_shown(
+            Listing((*once.values(),), 1, page.rejected), SETTINGS[len(body) % len(SETTINGS)]
+        )
     if number is not None:
         assert_fit(number)
     assert len(vendor_message(body)) <= 256
 
 
-def assert_shown(walk: Walk, per_number: PerNumber) -> None:
+def assert_shown(walk: Listing, per_number: PerNumber) -> None:
     """On the page of metrics, on the status page, and on a terminal or in a pipe."""
     time = FakeTime()
     now, state = time.clock.now(), AccountState(account(per_number=per_number))
     state.record_poll(PollResult(now, 1.0, build(walk, now, 1.0)))
-    assert_exposed([state.view()], BUILD, time.clock)
-    page = status_page.render([state.view()], now, "/metrics", probe=True)
+    assert_exposed([state.status()], BUILD, time.clock)
+    page = status_page.render([state.status()], now, "/metrics", probe=True)
     assert "<script>" not in page.encode().decode()
     assert_printed([("support", number) for number in walk.numbers])
 

@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from exophone_exporter.config.loader import Config
 from exophone_exporter.errors import NotFound
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
-from exophone_exporter.polling import reload
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
-from exophone_exporter.web import probe, routes
+from exophone_exporter.web import probe, reload, routes
 from exophone_exporter.web.probe import Prober
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.corpus import corpus

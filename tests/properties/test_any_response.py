@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS, PollError
-from exophone_exporter.exotel import Client
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.corpus import corpus
 from tests.lib.fault_server import Conversation, FaultServer, ok
 from tests.lib.strategies import edited
@@ -50,7 +50,7 @@ class Endpoint:
         self._recorder.requests.clear()
         client = Client(
             account=account(origin=url, timeout_seconds=5.0, deadline_seconds=10.0),
-            budget=RequestBudget(10, Clock().monotonic),
+            budget=RateLimiter(10, Clock().monotonic),
             recorder=self._recorder,
             clock=Clock(),
             sleep=lambda _: None,

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from exophone_exporter import errors
 from exophone_exporter.config.loader import PerNumber, revision
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
-from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build
 from tests.lib.exposed import Exposition
@@ -20,7 +21,7 @@ from tests.lib.strategies import ANY_TEXT, share
 from tests.lib.support import FakeTime, account, phone
 
 if TYPE_CHECKING:
-    from exophone_exporter.clock import Moment
+    from exophone_exporter.clock import ClockReading
 
 # What `model` lets through, and what escaping, masking and folding might trip over.
 TEXTS: Final = st.one_of(
@@ -152,14 +153,14 @@ def state_of(name: str, polled: Polled) -> AccountState:
     return state
 
 
-def record_poll(state: AccountState, polled: Polled, attempt: int, now: Moment) -> None:
+def record_poll(state: AccountState, polled: Polled, attempt: int, now: ClockReading) -> None:
     """The attempt of that number, if there was one."""
     for found in polled.found[attempt : attempt + 1]:
         if isinstance(found, errors.PollError):
             state.record_poll(PollResult(now, 1.0, error=found))
             continue
         changes = tuple(Change("added", number) for number in found)
-        snapshot = build(Walk(found, 2, polled.rejected), now, 1.0)
+        snapshot = build(Listing(found, 2, polled.rejected), now, 1.0)
         state.record_poll(PollResult(now, 1.0, snapshot, changes))
 
 
@@ -167,7 +168,7 @@ def assert_exposed_throughout(accounts: dict[str, Polled], build: Build) -> None
     """Before the first poll and after each, on one page, which keeps what did not change."""
     time = FakeTime()
     states = {name: state_of(name, polled) for name, polled in accounts.items()}
-    page = Exposition(lambda: [state.view() for state in states.values()], build, time.clock)
+    page = Exposition(lambda: [state.status() for state in states.values()], build, time.clock)
     page.check()
     for attempt in range(max((len(polled.found) for polled in accounts.values()), default=0)):
         for name, polled in accounts.items():

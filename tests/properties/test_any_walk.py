@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from exophone_exporter.errors import BadEnvelope, NotFound, PollError, ServerFailed
 from exophone_exporter.exotel.client import ignore_page
-from exophone_exporter.exotel.listing import MAX_CONFIRMATIONS, confirm_removals, walk_pages
+from exophone_exporter.exotel.listing import (
+    MAX_CONFIRMATIONS,
+    Listing,
+    confirm_removals,
+    fetch_listing,
+)
 from exophone_exporter.exotel.model import parse_number, parse_page
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.polling.poller import poll_once
 from tests.lib.strategies import share
@@ -162,27 +167,27 @@ class Fetcher:
         self,
         previous: Mapping[str, ExoPhone],
         on_page: Callable[[int, int], None] = ignore_page,
-    ) -> Walk:
-        walk = walk_pages(self.server.page, self.size, on_page, max_pages=PAGES_MAX)
+    ) -> Listing:
+        walk = fetch_listing(self.server.page, self.size, on_page, max_pages=PAGES_MAX)
         return confirm_removals(walk, previous, self.server.number)
 
 
-def fetched(server: Server, size: int, previous: list[str]) -> Walk | PollError:
+def fetched(server: Server, size: int, previous: list[str]) -> Listing | PollError:
     """What a poll made of it: a new snapshot, or the old one and exactly one failure."""
     clock, state = FakeTime().clock, AccountState(account())
-    known = build(Walk(tuple(map(phone, previous)), 1, {}), clock.now(), 1.0)
+    known = build(Listing(tuple(map(phone, previous)), 1, {}), clock.now(), 1.0)
     state.record_poll(PollResult(clock.now(), 1.0, known))
     result = poll_once(state, Fetcher(server, size), clock)
-    view = state.view()
-    assert view.polls == 2
-    assert sum(view.failures.values()) == (result.error is not None)
-    assert view.failures["internal"] == 0
+    status = state.status()
+    assert status.polls == 2
+    assert sum(status.failures.values()) == (result.error is not None)
+    assert status.failures["internal"] == 0
     if result.error is not None:
-        assert view.snapshot is known
+        assert status.snapshot is known
         return result.error
     assert result.snapshot is not None
-    assert view.snapshot is result.snapshot
-    return result.snapshot.walk
+    assert status.snapshot is result.snapshot
+    return result.snapshot.listing
 
 
 def assert_true(server: Server, size: int, previous: list[str]) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.clock import Moment
-from exophone_exporter.inventory.snapshot import CHANGES, Snapshot, Walk, build, diff
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import CHANGES, Snapshot, build, diff
 from tests.lib.support import phone
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ NUMBERS = st.dictionaries(
 
 
 def snapshot(numbers: tuple[ExoPhone, ...]) -> Snapshot:
-    return build(Walk(numbers, pages=1, rejected={}), Moment(0.0, 0.0), 0.0)
+    return build(Listing(numbers, pages=1, rejected={}), ClockReading(0.0, 0.0), 0.0)
 
 
 def fractions_of(numbers: list[ExoPhone]) -> dict[str, Fraction]:

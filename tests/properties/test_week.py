@@ -258,7 +258,7 @@ class Week:
             if model.news.is_set():
                 if next_at == math.inf and not model.ambush:
                     next_at = time.now + self.random.choice([0.1, 0.5, 1.0, 5.0, 100.0])
-                model.settle(self.exporter.views())
+                model.settle(self.exporter.statuses())
                 if model.polls % 20:
                     continue
             elif time.now >= next_at:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from exophone_exporter.config import loader
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.paths import ROOT
 from tests.lib.support import FakeTime
@@ -63,7 +63,7 @@ def test_every_example_is_one_or_the_other() -> None:
 def walk_seconds(requests: int) -> float:
     """How long the budget makes a walk of so many requests take, if they take no time."""
     time = FakeTime()
-    budget = RequestBudget(PER_MINUTE, lambda: time.monotonic)
+    budget = RateLimiter(PER_MINUTE, lambda: time.monotonic)
     for _ in range(requests):
         wait_seconds = budget.reserve(math.inf)
         assert wait_seconds is not None

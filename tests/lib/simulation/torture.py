@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config.loader import Account
     from exophone_exporter.errors import PollError
-    from exophone_exporter.inventory.state import Endpoint, PollResult, View
+    from exophone_exporter.exotel.model import Endpoint
+    from exophone_exporter.inventory.state import AccountStatus, PollResult
 
 NAME: Final = "tortured"
 DEADLINE_SECONDS: Final = 10.0
@@ -416,9 +417,9 @@ class _State(AccountState):
         self.tape.check(Operation("put"))
         super().record_poll(result)
 
-    def view(self, account: Account | None = None) -> View:
+    def status(self, account: Account | None = None) -> AccountStatus:
         self.tape.check(Operation("render" if _in_poller() else "scrape"))
-        return super().view(account)
+        return super().status(account)
 
 
 class Rig:
@@ -479,7 +480,7 @@ class Rig:
     @property
     def error(self) -> PollError | None:
         """Why the last poll failed."""
-        return self.exporter.views()[0].error
+        return self.exporter.statuses()[0].error
 
     def is_alive(self) -> bool:
         """Whether the poller lives, by its own word and by that of /-/healthy."""

@@ -19,7 +19,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import Stopped
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class VirtualTime:
         self._closed = False
 
     @property
-    def moment(self) -> Moment:
+    def moment(self) -> ClockReading:
         """This moment on both clocks, for whoever is no thread of ours."""
-        return Moment(self.now + self._wall_ahead, self.now)
+        return ClockReading(self.now + self._wall_ahead, self.now)
 
     @property
     def true(self) -> float:

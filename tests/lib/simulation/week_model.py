@@ -22,10 +22,10 @@ from exophone_exporter.inventory.snapshot import CHANGES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from exophone_exporter.clock import Moment
+    from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.loader import Account
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.polling.exporter import Exporter
     from tests.lib.simulation.virtual_time import VirtualTime
 
@@ -59,10 +59,10 @@ class Known:
     failures: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    attempted: Moment | None = None
+    attempted: ClockReading | None = None
     up: bool = False
     numbers: dict[str, Number] | None = None
-    completed: Moment | None = None
+    completed: ClockReading | None = None
     duration_seconds: float = 0.0
     pages: int = 0
     # Counters of which the model only knows that they grow.
@@ -80,7 +80,7 @@ class Watched:
     known: Known
     due_at: float
     forward: float
-    started: Moment | None = None
+    started: ClockReading | None = None
     walk: Call | None = None
     took_seconds: float = 0.0
     overdue_at: float = math.inf
@@ -96,7 +96,7 @@ class Call:
 
     watched: Watched
     is_walk: bool
-    started: Moment
+    started: ClockReading
     given_up: bool = False
     pages: int = 0
     found: dict[str, Number] = field(default_factory=dict)
@@ -386,13 +386,13 @@ class Model:
 
     # What must be shown
 
-    def settle(self, views: Sequence[View]) -> None:
+    def settle(self, statuses: Sequence[AccountStatus]) -> None:
         """Compare the results of the polls that have ended with what came of them."""
         self.news.clear()
         ended, self._ended = self._ended, []
         if self.blames:
             return
-        by_name = {view.account.name: view for view in views}
+        by_name = {status.account.name: status for status in statuses}
         for call in ended:
             self._scraped_at = -math.inf  # the page is made anew
             self.polls += 1
@@ -413,11 +413,11 @@ class Model:
         known.duration_seconds = now.monotonic - call.started.monotonic
         known.pages = call.pages
 
-    def _not_complete(self, call: Call, view: View) -> None:
+    def _not_complete(self, call: Call, status: AccountStatus) -> None:
         known = call.watched.known
         known.up = False
         expected = self._reasons(call)
-        counted = Counter({k: n for k, n in view.failures.items() if n}) - known.failures
+        counted = Counter({k: n for k, n in status.failures.items() if n}) - known.failures
         reason = next(iter(counted), "none")
         name = call.watched.account.name
         self.note(f"{name} fails: {reason}")
@@ -447,25 +447,27 @@ class Model:
             f"the poll of {call.watched.account.name} ends after {took:.1f}s without a cause",
         )
 
-    def _compare(self, watched: Watched, view: View) -> None:
+    def _compare(self, watched: Watched, status: AccountStatus) -> None:
         """The exporter's view of one account, after each poll."""
         known, name = watched.known, watched.account.name
-        shown = (view.polls, view.last_attempt, view.error is None, view.account)
+        shown = (status.polls, status.last_attempt, status.error is None, status.account)
         must = (known.polls, known.attempted, known.up, watched.account)
         self.expect(shown == must, f"{name} is {shown} and must be {must}")
         failures = {reason: known.failures[reason] for reason in REASONS}
-        self.expect(view.failures == failures, f"failures of {name}: {view.failures}")
+        self.expect(status.failures == failures, f"failures of {name}: {status.failures}")
         changed = {change: known.changes[change] for change in CHANGES}
-        self.expect(view.changes == changed, f"changes of {name}: {view.changes}, not {changed}")
+        self.expect(
+            status.changes == changed, f"changes of {name}: {status.changes}, not {changed}"
+        )
         requests = dict(known.requests)
-        self.expect(view.requests == requests, f"requests of {name}: {view.requests}")
-        snapshot = view.snapshot
+        self.expect(status.requests == requests, f"requests of {name}: {status.requests}")
+        snapshot = status.snapshot
         if known.numbers is None or snapshot is None:
             self.expect(snapshot is None and known.numbers is None, f"numbers of {name}")
             return
         self.expect(
             snapshot.completed == known.completed
-            and snapshot.walk.pages == known.pages
+            and snapshot.listing.pages == known.pages
             and abs(snapshot.duration_seconds - known.duration_seconds) < EPSILON,
             f"the last complete poll of {name} is not {known}",
         )
@@ -548,7 +550,7 @@ class Model:
 _COUNT: Final = "exophone_api_request_duration_seconds_count"
 
 
-def since(earlier: Moment, later: Moment) -> float:
+def since(earlier: ClockReading, later: ClockReading) -> float:
     """Seconds between two moments, by the clock that went further."""
     return max(0.0, later.wall - earlier.wall, later.monotonic - earlier.monotonic)
 

@@ -6,9 +6,8 @@ import pytest
 
 from exophone_exporter.errors import BadPagination, NotFound, ServerFailed
 from exophone_exporter.exotel.client import ignore_page
-from exophone_exporter.exotel.listing import confirm_removals, walk_pages
+from exophone_exporter.exotel.listing import Listing, confirm_removals, fetch_listing
 from exophone_exporter.exotel.model import ExoPhone, Page
-from exophone_exporter.inventory.snapshot import Walk
 from tests.lib.support import phone
 
 NOTHING_REJECTED = {"not_an_object": 0, "no_sid": 0, "duplicate": 0}
@@ -39,7 +38,7 @@ class Script:
         return self.pages[min(len(self.asked), len(self.pages)) - 1]
 
     def walk(self, page_size: int = 2) -> list[str]:
-        return [n.sid for n in walk_pages(self, page_size, ignore_page, max_pages=50).numbers]
+        return [n.sid for n in fetch_listing(self, page_size, ignore_page, max_pages=50).numbers]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_endless_new_numbers_are_a_failure() -> None:
         return page(f"n{index}", more=True)
 
     with pytest.raises(BadPagination, match=r"^the list does not end after 7 pages$"):
-        walk_pages(endless, 1, ignore_page, max_pages=7)
+        fetch_listing(endless, 1, ignore_page, max_pages=7)
     assert asked == list(range(7))
 
 
@@ -108,7 +107,7 @@ def test_endless_walk_is_given_up_after_5000_pages() -> None:
         return page(f"n{index}", more=True)
 
     with pytest.raises(BadPagination, match="5000"):
-        walk_pages(endless, 1, ignore_page)
+        fetch_listing(endless, 1, ignore_page)
     assert len(asked) == 5000
 
 
@@ -208,7 +207,7 @@ def test_first_of_two_versions_wins_and_the_other_is_counted() -> None:
         more = index < 2
         return Page((phone("a", friendly_name=name), phone(f"n{index}")), index, 2, more, 2, {})
 
-    walk = walk_pages(pages, 2, ignore_page)
+    walk = fetch_listing(pages, 2, ignore_page)
     assert [n.sid for n in walk.numbers] == ["a", "n0", "n1", "n2"]
     assert walk.numbers[0].friendly_name == "first"
     assert walk.rejected == NOTHING_REJECTED | {"duplicate": 1}
@@ -222,7 +221,7 @@ def test_rejections_add_up_and_count_towards_a_full_page() -> None:
         page("c", items=2, rejected={"not_an_object": 1}),
         page(),
     )
-    walk = walk_pages(script, 2, ignore_page)
+    walk = fetch_listing(script, 2, ignore_page)
     assert [n.sid for n in walk.numbers] == ["a", "b", "c"]
     assert walk.rejected == {"not_an_object": 1, "no_sid": 2, "duplicate": 0}
     assert walk.pages == 4
@@ -231,7 +230,7 @@ def test_rejections_add_up_and_count_towards_a_full_page() -> None:
 def test_progress_counts_pages_and_numbers() -> None:
     told: list[tuple[int, int]] = []
     script = Script(page("a", "b"), page("b", "c"), page("d"))
-    walk_pages(script, 2, lambda pages, numbers: told.append((pages, numbers)))
+    fetch_listing(script, 2, lambda pages, numbers: told.append((pages, numbers)))
     assert told == [(1, 2), (2, 3), (3, 4)]
 
 
@@ -252,8 +251,8 @@ class Detail:
         return phone(sid, friendly_name="as of now")
 
 
-def walked(*sids: str, pages: int = 2) -> Walk:
-    return Walk(tuple(phone(sid) for sid in sids), pages, NOTHING_REJECTED)
+def walked(*sids: str, pages: int = 2) -> Listing:
+    return Listing(tuple(phone(sid) for sid in sids), pages, NOTHING_REJECTED)
 
 
 def known(*sids: str) -> dict[str, ExoPhone]:

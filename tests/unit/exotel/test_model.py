@@ -689,7 +689,7 @@ def test_number_is_idle_only_where_both_flows_are_surely_missing(
 def test_number_lacks_a_flow_where_one_channel_is_unattached_or_it_is_idle(
     changes: dict[str, Any], lacks: bool
 ) -> None:
-    assert phone(**changes).lacks_flow is lacks
+    assert phone(**changes).needs_attention is lacks
 
 
 def test_flow_url_of_blanks_is_no_flow() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import BadEnvelope
-from exophone_exporter.exotel import Client
+from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.model import parse_page
-from exophone_exporter.exotel.page_cache import PageMemory
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.page_cache import PageCache
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.support import INDIA, CountingRecorder, account
 
@@ -24,7 +24,7 @@ def body(*sids: str, **more: Any) -> bytes:
 def client_of(sim: Simulator) -> Client:
     return Client(
         account=account(origin=sim.url),
-        budget=RequestBudget(1000, Clock().monotonic),
+        budget=RateLimiter(1000, Clock().monotonic),
         recorder=CountingRecorder(),
         clock=Clock(),
         sleep=lambda _: None,
@@ -32,7 +32,7 @@ def client_of(sim: Simulator) -> Client:
 
 
 def test_page_that_comes_again_is_the_same_object() -> None:
-    memory = PageMemory()
+    memory = PageCache()
     first = memory.read(0, body("a"), INDIA)
     assert memory.read(0, body("a"), INDIA) is first
     assert first == parse_page(body("a"), INDIA)
@@ -48,7 +48,7 @@ def test_page_that_comes_again_is_the_same_object() -> None:
     ],
 )
 def test_any_other_byte_is_read_anew(other: bytes) -> None:
-    memory = PageMemory()
+    memory = PageCache()
     first = memory.read(0, body("a"), INDIA)
     read = memory.read(0, other, INDIA)
     assert read is not first
@@ -57,14 +57,14 @@ def test_any_other_byte_is_read_anew(other: bytes) -> None:
 
 
 def test_each_page_has_its_own_place() -> None:
-    memory = PageMemory()
+    memory = PageCache()
     pages = [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)]
     assert [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)] == pages
     assert memory.read(1, body("s0"), INDIA) is not pages[0]
 
 
 def test_body_that_cannot_be_read_is_an_error_each_time() -> None:
-    memory = PageMemory()
+    memory = PageCache()
     known = memory.read(0, body("a"), INDIA)
     for _ in range(2):
         with pytest.raises(BadEnvelope):
@@ -73,7 +73,7 @@ def test_body_that_cannot_be_read_is_an_error_each_time() -> None:
 
 
 def test_what_lies_behind_the_end_is_let_go() -> None:
-    memory = PageMemory()
+    memory = PageCache()
     pages = [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)]
     memory.forget_from(1)
     assert memory.read(0, body("s0"), INDIA) is pages[0]

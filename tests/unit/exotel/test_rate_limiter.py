@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.exotel.rate_limiter import RequestBudget
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.support import FakeTime
 
 
-def budget(time: FakeTime, requests_per_minute: int) -> RequestBudget:
-    return RequestBudget(requests_per_minute, lambda: time.monotonic)
+def budget(time: FakeTime, requests_per_minute: int) -> RateLimiter:
+    return RateLimiter(requests_per_minute, lambda: time.monotonic)
 
 
 def test_saved_up_places_are_free_at_once(time: FakeTime) -> None:
@@ -85,7 +85,7 @@ def test_second_thread_waits_until_the_first_has_its_place() -> None:
             thread.join(0.05)
         return 1000.0
 
-    places = RequestBudget(1, monotonic)
+    places = RateLimiter(1, monotonic)
     thread = threading.Thread(target=lambda: waits.update(second=places.reserve(100)))
     waits["first"] = places.reserve(100)
     thread.join()
@@ -125,13 +125,13 @@ def test_longest_wait_that_the_api_asked_for_is_remembered_and_keeps_no_place(
     time: FakeTime,
 ) -> None:
     places = budget(time, 1)
-    assert places.asked_wait_seconds() == 0
-    places.note_wait(100)
-    places.note_wait(30)
+    assert places.hold_off_seconds() == 0
+    places.hold_off(100)
+    places.hold_off(30)
     time.pass_(40)
-    assert (places.asked_wait_seconds(), places.reserve(0)) == (60, 0)
+    assert (places.hold_off_seconds(), places.reserve(0)) == (60, 0)
     time.pass_(60)
-    assert places.asked_wait_seconds() == 0
+    assert places.hold_off_seconds() == 0
 
 
 @pytest.mark.parametrize(

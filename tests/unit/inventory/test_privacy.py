@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.inventory.privacy import Shown, shown
+from exophone_exporter.inventory.privacy import MaskedIdentity, shown
 from tests.lib.support import phone
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ def digits(text: str) -> str:
 
 def test_full_shows_all_as_it_is() -> None:
     named = number("08047091234", "080 4709 1234 ")
-    assert shown(named, "full") == Shown("08047091234", "+918047091234", "080 4709 1234 ")
+    assert shown(named, "full") == MaskedIdentity("08047091234", "+918047091234", "080 4709 1234 ")
 
 
 def test_last4_shows_the_last_four_digits_and_the_name() -> None:
-    assert shown(number(), "last4") == Shown(HEX_SID, "…1234", "Support")
+    assert shown(number(), "last4") == MaskedIdentity(HEX_SID, "…1234", "Support")
 
 
 def test_hidden_shows_the_name_alone() -> None:
-    assert shown(number(), "hidden") == Shown(HEX_SID, "", "Support")
+    assert shown(number(), "hidden") == MaskedIdentity(HEX_SID, "", "Support")
 
 
 def test_number_without_a_phone_number_has_nothing_to_hide() -> None:
     nameless = phone(HEX_SID, phone_number="", friendly_name="")
-    assert shown(nameless, "last4") == Shown(HEX_SID, "", "")
+    assert shown(nameless, "last4") == MaskedIdentity(HEX_SID, "", "")
 
 
 def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exophone_exporter.clock import Moment
-from exophone_exporter.inventory.snapshot import CHANGES, Change, Group, Snapshot, Walk, build, diff
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import (
+    CHANGES,
+    Change,
+    Group,
+    Snapshot,
+    build,
+    diff,
+)
 from tests.lib.support import phone
 
 if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
 
-COMPLETED = Moment(wall=1_700_000_000.0, monotonic=1000.0)
+COMPLETED = ClockReading(wall=1_700_000_000.0, monotonic=1000.0)
 VOICE_11 = "http://my.exotel.in/acme/exoml/start_voice/11"
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
 SMS_22 = "http://my.exotel.in/acme/exoml/start_sms/22"
@@ -23,7 +31,7 @@ OWN = "https://customer.example/ivr?line=1"
 
 
 def snapshot(*numbers: ExoPhone) -> Snapshot:
-    return build(Walk(numbers, pages=1, rejected={}), COMPLETED, 1.5)
+    return build(Listing(numbers, pages=1, rejected={}), COMPLETED, 1.5)
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -47,7 +55,7 @@ def test_account_without_numbers_has_no_groups() -> None:
 
 def test_snapshot_says_when_and_how_it_was_made() -> None:
     made = snapshot(phone())
-    assert (made.completed, made.duration_seconds, made.walk.pages) == (COMPLETED, 1.5, 1)
+    assert (made.completed, made.duration_seconds, made.listing.pages) == (COMPLETED, 1.5, 1)
     assert made.numbers == (phone(),)
 
 
@@ -200,26 +208,28 @@ def test_flow_ids_are_capped_too() -> None:
 
 def test_snapshot_seen_again_keeps_its_sums_and_takes_the_new_times() -> None:
     first = snapshot(phone())
-    walk = Walk((phone(),), pages=3, rejected={"no_sid": 2})
-    later = Moment(wall=1_700_000_300.0, monotonic=1300.0)
+    walk = Listing((phone(),), pages=3, rejected={"no_sid": 2})
+    later = ClockReading(wall=1_700_000_300.0, monotonic=1300.0)
     again = first.seen_again(walk, later, 9.0)
     assert again.groups is first.groups
     assert (again.completed, again.duration_seconds) == (later, 9.0)
-    assert (again.walk.pages, again.walk.rejected) == (3, {"no_sid": 2})
+    assert (again.listing.pages, again.listing.rejected) == (3, {"no_sid": 2})
     assert first.completed == COMPLETED
 
 
 def test_numbers_that_were_read_anew_are_those_that_are_kept() -> None:
     """The memory of pages holds them too: with those of before each would be there twice."""
     first, numbers = snapshot(phone("a"), phone("b")), (phone("a"), phone("b"))
-    again = first.seen_again(Walk(numbers, 1, {}), COMPLETED, 1.0)
+    again = first.seen_again(Listing(numbers, 1, {}), COMPLETED, 1.0)
     assert again.numbers is numbers
 
 
 def test_same_numbers_are_told_by_the_same_tuple() -> None:
     """As after pages that came again byte for byte; whoever rendered them need not look at each."""
     first = snapshot(phone("a"), phone("b"))
-    again = first.seen_again(Walk((*first.numbers[:1], *first.numbers[1:]), 1, {}), COMPLETED, 1.0)
+    again = first.seen_again(
+        Listing((*first.numbers[:1], *first.numbers[1:]), 1, {}), COMPLETED, 1.0
+    )
     assert again.numbers is first.numbers
 
 
@@ -235,7 +245,7 @@ def test_same_numbers_are_told_by_the_same_tuple() -> None:
     ],
 )
 def test_walk_finds_a_snapshot_again(numbers: tuple[ExoPhone, ...], same: bool) -> None:
-    assert snapshot(phone("a"), phone("b")).is_found_by(Walk(numbers, 1, {})) is same
+    assert snapshot(phone("a"), phone("b")).is_found_by(Listing(numbers, 1, {})) is same
 
 
 @pytest.mark.parametrize(

@@ -11,51 +11,57 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import CredentialsRejected, InternalError, TimedOut
-from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import Change, Snapshot, build
 from exophone_exporter.inventory.state import AccountState, Durations, PollResult
 from tests.lib.support import account, phone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from tests.lib.support import FakeTime
 
 STALE_AFTER_SECONDS = 900.0
 THREADS, TIMES = 8, 200
 
 
-def snapshot(completed: Moment, *sids: str) -> Snapshot:
-    return build(Walk(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
+def snapshot(completed: ClockReading, *sids: str) -> Snapshot:
+    return build(Listing(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
 
 
-def polled(time: FakeTime) -> View:
+def polled(time: FakeTime) -> AccountStatus:
     """An account with one number, polled at this very moment."""
     state = AccountState(account(stale_after_seconds=STALE_AFTER_SECONDS))
     now = time.clock.now()
     state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
-    return state.view()
+    return state.status()
 
 
 def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
     state = AccountState(account())
-    view = state.view()
+    status = state.status()
     assert (state.attempted, state.snapshot, state.error) == (False, None, None)
-    assert (view.snapshot, view.last_attempt, view.error, view.polls) == (None, None, None, 0)
-    assert view.fresh_snapshot(Moment(0.0, 0.0)) is None
-    assert " ".join(view.failures) == (
+    assert (status.snapshot, status.last_attempt, status.error, status.polls) == (
+        None,
+        None,
+        None,
+        0,
+    )
+    assert status.fresh_snapshot(ClockReading(0.0, 0.0)) is None
+    assert " ".join(status.failures) == (
         "connect timeout tls auth forbidden billing not_found rate_limited server status"
         " too_large bad_body envelope pagination internal"
     )
-    assert " ".join(view.changes) == (
+    assert " ".join(status.changes) == (
         "added removed voice_attached voice_detached voice_moved sms_attached sms_detached"
         " sms_moved rental_changed other"
     )
-    assert {*view.failures.values(), *view.changes.values()} == {0}
-    assert (view.requests, view.retries, view.wait_seconds) == ({}, 0, 0.0)
-    assert {e: sum(d.counts) for e, d in view.durations.items()} == {"list": 0, "detail": 0}
+    assert {*status.failures.values(), *status.changes.values()} == {0}
+    assert (status.requests, status.retries, status.wait_seconds) == ({}, 0, 0.0)
+    assert {e: sum(d.counts) for e, d in status.durations.items()} == {"list": 0, "detail": 0}
 
 
 def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeTime) -> None:
@@ -65,18 +71,18 @@ def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeT
     time.pass_(300)
     error = CredentialsRejected("401")
     state.record_poll(PollResult(time.clock.now(), 1.0, error=error))
-    view = state.view()
-    assert (view.snapshot, view.error, view.polls) == (good, error, 2)
-    assert view.last_attempt == time.clock.now()
-    assert {reason: n for reason, n in view.failures.items() if n} == {"auth": 1}
+    status = state.status()
+    assert (status.snapshot, status.error, status.polls) == (good, error, 2)
+    assert status.last_attempt == time.clock.now()
+    assert {reason: n for reason, n in status.failures.items() if n} == {"auth": 1}
 
 
 def test_success_forgets_the_error_and_not_its_count(time: FakeTime) -> None:
     state = AccountState(account())
     state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
     state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
-    view = state.view()
-    assert (view.error, view.failures["timeout"], view.polls) == (None, 1, 2)
+    status = state.status()
+    assert (status.error, status.failures["timeout"], status.polls) == (None, 1, 2)
 
 
 @pytest.mark.fault(134)
@@ -90,18 +96,18 @@ def test_result_is_taken_whole_or_not_at_all(time: FakeTime) -> None:
     state = AccountState(account())
     now = time.clock.now()
     state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
-    before = state.view()
+    before = state.status()
     broken: Any = changes()
     with pytest.raises(MemoryError):
         state.record_poll(PollResult(now, 1.0, snapshot(now, "a", "b"), broken))
-    assert state.view() == before
+    assert state.status() == before
 
 
 def test_first_attempt_counts_though_it_failed(time: FakeTime) -> None:
     state = AccountState(account())
     state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
     assert state.attempted
-    assert state.view().snapshot is None
+    assert state.status().snapshot is None
 
 
 def test_defect_after_an_attempt_is_a_failure_without_an_attempt_of_its_own(
@@ -111,8 +117,8 @@ def test_defect_after_an_attempt_is_a_failure_without_an_attempt_of_its_own(
     state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
     state.record_defect(InternalError("TypeError"))
     state.record_defect(InternalError("ValueError"))
-    view = state.view()
-    assert (view.polls, view.failures["internal"], str(view.error)) == (1, 2, "ValueError")
+    status = state.status()
+    assert (status.polls, status.failures["internal"], str(status.error)) == (1, 2, "ValueError")
 
 
 def test_changes_are_counted_by_kind(time: FakeTime) -> None:
@@ -121,7 +127,7 @@ def test_changes_are_counted_by_kind(time: FakeTime) -> None:
     for _ in range(2):
         now = time.clock.now()
         state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
-    counted = {kind: n for kind, n in state.view().changes.items() if n}
+    counted = {kind: n for kind, n in state.status().changes.items() if n}
     assert counted == {"added": 4, "sms_moved": 2}
 
 
@@ -133,21 +139,22 @@ def test_requests_retries_and_waits_are_counted() -> None:
     state.record_retry()
     state.record_wait(1.5)
     state.record_wait(2.0)
-    view = state.view()
-    assert view.requests == {("list", "200"): 2, ("detail", "none"): 1}
-    assert (view.retries, view.wait_seconds) == (1, 3.5)
-    assert view.durations["list"].sum_seconds == pytest.approx(0.4)
-    assert view.durations["detail"].sum_seconds == 10.0
+    status = state.status()
+    assert status.requests == {("list", "200"): 2, ("detail", "none"): 1}
+    assert (status.retries, status.wait_seconds) == (1, 3.5)
+    assert status.durations["list"].sum_seconds == pytest.approx(0.4)
+    assert status.durations["detail"].sum_seconds == 10.0
 
 
-_SNAPSHOT = snapshot(Moment(0.0, 0.0), "a")
+_SNAPSHOT = snapshot(ClockReading(0.0, 0.0), "a")
 
 
 @pytest.mark.parametrize(
     "happens",
     [
         pytest.param(
-            lambda state: state.record_poll(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT)), id="poll"
+            lambda state: state.record_poll(PollResult(ClockReading(0.0, 0.0), 1.0, _SNAPSHOT)),
+            id="poll",
         ),
         pytest.param(lambda state: state.record_defect(InternalError("ValueError")), id="defect"),
         pytest.param(lambda state: state.record_request("list", "200", 0.1), id="request"),
@@ -158,34 +165,38 @@ _SNAPSHOT = snapshot(Moment(0.0, 0.0), "a")
 def test_view_is_the_same_until_something_happens(happens: Callable[[AccountState], None]) -> None:
     """So that what was made of it need not be made again."""
     state = AccountState(account())
-    before = state.view()
-    assert state.view() is before
+    before = state.status()
+    assert state.status() is before
     happens(state)
-    after = state.view()
+    after = state.status()
     assert after is not before
-    assert state.view() is after
+    assert state.status() is after
 
 
 def test_view_is_by_the_settings_that_are_asked_for() -> None:
     """A reload changes how an account is polled, and what is known of it stays."""
     before, after = account(interval_seconds=300.0), account(interval_seconds=60.0)
     state = AccountState(before)
-    assert [state.view(each).account for each in (before, after, before)] == [before, after, before]
-    assert state.view().account is before
+    assert [state.status(each).account for each in (before, after, before)] == [
+        before,
+        after,
+        before,
+    ]
+    assert state.status().account is before
 
 
 @pytest.mark.parametrize(
     "shared",
     [
         pytest.param(Clock(), id="clock"),
-        pytest.param(Moment(0.0, 0.0), id="moment"),
+        pytest.param(ClockReading(0.0, 0.0), id="moment"),
         pytest.param(phone(), id="number"),
         pytest.param(_SNAPSHOT, id="snapshot"),
-        pytest.param(_SNAPSHOT.walk, id="walk"),
+        pytest.param(_SNAPSHOT.listing, id="walk"),
         pytest.param(_SNAPSHOT.groups[0], id="group"),
         pytest.param(Change("added", phone()), id="change"),
-        pytest.param(PollResult(Moment(0.0, 0.0), 1.0, _SNAPSHOT), id="result-of-a-poll"),
-        pytest.param(AccountState(account()).view(), id="view"),
+        pytest.param(PollResult(ClockReading(0.0, 0.0), 1.0, _SNAPSHOT), id="result-of-a-poll"),
+        pytest.param(AccountState(account()).status(), id="view"),
     ],
 )
 def test_what_threads_share_cannot_be_changed(shared: Any) -> None:
@@ -228,14 +239,18 @@ def test_request_falls_into_the_first_bucket_that_holds_it(seconds: float, bucke
 def test_view_does_not_move_with_what_comes_later(time: FakeTime) -> None:
     state = AccountState(account())
     state.record_request("list", "200", 0.2)
-    view = state.view()
+    status = state.status()
     state.record_request("list", "200", 0.2)
     now = time.clock.now()
     state.record_poll(PollResult(now, 1.0, snapshot(now), (Change("added", phone()),)))
     state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
-    assert (view.polls, view.failures["timeout"], view.requests) == (0, 0, {("list", "200"): 1})
-    assert (view.changes["added"], view.snapshot) == (0, None)
-    assert sum(view.durations["list"].counts) == 1
+    assert (status.polls, status.failures["timeout"], status.requests) == (
+        0,
+        0,
+        {("list", "200"): 1},
+    )
+    assert (status.changes["added"], status.snapshot) == (0, None)
+    assert sum(status.durations["list"].counts) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,10 +275,10 @@ def test_view_does_not_move_with_what_comes_later(time: FakeTime) -> None:
 def test_snapshot_is_served_until_either_clock_says_that_it_is_stale(
     time: FakeTime, wall: float, monotonic: float, fresh: bool
 ) -> None:
-    view = polled(time)
+    status = polled(time)
     time.wall += wall
     time.monotonic += monotonic
-    assert (view.fresh_snapshot(time.clock.now()) is not None) is fresh
+    assert (status.fresh_snapshot(time.clock.now()) is not None) is fresh
 
 
 @pytest.mark.parametrize(
@@ -278,16 +293,20 @@ def test_snapshot_is_served_until_either_clock_says_that_it_is_stale(
 def test_age_is_the_larger_of_both_clocks_and_never_negative(
     wall: float, monotonic: float, age: float
 ) -> None:
-    assert Moment(100.0 + wall, 7.0 + monotonic).seconds_since(Moment(100.0, 7.0)) == age
+    assert (
+        ClockReading(100.0 + wall, 7.0 + monotonic).seconds_since(ClockReading(100.0, 7.0)) == age
+    )
 
 
 def test_later_moment_is_later_on_both_clocks() -> None:
-    assert Moment(wall=100.0, monotonic=7.0).later(5.0) == Moment(wall=105.0, monotonic=12.0)
+    assert ClockReading(wall=100.0, monotonic=7.0).later(5.0) == ClockReading(
+        wall=105.0, monotonic=12.0
+    )
 
 
 def test_clocks_are_those_of_the_machine_unless_others_are_given() -> None:
     assert (Clock().wall, Clock().monotonic) == (real_time.time, real_time.monotonic)
-    assert Clock(lambda: 2.0, lambda: 1.0).now() == Moment(wall=2.0, monotonic=1.0)
+    assert Clock(lambda: 2.0, lambda: 1.0).now() == ClockReading(wall=2.0, monotonic=1.0)
 
 
 def test_clock_that_is_given_also_waits(time: FakeTime) -> None:
@@ -331,16 +350,16 @@ def test_view_is_consistent_while_many_threads_write(time: FakeTime) -> None:
     begin.wait()
     torn: Counter[str] = Counter()
     while any(thread.is_alive() for thread in threads):
-        view = state.view()
-        torn["changes"] += view.changes["added"] != view.changes["other"]
-        torn["polls"] += view.polls != view.failures["timeout"] + view.changes["added"]
-        torn["requests"] += view.requests.get(("list", "200"), 0) != sum(
-            view.durations["list"].counts
+        status = state.status()
+        torn["changes"] += status.changes["added"] != status.changes["other"]
+        torn["polls"] += status.polls != status.failures["timeout"] + status.changes["added"]
+        torn["requests"] += status.requests.get(("list", "200"), 0) != sum(
+            status.durations["list"].counts
         )
     for thread in threads:
         thread.join()
-    view = state.view()
+    status = state.status()
     assert not +torn
-    assert (view.polls, view.retries) == (2 * THREADS * TIMES, THREADS * TIMES)
-    assert view.requests == {("list", "200"): THREADS * TIMES}
-    assert view.wait_seconds == THREADS * TIMES * 0.5
+    assert (status.polls, status.retries) == (2 * THREADS * TIMES, THREADS * TIMES)
+    assert status.requests == {("list", "200"): THREADS * TIMES}
+    assert status.wait_seconds == THREADS * TIMES * 0.5

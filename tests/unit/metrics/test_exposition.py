@@ -25,9 +25,9 @@ from exophone_exporter.metrics.exposition import (
     Metric,
     escape,
     escaped_column,
-    number_text,
-    number_texts,
-    timestamp_texts,
+    format_timestamps,
+    format_value,
+    format_values,
 )
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.metrics.samples import polling_lines
@@ -116,7 +116,7 @@ def test_histogram_is_byte_for_byte_what_the_reference_writes(
     family.add_metric([name, "list"], buckets, total)
     ours = next(
         line
-        for metric, line in polling_lines(state.view())
+        for metric, line in polling_lines(state.status())
         if metric.name == family.name and 'endpoint="list"' in line
     )
     expected = written_by_the_reference(family, openmetrics=openmetrics)
@@ -127,7 +127,7 @@ def test_histogram_buckets_never_fall() -> None:
     state = AccountState(account())
     for taken in (0.01, 0.3, 0.3, 7.0, 99.0):
         state.record_request("list", "200", taken)
-    lines = "".join(line for _, line in polling_lines(state.view())).splitlines()
+    lines = "".join(line for _, line in polling_lines(state.status())).splitlines()
     counts = [
         float(line.split()[-1]) for line in lines if '_bucket{account="support",endpoint="l' in line
     ]
@@ -152,7 +152,7 @@ def test_wrong_number_of_label_values_is_an_error_when_the_line_is_built(
     with pytest.raises(ValueError, match="x has the labels"):
         metric.sample(*values, value=1)
     with pytest.raises(ValueError, match="x has the labels"):
-        metric.label_texts(*[[value] for value in values])
+        metric.labelsets(*[[value] for value in values])
 
 
 def test_labels_are_written_in_the_order_of_the_alphabet() -> None:
@@ -195,18 +195,18 @@ def test_label_value_between_quotes(text: str, expected: str) -> None:
     ],
 )
 def test_value_as_go_writes_it(value: float | Decimal, expected: str) -> None:
-    assert number_text(value) == expected
+    assert format_value(value) == expected
 
 
 def test_negative_zero_is_zero_whichever_comes_first() -> None:
     """The two are equal, so one text serves both."""
-    assert (number_text(-0.0), number_text(0.0)) == ("0.0", "0.0")
-    assert number_texts([-0.0, 0.0]) == number_texts([0.0, -0.0]) == ["0.0", "0.0"]
+    assert (format_value(-0.0), format_value(0.0)) == ("0.0", "0.0")
+    assert format_values([-0.0, 0.0]) == format_values([0.0, -0.0]) == ["0.0", "0.0"]
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_value_is_written_as_the_reference_does(value: float) -> None:
-    assert number_text(value) == floatToGoString(float(value) + 0.0)  # type: ignore[no-untyped-call]  # it has no types
+    assert format_value(value) == floatToGoString(float(value) + 0.0)  # type: ignore[no-untyped-call]  # it has no types
 
 
 @given(
@@ -221,8 +221,8 @@ def test_block_is_its_samples_one_by_one(
     expected = "".join(
         metric.sample(*labels, value=value) for *labels, value in rows if value is not None
     )
-    values = number_texts(row[-1] for row in rows)
-    assert metric.block(metric.label_texts(*columns), values) == expected
+    values = format_values(row[-1] for row in rows)
+    assert metric.block(metric.labelsets(*columns), values) == expected
 
 
 @given(
@@ -237,7 +237,7 @@ def test_block_is_its_samples_one_by_one(
 @example([1_700_000_000, 1_700_000_001, 1_000_000_010])
 def test_times_are_written_as_numbers_are(seconds: list[int | None]) -> None:
     """They have a way of their own, because hardly two of them are the same."""
-    assert timestamp_texts(seconds) == number_texts(seconds)
+    assert format_timestamps(seconds) == format_values(seconds)
 
 
 def test_one_scrape_of_each_kind_ends_as_its_format_asks(time: FakeTime) -> None:

@@ -22,9 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ServerFailed
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page
-from exophone_exporter.inventory.snapshot import Change, Snapshot, Walk, build
-from exophone_exporter.inventory.state import AccountState, PollResult, View
+from exophone_exporter.inventory.snapshot import Change, Snapshot, build
+from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
 from tests.lib.paths import DATA
 from tests.lib.support import INDIA, SAMPLES, FakeTime, account
@@ -63,10 +64,10 @@ def snapshot_of(pages: Iterable[Any], time: FakeTime) -> Snapshot:
     rejected: Counter[str] = Counter()
     for page in parsed:
         rejected.update(page.rejected)
-    return build(Walk(numbers, len(parsed), rejected), time.clock.now(), 1.25)
+    return build(Listing(numbers, len(parsed), rejected), time.clock.now(), 1.25)
 
 
-def world(time: FakeTime) -> tuple[View, ...]:
+def world(time: FakeTime) -> tuple[AccountStatus, ...]:
     """Every account of world.json, each with the history that its name tells."""
     pages = {
         name: of_account["pages"]
@@ -88,7 +89,7 @@ def world(time: FakeTime) -> tuple[View, ...]:
     states["support"].record_request("detail", "404", 0.3)
     states["support"].record_retry()
     states["support"].record_wait(2.5)
-    first: ExoPhone = states["support"].view().snapshot.numbers[0]  # type: ignore[union-attr]  # it succeeded
+    first: ExoPhone = states["support"].status().snapshot.numbers[0]  # type: ignore[union-attr]  # it succeeded
     time.pass_(60.5)
     succeeds("support", Change("added", first), Change("added", first), Change("sms_moved", first))
     for name in ("apac", "private", "limited", "empty"):
@@ -97,14 +98,14 @@ def world(time: FakeTime) -> tuple[View, ...]:
     for name in ("private", "refused", "refused", "stale"):
         error = CredentialsRejected("no") if name == "refused" else ServerFailed("no")
         states[name].record_poll(PollResult(time.clock.now(), 0.5, error=error))
-    return tuple(state.view() for state in states.values())
+    return tuple(state.status() for state in states.values())
 
 
 @pytest.fixture
 def page(time: FakeTime) -> MetricsPage:
-    views = world(time)
+    statuses = world(time)
     made = MetricsPage(
-        lambda: views,
+        lambda: statuses,
         lambda: Build(revision="0123abc", config_loaded_at=1_700_000_000.0),
         time.clock,
         with_process=False,
@@ -246,7 +247,7 @@ def test_the_vendors_own_sample_gives_exactly_these_lines(time: FakeTime) -> Non
     snapshot = snapshot_of([sample], time)
     state.record_poll(PollResult(time.clock.now(), 1.25, snapshot))
     page = MetricsPage(
-        lambda: [state.view()], lambda: Build("r", 0.0), time.clock, with_process=False
+        lambda: [state.status()], lambda: Build("r", 0.0), time.clock, with_process=False
     )
     page.prepare()
     text = page.render(openmetrics=False, gzipped=False).decode()

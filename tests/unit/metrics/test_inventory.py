@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.clock import Moment
+from exophone_exporter.clock import ClockReading
 from exophone_exporter.config.loader import PerNumber
-from exophone_exporter.inventory.snapshot import Snapshot, Walk, build
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.metrics import compression, inventory
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
 from tests.lib.support import account, phone
@@ -36,7 +37,7 @@ def these(*indexes: int) -> tuple[ExoPhone, ...]:
 
 
 def snapshot(found: tuple[ExoPhone, ...]) -> Snapshot:
-    return build(Walk(found, 1, Counter()), Moment(0.0, 0.0), 0.0)
+    return build(Listing(found, 1, Counter()), ClockReading(0.0, 0.0), 0.0)
 
 
 def page_of(*found: tuple[ExoPhone, ...], former: Inventory = NOTHING) -> Inventory:

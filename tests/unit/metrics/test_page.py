@@ -20,8 +20,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.errors import ServerFailed
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import parse_page
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import page as metrics_page
 from exophone_exporter.metrics.page import Build, MetricsPage
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.samples import Line
 
 DEADLINE_SECONDS: Final = 10
@@ -54,15 +55,15 @@ def numbers(count: int, region: str = "MU") -> tuple[ExoPhone, ...]:
 def put(state: AccountState, time: FakeTime, found: tuple[ExoPhone, ...]) -> None:
     """A complete poll that found these numbers."""
     now = time.clock.now()
-    snapshot = build(Walk(found, 1, Counter()), now, 1.0)
+    snapshot = build(Listing(found, 1, Counter()), now, 1.0)
     state.record_poll(PollResult(now, 1.0, snapshot))
 
 
 def page_of(time: FakeTime, *states: AccountState, with_process: bool = False) -> MetricsPage:
-    def views() -> list[View]:
-        return [state.view() for state in states]
+    def statuses() -> list[AccountStatus]:
+        return [state.status() for state in states]
 
-    return MetricsPage(views, lambda: BUILD, time.clock, with_process=with_process)
+    return MetricsPage(statuses, lambda: BUILD, time.clock, with_process=with_process)
 
 
 @pytest.fixture
@@ -88,8 +89,8 @@ def every_form(page: MetricsPage) -> dict[str, bytes]:
 class OneWalk:
     """A fetcher whose every walk finds equal numbers, in objects of their own each time."""
 
-    def fetch_all(self, *_: object) -> Walk:
-        return Walk(numbers(3), 1, Counter())
+    def fetch_all(self, *_: object) -> Listing:
+        return Listing(numbers(3), 1, Counter())
 
 
 @pytest.mark.parametrize("openmetrics", FORMATS)
@@ -167,7 +168,7 @@ def test_poll_that_found_the_same_numbers_renders_and_compresses_nothing(
     assert same is not None
     for _ in range(3):
         time.pass_(300)
-        again = same.seen_again(same.walk, time.clock.now(), 2.0)
+        again = same.seen_again(same.listing, time.clock.now(), 2.0)
         state.record_poll(PollResult(time.clock.now(), 2.0, again))
         page.prepare()
         assert large_part() is first
@@ -390,14 +391,14 @@ def test_who_saw_an_account_earlier_does_not_show_it_later(
     """A scrape is held when it has seen the account; one that comes then must not overtake it."""
     prepared, has_seen, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def views() -> list[View]:
-        seen = [state.view()]
+    def statuses() -> list[AccountStatus]:
+        seen = [state.status()]
         if prepared.is_set() and not has_seen.is_set():
             has_seen.set()
             assert go_on.wait(DEADLINE_SECONDS)
         return seen
 
-    page = MetricsPage(views, lambda: BUILD, time.clock, with_process=False)
+    page = MetricsPage(statuses, lambda: BUILD, time.clock, with_process=False)
 
     def retries() -> float:
         return value_of(RETRIES, page.render(openmetrics=False, gzipped=False))
@@ -423,9 +424,9 @@ def test_account_to_which_nothing_happened_is_not_looked_at_again(
     every_form(page)
     told: list[str] = []
 
-    def lines(view: View) -> Iterator[Line]:
-        told.append(view.account.name)
-        return polling_lines(view)
+    def lines(status: AccountStatus) -> Iterator[Line]:
+        told.append(status.account.name)
+        return polling_lines(status)
 
     monkeypatch.setattr(metrics_page, "polling_lines", lines)
     time.pass_(2)

@@ -10,7 +10,8 @@ import pytest
 
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.page import Build, MetricsPage
@@ -105,14 +106,14 @@ class World:
         self.time = time
         self.state = AccountState(account(per_number=per_number))
         self.page = MetricsPage(
-            lambda: [self.state.view()], lambda: Build("r", 5.0), time.clock, with_process=False
+            lambda: [self.state.status()], lambda: Build("r", 5.0), time.clock, with_process=False
         )
         self.page.prepare()
 
     def found(self, *numbers: ExoPhone, changes: tuple[Change, ...] = (), pages: int = 1) -> World:
         """A complete poll of these numbers."""
         now = self.time.clock.now()
-        snapshot = build(Walk(numbers, pages, Counter()), now, 1.5)
+        snapshot = build(Listing(numbers, pages, Counter()), now, 1.5)
         self.state.record_poll(PollResult(now, 1.5, snapshot, changes))
         self.page.prepare()
         return self
@@ -443,10 +444,10 @@ def test_one_sid_in_two_accounts_is_told_apart_by_the_account(time: FakeTime) ->
     states = [AccountState(account(name)) for name in ("one", "two")]
     now = time.clock.now()
     for state in states:
-        snapshot = build(Walk((phone("same"),), 1, Counter()), now, 1.0)
+        snapshot = build(Listing((phone("same"),), 1, Counter()), now, 1.0)
         state.record_poll(PollResult(now, 1.0, snapshot))
     page = MetricsPage(
-        lambda: [state.view() for state in states], lambda: Build("r", 0.0), time.clock
+        lambda: [state.status() for state in states], lambda: Build("r", 0.0), time.clock
     )
     page.prepare()
     lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
@@ -496,6 +497,12 @@ def test_requests_retries_and_waits_are_counted(world: World) -> None:
         '"30.0"': 1,
         '"+Inf"': 2,
     }
+
+
+@pytest.mark.fault(63)
+def test_revision_that_is_not_utf8_cannot_fail_a_scrape(time: FakeTime) -> None:
+    page = MetricsPage(lambda: (), lambda: Build("a\udcff\nb", 0.0), time.clock)
+    assert 'revision="a\ufffd b"' in page.render(openmetrics=False, gzipped=False).decode()
 
 
 def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:

@@ -27,7 +27,7 @@ from tests.lib.support import FakeTime, account
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
 
 ALL = PerNumber("all", 10_000, "full")
 NONE = PerNumber("none", 10_000, "full")
@@ -91,12 +91,12 @@ def pollers() -> set[str]:
     return {t.name for t in threading.enumerate() if t.name.startswith("poller ")}
 
 
-def view_of(exporter: Exporter, name: str) -> View:
-    (view,) = (view for view in exporter.views() if view.account.name == name)
-    return view
+def view_of(exporter: Exporter, name: str) -> AccountStatus:
+    (status,) = (status for status in exporter.statuses() if status.account.name == name)
+    return status
 
 
-def polled(exporter: Exporter, name: str, polls: int = 1) -> View:
+def polled(exporter: Exporter, name: str, polls: int = 1) -> AccountStatus:
     """The account once it has been polled so often."""
     wait_until(lambda: view_of(exporter, name).polls >= polls, f"poll {polls} of {name}")
     return view_of(exporter, name)
@@ -241,8 +241,8 @@ class TestKept:
         exporter = running(simulated("a", api_key="wrong"))
         assert polled(exporter, "a").failures["auth"] == 1
         exporter.reload(configuration(simulated("a")))
-        view = polled(exporter, "a", polls=2)
-        assert (view.error, view.failures["auth"], len(sim.requests)) == (None, 1, 2)
+        status = polled(exporter, "a", polls=2)
+        assert (status.error, status.failures["auth"], len(sim.requests)) == (None, 1, 2)
 
     def test_other_settings_of_series_are_rendered_without_a_new_poll(
         self, time: FakeTime, simulated: Callable[..., Account]
@@ -371,8 +371,8 @@ class TestGone:
         assert polled(exporter, "a").failures["auth"] == 1
         other = simulated("b", name="a")
         exporter.reload(configuration(other))
-        view = polled(exporter, "a")
-        assert (view.account.sid, view.polls, view.failures["auth"]) == ("b", 1, 0)
+        status = polled(exporter, "a")
+        assert (status.account.sid, status.polls, status.failures["auth"]) == ("b", 1, 0)
 
     @pytest.mark.parametrize(
         "again", [pytest.param(False, id="removed"), pytest.param(True, id="changed")]
@@ -402,7 +402,7 @@ class TestGone:
         go_on.set()
         old.join(10)
         assert not old.is_alive()
-        assert state.view().polls == (1 if again else 0)
+        assert state.status().polls == (1 if again else 0)
         assert [r.query["PageSize"] for r in sim.requests].count("1") == 1
 
     def test_result_that_comes_after_the_reload_is_discarded(
@@ -430,7 +430,7 @@ class TestGone:
         old.join(10)
         exporter.stop()
         assert not old.is_alive()
-        assert (state.view().requests["list", "200"], state.view().polls) == (1, 0)
+        assert (state.status().requests["list", "200"], state.status().polls) == (1, 0)
 
     def test_order_follows_the_new_file(
         self, time: FakeTime, simulated: Callable[..., Account]
@@ -602,7 +602,7 @@ class TestEnds:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(StartError, match="no thread can be started"):
             exporter.reload(configuration(simulated("b"), simulated("c")))
-        assert [view.account.name for view in exporter.views()] == ["a"]
+        assert [status.account.name for status in exporter.statuses()] == ["a"]
         wait_until(lambda: pollers() == {"poller a"}, "the end of the new one")
         assert exporter.healthy()
 

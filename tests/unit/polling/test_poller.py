@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from exophone_exporter.clock import Clock, Moment
+from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import (
     BadBody,
@@ -22,12 +22,13 @@ from exophone_exporter.errors import (
     Stopped,
     TimedOut,
 )
-from exophone_exporter.exotel import ignore_page
+from exophone_exporter.exotel.client import ignore_page
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
-from exophone_exporter.inventory.snapshot import Change, Walk, build
+from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.polling.poller import Poller, Teller, poll_once
+from exophone_exporter.polling.poller import Poller, PollLogger, poll_once
 from tests.lib.support import FakeTime, account, phone
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ WAIT_SECONDS = 5.0
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
 
 
-def walk(*numbers: ExoPhone) -> Walk:
-    return Walk(numbers, pages=1, rejected={})
+def walk(*numbers: ExoPhone) -> Listing:
+    return Listing(numbers, pages=1, rejected={})
 
 
 def lowest(low: float, _high: float) -> float:
@@ -57,20 +58,20 @@ class FakeFetcher:
     """Gives one outcome after the other and then Stopped; each takes `seconds`."""
 
     def __init__(
-        self, *outcomes: Walk | BaseException, time: FakeTime | None = None, seconds: float = 0.0
+        self, *outcomes: Listing | BaseException, time: FakeTime | None = None, seconds: float = 0.0
     ) -> None:
         self._outcomes = iter(outcomes)
         self._time = time or FakeTime()
         self._seconds = seconds
         self._inside = threading.Lock()
-        self.started: list[Moment] = []
+        self.started: list[ClockReading] = []
         self.previous: list[set[str]] = []
 
     def fetch_all(
         self,
         previous: Mapping[str, ExoPhone],
         on_page: Callable[[int, int], None] = ignore_page,
-    ) -> Walk:
+    ) -> Listing:
         assert self._inside.acquire(blocking=False), "two polls of one account at once"
         try:
             self.started.append(self._time.clock.now())
@@ -100,7 +101,7 @@ class TimedEvent(threading.Event):
         return self.is_set()
 
 
-def poll(state: AccountState, outcome: Walk | BaseException, time: FakeTime) -> PollResult:
+def poll(state: AccountState, outcome: Listing | BaseException, time: FakeTime) -> PollResult:
     """One poll with this outcome, five minutes after the last."""
     time.pass_(300)
     return poll_once(state, FakeFetcher(outcome, time=time, seconds=2.0), time.clock)
@@ -108,7 +109,7 @@ def poll(state: AccountState, outcome: Walk | BaseException, time: FakeTime) -> 
 
 def starts(
     time: FakeTime,
-    *outcomes: Walk | BaseException,
+    *outcomes: Listing | BaseException,
     seconds: float = 0.0,
     uniform: Callable[[float, float], float] = middle,
     first_delay_seconds: float = 0.0,
@@ -152,7 +153,7 @@ class TestOnePoll:
         assert [n.sid for n in result.snapshot.numbers] == ["a"]
         assert (result.changes, result.error, result.duration_seconds) == ((), None, 2.0)
         assert result.ended == result.snapshot.completed == time.clock.now()
-        assert (state.snapshot, state.view().polls) == (result.snapshot, 1)
+        assert (state.snapshot, state.status().polls) == (result.snapshot, 1)
 
     def test_first_poll_has_no_changes_and_the_next_one_compares(self, time: FakeTime) -> None:
         state = AccountState(account())
@@ -162,7 +163,7 @@ class TestOnePoll:
             ("added", "c"),
             ("removed", "a"),
         ]
-        assert state.view().changes["added"] == 1
+        assert state.status().changes["added"] == 1
 
     def test_numbers_known_so_far_are_handed_to_the_fetcher(self, time: FakeTime) -> None:
         state, fetcher = AccountState(account()), FakeFetcher(walk(phone("a")), walk())
@@ -195,10 +196,10 @@ class TestOnePoll:
     )
     @pytest.mark.fault(124)
     def test_clock_set_back_during_a_poll_does_not_change_how_long_it_took(
-        self, time: FakeTime, outcome: Walk | PollError
+        self, time: FakeTime, outcome: Listing | PollError
     ) -> None:
         class SetBack(FakeFetcher):
-            def fetch_all(self, *args: Any, **named: Any) -> Walk:
+            def fetch_all(self, *args: Any, **named: Any) -> Listing:
                 time.wall -= 3600
                 return super().fetch_all(*args, **named)
 
@@ -217,7 +218,7 @@ class TestOnePoll:
         state = AccountState(account())
         with pytest.raises(Stopped):
             poll(state, Stopped(), time)
-        assert (state.attempted, state.view().polls) == (False, 0)
+        assert (state.attempted, state.status().polls) == (False, 0)
 
     @pytest.mark.parametrize(
         ("error", "name"),
@@ -236,7 +237,7 @@ class TestOnePoll:
         result = poll(state, error, time)
         assert isinstance(result.error, InternalError)
         assert str(result.error) == name
-        assert (state.snapshot, state.view().failures["internal"]) == (good, 1)
+        assert (state.snapshot, state.status().failures["internal"]) == (good, 1)
         assert "Traceback (most recent call last)" in caplog.text
         assert told(caplog) == [("ERROR", "a defect in the exporter")]
 
@@ -250,12 +251,12 @@ class TestOnePoll:
         for outcome in (key, key, value, value, walk(), key):
             poll(state, outcome, time)
         assert len(told(caplog)) == 3
-        assert state.view().failures["internal"] == 5
+        assert state.status().failures["internal"] == 5
 
     @pytest.mark.fault(120)
     def test_success_that_cannot_be_counted_up_is_an_internal_failure(self, time: FakeTime) -> None:
         state = AccountState(account())
-        broken: Any = Walk(numbers=(None,), pages=1, rejected={})  # type: ignore[arg-type]  # a defect
+        broken: Any = Listing(numbers=(None,), pages=1, rejected={})  # type: ignore[arg-type]  # a defect
         assert isinstance(poll(state, broken, time).error, InternalError)
 
     @pytest.mark.fault(134)
@@ -272,8 +273,8 @@ class TestOnePoll:
         good = poll(state, walk(phone("a")), time)
         result = poll(state, walk(phone("b")), time)
         assert isinstance(result.error, InternalError)
-        view = state.view()
-        assert (view.snapshot, view.polls, view.failures["internal"]) == (good.snapshot, 2, 1)
+        status = state.status()
+        assert (status.snapshot, status.polls, status.failures["internal"]) == (good.snapshot, 2, 1)
 
 
 class TestSchedule:
@@ -325,7 +326,7 @@ class TestSchedule:
         """The interval is over by that clock; the answer that asks to wait came later."""
 
         class SetOn(FakeFetcher):
-            def fetch_all(self, *args: Any, **named: Any) -> Walk:
+            def fetch_all(self, *args: Any, **named: Any) -> Listing:
                 time.wall += 3600 if not self.started else 0
                 return super().fetch_all(*args, **named)
 
@@ -386,7 +387,7 @@ class MortalFetcher:
         self,
         previous: Mapping[str, ExoPhone],  # noqa: ARG002 - it finds what it finds
         on_page: Callable[[int, int], None] = ignore_page,  # noqa: ARG002 - nobody watches
-    ) -> Walk:
+    ) -> Listing:
         name = next(self._names, None)
         if name is None:
             raise Stopped
@@ -398,7 +399,7 @@ class MortalFetcher:
 def test_numbers_that_were_replaced_go_bit_by_bit(time: FakeTime) -> None:
     """A hundred thousand at once would hold the interpreter, and so each scrape meanwhile."""
     state = AccountState(account())
-    page = MetricsPage(lambda: [state.view()], lambda: Build("test", 0.0), time.clock)
+    page = MetricsPage(lambda: [state.status()], lambda: Build("test", 0.0), time.clock)
     last_holders.clear()
     Poller(
         state,
@@ -484,7 +485,7 @@ class TestThread:
         asked, leave = threading.Event(), threading.Event()
 
         class Hanging(FakeFetcher):
-            def fetch_all(self, *_: Any, **__: Any) -> Walk:
+            def fetch_all(self, *_: Any, **__: Any) -> Listing:
                 asked.set()
                 leave.wait(WAIT_SECONDS)
                 raise Stopped
@@ -531,8 +532,8 @@ class TestPublishing:
         broken = [MemoryError(), MemoryError(), None]
         results, state = self.run(time, [walk(phone())] * 3, broken)
         assert len(results) == 3
-        view = state.view()
-        assert (view.polls, view.failures["internal"], view.error) == (3, 2, None)
+        status = state.status()
+        assert (status.polls, status.failures["internal"], status.error) == (3, 2, None)
         assert told(caplog) == [
             ("ERROR", "a defect in the exporter"),
             ("WARNING", "the poll failed"),
@@ -548,7 +549,7 @@ class TestPublishing:
 
     def test_failure_that_cannot_be_published_is_counted_once(self, time: FakeTime) -> None:
         _, state = self.run(time, [TimedOut("slow")], [ValueError("x")])
-        failures = {reason: n for reason, n in state.view().failures.items() if n}
+        failures = {reason: n for reason, n in state.status().failures.items() if n}
         assert failures == {"timeout": 1}
 
     def run(
@@ -591,7 +592,7 @@ class TestTelling:
     def test_first_success_is_told_and_the_next_ones_are_not(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = Teller(account())
+        teller = PollLogger(account())
         for _ in range(3):
             teller.tell(self.success(time, phone()))
         assert [vars(record)["fields"] for record in caplog.records] == [
@@ -613,7 +614,7 @@ class TestTelling:
             on_death=lambda: pytest.fail("the poller died"),
             uniform=middle,
         ).run()
-        assert state.view().failures["timeout"] == polls
+        assert state.status().failures["timeout"] == polls
         assert told(caplog) == [
             ("WARNING", "the poll failed"),
             *[("WARNING", "the poll still fails")] * 47,
@@ -624,7 +625,7 @@ class TestTelling:
     def test_same_failure_is_told_once_an_hour_and_recovery_is_told(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = Teller(account())
+        teller = PollLogger(account())
         for _ in range(25):  # two hours
             teller.tell(self.failure(time, TimedOut("slow")))
             time.pass_(300)
@@ -642,7 +643,7 @@ class TestTelling:
     def test_reminder_comes_after_the_whole_hour_and_no_sooner(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = Teller(account())
+        teller = PollLogger(account())
         lines = []
         for seconds in (0, 3599, 1):
             time.pass_(seconds)
@@ -654,7 +655,7 @@ class TestTelling:
     def test_failure_for_another_reason_is_told_at_once(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = Teller(account())
+        teller = PollLogger(account())
         teller.tell(self.failure(time, TimedOut("slow")))
         teller.tell(self.failure(time, BadBody("html")))
         records = [vars(record)["fields"] for record in caplog.records]
@@ -667,11 +668,11 @@ class TestTelling:
     def test_numbers_that_all_vanish_are_published_with_one_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        state, teller = AccountState(account()), Teller(account())
+        state, teller = AccountState(account()), PollLogger(account())
         teller.tell(poll(state, walk(*[phone(f"s{i}") for i in range(5000)]), time))
         gone = poll(state, walk(), time)
         assert gone.snapshot is not None
-        assert (gone.snapshot.numbers, state.view().changes["removed"]) == ((), 5000)
+        assert (gone.snapshot.numbers, state.status().changes["removed"]) == ((), 5000)
         caplog.clear()
         teller.tell(gone)
         teller.tell(poll(state, walk(), time))
@@ -683,26 +684,26 @@ class TestTelling:
     def test_account_that_never_had_numbers_is_no_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        Teller(account()).tell(self.success(time))
+        PollLogger(account()).tell(self.success(time))
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     @pytest.mark.fault(78)
     def test_poll_longer_than_its_interval_is_a_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        Teller(account(interval_seconds=1.0)).tell(self.success(time))
+        PollLogger(account(interval_seconds=1.0)).tell(self.success(time))
         assert ("WARNING", "the poll takes longer than its interval") in told(caplog)
 
     def test_poll_as_long_as_its_interval_is_no_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        Teller(account(interval_seconds=2.0)).tell(self.success(time))
+        PollLogger(account(interval_seconds=2.0)).tell(self.success(time))
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     def test_each_change_is_one_line_that_names_the_number(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        state, teller = AccountState(account()), Teller(account())
+        state, teller = AccountState(account()), PollLogger(account())
         poll(state, walk(phone("a")), time)
         after = phone("a", voice_url=VOICE_12, rental_price=Decimal("999.000000"))
         teller.tell(poll(state, walk(after), time))
@@ -735,7 +736,7 @@ class TestTelling:
         caplog.set_level(level, logger="exophone_exporter")
         slept: list[float] = []
         changes = tuple(Change("added", phone(f"sid-{index}")) for index in range(45))
-        Teller(account(), sleep=slept.append).tell(self.success(time, changes=changes))
+        PollLogger(account(), sleep=slept.append).tell(self.success(time, changes=changes))
         assert told(caplog).count(("INFO", "a number changed")) == lines
         assert slept == [0.001] * pauses
 
@@ -754,7 +755,7 @@ class TestTelling:
         setting: Any,
         phone_number: str,
     ) -> None:
-        teller = Teller(account(per_number=PerNumber("all", 100, setting)))
+        teller = PollLogger(account(per_number=PerNumber("all", 100, setting)))
         named = phone("02248901111", friendly_name="02248901111")
         change = Change("voice_moved", named, before="11", after="external")
         teller.tell(self.success(time, named, changes=(change,)))

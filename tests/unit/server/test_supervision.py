@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.formatting import status_line
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.server.supervision import Supervision, in_words
+from exophone_exporter.server.supervision import Supervision
 from tests.lib.support import FakeTime, account, phone
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import View
+    from exophone_exporter.inventory.state import AccountStatus
 
 NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
 
@@ -50,8 +52,8 @@ class FakeExporter:
     is_healthy: bool = True
     states: list[AccountState] = field(default_factory=list)
 
-    def views(self) -> Sequence[View]:
-        return [state.view() for state in self.states]
+    def statuses(self) -> Sequence[AccountStatus]:
+        return [state.status() for state in self.states]
 
     def healthy(self) -> bool:
         return self.is_healthy
@@ -74,7 +76,13 @@ class Scene:
 
 def scene(time: FakeTime, notifier: FakeNotifier | None = None) -> Scene:
     told, exporter = notifier or FakeNotifier(), FakeExporter(time.clock)
-    return Scene(time, told, exporter, Supervision(told, exporter))
+    supervision = Supervision(
+        told,
+        time.clock,
+        healthy=exporter.healthy,
+        status=lambda: status_line(exporter.statuses(), time.clock.now()),
+    )
+    return Scene(time, told, exporter, supervision)
 
 
 def test_the_first_tick_says_ready_and_no_other_does(time: FakeTime) -> None:
@@ -184,7 +192,7 @@ def polled(name: str, time: FakeTime, *numbers: ExoPhone, error: bool = False) -
     state = AccountState(account(name))
     now = time.clock.now()
     if numbers:
-        state.record_poll(PollResult(now, 0.1, build(Walk(numbers, 1, Counter()), now, 0.1)))
+        state.record_poll(PollResult(now, 0.1, build(Listing(numbers, 1, Counter()), now, 0.1)))
     if error:
         state.record_poll(PollResult(now, 0.1, error=CredentialsRejected()))
     return state
@@ -192,18 +200,18 @@ def polled(name: str, time: FakeTime, *numbers: ExoPhone, error: bool = False) -
 
 class TestWords:
     def test_fresh_accounts_are_summed_up(self, time: FakeTime) -> None:
-        views = [
-            polled("support", time, phone("1"), phone("2", voice_url="")).view(),
-            polled("sales", time, phone("3")).view(),
+        statuses = [
+            polled("support", time, phone("1"), phone("2", voice_url="")).status(),
+            polled("sales", time, phone("3")).status(),
         ]
-        said = in_words(views, time.clock.now())
+        said = status_line(statuses, time.clock.now())
         assert said == "2 accounts, 3 numbers, 1 without a voice flow"
 
     def test_stale_numbers_do_not_count(self, time: FakeTime) -> None:
         """As everywhere else they are gone."""
         state = polled("support", time, phone("1"))
         time.pass_(901)
-        assert in_words([state.view()], time.clock.now()).startswith("1 account, 0 numbers")
+        assert status_line([state.status()], time.clock.now()).startswith("1 account, 0 numbers")
 
     @pytest.mark.parametrize(
         ("count", "names"),
@@ -217,5 +225,5 @@ class TestWords:
         self, time: FakeTime, count: int, names: str
     ) -> None:
         """The line stays one that `systemctl status` shows whole."""
-        views = [polled(f"a{n}", time, error=True).view() for n in range(count)]
-        assert in_words(views, time.clock.now()).endswith(f"; failing: {names}")
+        statuses = [polled(f"a{n}", time, error=True).status() for n in range(count)]
+        assert status_line(statuses, time.clock.now()).endswith(f"; failing: {names}")

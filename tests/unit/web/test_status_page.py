@@ -20,7 +20,8 @@ import pytest
 
 from exophone_exporter.config.loader import PerNumber
 from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.inventory.snapshot import Walk, build
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
@@ -42,7 +43,7 @@ def polled(
     """An account whose one poll found these numbers, now."""
     state = AccountState(account(name, per_number=per_number))
     now = time.clock.now()
-    snapshot = build(Walk(numbers, 1, Counter()), now, 1.0)
+    snapshot = build(Listing(numbers, 1, Counter()), now, 1.0)
     state.record_poll(PollResult(now, 1.0, snapshot))
     return state
 
@@ -53,8 +54,8 @@ def fail(state: AccountState, time: FakeTime, message: str = "401: the key is wr
 
 
 def page_of(time: FakeTime, *states: AccountState, probe: bool = False) -> str:
-    views = [state.view() for state in states]
-    return status_page.render(views, time.clock.now(), "/metrics", probe=probe)
+    statuses = [state.status() for state in states]
+    return status_page.render(statuses, time.clock.now(), "/metrics", probe=probe)
 
 
 def overview_of(time: FakeTime, *states: AccountState) -> status_page.Overview:
@@ -62,7 +63,7 @@ def overview_of(time: FakeTime, *states: AccountState) -> status_page.Overview:
 
 
 def card_of(time: FakeTime, state: AccountState) -> status_page.Card:
-    return status_page.card(state.view(), time.clock.now())
+    return status_page.card(state.status(), time.clock.now())
 
 
 class Reader(html.parser.HTMLParser):
@@ -213,7 +214,7 @@ def test_rows_are_the_most_urgent_of_all_that_lack_a_flow(time: FakeTime) -> Non
         )
         for index, (voice_capable, sms_capable, voice_url, sms_url) in enumerate(ways * 20)
     ]
-    lacking = [number for number in numbers if number.lacks_flow]
+    lacking = [number for number in numbers if number.needs_attention]
     lacking.sort(key=lambda n: (not n.idle, not n.unattached("voice"), n.phone_number))
     card = card_of(time, polled(time, *numbers))
     assert [row.phone_number for row in card.rows] == [n.phone_number for n in lacking[:200]]
@@ -477,7 +478,7 @@ def test_card_tells_how_often_and_after_a_failure_when(
 def test_unattached_number_leads_to_its_probe(time: FakeTime, sid: str) -> None:
     """What the link says is what /probe reads back."""
     state = polled(time, phone(sid, voice_url=""), name="a b/c&d")
-    (row,) = status_page.card(state.view(), time.clock.now(), probe=True).rows
+    (row,) = status_page.card(state.status(), time.clock.now(), probe=True).rows
     assert parse_qsl(row.probe_query) == [("target", sid), ("account", "a b/c&d")]
     page = Reader(page_of(time, state, probe=True))
     assert ("href", f"/probe?{row.probe_query}") in page.attributes
@@ -506,9 +507,9 @@ def test_masked_sid_is_not_linked(time: FakeTime, setting: str) -> None:
 
 
 def test_every_link_goes_through_the_prefix(time: FakeTime) -> None:
-    views = [polled(time, phone(voice_url="")).view()]
+    statuses = [polled(time, phone(voice_url="")).status()]
     page = status_page.render(
-        views, time.clock.now(), "/m", link=lambda path: f"/x{path}", probe=True
+        statuses, time.clock.now(), "/m", link=lambda path: f"/x{path}", probe=True
     )
     links = {value or "" for name, value in Reader(page).attributes if name == "href"}
     assert {link.partition("?")[0] for link in links - {"#main"}} == {
