@@ -8,7 +8,6 @@ the file stands in `config_shape`; here it is read, filled with defaults and che
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import stat
 from dataclasses import dataclass, replace
@@ -16,10 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ValidationError
-
-from exophone_exporter.config import schema as shape
-from exophone_exporter.config import strict_yaml
+from exophone_exporter.config import schema, strict_yaml
 from exophone_exporter.config.files import (
     CONFIG_FILE_MAX_BYTES,
     ReadFile,
@@ -27,7 +23,7 @@ from exophone_exporter.config.files import (
     read_text,
     reason_of,
 )
-from exophone_exporter.config.problems import Problems, dotted, read_document
+from exophone_exporter.config.problems import ProblemList, dotted, listed, read_document, validate
 from exophone_exporter.config.schema import span
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
@@ -43,8 +39,6 @@ from exophone_exporter.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pydantic_core import ErrorDetails
-
 ORIGINS: Final[Mapping[str, str]] = {
     "singapore": "https://api.exotel.com",
     "mumbai": "https://api.in.exotel.com",
@@ -56,11 +50,6 @@ _FIELD_OF_VARIABLE: Final = {
     "EXOTEL_API_TOKEN": "api_token",
     "EXOTEL_REGION": "region",
     "EXOTEL_BASE_URL": "base_url",
-}
-_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
-    "poll": shape.Poll,
-    "per_number": shape.PerNumber,
-    "accounts": shape.Account,
 }
 _DEFAULT_DEADLINE_SECONDS: Final = 300.0
 
@@ -86,11 +75,11 @@ class Poll:
 
 @dataclass(frozen=True)
 class PerNumber:
-    """Which per-number series an account has; see `config_shape.PerNumber` for the words."""
+    """Which per-number series an account has; see `schema.PerNumberSection` for the words."""
 
-    series: shape.Series
+    series: schema.Series
     limit: int
-    phone_number: shape.PhoneNumber
+    phone_number: schema.PhoneNumber
 
 
 @dataclass(frozen=True)
@@ -147,7 +136,7 @@ def parse(
     document = read_document(text, source)
     if document.value is None:
         raise ConfigError([f"{source}: the file is empty; config.example.yaml shows what it holds"])
-    return _Build(source, document.lines, environ, read_file).config(document.value)
+    return _ConfigBuilder(source, document.lines, environ, read_file).config(document.value)
 
 
 def environment() -> Mapping[str, str]:
@@ -167,20 +156,20 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of the configuration file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **shape.File.model_json_schema(),
+        **schema.File.model_json_schema(),
         "title": "exophone-exporter configuration",
     }
 
 
 def _from_variables(environ: Mapping[str, str], read_file: ReadFile) -> Config:
     """The same way as a file, with variables in the place of lines."""
-    build = _Build(ENVIRONMENT_SOURCE, {}, environ, read_file)
+    build = _ConfigBuilder(ENVIRONMENT_SOURCE, {}, environ, read_file)
     entry: dict[str, strict_yaml.Value] = {}
     for variable, field in _FIELD_OF_VARIABLE.items():
         try:
             entry |= _variable(variable, field, environ, read_file)
         except ValueError as error:
-            build.note(("accounts", 0, field), str(error))
+            build.problems.note_first(("accounts", 0, field), str(error))
     if "sid" in entry:
         entry["name"] = entry["sid"]
     return build.config({"accounts": [entry]})
@@ -210,7 +199,7 @@ def _variable(
     return {}
 
 
-class _Build:
+class _ConfigBuilder:
     """Checks one document and makes the Config of it, collecting every problem on the way."""
 
     def __init__(
@@ -224,7 +213,7 @@ class _Build:
         self._lines = lines
         self._environ = environ
         self._read_file = read_file
-        self._problems = Problems(source, lines, self._name)
+        self.problems = ProblemList(source, lines, self._name)
         self._warnings: list[str] = []
 
     def config(self, value: strict_yaml.Value) -> Config:
@@ -232,28 +221,23 @@ class _Build:
         file = self._file(value)
         self._check_names(file)
         accounts = [self._account(index, file) for index in range(len(file.accounts))]
-        if self._problems:
-            raise self._problems.error()
+        if self.problems:
+            raise self.problems.error()
         return Config(
             self._source,
             tuple(a for a in accounts if a is not None),
             tuple(dict.fromkeys(self._warnings)),
         )
 
-    def _file(self, value: strict_yaml.Value) -> shape.File:
+    def _file(self, value: strict_yaml.Value) -> schema.File:
         """The file in its shape; what is out of shape is noted, and left out for later checks."""
-        file, problems = _validated(value)
+        file = validate(schema.File, value, self.problems, schema.ADVICE)
         if file is None:
-            paths = self._shape_problems(problems)
-            file, _ = _validated(_without(value, paths))
+            rest = _without(value, self.problems.paths)
+            file = validate(schema.File, rest, self.problems, schema.ADVICE)
         if file is None:
-            raise self._problems.error()
+            raise self.problems.error()
         return file
-
-    def note(self, path: strict_yaml.Path, message: str) -> None:
-        """Note a problem, unless there is one already at the same place."""
-        if path not in self._problems:
-            self._problems.note(path, message)
 
     def _name(self, path: strict_yaml.Path) -> str:
         """What a person calls the place: the variable, where there is no file."""
@@ -264,44 +248,33 @@ class _Build:
         field = "sid" if field == "name" else field.removesuffix("_file").removesuffix("_env")
         return next((v for v, f in _FIELD_OF_VARIABLE.items() if f == field), field) + suffix
 
-    def _shape_problems(self, problems: list[ErrorDetails]) -> list[strict_yaml.Path]:
-        for problem in problems:
-            path = problem["loc"]
-            if problem["type"] == "extra_forbidden":
-                self.note(path, _unknown_key(path))
-            elif problem["type"] == "missing":
-                self.note(path, shape.MISSING_ADVICE.get(str(path[-1]), "is missing"))
-            elif problem["type"] in shape.EXPECTED_KINDS:
-                self.note(path, shape.EXPECTED_KINDS[problem["type"]])
-            else:
-                self.note(path, problem["msg"])
-        return [problem["loc"] for problem in problems]
-
-    def _check_names(self, file: shape.File) -> None:
+    def _check_names(self, file: schema.File) -> None:
         first: dict[str, int] = {}
         for index, account in enumerate(file.accounts):
             if account.name in first:
-                self.note(
+                self.problems.note_first(
                     ("accounts", index, "name"),
                     f"`{account.name}` is also the name of accounts[{first[account.name]}];"
                     " names must differ, they are the `account` label",
                 )
             first.setdefault(account.name, index)
 
-    def _account(self, index: int, file: shape.File) -> Account | None:
+    def _account(self, index: int, file: schema.File) -> Account | None:
         entry = file.accounts[index]
         path = ("accounts", index)
-        before = len(self._problems)
-        if path in self._problems:
+        before = len(self.problems)
+        if path in self.problems:
             return None
         if entry.region is not None and entry.base_url is not None:
-            self.note((*path, "base_url"), "stands beside `region`; keep one of them")
+            self.problems.note_first(
+                (*path, "base_url"), "stands beside `region`; keep one of them"
+            )
         key = self._secret(path, entry, "api_key")
         token = self._secret(path, entry, "api_token")
         poll = self._poll(path, file.poll, entry.poll)
         if entry.ca_file is not None:
             self._check_certificates((*path, "ca_file"), entry.ca_file)
-        if len(self._problems) > before or key is None or token is None:
+        if len(self.problems) > before or key is None or token is None:
             return None
         return Account(
             name=entry.name,
@@ -320,7 +293,9 @@ class _Build:
             proxy_url=entry.proxy_url,
         )
 
-    def _poll(self, path: strict_yaml.Path, common: shape.Poll, own: shape.Poll) -> Poll:
+    def _poll(
+        self, path: strict_yaml.Path, common: schema.PollSection, own: schema.PollSection
+    ) -> Poll:
         interval = _first(own.interval, common.interval, 300.0)
         stale_after = _first(own.stale_after, common.stale_after, 3 * interval)
         poll = Poll(
@@ -337,8 +312,10 @@ class _Build:
         for keys, message in _contradictions(poll):
             places = self._places(path, keys)
             # A value that was out of shape is a default here, and contradicts nothing.
-            if not any(place in self._problems for place in places):
-                self.note(next((p for p in places if p in self._lines), places[-2]), message)
+            if not any(place in self.problems for place in places):
+                self.problems.note_first(
+                    next((p for p in places if p in self._lines), places[-2]), message
+                )
         return poll
 
     @staticmethod
@@ -347,27 +324,27 @@ class _Build:
         return [(*parent, "poll", key) for parent in (path, ()) for key in keys]
 
     def _secret(
-        self, path: strict_yaml.Path, entry: shape.Account, field: str
+        self, path: strict_yaml.Path, entry: schema.AccountSection, field: str
     ) -> SecretSource | None:
         ways = {
             f"{field}{suffix}": getattr(entry, f"{field}{suffix}")
             for suffix in ("", "_file", "_env")
         }
         given = {way: value for way, value in ways.items() if value is not None}
-        if any((*path, way) in self._problems for way in ways):
+        if any((*path, way) in self.problems for way in ways):
             return None
         if len(given) != 1:
-            found = "none of them stands here" if not given else f"here stand {_listed(given)}"
+            found = "none of them stands here" if not given else f"here stand {listed(given)}"
             # The second way, where there is one, is the line to remove.
             place = list(given)[1] if given else field
-            self.note((*path, place), f"give one of {_listed(ways)}; {found}")
+            self.problems.note_first((*path, place), f"give one of {listed(ways)}; {found}")
             return None
         way, value = given.popitem()
         try:
             return self._secret_source(way, value, field)
         except (OSError, ValueError) as error:
             named = f"{_shown_path(value)}: " if way.endswith("_file") else ""
-            self.note((*path, way), named + reason_of(error))
+            self.problems.note_first((*path, way), named + reason_of(error))
             return None
 
     def _secret_source(self, way: str, value: str, field: str) -> SecretSource:
@@ -400,10 +377,12 @@ class _Build:
         try:
             content = self._read_file(file, CONFIG_FILE_MAX_BYTES)
         except (OSError, ValueError) as error:
-            self.note(path, f"{strict_yaml.shown(file)}: {reason_of(error)}")
+            self.problems.note_first(path, f"{strict_yaml.shown(file)}: {reason_of(error)}")
             return
         if b"-----BEGIN " not in content:
-            self.note(path, f"{strict_yaml.shown(file)}: holds no certificate in PEM form")
+            self.problems.note_first(
+                path, f"{strict_yaml.shown(file)}: holds no certificate in PEM form"
+            )
 
 
 def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
@@ -428,14 +407,6 @@ def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
         yield ("deadline", "stale_after"), message
 
 
-def _validated(value: strict_yaml.Value) -> tuple[shape.File | None, list[ErrorDetails]]:
-    """The document in its shape, or what is out of shape; pydantic's error would hold secrets."""
-    try:
-        return shape.File.model_validate(value), []
-    except ValidationError as error:
-        return None, error.errors(include_url=False, include_context=False, include_input=False)
-
-
 def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_yaml.Value:
     """The document less what is out of shape, with stand-ins for what an account must have."""
     if not isinstance(value, dict):
@@ -458,28 +429,6 @@ def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_
 def _shown_path(path: str) -> str:
     """A path for a message, unless it may be the secret itself."""
     return strict_yaml.shown(path) if set(path) & set("/.\\") else "the file named here"
-
-
-def _unknown_key(path: strict_yaml.Path) -> str:
-    known = _known_keys(path[:-1])
-    key = strict_yaml.shown_key(str(path[-1]))
-    elsewhere = [name for name, model in _SECTIONS.items() if key in model.model_fields]
-    if elsewhere and key not in known:
-        return f"unknown key here; it belongs under {_listed(elsewhere)}"
-    near = difflib.get_close_matches(key, known, n=1)
-    advice = f"did you mean `{near[0]}`?" if near else f"known are {_listed(known)}"
-    return f"unknown key; {advice}"
-
-
-def _known_keys(parent: strict_yaml.Path) -> list[str]:
-    last = parent[-1] if parent else ""
-    section = _SECTIONS.get("accounts" if isinstance(last, int) else last, shape.File)
-    return list(section.model_fields)
-
-
-def _listed(names: Mapping[str, object] | list[str]) -> str:
-    *others, last = (f"`{name}`" for name in names)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _first(own: Any, common: Any, default: Any) -> Any:

@@ -1,14 +1,33 @@
-"""What is wrong with a YAML file, collected and told by line."""
+"""What is wrong with a YAML file, collected and reported by line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import difflib
+from typing import TYPE_CHECKING, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
 
 from exophone_exporter.config import strict_yaml
 from exophone_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pydantic_core import ErrorDetails
+
+    Advice = Mapping[tuple[str, str], str]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+_MAPPING_EXPECTED = "a mapping of keys to values belongs here"
+_MESSAGES = {
+    "missing": "is missing",
+    "model_type": _MAPPING_EXPECTED,
+    "model_attributes_type": _MAPPING_EXPECTED,
+    "dict_type": _MAPPING_EXPECTED,
+    "list_type": "a list belongs here: lines that begin with `- `",
+    "tuple_type": "a list belongs here: lines that begin with `- `",
+}
 
 
 def read_document(text: str, source: str) -> strict_yaml.Document:
@@ -29,8 +48,14 @@ def dotted(path: strict_yaml.Path) -> str:
     return text or "file"
 
 
-class Problems:
-    """The problems of one source, each with its line; `name` says what people call a place."""
+def listed(names: Mapping[str, object] | list[str]) -> str:
+    """Keys in a sentence, such as `a`, `b` and `c`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+class ProblemList:
+    """The problems of one source, each with its line; `name` gives the displayed name of a path."""
 
     def __init__(
         self,
@@ -43,20 +68,29 @@ class Problems:
         self._name = name
         self._found: list[tuple[int, str]] = []
         self._named: set[str] = set()
+        self.paths: list[strict_yaml.Path] = []
 
     def __len__(self) -> int:
         return len(self._found)
 
     def __contains__(self, path: strict_yaml.Path) -> bool:
-        """Whether a problem was noted at this very place."""
+        """Whether a problem was noted at exactly this place."""
         return self._name(path) in self._named
 
     def note(self, path: strict_yaml.Path, message: str) -> None:
-        """Note what is wrong at a place, and what would be right."""
+        """Note what is wrong at a place and what would be right."""
         name, line = self._name(path), self._line(path)
-        self._named.add(name)
         where = f"{self._source}:{line}" if line else self._source
         self._found.append((line, f"{where}: {name}: {message}"))
+        self._named.add(name)
+        self.paths.append(path)
+
+    def note_first(self, path: strict_yaml.Path, message: str) -> None:
+        """Note a problem only if none is noted at the same place."""
+        if path in self:
+            self.paths.append(path)
+        else:
+            self.note(path, message)
 
     def error(self) -> ConfigError:
         """All of them as one error, in the order of their lines."""
@@ -67,3 +101,58 @@ class Problems:
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 0)
+
+
+def validate(
+    model: type[_Model],
+    value: strict_yaml.Value,
+    problems: ProblemList,
+    advice: Advice | None = None,
+) -> _Model | None:
+    """The document as the model of the whole file; None where problems were noted.
+
+    `advice` replaces the message for one type of pydantic's errors at one key, such as
+    ("missing", "sid"). No error of pydantic leaves this function: it would hold secrets.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    for detail in details:
+        problems.note_first(detail["loc"], _message(detail, model, advice or {}))
+    return None
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel], advice: Advice) -> str:
+    kind, path = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        return _unknown_key(path, model)
+    key = str(path[-1]) if path else ""
+    return advice.get((kind, key)) or _MESSAGES.get(kind) or detail["msg"]
+
+
+def _unknown_key(path: strict_yaml.Path, model: type[BaseModel]) -> str:
+    """What to write in place of an unknown key: the nearest one, or the section it belongs to."""
+    sections = dict(_sections(model))
+    here = next((s for part in reversed(path[:-1]) if (s := sections.get(str(part)))), model)
+    known = _keys(here)
+    key = strict_yaml.shown_key(str(path[-1]))
+    elsewhere = [name for name, section in sections.items() if key in _keys(section)]
+    if elsewhere and key not in known:
+        return f"unknown key here; it belongs under {listed(elsewhere)}"
+    near = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"known are {listed(known)}"
+    return f"unknown key; {advice}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section of a file, with the key that it is written under."""
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield field.alias or name, kind
+                yield from _sections(kind)

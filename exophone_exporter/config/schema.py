@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,12 +20,8 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from exophone_exporter.config.strict_yaml import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from exophone_exporter.config.fields import Section, one_of, quoted, refuse, text_of
 
 Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]
@@ -41,38 +36,20 @@ _HOST: Final = re.compile(
 )
 _SID_LETTERS_MAX: Final = 128
 _DAY: Final = 86400.0
-_EMPTY: Final = "is empty; give a value or leave it out"
-
-
-def _refuse(message: str) -> PydanticCustomError:
-    # The text goes in as a value: a brace that a user wrote is not a template.
-    return PydanticCustomError("configuration", "{text}", {"text": message})
-
-
-def _quoted(text: str) -> str:
-    return f"`{shown(text)}`"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _refuse("holds a list or a mapping where one value belongs")
-    if not value:
-        raise _refuse(_EMPTY)
-    return value
 
 
 def _duration(least: float, most: float) -> Any:
     """A duration in Prometheus' notation, in seconds, within a range."""
 
     def read(value: Any) -> float:
-        text = _text(value)
+        text = text_of(value)
         if not _DURATION.fullmatch(text):
-            raise _refuse(f"{_quoted(text)} is not a duration; write it like 30s, 5m or 1h30m")
+            raise refuse(f"{quoted(text)} is not a duration; write it like 30s, 5m or 1h30m")
         parts = _DURATION_PART.findall(text)
         seconds = sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
         if not least <= seconds <= most:
-            raise _refuse(
-                f"{_quoted(text)} is out of range; allowed are {span(least)} to {span(most)}"
+            raise refuse(
+                f"{quoted(text)} is out of range; allowed are {span(least)} to {span(most)}"
             )
         return float(seconds)
 
@@ -92,30 +69,20 @@ def _whole(least: int, most: int) -> Any:
     """A whole number within a range."""
 
     def read(value: Any) -> int:
-        text = _text(value)
+        text = text_of(value)
         digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
         if not digits or not least <= int(text) <= most:
-            raise _refuse(f"{_quoted(text)} is not a whole number from {least} to {most}")
+            raise refuse(f"{quoted(text)} is not a whole number from {least} to {most}")
         return int(text)
 
     schema = {"type": "integer", "minimum": least, "maximum": most}
     return Annotated[int, BeforeValidator(read), WithJsonSchema(schema)]
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        text = _text(value)
-        if text not in words:
-            raise _refuse(f"{_quoted(text)} is not one of {', '.join(words)}")
-        return text
-
-    return read
-
-
 def _name(value: Any) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not _NAME.fullmatch(text):
-        raise _refuse(
+        raise refuse(
             "must be 1 to 64 letters a-z or A-Z, digits, `_`, `.` or `-`, and begin with a letter"
             " or digit: it is a label"
         )
@@ -123,37 +90,37 @@ def _name(value: Any) -> str:
 
 
 def _sid(value: Any) -> str:
-    text = _text(value)
+    text = text_of(value)
     fit = text.isascii() and text.isprintable() and not set(text) & set("/\\?#% ")
     if not fit or len(text) > _SID_LETTERS_MAX or text in (".", ".."):
-        raise _refuse("must be the account's SID as the API settings page shows it")
+        raise refuse("must be the account's SID as the API settings page shows it")
     return text
 
 
 def _zone(value: Any) -> ZoneInfo:
-    text = _text(value)
+    text = text_of(value)
     try:
         return ZoneInfo(text)
     except (ValueError, OSError, KeyError):
-        raise _refuse(
-            f"{_quoted(text)} is not a time zone; write it like Asia/Kolkata or UTC"
+        raise refuse(
+            f"{quoted(text)} is not a time zone; write it like Asia/Kolkata or UTC"
         ) from None
 
 
 def _variable(value: Any) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not _VARIABLE.fullmatch(text):
         # Not shown: it may be the secret itself.
-        raise _refuse("must be the name of a variable of the environment, not the secret")
+        raise refuse("must be the name of a variable of the environment, not the secret")
     return text
 
 
 def _base_url(value: Any) -> str:
     url = _url(value, "https://api.exotel.com", "give them as api_key and api_token")
     if url.scheme == "http" and not _is_loopback(url.hostname or ""):
-        raise _refuse("must be https: over plain http everyone on the way could read the API token")
+        raise refuse("must be https: over plain http everyone on the way could read the API token")
     if "/v2_beta" in url.path:
-        raise _refuse("must end before /v2_beta: the exporter adds the path")
+        raise refuse("must end before /v2_beta: the exporter adds the path")
     return _joined(url)
 
 
@@ -163,7 +130,7 @@ def _proxy_url(value: Any) -> str:
 
 
 def _url(value: Any, example: str, advice: str) -> SplitResult:
-    text = _text(value)
+    text = text_of(value)
     try:
         url = urlsplit(text)
         fit = bool(url.hostname) and url.scheme in ("http", "https") and url.port != 0
@@ -171,12 +138,12 @@ def _url(value: Any, example: str, advice: str) -> SplitResult:
         fit = False
     # urlsplit drops newlines and tabs, and lets everything else be part of a host.
     if not fit or not text.isprintable() or set(text) & set(" \\"):
-        raise _refuse(f"is not a URL of http or https; write it like {example}")
+        raise refuse(f"is not a URL of http or https; write it like {example}")
     if "@" in url.netloc:
         # The value is not shown: it holds the credentials.
-        raise _refuse(f"holds credentials, which URLs show to everyone; {advice}")
+        raise refuse(f"holds credentials, which URLs show to everyone; {advice}")
     if "?" in text or "#" in text:
-        raise _refuse("must end before the `?` or `#`")
+        raise refuse("must end before the `?` or `#`")
     return url
 
 
@@ -193,9 +160,9 @@ def _host(host: str) -> str:
             return f"[{ipaddress.IPv6Address(host)}]"
         encoded = host.encode("idna").decode("ascii")
     except ValueError:
-        raise _refuse("has a host name that does not exist") from None
+        raise refuse("has a host name that does not exist") from None
     if not _HOST.fullmatch(encoded):
-        raise _refuse("has a host name that does not exist")
+        raise refuse("has a host name that does not exist")
     return encoded
 
 
@@ -208,23 +175,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-_Text = Annotated[str, BeforeValidator(_text)]
+_Text = Annotated[str, BeforeValidator(text_of)]
 _STRING = WithJsonSchema({"type": "string"})
 _STRING_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
 _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
 _VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
 
-EXPECTED_KINDS: Final = {
-    "model_type": "a mapping of keys to values belongs here",
-    "model_attributes_type": "a mapping of keys to values belongs here",
-    "dict_type": "a mapping of keys to values belongs here",
-    "list_type": "a list belongs here: lines that begin with `- `",
-    "too_short": "holds no account; add one, or try `exophone-exporter demo`",
-}
-MISSING_ADVICE: Final = {
-    "accounts": "is missing; list at least one account, or try `exophone-exporter demo`",
-    "name": "is missing; give the account a name, it becomes the `account` label",
-    "sid": "is missing; it is the `Account sid` on the API settings page of the Exotel dashboard",
+ADVICE: Final = {
+    ("too_short", "accounts"): "holds no account; add one, or try `exophone-exporter demo`",
+    ("missing", "accounts"): (
+        "is missing; list at least one account, or try `exophone-exporter demo`"
+    ),
+    ("missing", "name"): ("is missing; give the account a name, it becomes the `account` label"),
+    ("missing", "sid"): (
+        "is missing; it is the `Account sid` on the API settings page of the Exotel dashboard"
+    ),
 }
 
 
@@ -256,14 +221,8 @@ def _account_for_editors(schema: dict[str, Any]) -> None:
     schema["not"] = {"required": ["region", "base_url"]}
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-        json_schema_extra=_for_editors,
-    )
+class _Section(Section):
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_for_editors)
 
     @model_validator(mode="before")
     @classmethod
@@ -275,7 +234,7 @@ class _Shape(BaseModel):
         return {key: empty.get(key, "") if inner is None else inner for key, inner in value.items()}
 
 
-class Poll(_Shape):
+class PollSection(_Section):
     """How an account is polled."""
 
     interval: _duration(1.0, _DAY) | None = None  # type: ignore[valid-type]  # a factory of types
@@ -294,20 +253,20 @@ class Poll(_Shape):
     """Of the API's bare timestamps. Default Asia/Kolkata."""
 
 
-class PerNumber(_Shape):
+class PerNumberSection(_Section):
     """Which series each number has of its own."""
 
-    series: Annotated[Series, BeforeValidator(_one_of("all", "unattached", "none"))] | None = None
+    series: Annotated[Series, BeforeValidator(one_of("all", "unattached", "none"))] | None = None
     """Series for all numbers, for the unattached ones only, or for none. Default all."""
     limit: _whole(0, 1_000_000) | None = None  # type: ignore[valid-type]  # likewise
     """Numbers per account with series of their own; unattached ones come first. Default 10000."""
     phone_number: (
-        Annotated[PhoneNumber, BeforeValidator(_one_of("full", "last4", "hidden"))] | None
+        Annotated[PhoneNumber, BeforeValidator(one_of("full", "last4", "hidden"))] | None
     ) = None
     """How phone numbers are shown, also where a sid is the number itself. Default full."""
 
 
-class Account(_Shape):
+class AccountSection(_Section):
     """One Exotel account."""
 
     model_config = ConfigDict(json_schema_extra=_account_for_editors)
@@ -317,7 +276,7 @@ class Account(_Shape):
     sid: Annotated[str, BeforeValidator(_sid), _STRING_OR_NUMBER]
     """The account's SID, from the API settings page."""
     region: (
-        Annotated[Literal["singapore", "mumbai"], BeforeValidator(_one_of("singapore", "mumbai"))]
+        Annotated[Literal["singapore", "mumbai"], BeforeValidator(one_of("singapore", "mumbai"))]
         | None
     ) = None
     """Where the account lives; the wrong one answers 401. Default singapore."""
@@ -339,18 +298,18 @@ class Account(_Shape):
     """Certificates (PEM) to trust in place of the usual ones."""
     proxy_url: Annotated[str, BeforeValidator(_proxy_url), _URL] | None = None
     """A proxy for requests to the API; those of the environment are ignored."""
-    poll: Poll = Field(default_factory=Poll)
+    poll: PollSection = Field(default_factory=PollSection)
     """Overrides the poll settings for this account."""
-    per_number: PerNumber = Field(default_factory=PerNumber)
+    per_number: PerNumberSection = Field(default_factory=PerNumberSection)
     """Overrides the per_number settings for this account."""
 
 
-class File(_Shape):
+class File(_Section):
     """The configuration file of exophone-exporter."""
 
-    poll: Poll = Field(default_factory=Poll)
+    poll: PollSection = Field(default_factory=PollSection)
     """Defaults for every account; an account may override any of them."""
-    per_number: PerNumber = Field(default_factory=PerNumber)
+    per_number: PerNumberSection = Field(default_factory=PerNumberSection)
     """Defaults for every account; an account may override any of them."""
-    accounts: list[Account] = Field(min_length=1)
+    accounts: list[AccountSection] = Field(min_length=1)
     """The accounts to watch."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import strict_yaml
 from exophone_exporter.config.files import ReadFile, read_file, read_text
-from exophone_exporter.config.problems import Problems, read_document
+from exophone_exporter.config.problems import ProblemList, read_document
 from exophone_exporter.config.strict_yaml import shown
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
@@ -109,7 +109,7 @@ def load(path: str, read_file: ReadFile = read_file) -> WebConfig:
     loaded = parse(text, path)
     found = tls.problems(loaded.tls) if loaded.tls else []
     if found:
-        told = Problems(path, strict_yaml.parse(text).lines)
+        told = ProblemList(path, strict_yaml.parse(text).lines)
         for problem in found:
             told.note(("tls_server_config", problem.setting), problem.message)
         raise told.error()
@@ -172,7 +172,7 @@ class _Build:
 
     def __init__(self, source: str, lines: Mapping[strict_yaml.Path, int]) -> None:
         self._source = source
-        self._problems = Problems(source, lines)
+        self._problems = ProblemList(source, lines)
         self.note = self._problems.note
 
     def web_config(self, value: strict_yaml.Value) -> WebConfig:

@@ -327,9 +327,9 @@ def keys_and_where_they_stand() -> list[Any]:
     """Every key that the shape knows, with the lines above it and the path that names it."""
     places = {
         "File": ("", ""),
-        "Poll": ("poll:\n  ", "poll."),
-        "PerNumber": ("per_number:\n  ", "per_number."),
-        "Account": ("accounts:\n- ", "accounts[0]."),
+        "PollSection": ("poll:\n  ", "poll."),
+        "PerNumberSection": ("per_number:\n  ", "per_number."),
+        "AccountSection": ("accounts:\n- ", "accounts[0]."),
     }
     return [
         pytest.param(above, path, key, id=f"{path}{key}")
@@ -778,9 +778,9 @@ def test_the_example_is_complete() -> None:
     written = yaml.load(uncommented(EXAMPLE), yaml.BaseLoader)  # noqa: S506 - it makes only text
     sections = keys_of_the_shape()
     assert set(written) == sections["File"]
-    assert set(written["poll"]) == sections["Poll"]
-    assert set(written["per_number"]) == sections["PerNumber"]
-    assert set(written["accounts"][0]) == sections["Account"]
+    assert set(written["poll"]) == sections["PollSection"]
+    assert set(written["per_number"]) == sections["PerNumberSection"]
+    assert set(written["accounts"][0]) == sections["AccountSection"]
 
 
 def test_the_commented_lines_of_the_example_work() -> None:
@@ -880,9 +880,9 @@ def test_every_key_stands_in_the_manual_and_no_other() -> None:
         tables[name] = set(re.findall(r"^\| `([a-z_]+)` \|", body, re.MULTILINE))
     sections = keys_of_the_shape()
     assert tables == {
-        "poll": sections["Poll"],
-        "per_number": sections["PerNumber"],
-        "accounts": sections["Account"],
+        "poll": sections["PollSection"],
+        "per_number": sections["PerNumberSection"],
+        "accounts": sections["AccountSection"],
     }
 
 
