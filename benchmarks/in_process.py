@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.inventory.snapshot import Snapshot
 
 _ROUNDS: Final = 15

@@ -32,6 +32,8 @@ from exophone_exporter.web.settings import WebSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from exophone_exporter.config.settings import Account, Config
+
 PAGE_SIZE = 50
 _MORE = "/more"
 
@@ -62,7 +64,7 @@ class Prepared:
     worlds: Sequence[Mapping[str, Pages]]
     polls: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, account: loader.Account, _: Callable[[], float]) -> _Connection:
+    def __call__(self, account: Account, _: Callable[[], float]) -> _Connection:
         """A connection for one poll."""
         world = self.worlds[self.polls[account.sid] % len(self.worlds)]
         self.polls[account.sid] += 1
@@ -117,7 +119,7 @@ class _Connection:
         return Answer(200, {}, self.pages[int(query["Page"])])
 
 
-def configuration(accounts: int, interval_seconds: float) -> loader.Config:
+def configuration(accounts: int, interval_seconds: float) -> Config:
     """So many accounts, without the limits that the vendor's API imposes."""
     lines = [f"- {{name: a{n}, sid: a{n}, api_key: k, api_token: t}}" for n in range(accounts)]
     loaded = loader.parse("accounts:\n" + "\n".join(lines) + "\n", "benchmark", {})

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.inventory.state import PollResult
 
 # node_exporter's textfile collector reads the file as another user.
@@ -103,7 +104,7 @@ def number(args: argparse.Namespace) -> int:
     return 1
 
 
-def check_live(account: loader.Account) -> int:
+def check_live(account: Account) -> int:
     """Ask one account for its first page and say what came; 1 where that failed."""
     state = AccountState(account)
     try:
@@ -115,7 +116,7 @@ def check_live(account: loader.Account) -> int:
     return 0
 
 
-def _loaded(args: argparse.Namespace) -> loader.Config:
+def _loaded(args: argparse.Namespace) -> Config:
     """The configuration, less the accounts of other shards."""
     loaded = loader.load(args.config_file).share(args.shard)
     if not loaded.accounts:
@@ -123,7 +124,7 @@ def _loaded(args: argparse.Namespace) -> loader.Config:
     return loaded
 
 
-def _chosen(args: argparse.Namespace) -> Sequence[loader.Account]:
+def _chosen(args: argparse.Namespace) -> Sequence[Account]:
     """The accounts that --account names, or all."""
     loaded = _loaded(args)
     if args.account is None:

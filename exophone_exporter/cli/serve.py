@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from exophone_exporter.config.settings import Config
     from exophone_exporter.config.sharding import Shard
 
     Application = Callable[..., Any]
@@ -57,11 +58,11 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def run(
-    loaded: loader.Config,
+    loaded: Config,
     args: argparse.Namespace,
     on_listening: Callable[[list[str]], None],
     *,
-    load: Callable[[], loader.Config] | None = None,
+    load: Callable[[], Config] | None = None,
     note: str = "",
 ) -> int:
     """Serve a configuration; returns the exit code. The sockets open before the first request.
@@ -175,7 +176,7 @@ def _settings(args: argparse.Namespace) -> WebSettings:
         raise ConfigError([str(error)]) from error
 
 
-def _announce(loaded: loader.Config, urls: list[str]) -> None:
+def _announce(loaded: Config, urls: list[str]) -> None:
     shard = {} if loaded.shard.is_whole else {"shard": loaded.shard}
     _log.info(
         "listening",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import os
 import stat
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -33,7 +32,7 @@ from exophone_exporter.config.secrets import (
     secret_from_bytes,
     secret_from_text,
 )
-from exophone_exporter.config.sharding import WHOLE, Shard
+from exophone_exporter.config.settings import Account, Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,62 +57,6 @@ _NO_CONFIGURATION: Final = (
     " EXOTEL_API_TOKEN (and EXOTEL_REGION=mumbai if the account lives there); without an account,"
     " try `exophone-exporter demo`"
 )
-
-
-@dataclass(frozen=True)
-class Poll:
-    """How one account is polled."""
-
-    interval_seconds: float
-    timeout_seconds: float
-    deadline_seconds: float
-    page_size: int
-    requests_per_minute: int
-    stale_after_seconds: float
-    timezone: ZoneInfo
-
-
-@dataclass(frozen=True)
-class PerNumber:
-    """Which per-number series an account has; see `schema.PerNumberSection` for the words."""
-
-    series: schema.Series
-    limit: int
-    phone_number: schema.PhoneNumber
-
-
-@dataclass(frozen=True)
-class Account:
-    """One account to watch; `name` is the `account` label, `origin` a URL without a last slash."""
-
-    name: str
-    sid: str
-    origin: str
-    credentials: Credentials
-    poll: Poll
-    per_number: PerNumber
-    ca_file: str | None
-    proxy_url: str | None
-
-
-@dataclass(frozen=True)
-class Config:
-    """A configuration that can be used; `warnings` are lines for the log.
-
-    `accounts` are those of the `shard` that this process has, in the order of the source.
-    """
-
-    source: str
-    accounts: tuple[Account, ...]
-    warnings: tuple[str, ...]
-    shard: Shard = WHOLE
-
-    def share(self, shard: Shard | None) -> Config:
-        """The same, with the accounts of one shard; None leaves all of them."""
-        if shard is None:
-            return self
-        accounts = tuple(account for account in self.accounts if shard.holds(account.name))
-        return replace(self, accounts=accounts, shard=shard)
 
 
 def load(

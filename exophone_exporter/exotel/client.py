@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
     from exophone_exporter.exotel.rate_limiter import RateLimiter

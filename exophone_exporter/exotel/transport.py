@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from urllib3.connectionpool import HTTPConnectionPool
 
-    from exophone_exporter.config.loader import Account
     from exophone_exporter.config.secrets import SecretSource
+    from exophone_exporter.config.settings import Account
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # with the head, and chunks around the body

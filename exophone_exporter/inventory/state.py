@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.errors import PollError
     from exophone_exporter.exotel.model import Endpoint
     from exophone_exporter.inventory.snapshot import Change, Snapshot

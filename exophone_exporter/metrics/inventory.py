@@ -23,7 +23,7 @@ from exophone_exporter.metrics.samples import joined, number_lines, numbers_with
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from exophone_exporter.config.loader import Account, PerNumber
+    from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.metrics.exposition import Metric

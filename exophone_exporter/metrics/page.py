@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.samples import Line
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from decimal import Decimal
 
-    from exophone_exporter.config.loader import Account, PerNumber
+    from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.exotel.model import Channel, Endpoint, ExoPhone
     from exophone_exporter.inventory.privacy import Identity
     from exophone_exporter.inventory.snapshot import Group, Snapshot

@@ -19,8 +19,8 @@ from exophone_exporter.polling.poller import Poller
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from exophone_exporter.config.loader import Account, Config
     from exophone_exporter.config.secrets import Secret, SecretSource
+    from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.errors import PollError
     from exophone_exporter.exotel.client import Connect
     from exophone_exporter.inventory.snapshot import Snapshot

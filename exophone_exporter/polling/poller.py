@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exophone_exporter.clock import Clock, ClockReading
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import Change, Snapshot

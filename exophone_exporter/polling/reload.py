@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config.loader import Config
+    from exophone_exporter.config.settings import Config
     from exophone_exporter.polling.exporter import ReloadSummary
 
 _JOIN_SECONDS: Final = 0.5

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.model import ExoPhone
 
 # Without a word from the scraper a probe may take so many times the timeout of a single read.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.config.sharding import Shard
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.snapshot import Snapshot

@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import ServerFailed, Stopped
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.listing import Listing
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.web.probe import ProbeClient
 

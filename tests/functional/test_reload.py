@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exophone_exporter.config import loader as configuration
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.polling.exporter import Exporter, ReloadSummary
 from exophone_exporter.polling.reload import Outcome, Reloader

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.config.sharding import WHOLE, Shard, parse
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.processes import DEADLINE_SECONDS, config_file, get, run, started

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from starlette.responses import PlainTextResponse
 
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
     from exophone_exporter.clock import Clock, ClockReading
-    from exophone_exporter.config.loader import PerNumber
+    from exophone_exporter.config.settings import PerNumber
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.page import Build

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.loader import Account, PerNumber, Poll
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.config.settings import Account, PerNumber, Poll
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import Group
 from exophone_exporter.inventory.state import PollResult

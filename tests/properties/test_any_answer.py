@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exophone_exporter.cli import output
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import REASONS, PollError
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import (

@@ -22,7 +22,7 @@ from tests.lib.strategies import edited, edited_lines, share
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exophone_exporter.config.loader import Config
+    from exophone_exporter.config.settings import Config
 
 CANARY: Final = "Kx7QpZ2mVt9"
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"

@@ -16,7 +16,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import NotFound
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
 from exophone_exporter.polling.exporter import Exporter
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.model import ExoPhone
 
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter import errors
-from exophone_exporter.config.loader import PerNumber, revision
+from exophone_exporter.config.loader import revision
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
 from exophone_exporter.inventory.snapshot import Change, build

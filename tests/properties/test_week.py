@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import REASONS, PollError, Stopped
 from exophone_exporter.polling.exporter import Exporter
 from tests.lib.simulation.virtual_time import VirtualTime
@@ -30,7 +30,7 @@ from tests.lib.support import account
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
 
 SEEDS = range(1, 1 + int(os.environ.get("EXOPHONE_WEEKS", "1")))
 ACCOUNTS = 20

@@ -25,7 +25,7 @@ from operator import le
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from exophone_exporter.config.loader import Config
+from exophone_exporter.config.settings import Config
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.poller import Poller
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import SupportsIndex
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.errors import PollError
     from exophone_exporter.exotel.model import Endpoint
     from exophone_exporter.inventory.state import AccountStatus, PollResult

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.polling.exporter import Exporter

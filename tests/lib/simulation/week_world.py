@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from random import Random
 
-    from exophone_exporter.config.loader import Account
+    from exophone_exporter.config.settings import Account
     from tests.lib.simulation.virtual_time import VirtualTime
     from tests.lib.simulation.week_model import Call, Model, Number
 

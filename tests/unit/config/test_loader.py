@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.config import loader
-from exophone_exporter.config.loader import Config, PerNumber, Poll
+from exophone_exporter.config.settings import Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
 from tests.lib.paths import DATA, ROOT
 

@@ -20,6 +20,7 @@ from exophone_exporter.config.secrets import (
     secret_from_bytes,
     secret_from_text,
 )
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError
 from tests.lib.support import account
 
@@ -33,7 +34,7 @@ KEY_AND_TOKEN = (
 )
 
 
-def load(secret_file: Path) -> loader.Config:
+def load(secret_file: Path) -> Config:
     return loader.parse(KEY_AND_TOKEN.format(secret_file), "FILE", {})
 
 
@@ -252,7 +253,7 @@ HOLDERS: list[Any] = [
     ),
     pytest.param(lambda: account(api_key=CANARY, api_token=CANARY), id="Account"),
     pytest.param(
-        lambda: loader.Config("x", (account(api_key=CANARY, api_token=CANARY),), ()), id="Config"
+        lambda: Config("x", (account(api_key=CANARY, api_token=CANARY),), ()), id="Config"
     ),
     pytest.param(
         lambda: loader.load(

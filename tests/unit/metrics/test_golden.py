@@ -20,7 +20,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ServerFailed
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page

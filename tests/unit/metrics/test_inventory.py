@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exophone_exporter.clock import ClockReading
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.metrics import compression, inventory

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import Change, build

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.loader import Account, Config, PerNumber
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
 from exophone_exporter.polling.exporter import Exporter, ReloadSummary, spread_seconds

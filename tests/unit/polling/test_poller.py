@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from exophone_exporter.clock import Clock, ClockReading
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import (
     BadBody,
     CredentialsRejected,

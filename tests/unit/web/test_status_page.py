@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from exophone_exporter.config.loader import PerNumber
+from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import build
