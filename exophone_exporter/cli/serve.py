@@ -21,8 +21,8 @@ from exophone_exporter.server.systemd import Notifier, passed_sockets
 from exophone_exporter.server.tls import ServerTls, TlsProblem
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import WebConfigFile
-from exophone_exporter.web import probe, reload, routes
-from exophone_exporter.web.probe import Prober
+from exophone_exporter.web import reload, routes
+from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _application(
     return routes.application(
         exporter,
         settings,
-        probe=probe.endpoint(Prober(exporter.clients, exporter.clock)),
+        probe=probe_handler(Prober(exporter.clients, exporter.clock)),
         reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
         shard=shard,
     )

@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from starlette.responses import PlainTextResponse, Response
@@ -33,6 +33,7 @@ from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog, negotiation
 from exophone_exporter.metrics.samples import probe_lines
+from exophone_exporter.web.threads import start_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.client import Client
     from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.web.threads import Start
 
 # Without a word from the scraper a probe may take so many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
@@ -62,19 +65,6 @@ _EXAMPLE: Final = "like /probe?target=SID"
 _ACCOUNTS: Final = "account=NAME; the names are the label `account` on /metrics"
 
 _log = logging.getLogger(__name__)
-
-
-class ProbeClient(Protocol):
-    """Who asks the API about one account; `client.Client` is one."""
-
-    @property
-    def account(self) -> Account:
-        """The account that is asked about."""
-        ...
-
-    def fetch_number(self, sid: str, within_seconds: float) -> ExoPhone:
-        """One number, or PollError, or Stopped; blocks, and one request at most."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,10 +92,6 @@ class _BadQuestion(ValueError):  # noqa: N818 - it says what happened
     """The request is no probe; the message says what would be one."""
 
 
-def _start_thread(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="probe", daemon=True).start()
-
-
 class Prober:
     """Answers probes; `clients` gives the accounts by name and is asked anew by every probe.
 
@@ -116,10 +102,10 @@ class Prober:
 
     def __init__(
         self,
-        clients: Callable[[], Mapping[str, ProbeClient]],
+        clients: Callable[[], Mapping[str, Client]],
         clock: Clock,
         *,
-        start: Callable[[Callable[[], None]], None] = _start_thread,
+        start: Start = start_daemon,
     ) -> None:
         self._clients = clients
         self._clock = clock
@@ -141,7 +127,7 @@ class Prober:
             return Refusal(400, str(error))
         return await self._in_time(self._desk(name, clients), sid, within_seconds)
 
-    def _desk(self, name: str, clients: Mapping[str, ProbeClient]) -> _Desk:
+    def _desk(self, name: str, clients: Mapping[str, Client]) -> _Desk:
         """What is known of the account's client; that of all former clients is forgotten."""
         with self._lock:
             self._desks = {
@@ -163,7 +149,7 @@ class Prober:
             return Probed(desk.client.account, None, self._clock.monotonic() - started_at)
 
 
-def endpoint(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
+def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
     """The Starlette handler of /probe."""
 
     async def probe(request: Request) -> Response:
@@ -229,7 +215,7 @@ def _sid(text: str) -> str:
     return text
 
 
-def _account_name(name: str | None, clients: Mapping[str, ProbeClient]) -> str:
+def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
     if name is None and len(clients) == 1:
         return next(iter(clients))
     if name is None:
@@ -266,9 +252,9 @@ class _Desk:
 
     def __init__(
         self,
-        client: ProbeClient,
+        client: Client,
         monotonic: Callable[[], float],
-        start: Callable[[Callable[[], None]], None],
+        start: Start,
     ) -> None:
         self.client = client
         self._monotonic = monotonic

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -16,6 +14,7 @@ from starlette.routing import Route
 from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.metrics import negotiation
 from exophone_exporter.web import docs_page, status_page
+from exophone_exporter.web.threads import in_thread, start_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -23,16 +22,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from exophone_exporter.clock import Clock
     from exophone_exporter.config.sharding import Shard
-    from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.page import MetricsPage
+    from exophone_exporter.polling.exporter import Exporter
     from exophone_exporter.web.settings import WebSettings
+    from exophone_exporter.web.threads import Start
 
     Handler = Callable[[Request], Awaitable[Response]]
-    _Start = Callable[[Callable[[], None]], None]
-
-_T = TypeVar("_T")
 
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -62,60 +57,6 @@ _PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 256 * 1024}
 _SMALL_BYTES: Final = 16 * 1024
 
 
-class Exporter(Protocol):
-    """What is served; `exporter.Exporter` is one."""
-
-    @property
-    def clock(self) -> Clock:
-        """The clock of everything shown."""
-        ...
-
-    @property
-    def page(self) -> MetricsPage:
-        """The bytes of /metrics."""
-        ...
-
-    def statuses(self) -> Sequence[AccountStatus]:
-        """Every account as it is now."""
-        ...
-
-    def healthy(self) -> bool:
-        """Whether the process does its work."""
-        ...
-
-    def ready(self) -> bool:
-        """Whether every account has had its first attempt."""
-        ...
-
-
-def start_daemon_thread(run: Callable[[], None]) -> None:
-    """Run a function aside; the end of the process does not wait for it."""
-    threading.Thread(target=run, name="web", daemon=True).start()
-
-
-async def made_aside(make: Callable[[], _T], start: _Start = start_daemon_thread) -> _T:
-    """What `make` returns, in a thread of its own, so that the loop goes on answering others.
-
-    `start` runs a function in another thread, or raises RuntimeError where there are no more: the
-    loop makes it then, for late is better than never.
-    """
-    # No executor, for which the end of the process would wait.
-    landing: Future[_T] = Future()
-    landing.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
-
-    def fly() -> None:
-        try:
-            landing.set_result(make())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            landing.set_exception(error)
-
-    try:
-        start(fly)
-    except RuntimeError:
-        return make()
-    return await asyncio.wrap_future(landing)
-
-
 def application(  # noqa: PLR0913 - each is named, and most have a default
     exporter: Exporter,
     settings: WebSettings,
@@ -123,7 +64,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     probe: Handler | None = None,
     reload: Handler | None = None,
     shard: Shard = WHOLE,
-    start: _Start = start_daemon_thread,
+    start: Start = start_daemon,
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
@@ -188,7 +129,7 @@ def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[docs_page.Pa
 
 
 class _Handlers:
-    def __init__(self, exporter: Exporter, settings: WebSettings, start: _Start) -> None:
+    def __init__(self, exporter: Exporter, settings: WebSettings, start: Start) -> None:
         self._exporter = exporter
         self._settings = settings
         self._start = start
@@ -213,7 +154,7 @@ class _Handlers:
         if ready is not None:
             return ready
         make = partial(page.parts, openmetrics=openmetrics, gzipped=gzipped)
-        return await made_aside(make, self._start)
+        return await in_thread(make, self._start)
 
     async def status(self, _: Request) -> Response:
         """The page for people, which takes long where numbers or accounts are many.
@@ -221,7 +162,7 @@ class _Handlers:
         One at a time: a thread each would take turns with the loop, which then is seldom its own.
         """
         async with self._one_status_page:
-            page = await made_aside(self._status_page, self._start)
+            page = await in_thread(self._status_page, self._start)
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     def _status_page(self) -> str:

@@ -11,9 +11,9 @@ import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_from_bytes, unquote
 
 import pytest
@@ -34,7 +34,7 @@ from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from exophone_exporter.web.probe import Prober, endpoint
+from exophone_exporter.web.probe import Prober, probe_handler
 from tests.lib.paths import ROOT
 from tests.lib.processes import wait_until
 from tests.lib.servers import prometheus, serving_app, under_scrape_configs
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.web.probe import ProbeClient
 
 DEADLINE_SECONDS: Final = 10
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -96,7 +95,7 @@ class Site:
 @contextlib.contextmanager
 def serving(prober: Prober) -> Iterator[Site]:
     """The real server in a thread, with nothing but /probe on it."""
-    app = Starlette(routes=[Route("/probe", endpoint(prober))])
+    app = Starlette(routes=[Route("/probe", probe_handler(prober))])
     with serving_app(app) as port:
         yield Site(port)
 
@@ -118,7 +117,7 @@ class Bench:
 
     sim: Simulator
     site: Site
-    clients: dict[str, ProbeClient]
+    clients: dict[str, Client]
     time: FakeTime
 
     def sids(self, sid: str = "acme") -> list[str]:
@@ -132,7 +131,7 @@ class Bench:
 def bench(*accounts: Account, world: World | None = None) -> Iterator[Bench]:
     time = FakeTime()
     with Simulator(world or World(make_account("acme", 30), make_account("other", 3))) as sim:
-        clients: dict[str, ProbeClient] = {
+        clients: dict[str, Client] = {
             own.name: client_of(replace(own, origin=sim.url), time)
             for own in accounts or (account(),)
         }
@@ -157,14 +156,14 @@ def one(shared: Bench) -> Bench:
     return shared
 
 
-@dataclass
 class SlowClient:
-    """An API that answers when the test says so; notes what it was asked."""
+    """A client of an API that answers when the test says so; it notes what it was asked."""
 
-    account: Account = field(default_factory=account)
-    go: threading.Event = field(default_factory=threading.Event)
-    asked: list[tuple[str, float]] = field(default_factory=list)
-    error: Exception | None = None
+    def __init__(self, own: Account | None = None, error: Exception | None = None) -> None:
+        self.account = own or account()
+        self.error = error
+        self.go = threading.Event()
+        self.asked: list[tuple[str, float]] = []
 
     def fetch_number(self, sid: str, within_seconds: float) -> ExoPhone:
         self.asked.append((sid, within_seconds))
@@ -177,7 +176,8 @@ class SlowClient:
 @contextlib.contextmanager
 def slow(client: SlowClient, **seams: Callable[[Callable[[], None]], None]) -> Iterator[Site]:
     """A server that probes with a client that hangs; it is let go at the end."""
-    with serving(Prober(lambda: {"support": client}, Clock(), **seams)) as site:
+    clients: Any = {"support": client}
+    with serving(Prober(lambda: clients, Clock(), **seams)) as site:
         try:
             yield site
         finally:
@@ -660,7 +660,7 @@ def test_threads_of_probes_do_not_keep_the_process_alive() -> None:
     client = SlowClient()
     with slow(client) as site:
         site.probe("a", "0.01")
-        (thread,) = [t for t in threading.enumerate() if t.name == "probe"]
+        (thread,) = [t for t in threading.enumerate() if t.name == "web"]
         assert thread.daemon
     thread.join(DEADLINE_SECONDS)
 
@@ -671,7 +671,7 @@ def test_a_hundred_probes_of_one_number_at_once_are_one_request(error: Exception
     """All of them hear what became of it; a failure is not remembered, so this is no memory."""
     client, came = SlowClient(error=error), []
 
-    def clients() -> dict[str, ProbeClient]:
+    def clients() -> Any:
         came.append(1)  # asked for at each probe, in the thread of the loop
         return {"support": client}
 
@@ -811,7 +811,8 @@ def test_memory_of_answers_is_bounded() -> None:
     client = SlowClient(account(requests_per_minute=100_000))
     client.go.set()
     time = FakeTime()
-    with serving(Prober(lambda: {"support": client}, time.clock)) as site:
+    clients: Any = {"support": client}
+    with serving(Prober(lambda: clients, time.clock)) as site:
         connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=DEADLINE_SECONDS)
         with contextlib.closing(connection):
             for n in [*range(1001), 1, 0]:

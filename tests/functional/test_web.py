@@ -14,7 +14,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +28,9 @@ from exophone_exporter.inventory.state import AccountState, AccountStatus, PollR
 from exophone_exporter.metrics.page import Build, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from exophone_exporter.web.routes import application, made_aside, start_daemon_thread
+from exophone_exporter.web.routes import application
 from exophone_exporter.web.settings import WebSettings
+from exophone_exporter.web.threads import in_thread, start_daemon
 from tests.lib.servers import serving_app
 from tests.lib.support import FakeTime, account, browse, held_rendering, phone
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from exophone_exporter.clock import Clock
     from exophone_exporter.web import routes
 
 DEADLINE_SECONDS: Final = 10
@@ -50,21 +50,15 @@ TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-@dataclass
-class FakeExporter:
-    """One account with numbers, and answers about health that a test may change."""
+class FakeExporter(Exporter):
+    """One account whose polls a test records, and answers about health that it may change."""
 
-    time: FakeTime = field(default_factory=FakeTime)
-    is_healthy: bool = True
-    is_ready: bool = True
-    state: AccountState = field(default_factory=lambda: AccountState(account()))
-
-    def __post_init__(self) -> None:
-        self.clock: Clock = self.time.clock
-        self.page = MetricsPage(lambda: (self.state.status(),), lambda: Build("r", 0.0), self.clock)
-
-    def statuses(self) -> tuple[AccountStatus, ...]:
-        return (self.state.status(),)
+    def __init__(self) -> None:
+        self.time = FakeTime()
+        self.state = AccountState(account())
+        self.is_healthy = self.is_ready = True
+        config = Config("test", (account(),), ())
+        super().__init__(config, clock=self.time.clock, new_state=lambda _: self.state)
 
     def healthy(self) -> bool:
         return self.is_healthy
@@ -117,7 +111,7 @@ class Site:
 
 @contextlib.contextmanager
 def serving(
-    exporter: routes.Exporter,
+    exporter: Exporter,
     settings: WebSettings | None = None,
     *,
     probe: routes.Handler | None = None,
@@ -318,7 +312,7 @@ def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
 
     def start(run: Callable[[], None]) -> None:
         waits.set()
-        start_daemon_thread(run)
+        start_daemon(run)
 
     exporter.find(5)
     exporter.poll(7)
@@ -343,7 +337,7 @@ def test_defect_of_a_rendering_is_that_of_its_scrape() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        asyncio.run(made_aside(broken))
+        asyncio.run(in_thread(broken))
 
 
 @pytest.mark.fault(132)
@@ -356,20 +350,20 @@ def test_defect_of_a_rendering_is_not_taken_for_a_want_of_threads() -> None:
         raise RuntimeError("deque mutated during iteration")
 
     with pytest.raises(RuntimeError, match="deque"):
-        asyncio.run(made_aside(broken))
+        asyncio.run(in_thread(broken))
     (thread,) = made_by
     assert thread is not threading.main_thread()
     assert thread.daemon  # the end of the process does not wait for it
 
 
-@dataclass
 class HeldStatusPage(FakeExporter):
-    """An exporter whose page for people is held in the middle until the test lets it go."""
+    """An exporter whose status page is held in the middle until the test lets it go."""
 
-    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    go_on: threading.Event = field(default_factory=threading.Event)
-    at_once: int = 0
-    at_once_at_most: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.page = MetricsPage(super().statuses, lambda: Build("r", 0.0), self.clock)  # not held
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+        self.at_once = self.at_once_at_most = 0
 
     def statuses(self) -> tuple[AccountStatus, ...]:
         self.at_once += 1

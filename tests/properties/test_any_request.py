@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trustme
@@ -23,8 +23,8 @@ from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
-from exophone_exporter.web import probe, reload, routes
-from exophone_exporter.web.probe import Prober
+from exophone_exporter.web import reload, routes
+from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.corpus import corpus
 from tests.lib.processes import DEADLINE_SECONDS
@@ -301,10 +301,11 @@ def application() -> Starlette:
     """All that `serve` serves."""
     exporter = Exporter(Config("FILE", (account(),), ()))
     reloader = Reloader(lambda: Config("FILE", (account(),), ()), exporter, exporter.clock)
+    clients: Any = {"support": NoNumbers(account())}
     return routes.application(
         exporter,
         WebSettings(),
-        probe=probe.endpoint(Prober(lambda: {"support": NoNumbers(account())}, exporter.clock)),
+        probe=probe_handler(Prober(lambda: clients, exporter.clock)),
         reload=reload.endpoint(reloader, enabled=False),
     )
 

@@ -531,7 +531,8 @@ class ServedPage:
     exporter: Exporter
 
     def __init__(self) -> None:
-        self._app = routes.application(_Current(self), WebSettings())
+        current: Any = _Current(self)
+        self._app = routes.application(current, WebSettings())
         self.said: list[bytes] = []
 
     @contextlib.contextmanager

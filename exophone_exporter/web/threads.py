@@ -1,0 +1,41 @@
+"""Work that would block the event loop, run in a daemon thread.
+
+No executor does it: the end of the process waits for an executor's threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Start: TypeAlias = "Callable[[Callable[[], None]], None]"
+
+_T = TypeVar("_T")
+
+
+def start_daemon(run: Callable[[], None]) -> None:
+    """Run a function in a daemon thread; raises RuntimeError if the system has no thread left."""
+    threading.Thread(target=run, name="web", daemon=True).start()
+
+
+async def in_thread(make: Callable[[], _T], start: Start = start_daemon) -> _T:
+    """Return what `make` returns in another thread, or here if no thread can be started."""
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
+
+    def run() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            future.set_exception(error)
+
+    try:
+        start(run)
+    except RuntimeError:
+        return make()
+    return await asyncio.wrap_future(future)
