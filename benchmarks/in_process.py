@@ -19,8 +19,13 @@ from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.metrics.inventory import NUMBERS_A_BLOCK
-from exophone_exporter.metrics.page import Build, MetricsPage
-from exophone_exporter.metrics.samples import joined, number_lines, numbers_with_series, sum_lines
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
+from exophone_exporter.metrics.samples import (
+    by_metric,
+    number_lines,
+    numbers_with_series,
+    sum_lines,
+)
 from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
@@ -77,13 +82,15 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
     clock = Clock()
     states = [AccountState(account) for account in configuration(accounts, 300.0).accounts]
     clients = [_client(state.account, state, connect) for state in states]
-    page = MetricsPage(lambda: [s.status() for s in states], lambda: Build("benchmark", 0.0), clock)
+    page = MetricsPage(
+        lambda: [s.status() for s in states], lambda: ExporterInfo("benchmark", 0.0), clock
+    )
     for state, client in zip(states[1:], clients[1:], strict=True):
         poll_once(state, client, clock)
 
     def poll() -> None:
         poll_once(states[0], clients[0], clock)
-        page.prepare()
+        page.refresh()
 
     return poll
 
@@ -113,13 +120,13 @@ def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
     begins = range(0, len(chosen), NUMBERS_A_BLOCK)
     blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
     parts = [
-        {name: text.encode() for name, text in joined(lines).items()}
+        {name: text.encode() for name, text in by_metric(lines).items()}
         for lines in (sum_lines(account, snapshot, dropped), *blocks)
     ]
     texts = []
     for metric in METRICS:
         lines = [part[metric.name] for part in parts if metric.name in part]
-        texts += [metric.head(openmetrics=False).encode(), *lines] if lines else []
+        texts += [metric.header(openmetrics=False).encode(), *lines] if lines else []
     return texts
 
 

@@ -15,7 +15,7 @@ from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError, NotFound, PollError, StartError
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.exporter import client_for
 from exophone_exporter.polling.poller import poll_once
 
@@ -42,11 +42,11 @@ def once(args: argparse.Namespace) -> int:
     clock = Clock()
     page = MetricsPage(
         lambda: [state.status() for state in states],
-        lambda: Build(loader.revision(), clock.wall()),
+        lambda: ExporterInfo(loader.revision(), clock.wall()),
         clock,
         with_process=False,
     )
-    page.prepare()
+    page.refresh()
     text = page.render(openmetrics=False, gzipped=False)
     if args.output is None:
         output.write_bytes(text)

@@ -50,7 +50,7 @@ class MaskedIdentity:
     friendly_name: str
 
 
-def shown(number: ExoPhone, setting: PhoneNumber) -> MaskedIdentity:
+def masked_identity(number: ExoPhone, setting: PhoneNumber) -> MaskedIdentity:
     """The names of a number under `per_number.phone_number`.
 
     A sid or a friendly name can be the number itself or hold it, so both are covered. Such a sid
@@ -70,7 +70,9 @@ def shown(number: ExoPhone, setting: PhoneNumber) -> MaskedIdentity:
 
 def masked_identities(numbers: Sequence[ExoPhone], setting: PhoneNumber) -> Sequence[Identity]:
     """The names of many numbers; where all may be shown, they are the numbers' own."""
-    return numbers if setting == "full" else [shown(number, setting) for number in numbers]
+    return (
+        numbers if setting == "full" else [masked_identity(number, setting) for number in numbers]
+    )
 
 
 def _tells_the_number(number: ExoPhone) -> bool:

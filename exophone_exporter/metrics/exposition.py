@@ -82,7 +82,7 @@ class Metric:
         pieces[1::4], pieces[3::4] = labels, texts
         return "".join(pieces)[1:] + "\n" if texts else ""
 
-    def head(self, *, openmetrics: bool) -> str:
+    def header(self, *, openmetrics: bool) -> str:
         """HELP and TYPE; OpenMetrics names a counter's family without `_total`."""
         family = self.name.removesuffix("_total") if openmetrics else self.name
         return f"# HELP {family} {self.help}\n# TYPE {family} {self.type}\n"

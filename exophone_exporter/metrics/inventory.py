@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.compression import deflated
-from exophone_exporter.metrics.samples import joined, number_lines, numbers_with_series, sum_lines
+from exophone_exporter.metrics.samples import (
+    by_metric,
+    number_lines,
+    numbers_with_series,
+    sum_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,10 +32,10 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.metrics.exposition import Metric
-    from exophone_exporter.metrics.samples import Line
+    from exophone_exporter.metrics.samples import MetricText
 
     # What a part is made of, compared by ==, and what makes its lines.
-    _Source: TypeAlias = tuple[object, Callable[[], Iterable[Line]]]
+    _Source: TypeAlias = tuple[object, Callable[[], Iterable[MetricText]]]
     _Group: TypeAlias = "tuple[_Block, ...]"
 
 # So many numbers make a block: short enough that nobody waits long for the interpreter, which every
@@ -160,7 +165,7 @@ def _part(source: _Source, known: _Part | None) -> _Part:
     if known is not None and known.made_of == made_of:
         return _Part(made_of, known.blocks)  # the older numbers, which are equal, may go
     former = known.blocks if known else {}
-    texts = joined(lines())
+    texts = by_metric(lines())
     return _Part(made_of, {name: _block(text, former.get(name)) for name, text in texts.items()})
 
 
@@ -200,4 +205,4 @@ def _in_order(parts: Sequence[_Part]) -> Iterator[_Block]:
 @cache
 def _head(metric: Metric) -> _Block:
     """HELP and TYPE; they are gauges, which both formats begin alike."""
-    return _block(metric.head(openmetrics=False))
+    return _block(metric.header(openmetrics=False))

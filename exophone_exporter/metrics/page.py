@@ -26,7 +26,7 @@ from exophone_exporter.exotel.model import clean_text
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.compression import deflated_to_end
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
-from exophone_exporter.metrics.samples import joined, polling_lines
+from exophone_exporter.metrics.samples import by_metric, polling_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Account
     from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.samples import Line
+    from exophone_exporter.metrics.samples import MetricText
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 @dataclass(frozen=True)
-class Build:
+class ExporterInfo:
     """What runs here and how its configuration fares, for the exporter's own metrics."""
 
     revision: str
@@ -83,7 +83,7 @@ class _Live:
     `until` is the end of its second, or of the freshness of an account, by either clock.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[MetricText, ...]
     process: _Families
     until: ClockReading
 
@@ -106,7 +106,7 @@ class _Live:
         return _Form(self._own(openmetrics=True) + process)
 
     def _own(self, *, openmetrics: bool) -> bytes:
-        families = (metric.head(openmetrics=openmetrics) + lines for metric, lines in self.lines)
+        families = (metric.header(openmetrics=openmetrics) + lines for metric, lines in self.lines)
         return "".join(families).encode()
 
 
@@ -133,7 +133,7 @@ class MetricsPage:
     def __init__(
         self,
         statuses: Callable[[], Sequence[AccountStatus]],
-        build: Callable[[], Build],
+        build: Callable[[], ExporterInfo],
         clock: Clock,
         *,
         with_process: bool = True,
@@ -151,7 +151,7 @@ class MetricsPage:
         self._polling: WeakKeyDictionary[AccountStatus, Mapping[str, str]] = WeakKeyDictionary()
         self._shown = _Shown((), NOTHING)
 
-    def prepare(self) -> None:
+    def refresh(self) -> None:
         """Render and compress what has changed; called when a poll has ended, by its thread.
 
         A scrape meanwhile gets the bytes from before.
@@ -171,15 +171,15 @@ class MetricsPage:
 
     def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
-        return b"".join(self.parts(openmetrics=openmetrics, gzipped=gzipped))
+        return b"".join(self.chunks(openmetrics=openmetrics, gzipped=gzipped))
 
-    def parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
+    def chunks(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
         """What `render` joins: the large part is shared by all scrapes until the numbers change."""
-        while (ready := self.ready_parts(openmetrics=openmetrics, gzipped=gzipped)) is None:
-            self.prepare()
+        while (ready := self.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)) is None:
+            self.refresh()
         return ready
 
-    def ready_parts(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
+    def cached_chunks(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
         """What `parts` gives, at once; None where the large part must be made anew for that."""
         # Views are taken under the lock, so that what is shown later was never seen earlier. It is
         # held for no longer than who waits for it would take to make the small part.
@@ -210,7 +210,7 @@ class MetricsPage:
             if status.snapshot is not None and status.account.name in shown.inventory.accounts
         ]
         parts = [*map(self._polling_part, statuses)]
-        parts.append(joined(_exporter_lines(self._build())))
+        parts.append(by_metric(_exporter_lines(self._build())))
         return _Live(
             tuple(_in_order(parts)),
             _Families(tuple(self._process.collect())),
@@ -221,7 +221,7 @@ class MetricsPage:
         """The lines about an account's polling, kept while nothing happens to it."""
         part = self._polling.get(status)
         if part is None:
-            part = self._polling[status] = joined(polling_lines(status))
+            part = self._polling[status] = by_metric(polling_lines(status))
         return part
 
 
@@ -249,7 +249,7 @@ def _parts(inventory: Inventory, live: _Form, *, gzipped: bool) -> tuple[bytes, 
     )
 
 
-def _exporter_lines(build: Build) -> Iterable[Line]:
+def _exporter_lines(build: ExporterInfo) -> Iterable[MetricText]:
     yield (
         catalog.BUILD_INFO,
         catalog.BUILD_INFO.sample(
@@ -262,7 +262,7 @@ def _exporter_lines(build: Build) -> Iterable[Line]:
     yield timestamp, timestamp.sample(value=build.config_loaded_at)
 
 
-def _in_order(parts: Sequence[Mapping[str, str]]) -> Iterator[Line]:
+def _in_order(parts: Sequence[Mapping[str, str]]) -> Iterator[MetricText]:
     """The lines of every part together, by metric, in the order of the table."""
     for metric in catalog.METRICS:
         lines = [part[metric.name] for part in parts if metric.name in part]

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from exophone_exporter.metrics.exposition import Metric
 
 # A metric and the text of one of its samples, or of several.
-Line: TypeAlias = "tuple[Metric, str]"
+MetricText: TypeAlias = "tuple[Metric, str]"
 
 _ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
-def joined(lines: Iterable[Line]) -> dict[str, str]:
+def by_metric(lines: Iterable[MetricText]) -> dict[str, str]:
     """The lines of each metric in one text, by the metric's name; no metric without a line."""
     texts: dict[str, list[str]] = {}
     for metric, line in lines:
@@ -45,7 +45,7 @@ def joined(lines: Iterable[Line]) -> dict[str, str]:
     return {name: "".join(parts) for name, parts in texts.items()}
 
 
-def sum_lines(account: Account, snapshot: Snapshot, dropped: int) -> Iterator[Line]:
+def sum_lines(account: Account, snapshot: Snapshot, dropped: int) -> Iterator[MetricText]:
     """The lines about all numbers of a snapshot; `dropped` of them have no series of their own."""
     for group in snapshot.groups:
         yield from _group_lines(account.name, group)
@@ -56,7 +56,7 @@ def sum_lines(account: Account, snapshot: Snapshot, dropped: int) -> Iterator[Li
 
 def probe_lines(
     account: Account, number: ExoPhone | None, duration_seconds: float
-) -> Iterator[Line]:
+) -> Iterator[MetricText]:
     """The lines of one probe; `number` is None where the API did not give it.
 
     They are those of /metrics, whatever `per_number.series` says: who asks for a number wants it.
@@ -67,7 +67,7 @@ def probe_lines(
         yield from number_lines(account, [number])
 
 
-def polling_lines(status: AccountStatus) -> Iterator[Line]:
+def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     """The lines about the polling of an account: they stay when the inventory is stale."""
     name, poll = status.account.name, status.account.poll
     if status.last_attempt is not None:
@@ -82,7 +82,7 @@ def polling_lines(status: AccountStatus) -> Iterator[Line]:
     yield from _counter_lines(name, status)
 
 
-def _last_success_lines(name: str, snapshot: Snapshot | None) -> Iterator[Line]:
+def _last_success_lines(name: str, snapshot: Snapshot | None) -> Iterator[MetricText]:
     if snapshot is None:
         return
     yield _line(catalog.POLL_DURATION, name, value=snapshot.duration_seconds)
@@ -95,7 +95,7 @@ def _last_success_lines(name: str, snapshot: Snapshot | None) -> Iterator[Line]:
         yield _line(catalog.POLL_UNREADABLE_VALUES, name, field, value=value)
 
 
-def _counter_lines(name: str, status: AccountStatus) -> Iterator[Line]:
+def _counter_lines(name: str, status: AccountStatus) -> Iterator[MetricText]:
     yield _line(catalog.POLLS, name, value=status.polls)
     for reason, count in status.failures.items():
         yield _line(catalog.POLL_FAILURES, name, reason, value=count)
@@ -124,7 +124,7 @@ def _histogram(account: str, endpoint: Endpoint, durations: Durations) -> str:
     return "".join(lines)
 
 
-def _group_lines(account: str, group: Group) -> Iterator[Line]:
+def _group_lines(account: str, group: Group) -> Iterator[MetricText]:
     labels = (account, group.country, group.region, group.number_type)
     yield _line(catalog.NUMBERS, *labels, value=group.numbers)
     for currency, rental in group.rental.items():
@@ -153,7 +153,7 @@ def numbers_with_series(
     return wanted, dropped
 
 
-def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Line]:
+def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[MetricText]:
     """The series of single numbers, from columns: one block of text a metric."""
     # A comprehension for each column: it takes half the time of attrgetter.
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
@@ -206,7 +206,7 @@ def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
 
 def _attached_block(
     account_names: Iterable[str], sids: Sequence[str], numbers: Sequence[ExoPhone]
-) -> Line:
+) -> MetricText:
     """A row for each number and flow; no value where it is incapable or the URL unreadable."""
     urls: dict[Channel, list[str | None]] = {
         "voice": [number.voice_url if number.voice_capable else None for number in numbers],
@@ -227,5 +227,5 @@ def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
     return [texts[url] for url in urls]
 
 
-def _line(metric: Metric, *label_values: str, value: float | Decimal) -> Line:
+def _line(metric: Metric, *label_values: str, value: float | Decimal) -> MetricText:
     return metric, metric.sample(*label_values, value=value)

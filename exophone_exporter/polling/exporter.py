@@ -13,7 +13,7 @@ from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import Poller
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Exporter:
         self._reloading = threading.Lock()
         self._started = False
         self._former_budgets: dict[tuple[str, str], tuple[RateLimiter, float]] = {}
-        self._build = Build(revision=revision, config_loaded_at=self.clock.wall())
+        self._build = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
         self.page = MetricsPage(self.statuses, lambda: self._build, self.clock)
         self._watches = self._watches_of(config, former={}, budgets={}, begin=None)
         _size_budgets(self._watches)
@@ -218,7 +218,7 @@ class Exporter:
         self._build = replace(
             self._build, config_loaded_at=loaded_at, config_reload_successful=successful
         )
-        self.page.prepare()
+        self.page.refresh()
 
     def reload(self, config: Config) -> ReloadSummary:
         """Watch the accounts of another configuration from now on.
@@ -254,7 +254,7 @@ class Exporter:
             begin.set()
             if self._stopping.is_set():
                 self.ask_to_stop()  # it came while these watches could not hear it
-            self.page.prepare()
+            self.page.refresh()
             return _summary(before, watches, continued)
 
     def _watches_of(
@@ -307,7 +307,7 @@ class Exporter:
             client,
             clock=self.clock,
             stopping=ledger.closed,
-            on_result=lambda _: self.page.prepare(),
+            on_result=lambda _: self.page.refresh(),
             on_death=lambda: None if ledger.closed.is_set() else self._on_death(),
             begin=begin,
             first_delay_seconds=first_delay_seconds,

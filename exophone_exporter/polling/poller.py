@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from exophone_exporter.errors import InternalError, PollError, RateLimited, Stopped
 from exophone_exporter.exotel.client import ignore_page
-from exophone_exporter.inventory.privacy import shown
+from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.snapshot import build, diff
 from exophone_exporter.inventory.state import PollResult
 from exophone_exporter.logs import fields
@@ -174,7 +174,7 @@ class PollLogger:
         )
         self._slow = False
 
-    def tell(self, result: PollResult) -> None:
+    def log(self, result: PollResult) -> None:
         """Log one result."""
         if result.error is not None:
             self._tell_failure(result.error, result)
@@ -228,7 +228,7 @@ class PollLogger:
                 self._sleep(_PAUSE_SECONDS)
 
     def _tell_change(self, change: Change) -> None:
-        names = shown(change.number, self._account.per_number.phone_number)
+        names = masked_identity(change.number, self._account.per_number.phone_number)
         _log.info(
             "a number changed",
             extra=fields(
@@ -284,7 +284,7 @@ class Poller(threading.Thread):
         self._begin = begin
         self._first_delay_seconds = first_delay_seconds
         self._uniform = uniform
-        self._teller = PollLogger(state.account, state.snapshot)
+        self._poll_logger = PollLogger(state.account, state.snapshot)
         self._publishes = True
         self._hung_at = clock.monotonic() + first_delay_seconds + _HUNG_AFTER_SECONDS
 
@@ -313,7 +313,7 @@ class Poller(threading.Thread):
             self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
             former = [*self._state.snapshot.numbers] if self._state.snapshot else []
             result = poll_once(self._state, self._fetcher, self._clock)
-            self._teller.tell(self._published(result))
+            self._poll_logger.log(self._published(result))
             _let_go(former)
             self._wait(self._pause_seconds(), started)
             self._wait(_asked_wait_seconds(result), result.ended)

@@ -184,7 +184,7 @@ def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
     parts: list[str] = []
     lines = probe_lines(probed.account, probed.number, probed.seconds)
     for metric, family in groupby(lines, key=itemgetter(0)):
-        parts.append(catalog.live(metric).head(openmetrics=openmetrics))
+        parts.append(catalog.live(metric).header(openmetrics=openmetrics))
         parts.extend(text for _, text in family)
     if openmetrics:
         parts.append("# EOF\n")

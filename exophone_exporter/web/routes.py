@@ -150,10 +150,10 @@ class _Handlers:
     async def _parts(self, openmetrics: bool, gzipped: bool) -> Sequence[bytes]:
         """The exposition; others are answered while it waits for what must be rendered first."""
         page = self._exporter.page
-        ready = page.ready_parts(openmetrics=openmetrics, gzipped=gzipped)
+        ready = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
         if ready is not None:
             return ready
-        make = partial(page.parts, openmetrics=openmetrics, gzipped=gzipped)
+        make = partial(page.chunks, openmetrics=openmetrics, gzipped=gzipped)
         return await in_thread(make, self._start)
 
     async def status(self, _: Request) -> Response:

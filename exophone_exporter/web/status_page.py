@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.exotel.model import is_askable_sid
 from exophone_exporter.inventory.formatting import circle, flow_state, money, span
-from exophone_exporter.inventory.privacy import shown
+from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.web import html
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
 
 
 def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
-    names = shown(number, account.per_number.phone_number)
+    names = masked_identity(number, account.per_number.phone_number)
     may_be_told = names.sid == number.sid
     return Row(
         phone_number=names.phone_number or names.sid,

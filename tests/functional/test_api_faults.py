@@ -25,7 +25,7 @@ from exophone_exporter.errors import REASONS
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import PollLogger, poll_once
 from tests.lib.canary import KEY, TOKEN, traces
 from tests.lib.fault_server import (
@@ -74,9 +74,12 @@ class Watched:
         self._time = time
         self._account = account(api_key=KEY, api_token=TOKEN)
         self.state = AccountState(self._account)
-        self._teller = PollLogger(self._account)
+        self._poll_logger = PollLogger(self._account)
         self._page = MetricsPage(
-            lambda: [self.state.status()], lambda: Build("r", 0.0), time.clock, with_process=False
+            lambda: [self.state.status()],
+            lambda: ExporterInfo("r", 0.0),
+            time.clock,
+            with_process=False,
         )
 
     def poll(self, **settings: Any) -> PollResult:
@@ -91,8 +94,8 @@ class Watched:
             sleep=lambda _: None,
         )
         result = poll_once(self.state, client, self._time.clock)
-        self._teller.tell(result)
-        self._page.prepare()
+        self._poll_logger.log(result)
+        self._page.refresh()
         return result
 
     def poll_well(self) -> None:

@@ -27,7 +27,7 @@ from exophone_exporter.errors import (
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
 from tests.lib.fault_server import Conversation, FaultServer, answering, ok
@@ -474,7 +474,7 @@ def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
     assert result.snapshot is not None
     assert len(result.snapshot.numbers) == 10_000
     assert time.slept == [61, 61, 61]
-    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), time.clock)
+    page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), time.clock)
     line = b'exophone_poll_duration_seconds{account="support"} 183.0\n'
     assert line in page.render(openmetrics=False, gzipped=False)
 

@@ -32,7 +32,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.web.probe import Prober, probe_handler
 from tests.lib.paths import ROOT
@@ -188,8 +188,8 @@ def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
     """The per-number samples of /metrics after a poll that found these numbers."""
     now, state = FakeTime().clock.now(), AccountState(own)
     state.record_poll(PollResult(now, 1.0, build(Listing(numbers, 1, {}), now, 1.0)))
-    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), FakeTime().clock)
-    page.prepare()
+    page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
+    page.refresh()
     text = page.render(openmetrics=False, gzipped=False).decode()
     lines = [line.rpartition(" ") for line in text.splitlines()]
     return {
@@ -242,8 +242,8 @@ def test_help_of_a_live_number_does_not_speak_of_a_poll(one: Bench) -> None:
 def test_probe_metrics_are_not_on_the_page_of_metrics() -> None:
     now, state = FakeTime().clock.now(), AccountState(account())
     state.record_poll(PollResult(now, 1.0, build(Listing((phone(),), 1, {}), now, 1.0)))
-    page = MetricsPage(lambda: [state.status()], lambda: Build("r", 0.0), FakeTime().clock)
-    page.prepare()
+    page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
+    page.refresh()
     assert b"exophone_number_info" in page.render(openmetrics=True, gzipped=False)
     assert b"exophone_probe" not in page.render(openmetrics=True, gzipped=False)
 

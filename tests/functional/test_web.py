@@ -25,7 +25,7 @@ from exophone_exporter.config.settings import Config
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.web.routes import application
@@ -69,7 +69,7 @@ class FakeExporter(Exporter):
     def find(self, count: int, **changes: str) -> None:
         """A complete poll of so many numbers, and the page that shows them."""
         self.poll(count, **changes)
-        self.page.prepare()
+        self.page.refresh()
 
     def poll(self, count: int, **changes: str) -> None:
         """A complete poll that no page shows yet."""
@@ -361,7 +361,9 @@ class HeldStatusPage(FakeExporter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.page = MetricsPage(super().statuses, lambda: Build("r", 0.0), self.clock)  # not held
+        self.page = MetricsPage(
+            super().statuses, lambda: ExporterInfo("r", 0.0), self.clock
+        )  # not held
         self.begun, self.go_on = threading.Semaphore(0), threading.Event()
         self.at_once = self.at_once_at_most = 0
 
@@ -740,7 +742,9 @@ def test_slow_reader_gets_every_byte_in_the_end(large: FakeExporter) -> None:
 )
 def test_large_answer_is_sent_in_pieces(scheme: str, most_bytes: int) -> None:
     """Few, as each is a turn of the loop; but what a slow client makes TLS hold stays small."""
-    large: Any = SimpleNamespace(page=SimpleNamespace(ready_parts=lambda **_: (bytes(3 * 2**20),)))
+    large: Any = SimpleNamespace(
+        page=SimpleNamespace(cached_chunks=lambda **_: (bytes(3 * 2**20),))
+    )
     sizes: list[int] = []
 
     async def send(message: Any) -> None:

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone, clean_text
-from exophone_exporter.inventory.privacy import shown
+from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics.page import MetricsPage
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exophone_exporter.config.settings import PerNumber
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.page import Build
+    from exophone_exporter.metrics.page import ExporterInfo
 
 Series: TypeAlias = "tuple[str, frozenset[tuple[str, str]]]"
 _Sample: TypeAlias = "tuple[str, float | Decimal | None, dict[str, str]]"
@@ -45,7 +45,7 @@ class Exposition:
     """The page over the views of some accounts, which may change from one check to the next."""
 
     def __init__(
-        self, statuses: Callable[[], Sequence[AccountStatus]], build: Build, clock: Clock
+        self, statuses: Callable[[], Sequence[AccountStatus]], build: ExporterInfo, clock: Clock
     ) -> None:
         self._statuses = statuses
         self._build = build
@@ -54,11 +54,11 @@ class Exposition:
 
     def check(self) -> None:
         """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
-        self._page.prepare()
+        self._page.refresh()
         _assert_exposed(self._page, _expected(self._statuses(), self._build, self._clock.now()))
 
 
-def assert_exposed(statuses: Sequence[AccountStatus], build: Build, clock: Clock) -> None:
+def assert_exposed(statuses: Sequence[AccountStatus], build: ExporterInfo, clock: Clock) -> None:
     """A page that was never asked before holds exactly the samples of the views."""
     Exposition(lambda: statuses, build, clock).check()
 
@@ -114,7 +114,7 @@ def _series_of(samples: Iterable[_Sample]) -> dict[Series, float]:
 
 
 def _expected(
-    statuses: Iterable[AccountStatus], build: Build, now: ClockReading
+    statuses: Iterable[AccountStatus], build: ExporterInfo, now: ClockReading
 ) -> Iterator[_Sample]:
     for status in statuses:
         name = status.account.name
@@ -206,7 +206,7 @@ def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[li
 
 
 def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
-    names = shown(number, per_number.phone_number)
+    names = masked_identity(number, per_number.phone_number)
     own = {"sid": names.sid}
     described = {
         "phone_number": names.phone_number,

@@ -158,7 +158,7 @@ class _Renderer(threading.Thread):
     """The thread that prepares a page, and can be held by what it reads."""
 
     def __init__(self, page: MetricsPage) -> None:
-        super().__init__(target=page.prepare)
+        super().__init__(target=page.refresh)
         self.held = threading.Event()
         self.go_on = threading.Event()
 

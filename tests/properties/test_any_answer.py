@@ -29,7 +29,7 @@ from exophone_exporter.exotel.model import (
 )
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.metrics.page import Build
+from exophone_exporter.metrics.page import ExporterInfo
 from exophone_exporter.web import status_page
 from tests.lib.corpus import corpus
 from tests.lib.exposed import assert_exposed
@@ -39,7 +39,7 @@ from tests.lib.support import INDIA, SAMPLES, FakeTime, account
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BUILD: Final = Build("r", 0.0)
+BUILD: Final = ExporterInfo("r", 0.0)
 CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
 SETTINGS: Final = (
     PerNumber("all", 10_000, "full"),

@@ -16,7 +16,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
 from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.metrics.page import Build
+from exophone_exporter.metrics.page import ExporterInfo
 from tests.lib.exposed import Exposition
 from tests.lib.strategies import ANY_TEXT, share
 from tests.lib.support import FakeTime, account, phone
@@ -165,7 +165,7 @@ def record_poll(state: AccountState, polled: Polled, attempt: int, now: ClockRea
         state.record_poll(PollResult(now, 1.0, snapshot, changes))
 
 
-def assert_exposed_throughout(accounts: dict[str, Polled], build: Build) -> None:
+def assert_exposed_throughout(accounts: dict[str, Polled], build: ExporterInfo) -> None:
     """Before the first poll and after each, on one page, which keeps what did not change."""
     time = FakeTime()
     states = {name: state_of(name, polled) for name, polled in accounts.items()}
@@ -192,7 +192,7 @@ def test_any_store_is_exposed_as_it_is_and_as_the_reference_writes_it(
 
     The commit comes from the environment, where anything may stand.
     """
-    build = Build(revision({"EXOPHONE_REVISION": commit}), loaded_at, reloaded)
+    build = ExporterInfo(revision({"EXOPHONE_REVISION": commit}), loaded_at, reloaded)
     assert_exposed_throughout(accounts, build)
 
 
@@ -204,4 +204,4 @@ def test_more_label_values_than_there_may_be_are_no_series_twice(
 ) -> None:
     """A circle that is called other among them."""
     polled = Polled(per_number, [], [], [numbers], {}, 0.0)
-    assert_exposed_throughout({"support": polled}, Build("r", 0.0))
+    assert_exposed_throughout({"support": polled}, ExporterInfo("r", 0.0))

@@ -499,7 +499,7 @@ class Model:
         for watched in self.watched.values():
             if watched.walk is None:
                 self._check_not_late(watched, EPSILON)
-        *inventory, live = exporter.page.parts(openmetrics=False, gzipped=False)
+        *inventory, live = exporter.page.chunks(openmetrics=False, gzipped=False)
         self.scrapes += 1
         # A page serves for a second, unless a poll ends or something in it becomes too old.
         is_new = self.time.now > self._scraped_at + 1 + EPSILON

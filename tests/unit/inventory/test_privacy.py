@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.inventory.privacy import MaskedIdentity, shown
+from exophone_exporter.inventory.privacy import MaskedIdentity, masked_identity
 from tests.lib.support import phone
 
 if TYPE_CHECKING:
@@ -28,25 +28,27 @@ def digits(text: str) -> str:
 
 def test_full_shows_all_as_it_is() -> None:
     named = number("08047091234", "080 4709 1234 ")
-    assert shown(named, "full") == MaskedIdentity("08047091234", "+918047091234", "080 4709 1234 ")
+    assert masked_identity(named, "full") == MaskedIdentity(
+        "08047091234", "+918047091234", "080 4709 1234 "
+    )
 
 
 def test_last4_shows_the_last_four_digits_and_the_name() -> None:
-    assert shown(number(), "last4") == MaskedIdentity(HEX_SID, "…1234", "Support")
+    assert masked_identity(number(), "last4") == MaskedIdentity(HEX_SID, "…1234", "Support")
 
 
 def test_hidden_shows_the_name_alone() -> None:
-    assert shown(number(), "hidden") == MaskedIdentity(HEX_SID, "", "Support")
+    assert masked_identity(number(), "hidden") == MaskedIdentity(HEX_SID, "", "Support")
 
 
 def test_number_without_a_phone_number_has_nothing_to_hide() -> None:
     nameless = phone(HEX_SID, phone_number="", friendly_name="")
-    assert shown(nameless, "last4") == MaskedIdentity(HEX_SID, "", "")
+    assert masked_identity(nameless, "last4") == MaskedIdentity(HEX_SID, "", "")
 
 
 def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
     for text in ("080-4709 12 34", "080 4709 12/34", "080\u20134709\u201312\u201334"):
-        assert shown(phone(phone_number=text), "last4").phone_number == "…1234"
+        assert masked_identity(phone(phone_number=text), "last4").phone_number == "…1234"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
 @pytest.mark.fault(92)
 def test_sid_that_is_the_number_becomes_a_pseudonym(sid: str) -> None:
     for setting in ("last4", "hidden"):
-        pseudonym = shown(number(sid), setting).sid
+        pseudonym = masked_identity(number(sid), setting).sid
         assert re.fullmatch(r"number-[0-9a-f]{12}", pseudonym)
         assert "4709" not in pseudonym
 
@@ -76,7 +78,7 @@ def test_sid_that_is_the_number_becomes_a_pseudonym(sid: str) -> None:
 @pytest.mark.fault(92)
 def test_sid_is_held_against_the_digits_of_the_number_however_they_are_set_apart() -> None:
     named = phone("exo-08047091234", phone_number="+91 80-4709-1234")
-    assert shown(named, "last4").sid.startswith("number-")
+    assert masked_identity(named, "last4").sid.startswith("number-")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_sid_is_held_against_the_digits_of_the_number_however_they_are_set_apart
 )
 @pytest.mark.fault(92)
 def test_sid_with_fewer_than_six_of_the_digits_is_shown(sid: str, phone_number: str) -> None:
-    assert shown(phone(sid, phone_number=phone_number), "last4").sid == sid
+    assert masked_identity(phone(sid, phone_number=phone_number), "last4").sid == sid
 
 
 @pytest.mark.parametrize(
@@ -113,22 +115,24 @@ def test_sid_with_fewer_than_six_of_the_digits_is_shown(sid: str, phone_number: 
 @pytest.mark.fault(92)
 def test_number_in_the_name_is_covered_too(name: str, last4: str, hidden: str) -> None:
     """The vendor's default name of a number is the number."""
-    assert shown(number(name=name), "last4").friendly_name == last4
-    assert shown(number(name=name), "hidden").friendly_name == hidden
+    assert masked_identity(number(name=name), "last4").friendly_name == last4
+    assert masked_identity(number(name=name), "hidden").friendly_name == hidden
 
 
 @pytest.mark.fault(92)
 def test_pseudonym_is_the_same_after_a_restart_and_in_both_settings() -> None:
     """BLAKE2b of `acme/08047091234` in 48 bits, as b2sum has it: series outlive an update."""
     named = number("08047091234")
-    assert shown(named, "last4").sid == "number-ecdbff4b2fa8"
-    assert shown(named, "hidden").sid == "number-ecdbff4b2fa8"
+    assert masked_identity(named, "last4").sid == "number-ecdbff4b2fa8"
+    assert masked_identity(named, "hidden").sid == "number-ecdbff4b2fa8"
 
 
 @pytest.mark.fault(92)
 def test_pseudonyms_differ_by_number_and_by_account() -> None:
     sids = [f"0804709{i:04}" for i in range(5000)]
-    names = {shown(phone(sid, account_sid=a), "hidden").sid for sid in sids for a in ("a", "b")}
+    names = {
+        masked_identity(phone(sid, account_sid=a), "hidden").sid for sid in sids for a in ("a", "b")
+    }
     assert len(names) == 10_000
 
 
@@ -137,7 +141,7 @@ def test_pseudonyms_differ_however_account_and_number_are_cut_in_two() -> None:
     """Two series by one name would be dropped by Prometheus, without a word from us."""
     one = phone("x/912248", account_sid="a", phone_number="+912248")
     other = phone("912248", account_sid="a/x", phone_number="+912248")
-    assert shown(one, "hidden").sid != shown(other, "hidden").sid
+    assert masked_identity(one, "hidden").sid != masked_identity(other, "hidden").sid
 
 
 @given(
@@ -150,7 +154,7 @@ def test_no_more_digits_are_left_than_allowed(local: str, form: str) -> None:
     written = form.format(local)
     named = phone(written, phone_number=f"+91{local}", friendly_name=written)
     for setting, allowed in (("last4", local[-4:]), ("hidden", "")):
-        names = shown(named, setting)  # type: ignore[arg-type]  # one of the words
+        names = masked_identity(named, setting)  # type: ignore[arg-type]  # one of the words
         assert names.sid.startswith("number-")
         assert digits(names.phone_number) == allowed
         assert digits(names.friendly_name) == allowed

@@ -29,7 +29,7 @@ from exophone_exporter.metrics.exposition import (
     format_value,
     format_values,
 )
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.metrics.samples import polling_lines
 from tests.lib.support import FakeTime, account
 
@@ -86,7 +86,7 @@ def test_family_is_byte_for_byte_what_the_reference_writes(
         family = CounterMetricFamily("x_numbers", HELP, labels=LABELS)
     for *values, number in samples:
         family.add_metric(values, float(number))
-    ours = metric.head(openmetrics=openmetrics) + "".join(
+    ours = metric.header(openmetrics=openmetrics) + "".join(
         metric.sample(*values, value=number) for *values, number in samples
     )
     assert ours == written_by_the_reference(family, openmetrics=openmetrics)
@@ -120,7 +120,7 @@ def test_histogram_is_byte_for_byte_what_the_reference_writes(
         if metric.name == family.name and 'endpoint="list"' in line
     )
     expected = written_by_the_reference(family, openmetrics=openmetrics)
-    assert metric.head(openmetrics=openmetrics) + ours == expected
+    assert metric.header(openmetrics=openmetrics) + ours == expected
 
 
 def test_histogram_buckets_never_fall() -> None:
@@ -242,6 +242,6 @@ def test_times_are_written_as_numbers_are(seconds: list[int | None]) -> None:
 
 def test_one_scrape_of_each_kind_ends_as_its_format_asks(time: FakeTime) -> None:
     """OpenMetrics ends with its mark, also without any process series."""
-    page = MetricsPage(lambda: (), lambda: Build("r", 0.0), time.clock, with_process=False)
+    page = MetricsPage(lambda: (), lambda: ExporterInfo("r", 0.0), time.clock, with_process=False)
     assert page.render(openmetrics=True, gzipped=False).endswith(b"\n# EOF\n")
     assert b"# EOF" not in page.render(openmetrics=False, gzipped=False)

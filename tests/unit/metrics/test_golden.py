@@ -26,7 +26,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.snapshot import Change, Snapshot, build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.paths import DATA
 from tests.lib.support import INDIA, SAMPLES, FakeTime, account
 
@@ -106,11 +106,11 @@ def page(time: FakeTime) -> MetricsPage:
     statuses = world(time)
     made = MetricsPage(
         lambda: statuses,
-        lambda: Build(revision="0123abc", config_loaded_at=1_700_000_000.0),
+        lambda: ExporterInfo(revision="0123abc", config_loaded_at=1_700_000_000.0),
         time.clock,
         with_process=False,
     )
-    made.prepare()
+    made.refresh()
     return made
 
 
@@ -247,9 +247,9 @@ def test_the_vendors_own_sample_gives_exactly_these_lines(time: FakeTime) -> Non
     snapshot = snapshot_of([sample], time)
     state.record_poll(PollResult(time.clock.now(), 1.25, snapshot))
     page = MetricsPage(
-        lambda: [state.status()], lambda: Build("r", 0.0), time.clock, with_process=False
+        lambda: [state.status()], lambda: ExporterInfo("r", 0.0), time.clock, with_process=False
     )
-    page.prepare()
+    page.refresh()
     text = page.render(openmetrics=False, gzipped=False).decode()
     inventory, _, _ = text.partition("# HELP exophone_number_changes_total")
     lines = [line for line in inventory.splitlines(keepends=True) if not line.startswith("#")]

@@ -25,7 +25,7 @@ from exophone_exporter.exotel.model import parse_page
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import page as metrics_page
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.metrics.samples import polling_lines
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import make_account
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.samples import Line
+    from exophone_exporter.metrics.samples import MetricText
 
 DEADLINE_SECONDS: Final = 10
-BUILD: Final = Build("r", 0.0)
+BUILD: Final = ExporterInfo("r", 0.0)
 # A scrape that may overtake another has done so by then.
 OVERTAKING_SECONDS: Final = 0.1
 RETRIES: Final = b'exophone_api_retries_total{account="support"}'
@@ -108,7 +108,7 @@ def test_gzip_is_one_member_of_exactly_the_plain_bytes(
     """Browsers show only the first member of a stream: there must be no second."""
     if count:
         put(state, time, numbers(count))
-        page.prepare()
+        page.refresh()
     plain = page.render(openmetrics=openmetrics, gzipped=False)
     gzipped = page.render(openmetrics=openmetrics, gzipped=True)
     assert plain.count(b'\nexophone_number_info{account="support"') == count
@@ -124,7 +124,7 @@ def test_curl_decompresses_it(
     time: FakeTime, state: AccountState, page: MetricsPage, program: Callable[[str], str]
 ) -> None:
     put(state, time, numbers(100))
-    page.prepare()
+    page.refresh()
     gzipped = page.render(openmetrics=False, gzipped=True)
 
     class Handler(BaseHTTPRequestHandler):
@@ -159,10 +159,10 @@ def test_poll_that_found_the_same_numbers_renders_and_compresses_nothing(
     """The large part is the very same object, whatever the scrape asks for."""
 
     def large_part(*, openmetrics: bool = False) -> bytes:
-        return max(page.parts(openmetrics=openmetrics, gzipped=gzipped), key=len)
+        return max(page.chunks(openmetrics=openmetrics, gzipped=gzipped), key=len)
 
     put(state, time, numbers(300))
-    page.prepare()
+    page.refresh()
     first = large_part()
     same = state.snapshot
     assert same is not None
@@ -170,11 +170,11 @@ def test_poll_that_found_the_same_numbers_renders_and_compresses_nothing(
         time.pass_(300)
         again = same.seen_again(same.listing, time.clock.now(), 2.0)
         state.record_poll(PollResult(time.clock.now(), 2.0, again))
-        page.prepare()
+        page.refresh()
         assert large_part() is first
         assert large_part(openmetrics=True) is first
     put(state, time, numbers(301))
-    page.prepare()
+    page.refresh()
     assert large_part() is not first
 
 
@@ -185,8 +185,8 @@ def test_poller_that_finds_equal_numbers_keeps_the_large_part(
     for _ in range(3):
         time.pass_(300)
         poll_once(state, OneWalk(), time.clock)
-        page.prepare()
-        kept.append(page.parts(openmetrics=False, gzipped=False)[:-1])
+        page.refresh()
+        kept.append(page.chunks(openmetrics=False, gzipped=False)[:-1])
     assert all(one is two is three for one, two, three in zip(*kept, strict=True))
     assert b"exophone_numbers{" in b"".join(kept[0])
 
@@ -198,7 +198,7 @@ def test_equal_numbers_are_told_with_the_new_time_of_success(
     for _ in range(2):
         time.pass_(300)
         poll_once(state, OneWalk(), time.clock)
-        page.prepare()
+        page.refresh()
     line = b'exophone_poll_last_success_timestamp_seconds{account="support"} 1.7000006e+09\n'
     assert line in page.render(openmetrics=False, gzipped=False)
 
@@ -208,9 +208,9 @@ def test_one_account_that_changes_leaves_the_other_as_it_was(time: FakeTime) -> 
     page = page_of(time, one, two)
     put(one, time, numbers(2))
     put(two, time, numbers(3))
-    page.prepare()
+    page.refresh()
     put(two, time, numbers(1))
-    page.prepare()
+    page.refresh()
     text = page.render(openmetrics=False, gzipped=False)
     counts = [
         line.split()[-1] for line in text.splitlines() if line.startswith(b"exophone_numbers{")
@@ -225,7 +225,7 @@ def test_scrape_during_a_rendering_gets_the_previous_bytes_whole(time: FakeTime)
     page = page_of(time, *states)
     for state in states:
         put(state, time, numbers(5))
-    page.prepare()
+    page.refresh()
     before = every_form(page)
     for state in states:
         put(state, time, numbers(7))
@@ -241,7 +241,7 @@ def test_health_of_polling_is_alive_during_a_rendering(
 ) -> None:
     """Only the inventory is of before: what it counts meanwhile does not wait for it."""
     put(state, time, numbers(5))
-    page.prepare()
+    page.refresh()
     put(state, time, numbers(7))
     with held_rendering(page, state):
         state.record_retry()
@@ -267,7 +267,7 @@ def test_a_number_costs_2500_bytes_at_rest_and_5000_while_its_account_is_rendere
         for turn in range(2):
             for state, pages in zip(states, walks, strict=True):
                 put(state, time, parsed(pages)[turn:])
-                page.prepare()
+                page.refresh()
         at_rest, at_most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -296,7 +296,7 @@ def test_data_goes_stale_without_a_poll(
     time: FakeTime, state: AccountState, page: MetricsPage, gzipped: bool
 ) -> None:
     put(state, time, numbers(2))
-    page.prepare()
+    page.refresh()
 
     def scrape() -> bytes:
         body = page.render(openmetrics=False, gzipped=gzipped)
@@ -316,7 +316,7 @@ def test_data_that_only_a_wrong_clock_made_stale_is_served_again(
 ) -> None:
     """The clock is set on by an hour and back, and no poll comes; a second later they are there."""
     put(state, time, numbers(2))
-    page.prepare()
+    page.refresh()
     before = page.render(openmetrics=False, gzipped=False)
     time.wall += 3600
     assert b"exophone_numbers{" not in page.render(openmetrics=False, gzipped=False)
@@ -331,13 +331,13 @@ def test_stale_account_leaves_the_fresh_one_alone(time: FakeTime) -> None:
     put(old, time, numbers(2))
     time.pass_(600)
     put(new, time, numbers(3))
-    page.prepare()
+    page.refresh()
     time.pass_(600)
     text = page.render(openmetrics=False, gzipped=False)
     assert b'exophone_numbers{account="new"' in text
     assert b'exophone_numbers{account="old"' not in text
     put(old, time, numbers(2))
-    page.prepare()
+    page.refresh()
     assert b'exophone_numbers{account="old"' in page.render(openmetrics=False, gzipped=False)
 
 
@@ -403,7 +403,7 @@ def test_who_saw_an_account_earlier_does_not_show_it_later(
     def retries() -> float:
         return value_of(RETRIES, page.render(openmetrics=False, gzipped=False))
 
-    page.prepare()
+    page.refresh()
     prepared.set()
     with ThreadPoolExecutor(2) as pool:
         held = pool.submit(retries)
@@ -424,7 +424,7 @@ def test_account_to_which_nothing_happened_is_not_looked_at_again(
     every_form(page)
     told: list[str] = []
 
-    def lines(status: AccountStatus) -> Iterator[Line]:
+    def lines(status: AccountStatus) -> Iterator[MetricText]:
         told.append(status.account.name)
         return polling_lines(status)
 
@@ -443,7 +443,7 @@ def test_end_of_a_poll_shows_at_once(
     assert b"exophone_up" not in page.render(openmetrics=False, gzipped=False)
     now = time.clock.now()
     state.record_poll(PollResult(now, 1.0, error=ServerFailed("no")))
-    page.prepare()
+    page.refresh()
     assert b'exophone_up{account="support"} 0.0' in page.render(openmetrics=False, gzipped=False)
 
 
@@ -470,7 +470,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
     """Each scrape is one snapshot: its sum and the series of its numbers agree."""
     sizes = (40, 11, 25)
     put(state, time, numbers(40))
-    page.prepare()
+    page.refresh()
     done = threading.Event()
     scraped = [0] * 8
 
@@ -485,7 +485,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
                 size = sizes[turn % 3]
                 half = size // 2
                 put(state, time, (*numbers(size, "MU")[:half], *numbers(size, "DL")[half:]))
-                page.prepare()
+                page.refresh()
                 wait_for_a_scrape()
         finally:
             done.set()

@@ -14,7 +14,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import catalog
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.support import FakeTime, account, phone
 
 if TYPE_CHECKING:
@@ -106,23 +106,26 @@ class World:
         self.time = time
         self.state = AccountState(account(per_number=per_number))
         self.page = MetricsPage(
-            lambda: [self.state.status()], lambda: Build("r", 5.0), time.clock, with_process=False
+            lambda: [self.state.status()],
+            lambda: ExporterInfo("r", 5.0),
+            time.clock,
+            with_process=False,
         )
-        self.page.prepare()
+        self.page.refresh()
 
     def found(self, *numbers: ExoPhone, changes: tuple[Change, ...] = (), pages: int = 1) -> World:
         """A complete poll of these numbers."""
         now = self.time.clock.now()
         snapshot = build(Listing(numbers, pages, Counter()), now, 1.5)
         self.state.record_poll(PollResult(now, 1.5, snapshot, changes))
-        self.page.prepare()
+        self.page.refresh()
         return self
 
     def failed(self) -> World:
         """A poll that did not work."""
         error = CredentialsRejected("no")
         self.state.record_poll(PollResult(self.time.clock.now(), 0.1, error=error))
-        self.page.prepare()
+        self.page.refresh()
         return self
 
     @property
@@ -447,9 +450,9 @@ def test_one_sid_in_two_accounts_is_told_apart_by_the_account(time: FakeTime) ->
         snapshot = build(Listing((phone("same"),), 1, Counter()), now, 1.0)
         state.record_poll(PollResult(now, 1.0, snapshot))
     page = MetricsPage(
-        lambda: [state.status() for state in states], lambda: Build("r", 0.0), time.clock
+        lambda: [state.status() for state in states], lambda: ExporterInfo("r", 0.0), time.clock
     )
-    page.prepare()
+    page.refresh()
     lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
     rentals = [line for line in lines if line.startswith("exophone_number_monthly_rental{")]
     assert rentals == [
@@ -501,14 +504,14 @@ def test_requests_retries_and_waits_are_counted(world: World) -> None:
 
 @pytest.mark.fault(63)
 def test_revision_that_is_not_utf8_cannot_fail_a_scrape(time: FakeTime) -> None:
-    page = MetricsPage(lambda: (), lambda: Build("a\udcff\nb", 0.0), time.clock)
+    page = MetricsPage(lambda: (), lambda: ExporterInfo("a\udcff\nb", 0.0), time.clock)
     assert 'revision="a\ufffd b"' in page.render(openmetrics=False, gzipped=False).decode()
 
 
 def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
     page = MetricsPage(
         lambda: (),
-        lambda: Build("0123abc", 1_700_000_000.0, config_reload_successful=False),
+        lambda: ExporterInfo("0123abc", 1_700_000_000.0, config_reload_successful=False),
         time.clock,
         with_process=False,
     )
@@ -525,7 +528,7 @@ def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
 def test_standard_process_series_are_there_and_no_created_ones(
     time: FakeTime, openmetrics: bool
 ) -> None:
-    page = MetricsPage(lambda: (), lambda: Build("r", 0.0), time.clock)
+    page = MetricsPage(lambda: (), lambda: ExporterInfo("r", 0.0), time.clock)
     text = page.render(openmetrics=openmetrics, gzipped=False).decode()
     names = {line.partition("{")[0].split()[0] for line in text.splitlines() if line[0] != "#"}
     assert {"process_open_fds", "python_info", "python_gc_collections_total"} <= names

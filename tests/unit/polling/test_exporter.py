@@ -330,7 +330,7 @@ class Limited:
 def poll_once_into(exporter: Exporter, client: Any) -> int:
     """Poll an account whose exporter was not started, in this thread; how many numbers it has."""
     result = poll_once(client.recorder, client, exporter.clock)
-    exporter.page.prepare()
+    exporter.page.refresh()
     assert result.snapshot is not None
     return len(result.snapshot.numbers)
 

@@ -27,7 +27,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import Change, build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.metrics.page import Build, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import Poller, PollLogger, poll_once
 from tests.lib.support import FakeTime, account, phone
 
@@ -399,14 +399,14 @@ class MortalFetcher:
 def test_numbers_that_were_replaced_go_bit_by_bit(time: FakeTime) -> None:
     """A hundred thousand at once would hold the interpreter, and so each scrape meanwhile."""
     state = AccountState(account())
-    page = MetricsPage(lambda: [state.status()], lambda: Build("test", 0.0), time.clock)
+    page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("test", 0.0), time.clock)
     last_holders.clear()
     Poller(
         state,
         MortalFetcher(1200),
         clock=time.clock,
         stopping=TimedEvent(time),
-        on_result=lambda _: page.prepare(),
+        on_result=lambda _: page.refresh(),
         on_death=lambda: pytest.fail("the poller died"),
         uniform=middle,
     ).run()
@@ -592,9 +592,9 @@ class TestTelling:
     def test_first_success_is_told_and_the_next_ones_are_not(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = PollLogger(account())
+        poll_logger = PollLogger(account())
         for _ in range(3):
-            teller.tell(self.success(time, phone()))
+            poll_logger.log(self.success(time, phone()))
         assert [vars(record)["fields"] for record in caplog.records] == [
             {"account": "support", "numbers": 1, "pages": 1, "duration_seconds": 2.0}
         ]
@@ -625,29 +625,29 @@ class TestTelling:
     def test_same_failure_is_told_once_an_hour_and_recovery_is_told(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = PollLogger(account())
+        poll_logger = PollLogger(account())
         for _ in range(25):  # two hours
-            teller.tell(self.failure(time, TimedOut("slow")))
+            poll_logger.log(self.failure(time, TimedOut("slow")))
             time.pass_(300)
         assert told(caplog) == [
             ("WARNING", "the poll failed"),
             ("WARNING", "the poll still fails"),
             ("WARNING", "the poll still fails"),
         ]
-        teller.tell(self.success(time, phone()))
+        poll_logger.log(self.success(time, phone()))
         assert told(caplog) == [("INFO", "the poll works again")]
-        teller.tell(self.failure(time, TimedOut("slow")))
+        poll_logger.log(self.failure(time, TimedOut("slow")))
         assert told(caplog) == [("WARNING", "the poll failed")]
 
     @pytest.mark.fault(136)
     def test_reminder_comes_after_the_whole_hour_and_no_sooner(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = PollLogger(account())
+        poll_logger = PollLogger(account())
         lines = []
         for seconds in (0, 3599, 1):
             time.pass_(seconds)
-            teller.tell(self.failure(time, TimedOut("slow")))
+            poll_logger.log(self.failure(time, TimedOut("slow")))
             lines.append(len(told(caplog)))
         assert lines == [1, 0, 1]
 
@@ -655,9 +655,9 @@ class TestTelling:
     def test_failure_for_another_reason_is_told_at_once(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        teller = PollLogger(account())
-        teller.tell(self.failure(time, TimedOut("slow")))
-        teller.tell(self.failure(time, BadBody("html")))
+        poll_logger = PollLogger(account())
+        poll_logger.log(self.failure(time, TimedOut("slow")))
+        poll_logger.log(self.failure(time, BadBody("html")))
         records = [vars(record)["fields"] for record in caplog.records]
         assert records == [
             {"account": "support", "reason": "timeout", "error": "slow"},
@@ -668,14 +668,14 @@ class TestTelling:
     def test_numbers_that_all_vanish_are_published_with_one_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        state, teller = AccountState(account()), PollLogger(account())
-        teller.tell(poll(state, walk(*[phone(f"s{i}") for i in range(5000)]), time))
+        state, poll_logger = AccountState(account()), PollLogger(account())
+        poll_logger.log(poll(state, walk(*[phone(f"s{i}") for i in range(5000)]), time))
         gone = poll(state, walk(), time)
         assert gone.snapshot is not None
         assert (gone.snapshot.numbers, state.status().changes["removed"]) == ((), 5000)
         caplog.clear()
-        teller.tell(gone)
-        teller.tell(poll(state, walk(), time))
+        poll_logger.log(gone)
+        poll_logger.log(poll(state, walk(), time))
         lines = told(caplog)
         assert lines[0] == ("WARNING", "the account had numbers and has none now")
         assert lines[1:] == [("INFO", "a number changed")] * 5000
@@ -684,29 +684,29 @@ class TestTelling:
     def test_account_that_never_had_numbers_is_no_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        PollLogger(account()).tell(self.success(time))
+        PollLogger(account()).log(self.success(time))
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     @pytest.mark.fault(78)
     def test_poll_longer_than_its_interval_is_a_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        PollLogger(account(interval_seconds=1.0)).tell(self.success(time))
+        PollLogger(account(interval_seconds=1.0)).log(self.success(time))
         assert ("WARNING", "the poll takes longer than its interval") in told(caplog)
 
     def test_poll_as_long_as_its_interval_is_no_warning(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        PollLogger(account(interval_seconds=2.0)).tell(self.success(time))
+        PollLogger(account(interval_seconds=2.0)).log(self.success(time))
         assert told(caplog) == [("INFO", "the first poll is complete")]
 
     def test_each_change_is_one_line_that_names_the_number(
         self, time: FakeTime, caplog: pytest.LogCaptureFixture
     ) -> None:
-        state, teller = AccountState(account()), PollLogger(account())
+        state, poll_logger = AccountState(account()), PollLogger(account())
         poll(state, walk(phone("a")), time)
         after = phone("a", voice_url=VOICE_12, rental_price=Decimal("999.000000"))
-        teller.tell(poll(state, walk(after), time))
+        poll_logger.log(poll(state, walk(after), time))
         lines = [vars(record)["fields"] for record in caplog.records[1:]]
         about = {
             "account": "support",
@@ -736,7 +736,7 @@ class TestTelling:
         caplog.set_level(level, logger="exophone_exporter")
         slept: list[float] = []
         changes = tuple(Change("added", phone(f"sid-{index}")) for index in range(45))
-        PollLogger(account(), sleep=slept.append).tell(self.success(time, changes=changes))
+        PollLogger(account(), sleep=slept.append).log(self.success(time, changes=changes))
         assert told(caplog).count(("INFO", "a number changed")) == lines
         assert slept == [0.001] * pauses
 
@@ -755,10 +755,10 @@ class TestTelling:
         setting: Any,
         phone_number: str,
     ) -> None:
-        teller = PollLogger(account(per_number=PerNumber("all", 100, setting)))
+        poll_logger = PollLogger(account(per_number=PerNumber("all", 100, setting)))
         named = phone("02248901111", friendly_name="02248901111")
         change = Change("voice_moved", named, before="11", after="external")
-        teller.tell(self.success(time, named, changes=(change,)))
+        poll_logger.log(self.success(time, named, changes=(change,)))
         line = vars(caplog.records[-1])["fields"]
         assert (line["phone_number"], line["friendly_name"]) == (phone_number, phone_number)
         assert (line["change"], line["before"], line["after"]) == ("voice_moved", "11", "external")
