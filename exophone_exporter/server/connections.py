@@ -1,8 +1,7 @@
 """One connection of a client: what it may send, how long it may take, and when it ends.
 
-The parser and the writing of answers are uvicorn's. Relied on of `HttpToolsProtocol`: its callbacks
-`connection_made`, `connection_lost`, `data_received`, `on_message_begin`, `on_url`, `on_header`,
-`on_headers_complete`, `on_body`, `on_response_complete`; its attributes `transport`, `parser`,
+The parser and the writing of answers are uvicorn's, pinned to one minor version. Relied on of
+`HttpToolsProtocol`: the callbacks that are overridden here; its attributes `transport`, `parser`,
 `flow`, `headers`, `url`, `cycle`, `loop`, `server_state`, `client`; of a cycle `keep_alive`,
 `response_complete`, `more_body`, `message_event`, `waiting_for_100_continue`, `transport` and that
 it ends the connection by `transport.close()`.
@@ -31,28 +30,27 @@ if TYPE_CHECKING:
 
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 _VERSIONS: Final = ("1.0", "1.1")
-_AROUND_THE_TARGET: Final = len("GET  HTTP/1.1\r\n")
+_REQUEST_LINE_WITHOUT_TARGET: Final = len("GET  HTTP/1.1\r\n")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What clients may take of the server.
+    """What clients may use of the server.
 
     A request's head must be complete `head_seconds` after the connection was made (with TLS: after
-    the handshake, which has `handshake_seconds`), or after the first byte of a further request. A
-    connection without a request ends after `keep_alive_seconds`, longer than a usual scrape
-    interval. A client that takes nothing of its answer for `write_seconds` is cut off; a TLS
-    connection must also end within these once its last answer is written. After a request that
-    ends the connection, what the client still sends is dropped for up to `linger_seconds`: closed
-    at once, the connection would be reset and the answer lost.
+    the handshake, which has `handshake_seconds`), or after the first byte of a further request. An
+    idle connection ends after `keep_alive_seconds`, longer than a usual scrape interval. A client
+    that takes nothing of its answer for `write_seconds` is cut off; a TLS connection must also end
+    within this time once its last answer is written. After a request that ends the connection,
+    further input is dropped for up to `linger_seconds`: if the connection were closed immediately,
+    it would be reset and the answer lost.
 
-    `request_line_bytes` bounds the first line of a request (414; the parser takes no more than
-    64 KiB), `head_bytes` all of its headers and `headers` their number (431). Of `connections`,
-    handshakes included, those that wait for a request make room for a newcomer, the longest waiting
-    first; where every one is being answered the newcomer gets 503, and `refusals` more connections
-    are open for saying so.
+    `request_line_bytes` limits the first line of a request (414; the parser takes no more than
+    64 KiB), `head_bytes` all of its headers and `headers` their number (431). When there are
+    `connections` of them, handshakes included, the longest idle one is ended for a new one. If all
+    of them are being answered, the new one gets 503, for which `refusals` more may be open.
     """
 
     head_seconds: float = 10.0
@@ -67,8 +65,8 @@ class Limits:
     refusals: int = 32
 
 
-class Room:
-    """Who is connected, and who waits for a request and can make room."""
+class ConnectionLimit:
+    """The open connections, and which of them are idle and can be ended for a new one."""
 
     def __init__(
         self, limits: Limits, accepts: Callable[[ssl.SSLObject], bool] | None = None
@@ -76,47 +74,46 @@ class Room:
         self.limits = limits
         self.accepts = accepts
         self._connections: set[Connection] = set()
-        self._waiting: dict[Connection, None] = {}  # ordered: the longest waiting first
+        self._idle: dict[Connection, None] = {}  # ordered: the longest idle first
 
     def has_room(self) -> bool:
-        """Whether one more can be served; the longest waiting one is ended for it."""
+        """Whether one more can be served; the longest idle one is ended for it."""
         if len(self._connections) >= self.limits.connections:
-            self.end_waiting(1)
+            self.evict_idle(1)
         return len(self._connections) < self.limits.connections
 
     def has_room_to_refuse(self) -> bool:
-        """Whether one more can at least be told that there is no room."""
+        """Whether one more can at least be answered with 503."""
         return len(self._connections) < self.limits.connections + self.limits.refusals
 
-    def end_waiting(self, most: int | None = None) -> None:
-        """End so many of the connections that wait for a request, or half of them."""
-        count = most or (len(self._waiting) + 1) // 2
-        for connection in list(self._waiting)[:count]:
+    def evict_idle(self, count: int | None = None) -> None:
+        """End the `count` longest idle connections, by default half of the idle ones."""
+        for connection in list(self._idle)[: count or (len(self._idle) + 1) // 2]:
             self.remove(connection)
             connection.end()
 
     def add(self, connection: Connection) -> None:
-        """A connection was accepted; it waits for its first request."""
+        """Count an accepted connection; it is idle until its first request is complete."""
         self._connections.add(connection)
         if not connection.is_refused:
-            self._waiting[connection] = None
+            self._idle[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Forget a connection."""
         self._connections.discard(connection)
-        self._waiting.pop(connection, None)
+        self._idle.pop(connection, None)
 
-    def note_waiting(self, connection: Connection) -> None:
-        """A connection has been answered and waits for its next request."""
+    def mark_idle(self, connection: Connection) -> None:
+        """Note that a connection has been answered and waits for its next request."""
         if connection in self._connections:
-            self._waiting[connection] = None
+            self._idle[connection] = None
 
-    def note_answering(self, connection: Connection) -> None:
-        """A connection's request is complete."""
-        self._waiting.pop(connection, None)
+    def mark_busy(self, connection: Connection) -> None:
+        """Note that a connection's request is complete."""
+        self._idle.pop(connection, None)
 
     def end_overdue(self, now: float) -> None:
-        """End every connection that took too long; `now` as the loop's clock has it."""
+        """End every connection that took too long; `now` is the time of the event loop's clock."""
         for connection in list(self._connections):
             connection.end_if_overdue(now)
 
@@ -128,12 +125,13 @@ class _RefusedError(Exception):
 class Connection(HttpToolsProtocol):
     """One connection of a client, under limits.
 
-    Bodies are never read: a request that announces one is answered, and is the last.
+    Bodies are never read: a request that announces one is answered, and is the last. Requests are
+    not pipelined: when another one arrives during an answer, this answer is the last.
     """
 
     def __init__(
         self,
-        room: Room,
+        limit: ConnectionLimit,
         config: uvicorn.Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
@@ -143,14 +141,13 @@ class Connection(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
         self.is_refused = is_refused
         self.handshake: asyncio.Task[None] | None = None
-        self._room = room
-        self._limits = room.limits
-        self._is_deaf = False  # what still comes is dropped
+        self._limit = limit
+        self._limits = limit.limits
+        self._ignores_input = False
         self._is_lingering = False
         self._refusal = HTTPStatus.BAD_REQUEST
         self._in_head = True
         self._head_bytes = 0
-        self._chunk_bytes = 0
         self._deadline = math.inf
         self._unsent_bytes = 0
         self._progress_at = 0.0
@@ -160,17 +157,17 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._begin_head()
         ssl_object = transport.get_extra_info("ssl_object")
-        if ssl_object is None or self._room.accepts is None:
+        if ssl_object is None or self._limit.accepts is None:
             return
-        self._is_deaf = True  # also if the question fails
-        if self._room.accepts(ssl_object):
-            self._is_deaf = False
+        self._ignores_input = True  # also if the check raises
+        if self._limit.accepts(ssl_object):
+            self._ignores_input = False
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; an answer that was not read to its end is no error."""
-        self._room.remove(self)
+        """Forget the connection; an answer that was not read to its end is not an error."""
+        self._limit.remove(self)
         if self.transport is None:  # the handshake failed
             return
         if self._is_answering:
@@ -178,41 +175,47 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves it set after an error
 
+    def eof_received(self) -> bool:  # type: ignore[override] # as asyncio allows
+        """Answer a client that has closed only its own side, as Go and nginx do."""
+        if not self._is_answering or not self.transport.can_write_eof():
+            return False
+        self._close_after_this_answer()
+        return True
+
     def data_received(self, data: bytes) -> None:
-        """Parse what the client sent, unless nothing more is wanted of it."""
-        if self._is_deaf:
+        """Parse what the client sent, unless its input is ignored."""
+        if self._ignores_input:
             return
         self._unset_keepalive_if_required()
         if not self._in_head and not self._is_answering:
             self._begin_head()
-        self._chunk_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._make_last()
+            self._close_after_this_answer()
         except httptools.HttpParserError:
-            if not self._is_deaf:
+            if not self._ignores_input:
                 self._refuse()
         else:
-            self._count_head()
+            self._count_head(len(data))
 
     def on_message_begin(self) -> None:
-        """A request begins; the piece that holds its first byte may hold much else."""
-        if self._is_deaf:
+        """Begin a request, but none during an answer."""
+        if self._is_answering:
+            self._close_after_this_answer()
+        if self._ignores_input:
             raise _RefusedError
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = -self._chunk_bytes
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
+        """Take a piece of the target."""
         super().on_url(url)
-        if len(self.url) + _AROUND_THE_TARGET > self._limits.request_line_bytes:
+        if len(self.url) + _REQUEST_LINE_WITHOUT_TARGET > self._limits.request_line_bytes:
             self._reject(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; those behind the chunks of a body come here too."""
-        if self._is_deaf:
+        """Take a header; those behind the chunks of a body come here too."""
+        if self._ignores_input:
             return
         super().on_header(name, value)
         if len(self.headers) > self._limits.headers:
@@ -229,24 +232,21 @@ class Connection(HttpToolsProtocol):
             self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         super().on_headers_complete()
         self._in_head = False
-        self._room.note_answering(self)
+        self._limit.mark_busy(self)
         if any(name in _BODY_HEADERS for name, _ in self.headers):
-            self._make_last()
+            self._close_after_this_answer()
 
     def on_body(self, body: bytes) -> None:
         """Bodies are never read."""
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, which may have begun already."""
+        """Wait for the next request, unless this was the last."""
         super().on_response_complete()
-        if self._is_answering or self._is_deaf:
-            return
-        if self._in_head:
-            self._begin_head()
-        self._room.note_waiting(self)
+        if not self._ignores_input:
+            self._limit.mark_idle(self)
 
     def end(self) -> None:
-        """End at once, whatever was under way."""
+        """End immediately, whatever was under way."""
         if self.transport is not None:
             self.transport.abort()
         elif self.handshake is not None:
@@ -255,7 +255,7 @@ class Connection(HttpToolsProtocol):
     def end_if_overdue(self, now: float) -> None:
         """End where the client took too long for its part."""
         if self.transport is None:
-            return  # the handshake has its own end
+            return  # the handshake has its own timeout
         unsent_bytes = self.transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._progress_at = unsent_bytes, now
@@ -265,16 +265,16 @@ class Connection(HttpToolsProtocol):
         elif self._is_lingering:
             if now - max(self._progress_at, self._deadline) > self._limits.linger_seconds:
                 self.end()
-        elif self._in_head and not self._is_answering and now > self._deadline:
+        elif self._in_head and now > self._deadline:
             self._end_overdue("its request is not complete")
 
     def linger(self) -> None:
         """End after what was written, in a way that lets the client read it."""
-        self._is_deaf = self._is_lingering = True
+        self._ignores_input = self._is_lingering = True
         self._deadline = self.loop.time()
         if self.transport.is_closing():
             return
-        if not self.transport.can_write_eof():  # TLS says goodbye in its own way
+        if not self.transport.can_write_eof():  # TLS has its own way to end
             self.transport.close()
             return
         self.flow.resume_reading()
@@ -287,13 +287,14 @@ class Connection(HttpToolsProtocol):
 
     def _begin_head(self) -> None:
         self._in_head = True
+        self._head_bytes = 0
         self._deadline = self.loop.time() + self._limits.head_seconds
 
-    def _count_head(self) -> None:
-        """A header is parsed only when it is complete: what has come of it is counted before."""
+    def _count_head(self, size_bytes: int) -> None:
+        """Limit a head that is not complete: the parser reports only complete headers."""
         if not self._in_head:
             return
-        self._head_bytes += self._chunk_bytes
+        self._head_bytes += size_bytes
         if self._head_bytes > self._limits.request_line_bytes + self._limits.head_bytes:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse()
@@ -303,10 +304,7 @@ class Connection(HttpToolsProtocol):
         raise _RefusedError
 
     def _refuse(self) -> None:
-        """Answer a request that is none; after the answers that are still owed."""
-        if self._is_answering:
-            self._make_last()
-            return
+        """Answer a request that does not reach the application."""
         self.transport.write(self._refusal_bytes())
         self.linger()
 
@@ -324,9 +322,9 @@ class Connection(HttpToolsProtocol):
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, text)
 
-    def _make_last(self) -> None:
-        """The newest request's answer is the last; nothing behind its head is looked at."""
-        self._is_deaf = True
+    def _close_after_this_answer(self) -> None:
+        """Answer the current request, ignore what follows it, and end."""
+        self._ignores_input = True
         cycle: Any = self.cycle
         cycle.keep_alive = False
         cycle.transport = _LastAnswer(self)

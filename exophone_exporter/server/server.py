@@ -19,7 +19,7 @@ import uvicorn
 
 from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
-from exophone_exporter.server.connections import Connection, Limits, Room
+from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
 
 if TYPE_CHECKING:
     import ssl
@@ -114,13 +114,13 @@ class _Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        room: Room,
+        limit: ConnectionLimit,
         protocol: Callable[[bool], Connection],
         tls: ssl.SSLContext | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
-        self._room = room
+        self._limit = limit
         self._protocol = protocol
         self._tls = tls
         self._told_at = -_REMINDER_SECONDS
@@ -163,7 +163,7 @@ class _Acceptor:
                 "no more connections for now; raise the limit of open files (ulimit -n)",
                 extra=fields(error=error.strerror),
             )
-        self._room.end_waiting()
+        self._limit.evict_idle()
         self._loop.remove_reader(self._listening)
         self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume)
 
@@ -172,21 +172,21 @@ class _Acceptor:
         self._loop.add_reader(self._listening, self._accept)
 
     def _take(self, accepted: socket.socket) -> None:
-        if self._room.has_room():
+        if self._limit.has_room():
             connection = self._protocol(False)
-        elif self._room.has_room_to_refuse():
+        elif self._limit.has_room_to_refuse():
             connection = self._protocol(True)
         else:
             accepted.close()
             return
-        self._room.add(connection)
+        self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
         connection.handshake = task
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._settle(done, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
-        limits = self._room.limits
+        limits = self._limit.limits
         timeouts: dict[str, Any] = {}
         if self._tls is not None:
             timeouts["ssl_handshake_timeout"] = limits.handshake_seconds
@@ -206,7 +206,7 @@ class _Acceptor:
         if error is None and not task.cancelled():
             return
         accepted.close()
-        self._room.remove(connection)
+        self._limit.remove(connection)
         _log.debug("no connection was made", extra=fields(error=error))
 
 
@@ -259,12 +259,13 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # nothing here asks who the client is
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 timeout_keep_alive=limits.keep_alive_seconds,
+                workers=1,  # or uvicorn reads WEB_CONCURRENCY
             )
         )
         self._on_signal = on_signal
         self._on_hangup = on_hangup
         self._tls = tls
-        self._room = Room(limits, accepts)
+        self._limit = ConnectionLimit(limits, accepts)
         self._supervisor = supervisor
         self._signals = 0
         self._hung_up = False
@@ -284,7 +285,7 @@ class Server(uvicorn.Server):
         """Accept on sockets that listen already."""
         await super().startup(sockets=[])
         accepting: Any = [
-            _Acceptor(each, self._room, self._connection, self._tls) for each in sockets or ()
+            _Acceptor(each, self._limit, self._connection, self._tls) for each in sockets or ()
         ]
         self.servers = accepting
 
@@ -292,7 +293,7 @@ class Server(uvicorn.Server):
         """What has to be done now and then; whether to end."""
         if self._supervisor:
             self._supervisor.tick()
-        self._room.end_overdue(asyncio.get_running_loop().time())
+        self._limit.end_overdue(asyncio.get_running_loop().time())
         if self._hung_up and self._on_hangup:
             self._hung_up = False
             try:
@@ -333,7 +334,7 @@ class Server(uvicorn.Server):
 
     def _connection(self, is_refused: bool) -> Connection:
         return Connection(
-            self._room,
+            self._limit,
             self.config,
             self.server_state,
             asyncio.get_running_loop(),

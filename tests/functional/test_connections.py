@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import resource
 import socket
 import ssl
 import struct
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -336,13 +338,52 @@ def test_a_client_that_sends_a_long_body_can_read_its_answer(site: Site) -> None
         assert client.recv(12) == b"HTTP/1.1 200"
 
 
-def test_requests_without_a_body_may_follow_each_other_at_once(site: Site) -> None:
-    """Answered in their order."""
+@pytest.mark.fault(107)
+@pytest.mark.usefixtures("log")
+def test_requests_are_not_pipelined(site: Site) -> None:
+    """The answer under way is the last, and says so; nothing behind its request is executed."""
     before = len(site.app.asked)
-    one, two = (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % name for name in (b"one", b"two"))
-    answer = site.ask(one + two + LAST_GET)
-    assert answer.count(b"HTTP/1.1 200 ") == 3
-    assert site.app.asked[before:] == ["GET /one", "GET /two", "GET /"]
+    answer = site.ask(GET + LAST_GET + HIDDEN)
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert b"\r\nconnection: close\r\n" in answer
+    assert site.app.asked[before:] == ["GET /"]
+
+
+def resident_kib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+@pytest.mark.fault(107)
+@pytest.mark.usefixtures("log")
+def test_clients_that_pipeline_hold_no_memory(clients: contextlib.ExitStack) -> None:
+    """30 of them, each with 256 KiB of requests behind an answer that it does not read."""
+    behind = b"GET / HTTP/1.1\r\n\r\n" * (256 * 1024 // 18)
+    with serving() as site:
+        site.ask(LAST_GET)
+        before = resident_kib()
+        for number in range(1, 31):
+            client = clients.enter_context(site.open(receive_bytes=4096))
+            client.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n" + behind)
+            wait_until(lambda count=number: site.app.held >= count, "its request is held")
+        assert site.ask(LAST_GET).endswith(b"\r\n\r\nok")
+        assert resident_kib() - before < 16 * 1024
+        site.app.let_go.set()
+        wait_until(lambda: site.app.ended == 32, "all were answered")
+    assert set(site.app.asked) == {"GET /", "GET /held"}
+
+
+@pytest.mark.parametrize("path", [b"/held", b"/large"])
+def test_a_client_that_has_closed_its_own_side_is_answered(site: Site, path: bytes) -> None:
+    """As by `nc -N`."""
+    with serving() as site, site.open() as client:
+        client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        wait_until(lambda: site.app.asked, "the request arrived")
+        threading.Event().wait(0.05)  # the end of what the client sends arrived, too
+        site.app.let_go.set()
+        answer = rest_of(client)
+    assert b"\r\nconnection: close\r\n" in answer or path == b"/large"
+    assert len(answer.partition(b"\r\n\r\n")[2]) == (LARGE if path == b"/large" else 2)
 
 
 @pytest.mark.usefixtures("log")
@@ -376,9 +417,12 @@ def test_a_client_that_sends_no_whole_request_is_left(sent: bytes) -> None:
     """After the head's deadline, or the one of a kept-alive connection; and not before."""
     limits = Limits(**PATIENT | {"head_seconds": 0.3, "keep_alive_seconds": 1})
     with serving(limits=limits) as site, site.open() as client:
-        began = time.monotonic()
-        client.sendall(sent)
-        answer = rest_of(client)
+        began, answer = time.monotonic(), b""
+        if sent.startswith(GET):
+            client.sendall(GET)
+            answer = client.recv(65536)
+        client.sendall(sent.removeprefix(GET))
+        answer += rest_of(client)
         took = time.monotonic() - began
     assert answer.count(b"HTTP/1.1 200 ") == sent.count(GET)
     least, most = (1.0, 2.0) if sent.endswith(b"\r\n\r\n") and GET in sent else (0.3, 0.95)
@@ -399,22 +443,6 @@ def test_a_client_that_drips_its_request_does_not_move_the_deadline() -> None:
 
         wait_until(ended, "the server ends the connection")
         assert time.monotonic() - began < 2.0
-
-
-def test_the_time_of_an_answer_does_not_count_against_the_next_head() -> None:
-    """A half-sent request behind one that is answered slowly has its own time, later."""
-    limits = Limits(**PATIENT | {"head_seconds": 0.8})
-    with serving(limits=limits) as site, site.open() as client:
-        client.sendall(b"GET /held HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n")
-        wait_until(lambda: site.app.held, "the request is held")
-        with site.open() as other:  # ends by the same deadline, begun later
-            assert rest_of(other) == b""
-        site.app.let_go.set()
-        assert client.recv(12) == b"HTTP/1.1 200"
-        let_go_at = time.monotonic()
-        wait_until(lambda: time.monotonic() > let_go_at + 0.3, "the server looked at it again")
-        client.sendall(b"Connection: close\r\n\r\n")
-        assert rest_of(client).count(b"HTTP/1.1 200") == 1
 
 
 @pytest.mark.fault(106)
@@ -476,7 +504,8 @@ def test_a_client_that_leaves_is_a_debug_line_only(
             wait_until(lambda: site.app.asked, "the request arrived")
             if reset:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_until(lambda: "client left before" in log.text, "the server noticed")
+        if reset or path == b"/large":  # else it may still be reading
+            wait_until(lambda: "client left before" in log.text, "the server noticed")
         site.app.let_go.set()
         wait_until(lambda: site.app.ended, "the application's answer ended")
     assert "Traceback" not in log.text
@@ -612,14 +641,14 @@ def test_clients_that_do_not_finish_the_handshake_delay_nobody_and_end(
     certificates: Certificates,
     sent: bytes,
 ) -> None:
-    limits = Limits(**PATIENT | {"handshake_seconds": 0.4})
+    limits = Limits(**PATIENT | {"handshake_seconds": 2.0})
     with serving(tls=certificates.server, limits=limits) as site:
         silent = [clients.enter_context(site.open()) for _ in range(200)]
         for client in silent:
             client.sendall(sent)
         began = time.monotonic()
         assert site.ask_tls(certificates.client).endswith(b"\r\n\r\nok")
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 1.5
         assert [rest_of(client) for client in silent] == [b""] * 200
 
 
@@ -688,11 +717,11 @@ def test_a_client_is_served_only_if_its_certificate_is_accepted(
         return bool(connection.getpeercert())
 
     with serving(tls=certificates.server, accepts=accepts) as site:
-        assert site.ask_tls(certificates.known, GET + LAST_GET).count(b"HTTP/1.1 200 ") == 2
+        assert site.ask_tls(certificates.known).startswith(b"HTTP/1.1 200 ")
         assert len(asked) == 1
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             assert site.ask_tls(certificates.client) == b""
-        assert site.app.asked == ["GET /"] * 2
+        assert site.app.asked == ["GET /"]
 
 
 def test_the_scheme_is_known_to_the_application(certificates: Certificates) -> None:
