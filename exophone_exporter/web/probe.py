@@ -33,7 +33,7 @@ from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog, negotiation
 from exophone_exporter.metrics.samples import probe_lines
-from exophone_exporter.web.threads import start_daemon
+from exophone_exporter.threads import start_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Client
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.web.threads import Start
+    from exophone_exporter.threads import Start
 
 # Without a word from the scraper a probe may take so many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3

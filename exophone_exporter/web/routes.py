@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.metrics import negotiation
+from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web import docs_page, status_page
-from exophone_exporter.web.threads import in_thread, start_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config.sharding import Shard
     from exophone_exporter.polling.exporter import Exporter
+    from exophone_exporter.threads import Start
     from exophone_exporter.web.settings import WebSettings
-    from exophone_exporter.web.threads import Start
 
     Handler = Callable[[Request], Awaitable[Response]]
 

@@ -28,9 +28,9 @@ from exophone_exporter.inventory.state import AccountState, AccountStatus, PollR
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web.routes import application
 from exophone_exporter.web.settings import WebSettings
-from exophone_exporter.web.threads import in_thread, start_daemon
 from tests.lib.servers import serving_app
 from tests.lib.support import FakeTime, account, browse, held_rendering, phone
 
