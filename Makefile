@@ -2,12 +2,19 @@
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:10396
 WEEKS ?= 50
+# Most tests wait, so two of them share a core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 VENV := .venv
 BIN := $(VENV)/bin
 # The layers that read what others wrote: every branch of them is tested.
 WHOLLY_COVERED := */errors.py,*/exotel/*,*/inventory/snapshot.py,*/config/loader.py,*/config/schema.py,*/config/strict_yaml.py,*/config/secrets.py
 NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadgroup
+
+# What a command says, only where it fails: the last line of `make test` is that of pytest.
+quietly = said=$$($(1)) || { echo "$$said"; exit 1; }
 
 .DEFAULT_GOAL := help
 
@@ -20,30 +27,31 @@ demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LIST
 	@exec $(BIN)/exophone-exporter demo --web.listen-address=$(LISTEN)
 
 .PHONY: test
-test: $(VENV)/.test ## run the tests, and hold the branch coverage of the pure layers
-	$(BIN)/python -m pytest -m 'not end_to_end and not soak' --faults=unkept --cov --cov-report=
-	$(BIN)/coverage report
-	$(BIN)/coverage report --fail-under=100 --include='$(WHOLLY_COVERED)'
+test: $(VENV)/.test ## run the tests and check the branch coverage of the pure layers (WORKERS=4)
+	@echo 'This takes about three minutes on two cores.'
+	$(PYTEST) $(IN_PARALLEL) -m 'not end_to_end and not soak' --faults=unkept --cov --cov-report=
+	@$(call quietly,$(BIN)/coverage report)
+	@$(call quietly,$(BIN)/coverage report --fail-under=100 --include='$(WHOLLY_COVERED)')
 
 .PHONY: faults
 faults: $(VENV)/.test ## show the table of faults, and which of its promises are kept
-	$(BIN)/python -m pytest -m 'fault and not end_to_end and not soak' --faults=all
+	$(PYTEST) $(IN_PARALLEL) -m 'fault and not end_to_end and not soak' --faults=all
 
 .PHONY: week
 week: $(VENV)/.test ## live through simulated weeks of time, a seed each (WEEKS=50)
-	EXOPHONE_WEEKS=$(WEEKS) $(BIN)/python -m pytest tests/properties/test_week.py
+	EXOPHONE_WEEKS=$(WEEKS) $(PYTEST) $(IN_PARALLEL) tests/properties/test_week.py
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes long
-	$(BIN)/python -m pytest --hypothesis-profile=long tests/properties/test_any_*.py
+	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile=long tests/properties/test_any_*.py
 
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
-	EXOPHONE_REQUIRE_END_TO_END=1 $(BIN)/python -m pytest -m end_to_end
+	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) -m end_to_end
 
 .PHONY: soak
 soak: $(VENV)/.test ## run the program for a minute under faults and load, and see that nothing leaks
-	$(BIN)/python -m pytest -m soak -s tests/properties/test_soak.py
+	$(PYTEST) -m soak -s tests/properties/test_soak.py
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check style and formatting
@@ -80,7 +88,7 @@ pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboar
 
 .PHONY: golden
 golden: $(VENV)/.test ## write the golden expositions anew; read the diff before you commit it
-	EXOPHONE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/metrics/test_golden.py
+	EXOPHONE_UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit/metrics/test_golden.py
 
 .PHONY: lock
 lock: ## pin every dependency anew in constraints.txt

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# --faults, which is ours, and what tests the plugin.
-pytest_plugins = ["tests.lib.faults", "pytester"]
+# `pytester` tests the other two.
+pytest_plugins = ["tests.lib.faults", "tests.lib.surrogates", "pytester"]
 
 # A busy machine is no defect of ours: what takes long is measured by benchmarks, not by tests.
 # `make test` tries the same examples every time, so that what breaks was broken by the change at

@@ -1,8 +1,11 @@
-"""The table of faults and what came of it: a plugin of pytest behind `--faults`.
+"""The table of faults and the outcome of its tests: a plugin of pytest behind `--faults`.
 
 Each row of docs/faults.md is a promise, and `@pytest.mark.fault(23)` on a test or on a parameter
-says that it holds row 23. A row is kept if tests carry its number and all of them passed. With
-`--faults` a run tells which rows it kept, and fails where one is not or where a number has no row.
+says that it tests row 23. A row is kept if it has tests and all of them passed. With `--faults` a
+run prints which rows it kept, and fails where one was not or where a number has no row.
+
+With pytest-xdist the workers collect the tests and the controller hears of their outcomes. Each
+worker sends what it collected when it ends.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -56,67 +59,68 @@ def rows_of(table: str) -> list[Row]:
 
 
 def numbers_of(item: pytest.Item) -> set[int]:
-    """The rows that a test holds."""
+    """The rows that a test is for."""
     return {number for mark in item.iter_markers("fault") for number in mark.args}
 
 
 class FaultReport:
-    """Follows a run and tells at its end what came of each row.
+    """Follows a run and prints at its end the outcome of each row, or of those not kept only."""
 
-    `whole` tells every row, else only those that are not kept. With `collect_only` nothing runs,
-    and a row that has tests counts as kept.
-    """
-
-    def __init__(self, rows: Sequence[Row], *, whole: bool, collect_only: bool = False) -> None:
+    def __init__(self, rows: Sequence[Row], *, whole: bool) -> None:
         self._rows = rows
         self._whole = whole
-        self._good = ("passed", "not run") if collect_only else ("passed",)
         self._tests: defaultdict[int, list[str]] = defaultdict(list)
         self._outcomes: dict[str, str] = {}
         self._deselected = 0
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note which of the selected tests holds which rows."""
+        """Note the rows of each selected test."""
         for item in items:
             for number in numbers_of(item):
                 self._tests[number].append(item.nodeid)
-                self._outcomes[item.nodeid] = "not run"
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
-        """Count the others."""
+        """Count the other tests that have rows."""
         self._deselected += sum(bool(numbers_of(item)) for item in items)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker of xdist collected; each of them collects the same."""
+        if "faults" in getattr(node, "workeroutput", ()):
+            tests, self._deselected = node.workeroutput["faults"]
+            self._tests.update(tests)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what came of a test; what went wrong before or after it counts as its own."""
-        if report.nodeid not in self._outcomes:
-            return
+        """Note the outcome of a test; a failure before or after it counts as its own."""
         if report.failed or report.skipped:
             self._outcomes[report.nodeid] = "FAILED" if report.failed else "skipped"
         elif report.when == "call":
             self._outcomes[report.nodeid] = "passed"
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Let a run fail that would else be a success."""
-        if session.exitstatus == pytest.ExitCode.OK and (self._unkept() or self._unknown()):
+        """Make a run fail that kept not every row; a worker only sends what it collected."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["faults"] = (dict(self._tests), self._deselected)
+        elif session.exitstatus == pytest.ExitCode.OK and (self._unkept() or self._unknown()):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Tell the rows, and their count in the last line."""
+        """Print the rows, and their count in the last line."""
         terminalreporter.write_sep("=", "faults")
         unkept, section = self._unkept(), ""
         for row in self._rows if self._whole else unkept:
             if row.section != section:
                 section = row.section
                 terminalreporter.write_line(section, bold=True)
-            self._tell(row, terminalreporter)
+            self._print(row, terminalreporter)
         for number in self._unknown():
-            terminalreporter.write_line(f"{number:>4}  is the number of no row", red=True)
+            terminalreporter.write_line(f"{number:>4}  is not the number of a row", red=True)
         terminalreporter.write_line(self._summary(len(unkept)), bold=True)
 
-    def _tell(self, row: Row, out: pytest.TerminalReporter) -> None:
-        """One row, and under it the tests that are to blame."""
+    def _print(self, row: Row, out: pytest.TerminalReporter) -> None:
+        """One row, and under it its tests that did not pass."""
         first, *more = textwrap.wrap(f"{row.fault} → {row.then}", _PROMISE_COLUMNS)
         tests, outcome = self._tests[row.number], self._outcome(row)
         out.write(f"{row.number:>4}  {first:<{_PROMISE_COLUMNS}}  {len(tests):>4}  ")
@@ -124,29 +128,29 @@ class FaultReport:
         for line in more:
             out.write_line(f"      {line}")
         for test in tests:
-            if self._outcomes[test] not in self._good:
-                out.write_line(f"      {self._outcomes[test]}: {test}")
+            if self._outcome_of_test(test) != "passed":
+                out.write_line(f"      {self._outcome_of_test(test)}: {test}")
 
     def _outcome(self, row: Row) -> str:
         """The worst outcome of its tests."""
-        outcomes = [self._outcomes[test] for test in self._tests[row.number]]
+        outcomes = map(self._outcome_of_test, self._tests[row.number])
         return min(outcomes, key=_WORST_FIRST.index, default="no test")
 
+    def _outcome_of_test(self, test: str) -> str:
+        return self._outcomes.get(test, "not run")
+
     def _unkept(self) -> list[Row]:
-        return [row for row in self._rows if self._outcome(row) not in self._good]
+        return [row for row in self._rows if self._outcome(row) != "passed"]
 
     def _unknown(self) -> list[int]:
-        """The numbers that tests carry and no row has."""
-        carried = {number for number, tests in self._tests.items() if tests}
-        return sorted(carried - {row.number for row in self._rows})
+        """The numbers that tests have and no row has."""
+        used = {number for number, tests in self._tests.items() if tests}
+        return sorted(used - {row.number for row in self._rows})
 
     def _summary(self, unkept: int) -> str:
+        tests = len({test for tests in self._tests.values() for test in tests})
         left_out = f"; {self._deselected} more not selected" if self._deselected else ""
-        return (
-            f"{len(self._rows) - unkept} of {len(self._rows)} rows"
-            f" {'have tests' if 'not run' in self._good else 'kept'},"
-            f" {len(self._outcomes)} tests{left_out}"
-        )
+        return f"{len(self._rows) - unkept} of {len(self._rows)} rows kept, {tests} tests{left_out}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -155,30 +159,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--faults",
         choices=("all", "unkept"),
-        help="tell which rows of the table of faults are kept, and fail where one is not",
+        help="print which rows of the table of faults are kept, and fail where one is not",
     )
     group.addoption("--fault-table", default=str(TABLE), help="the document with the rows")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Follow the run if asked to."""
-    told = config.getoption("faults")
-    if told is not None:
+    wanted = config.getoption("faults")
+    if wanted is not None:
         rows = rows_of(Path(config.getoption("fault_table")).read_text("utf-8"))
-        report = FaultReport(
-            rows, whole=told == "all", collect_only=config.getoption("collectonly")
-        )
-        config.pluginmanager.register(report, "report of faults")
+        config.pluginmanager.register(FaultReport(rows, whole=wanted == "all"), "report of faults")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # to see what an expected failure was made of
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where nothing may be missing, a test of a fault that is left out is a failure."""
+    """Where nothing may be missing, a skipped test of a fault is a failure."""
     report = yield
     if report.skipped and numbers_of(item) and os.environ.get(_REQUIRE):
         report.outcome = "failed"
         report.longrepr = f"skipped, and {_REQUIRE} asks for every fault: {report.longrepr}"
-        vars(report).pop("wasxfail", None)  # else pytest excuses it still
+        vars(report).pop("wasxfail", None)  # or pytest still excuses it
     return report

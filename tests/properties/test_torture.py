@@ -262,6 +262,7 @@ def test_fault_of_one_operation_leaves_everything_whole(
 
 
 @pytest.mark.parametrize("case", SILENT, ids=lambda case: case.id)
+@pytest.mark.xdist_group("silence")  # the fixture waits once for all of them
 @pytest.mark.fault(5)
 @pytest.mark.fault(6)
 def test_silence_in_one_operation_leaves_everything_whole(
