@@ -37,9 +37,9 @@ def quoted(text: str) -> str:
 def text_of(value: Any) -> str:
     """The text of one value; an empty one, a list and a mapping are refused."""
     if not isinstance(value, str):
-        raise refuse("holds a list or a mapping where one value belongs")
+        raise refuse("must be a single value, not a list or a mapping")
     if not value:
-        raise refuse("is empty; give a value or leave it out")
+        raise refuse("is empty; set a value or leave it out")
     return value
 
 

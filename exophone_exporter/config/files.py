@@ -35,5 +35,4 @@ def read_text(path: str, read_file: ReadFile) -> str:
 
 def reason_of(error: OSError | ValueError) -> str:
     """Why a file cannot be used, in the system's words."""
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return f"cannot be read: {reason}" if isinstance(error, OSError) else str(reason)
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)

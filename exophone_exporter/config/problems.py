@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-_MAPPING_EXPECTED = "a mapping of keys to values belongs here"
+_MAPPING_EXPECTED = "must be a mapping of keys to values"
 _MESSAGES = {
     "missing": "is missing",
     "model_type": _MAPPING_EXPECTED,
     "model_attributes_type": _MAPPING_EXPECTED,
     "dict_type": _MAPPING_EXPECTED,
-    "list_type": "a list belongs here: lines that begin with `- `",
-    "tuple_type": "a list belongs here: lines that begin with `- `",
+    "list_type": "must be a list: lines that start with `- `",
+    "tuple_type": "must be a list: lines that start with `- `",
 }
 
 
@@ -64,7 +64,7 @@ class ProblemList:
         name: Callable[[strict_yaml.Path], str] = dotted,
     ) -> None:
         self._source = source
-        self._lines = lines
+        self.lines = lines
         self._name = name
         self._found: list[tuple[int, str]] = []
         self._named: set[str] = set()
@@ -98,9 +98,9 @@ class ProblemList:
 
     def _line(self, path: strict_yaml.Path) -> int:
         """The line of the path, or of the nearest thing around it; 0 where nothing has lines."""
-        while path and path not in self._lines:
+        while path and path not in self.lines:
             path = path[:-1]
-        return self._lines.get(path, 0)
+        return self.lines.get(path, 0)
 
 
 def validate(
@@ -141,7 +141,7 @@ def _unknown_key(path: strict_yaml.Path, model: type[BaseModel]) -> str:
     if elsewhere and key not in known:
         return f"unknown key here; it belongs under {listed(elsewhere)}"
     near = difflib.get_close_matches(key, known, n=1)
-    advice = f"did you mean `{near[0]}`?" if near else f"known are {listed(known)}"
+    advice = f"did you mean `{near[0]}`?" if near else f"valid keys are {listed(known)}"
     return f"unknown key; {advice}"
 
 

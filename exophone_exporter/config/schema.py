@@ -1,14 +1,13 @@
-"""The shape of the configuration file: its keys, what each may hold, and the words for editors.
+"""The configuration file: its keys, their allowed values, defaults and descriptions.
 
-Every scalar arrives as the text that was written. Docstrings and descriptions end up in the JSON
-Schema, so that an editor shows them.
+Docstrings and defaults also go into the JSON Schema, so editors show them.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -25,6 +24,7 @@ from exophone_exporter.config.fields import Section, one_of, quoted, refuse, tex
 
 Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]
+Region = Literal["singapore", "mumbai"]
 
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h|d))+", re.ASCII)
@@ -38,35 +38,36 @@ _SID_LETTERS_MAX: Final = 128
 _DAY: Final = 86400.0
 
 
-def _duration(least: float, most: float) -> Any:
-    """A duration in Prometheus' notation, in seconds, within a range."""
+def _duration(least: float, most: float) -> BeforeValidator:
+    """Reads a duration in Prometheus' notation into seconds, within a range."""
 
     def read(value: Any) -> float:
         text = text_of(value)
         if not _DURATION.fullmatch(text):
-            raise refuse(f"{quoted(text)} is not a duration; write it like 30s, 5m or 1h30m")
+            raise refuse(
+                f"{quoted(text)} is not a valid duration; use a value such as 30s, 5m or 1h30m"
+            )
         parts = _DURATION_PART.findall(text)
         seconds = sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
         if not least <= seconds <= most:
-            raise refuse(
-                f"{quoted(text)} is out of range; allowed are {span(least)} to {span(most)}"
-            )
+            allowed = f"{duration_text(least)} to {duration_text(most)}"
+            raise refuse(f"{quoted(text)} is out of range; use {allowed}")
         return float(seconds)
 
-    schema = {"type": "string", "pattern": "^([0-9]{1,9}(ms|s|m|h|d))+$"}
-    return Annotated[float, BeforeValidator(read), WithJsonSchema(schema)]
+    pattern = Field(pattern="^([0-9]{1,9}(ms|s|m|h|d))+$")
+    return BeforeValidator(read, json_schema_input_type=Annotated[str, pattern])
 
 
-def span(seconds: float) -> str:
-    """Seconds as people write them, in the largest unit that leaves a whole number."""
+def duration_text(seconds: float) -> str:
+    """Seconds in the largest unit that leaves a whole number, such as 90s or 5m."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNIT_SECONDS[unit] and seconds % _UNIT_SECONDS[unit] == 0:
             return f"{seconds / _UNIT_SECONDS[unit]:g}{unit}"
     return f"{seconds * 1000:g}ms"
 
 
-def _whole(least: int, most: int) -> Any:
-    """A whole number within a range."""
+def _integer(least: int, most: int) -> BeforeValidator:
+    """Reads a whole number within a range."""
 
     def read(value: Any) -> int:
         text = text_of(value)
@@ -75,16 +76,21 @@ def _whole(least: int, most: int) -> Any:
             raise refuse(f"{quoted(text)} is not a whole number from {least} to {most}")
         return int(text)
 
-    schema = {"type": "integer", "minimum": least, "maximum": most}
-    return Annotated[int, BeforeValidator(read), WithJsonSchema(schema)]
+    allowed = Field(ge=least, le=most)
+    return BeforeValidator(read, json_schema_input_type=Annotated[int, allowed])
+
+
+def _words(choice: Any) -> BeforeValidator:
+    """Reads one of the words of a Literal."""
+    return BeforeValidator(one_of(*get_args(choice)), json_schema_input_type=choice)
 
 
 def _name(value: Any) -> str:
     text = text_of(value)
     if not _NAME.fullmatch(text):
         raise refuse(
-            "must be 1 to 64 letters a-z or A-Z, digits, `_`, `.` or `-`, and begin with a letter"
-            " or digit: it is a label"
+            "must consist of 1 to 64 letters (a-z, A-Z), digits, `_`, `.` or `-`, and start with a"
+            " letter or digit"
         )
     return text
 
@@ -93,7 +99,7 @@ def _sid(value: Any) -> str:
     text = text_of(value)
     fit = text.isascii() and text.isprintable() and not set(text) & set("/\\?#% ")
     if not fit or len(text) > _SID_LETTERS_MAX or text in (".", ".."):
-        raise refuse("must be the account's SID as the API settings page shows it")
+        raise refuse("must be the account SID shown on the API settings page")
     return text
 
 
@@ -103,7 +109,7 @@ def _zone(value: Any) -> ZoneInfo:
         return ZoneInfo(text)
     except (ValueError, OSError, KeyError):
         raise refuse(
-            f"{quoted(text)} is not a time zone; write it like Asia/Kolkata or UTC"
+            f"{quoted(text)} is not a known time zone; use a name such as Asia/Kolkata or UTC"
         ) from None
 
 
@@ -111,21 +117,21 @@ def _variable(value: Any) -> str:
     text = text_of(value)
     if not _VARIABLE.fullmatch(text):
         # Not shown: it may be the secret itself.
-        raise refuse("must be the name of a variable of the environment, not the secret")
+        raise refuse("must be the name of an environment variable, not the secret itself")
     return text
 
 
 def _base_url(value: Any) -> str:
-    url = _url(value, "https://api.exotel.com", "give them as api_key and api_token")
+    url = _url(value, "https://api.exotel.com", "set them as api_key and api_token")
     if url.scheme == "http" and not _is_loopback(url.hostname or ""):
-        raise refuse("must be https: over plain http everyone on the way could read the API token")
+        raise refuse("must use https: plain http would expose the API token")
     if "/v2_beta" in url.path:
-        raise refuse("must end before /v2_beta: the exporter adds the path")
+        raise refuse("must end before /v2_beta; the exporter adds that path")
     return _joined(url)
 
 
 def _proxy_url(value: Any) -> str:
-    advice = "a proxy that asks for them is not supported"
+    advice = "proxies that require authentication are not supported"
     return _joined(_url(value, "http://proxy.example:3128", advice))
 
 
@@ -138,12 +144,12 @@ def _url(value: Any, example: str, advice: str) -> SplitResult:
         fit = False
     # urlsplit drops newlines and tabs, and lets everything else be part of a host.
     if not fit or not text.isprintable() or set(text) & set(" \\"):
-        raise refuse(f"is not a URL of http or https; write it like {example}")
+        raise refuse(f"is not a valid http or https URL; use a value such as {example}")
     if "@" in url.netloc:
         # The value is not shown: it holds the credentials.
-        raise refuse(f"holds credentials, which URLs show to everyone; {advice}")
+        raise refuse(f"contains credentials; {advice}")
     if "?" in text or "#" in text:
-        raise refuse("must end before the `?` or `#`")
+        raise refuse("must not contain `?` or `#`")
     return url
 
 
@@ -160,9 +166,9 @@ def _host(host: str) -> str:
             return f"[{ipaddress.IPv6Address(host)}]"
         encoded = host.encode("idna").decode("ascii")
     except ValueError:
-        raise refuse("has a host name that does not exist") from None
+        raise refuse("has an invalid host name") from None
     if not _HOST.fullmatch(encoded):
-        raise refuse("has a host name that does not exist")
+        raise refuse("has an invalid host name")
     return encoded
 
 
@@ -182,34 +188,32 @@ _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
 _VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
 
 ADVICE: Final = {
-    ("too_short", "accounts"): "holds no account; add one, or try `exophone-exporter demo`",
+    ("too_short", "accounts"): "contains no accounts; add one, or try `exophone-exporter demo`",
     ("missing", "accounts"): (
         "is missing; list at least one account, or try `exophone-exporter demo`"
     ),
-    ("missing", "name"): ("is missing; give the account a name, it becomes the `account` label"),
+    ("missing", "name"): ("is missing; set a name, it becomes the `account` label"),
     ("missing", "sid"): (
-        "is missing; it is the `Account sid` on the API settings page of the Exotel dashboard"
+        "is missing; copy the `Account sid` from the API settings page of the Exotel dashboard"
     ),
 }
 
 
-def _for_editors(schema: dict[str, Any]) -> None:
-    """Leave out what pydantic adds for programs: titles, and null as the value of what is absent.
+def _default(text: str) -> Any:
+    """A default, written as users write it."""
+    return Field(default=text, validate_default=True)
 
-    `Default 5m.` at the end of a description becomes the default that an editor offers.
-    """
+
+def _for_editors(schema: dict[str, Any]) -> None:
+    """Adds defaults to descriptions; removes titles, and null as the value of what is absent."""
     schema.pop("title", None)
     for name, key in schema.get("properties", {}).items():
         optional = key.pop("anyOf", [{}])
-        shown_key = {word: key[word] for word in key if word not in ("title", "default")}
-        schema["properties"][name] = shown_key | optional[0] | _default(key["description"])
-
-
-def _default(description: str) -> dict[str, str | int]:
-    found = re.search(r"Default ([A-Za-z0-9/]+)\.$", description)
-    if not found:
-        return {}
-    return {"default": int(found[1]) if found[1].isdigit() else found[1]}
+        shown = {word: key[word] for word in key if word not in ("title", "default")} | optional[0]
+        if isinstance(default := key.get("default"), str):
+            shown["description"] += f" Default {default}."
+            shown["default"] = int(default) if shown["type"] == "integer" else default
+        schema["properties"][name] = shown
 
 
 def _account_for_editors(schema: dict[str, Any]) -> None:
@@ -226,8 +230,8 @@ class _Section(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_nothing(cls, value: Any) -> Any:
-        """A key with nothing after it: an empty section is one, an empty value is a mistake."""
+    def _replace_none(cls, value: Any) -> Any:
+        """A key with nothing after it: an empty section is allowed, an empty value is not."""
         if not isinstance(value, dict):
             return value
         empty: dict[str, Any] = {"poll": {}, "per_number": {}}
@@ -237,33 +241,33 @@ class _Section(Section):
 class PollSection(_Section):
     """How an account is polled."""
 
-    interval: _duration(1.0, _DAY) | None = None  # type: ignore[valid-type]  # a factory of types
-    """Start to start of two polls, jittered, never overlapping. Default 5m."""
-    timeout: _duration(0.1, 300.0) | None = None  # type: ignore[valid-type]  # likewise
-    """For the connection, and for each read. Default 10s."""
-    deadline: _duration(1.0, _DAY) | None = None  # type: ignore[valid-type]  # likewise
-    """For one whole walk of the list; at most stale_after. Default 5m."""
-    page_size: _whole(1, 1000) | None = None  # type: ignore[valid-type]  # likewise
-    """Numbers asked for per page. The API's own is 50. Default 50."""
-    requests_per_minute: _whole(1, 100_000) | None = None  # type: ignore[valid-type]  # likewise
-    """The budget of the account, probes included. Default 50."""
-    stale_after: _duration(1.0, 30 * _DAY) | None = None  # type: ignore[valid-type]  # likewise
-    """Older data is not served; without it, three intervals."""
-    timezone: Annotated[InstanceOf[ZoneInfo], BeforeValidator(_zone), _STRING] | None = None
-    """Of the API's bare timestamps. Default Asia/Kolkata."""
+    interval: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
+    """From the start of one poll to the start of the next; jittered, polls never overlap."""
+    timeout: Annotated[float, _duration(0.1, 300.0)] = _default("10s")
+    """For connecting, and for each read."""
+    deadline: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
+    """For listing all numbers once; at most stale_after."""
+    page_size: Annotated[int, _integer(1, 1000)] = _default("50")
+    """Numbers requested per page. The API's own default is 50."""
+    requests_per_minute: Annotated[int, _integer(1, 100_000)] = _default("50")
+    """Request limit of the account, probes included."""
+    stale_after: Annotated[float, _duration(1.0, 30 * _DAY)] | None = None
+    """Data older than this is not served. Defaults to three intervals."""
+    timezone: Annotated[InstanceOf[ZoneInfo], BeforeValidator(_zone), _STRING] = _default(
+        "Asia/Kolkata"
+    )
+    """Time zone of the API's timestamps."""
 
 
 class PerNumberSection(_Section):
     """Which series each number has of its own."""
 
-    series: Annotated[Series, BeforeValidator(one_of("all", "unattached", "none"))] | None = None
-    """Series for all numbers, for the unattached ones only, or for none. Default all."""
-    limit: _whole(0, 1_000_000) | None = None  # type: ignore[valid-type]  # likewise
-    """Numbers per account with series of their own; unattached ones come first. Default 10000."""
-    phone_number: (
-        Annotated[PhoneNumber, BeforeValidator(one_of("full", "last4", "hidden"))] | None
-    ) = None
-    """How phone numbers are shown, also where a sid is the number itself. Default full."""
+    series: Annotated[Series, _words(Series)] = _default("all")
+    """Numbers with series of their own: all, the unattached ones only, or none."""
+    limit: Annotated[int, _integer(0, 1_000_000)] = _default("10000")
+    """Maximum of numbers per account with series of their own; unattached ones come first."""
+    phone_number: Annotated[PhoneNumber, _words(PhoneNumber)] = _default("full")
+    """How phone numbers are shown, also where a sid is the number itself."""
 
 
 class AccountSection(_Section):
@@ -275,29 +279,26 @@ class AccountSection(_Section):
     """The `account` label of its series."""
     sid: Annotated[str, BeforeValidator(_sid), _STRING_OR_NUMBER]
     """The account's SID, from the API settings page."""
-    region: (
-        Annotated[Literal["singapore", "mumbai"], BeforeValidator(one_of("singapore", "mumbai"))]
-        | None
-    ) = None
-    """Where the account lives; the wrong one answers 401. Default singapore."""
+    region: Annotated[Region, _words(Region)] = _default("singapore")
+    """Region of the account; the wrong one answers 401."""
     base_url: Annotated[str, BeforeValidator(_base_url), _URL] | None = None
-    """In place of region: the origin of the API, such as https://api.exotel.com."""
+    """Origin of the API, such as https://api.exotel.com; replaces region."""
     api_key: Annotated[_Text, _STRING_OR_NUMBER] | None = None
-    """The API key itself; a file or a variable is better."""
+    """The API key itself; prefer a file or a variable."""
     api_key_file: Annotated[_Text, _STRING] | None = None
-    """A file that holds the API key."""
+    """File that contains the API key."""
     api_key_env: Annotated[str, BeforeValidator(_variable), _VARIABLE_NAME] | None = None
-    """A variable of the environment that holds the API key."""
+    """Environment variable that contains the API key."""
     api_token: Annotated[_Text, _STRING_OR_NUMBER] | None = None
-    """The API token itself; a file or a variable is better."""
+    """The API token itself; prefer a file or a variable."""
     api_token_file: Annotated[_Text, _STRING] | None = None
-    """A file that holds the API token."""
+    """File that contains the API token."""
     api_token_env: Annotated[str, BeforeValidator(_variable), _VARIABLE_NAME] | None = None
-    """A variable of the environment that holds the API token."""
+    """Environment variable that contains the API token."""
     ca_file: Annotated[_Text, _STRING] | None = None
-    """Certificates (PEM) to trust in place of the usual ones."""
+    """PEM file of CA certificates to trust instead of the default ones."""
     proxy_url: Annotated[str, BeforeValidator(_proxy_url), _URL] | None = None
-    """A proxy for requests to the API; those of the environment are ignored."""
+    """Proxy for requests to the API; proxy variables of the environment are ignored."""
     poll: PollSection = Field(default_factory=PollSection)
     """Overrides the poll settings for this account."""
     per_number: PerNumberSection = Field(default_factory=PerNumberSection)

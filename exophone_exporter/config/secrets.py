@@ -99,7 +99,7 @@ def _line(text: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("is not UTF-8 text")
     if any(ord(character) < _CONTROL_MAX or character == _DELETE for character in text):
-        raise ValueError("holds more than one line or a control character")
+        raise ValueError("contains more than one line or a control character")
     if text != text.strip():
-        raise ValueError("begins or ends with a space")
+        raise ValueError("starts or ends with a space")
     return text

@@ -1,4 +1,4 @@
-"""Which of several processes watches an account: exactly one, and the same one tomorrow. Pure."""
+"""Sharding: each account is watched by exactly one of several processes. Pure."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _COUNT_MAX: Final = 1000
 
 @dataclass(frozen=True)
 class Shard:
-    """The share `index`, from 0, of `count`; the only share of 1 is everything."""
+    """Shard `index`, counted from 0, of `count`; the only shard of 1 holds every account."""
 
     index: int = 0
     count: int = 1
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are no other shares."""
+        """Whether there are no other shards."""
         return self.count == 1
 
     def holds(self, account: str) -> bool:
-        """Whether the account of this name belongs to the share.
+        """Whether the account of this name belongs to the shard.
 
-        By rendezvous hashing: a name belongs to the share that draws the greatest lot for it. One
-        share more therefore only takes accounts, from each of the others alike, and moves no other.
+        Rendezvous hashing: the shard with the greatest weight for a name gets it. An additional
+        shard therefore takes an equal part from each of the others and moves no other account.
         """
-        return max(range(self.count), key=lambda index: _lot(index, account)) == self.index
+        return max(range(self.count), key=lambda index: _weight(index, account)) == self.index
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -39,19 +39,18 @@ WHOLE: Final = Shard()
 
 
 def parse(text: str) -> Shard:
-    """The shard that `0/3` means; raises ValueError that says what would be right."""
+    """The shard that a text such as `0/3` names; raises ValueError."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise ValueError(f"`{text}` is no shard; write it like 0/3, the first of three")
+        raise ValueError(f"invalid shard `{text}`: use a value such as 0/3 for the first of three")
     index, count = int(match["index"]), int(match["count"])
     if not 1 <= count <= _COUNT_MAX:
-        raise ValueError(f"`{text}` is no shard; there may be 1 to {_COUNT_MAX} of them")
+        raise ValueError(f"invalid shard `{text}`: there can be 1 to {_COUNT_MAX} shards")
     if index >= count:
-        last = f"{count - 1}/{count}"
-        raise ValueError(f"`{text}` is no shard; they count from 0, the last one is {last}")
+        raise ValueError(f"invalid shard `{text}`: use 0/{count} to {count - 1}/{count}")
     return Shard(index, count)
 
 
-def _lot(index: int, account: str) -> bytes:
-    """What a share draws for an account; the same in every process and every version."""
+def _weight(index: int, account: str) -> bytes:
+    """The weight of a shard for an account; the same in every process and version."""
     return hashlib.sha256(f"{index} {account}".encode()).digest()

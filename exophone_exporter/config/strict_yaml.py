@@ -26,15 +26,15 @@ _PLAIN_TAGS: Final = {
 }
 
 _SHOWN_MAX = 80
-_TAGS = "tags are not supported: remove the word that begins with !, or quote the value"
+_TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
 _ADVICE: Final = {
-    "found character '\\t' that cannot start any token": "a tab; indent with spaces",
+    "found character '\\t' that cannot start any token": "contains a tab; indent with spaces",
     "mapping values are not allowed here": (
-        "a second `: ` on one line; quote a value that holds one, or check the indentation"
+        "second `: ` on one line; quote a value that contains one, or check the indentation"
     ),
-    "could not find expected ':'": "a key needs a colon and a space after it",
-    "but found another document": "a second document begins; remove the line `---`",
-    "found unexpected end of stream": "a quote is opened and never closed",
+    "could not find expected ':'": "a key must be followed by a colon and a space",
+    "but found another document": "a second document starts here; remove the line `---`",
+    "found unexpected end of stream": "a quote is never closed",
 }
 
 
@@ -68,9 +68,11 @@ def parse(text: str) -> Document:
         problem = _from_marked(error)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = YamlError(line, "a character that YAML does not allow; save it as UTF-8")
+        problem = YamlError(
+            line, "contains a character that YAML does not allow; save the file as UTF-8"
+        )
     except RecursionError:
-        problem = YamlError(None, "nested far too deeply")
+        problem = YamlError(None, "is nested too deeply")
     # Raised out here, where it has no cause: PyYAML's errors quote the lines around them.
     problem.__context__ = None
     raise problem
@@ -82,7 +84,9 @@ def _document(text: str) -> Document:
         node = loader.get_single_node()
     except (ValueError, OverflowError):
         # PyYAML's scanner trusts the digits of "\UFFFFFFFF" and of %YAML 1.999...
-        raise YamlError(loader.line + 1, "holds an escape that stands for no character") from None
+        raise YamlError(
+            loader.line + 1, "contains an escape sequence for a character that does not exist"
+        ) from None
     lines: dict[Path, int] = {}
     return Document(None if node is None else _value(node, (), lines), lines)
 
@@ -111,7 +115,10 @@ class _Loader(yaml.BaseLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]  # likewise
         if getattr(event, "anchor", None) is not None:
             raise yaml.composer.ComposerError(
-                None, None, "anchors are not supported: quote a value with &", event.start_mark
+                None,
+                None,
+                "anchors are not supported: quote a value that starts with `&`",
+                event.start_mark,
             )
         return super().compose_node(parent, index)
 
@@ -133,7 +140,8 @@ def _scalar(node: yaml.ScalarNode) -> str:
     text = str(node.value)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise YamlError(
-            node.start_mark.line + 1, "holds half a character (an escape from \\ud800 to \\udfff)"
+            node.start_mark.line + 1,
+            "contains half a character (an escape from \\ud800 to \\udfff)",
         )
     return text
 
@@ -164,7 +172,7 @@ def _mapping(node: yaml.Node, path: Path, lines: dict[Path, int]) -> dict[str, V
         if key in result:
             first = lines[(*path, key)]
             raise YamlError(
-                line, f"the key `{shown_key(key)}` stands here a second time (first: line {first})"
+                line, f"the key `{shown_key(key)}` is duplicated (first on line {first})"
             )
         lines[(*path, key)] = line
         result[key] = _value(value_node, (*path, key), lines)

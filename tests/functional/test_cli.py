@@ -205,7 +205,7 @@ def test_no_configuration_at_all_names_both_ways_and_the_demo() -> None:
         ),
         pytest.param(
             "accounts:\n  - {name: a, sid: b, api_key: k}\n",
-            r"exophone\.yml:2: accounts\[0\]\.api_token: give one of",
+            r"exophone\.yml:2: accounts\[0\]\.api_token: set exactly one of",
             id="missing-secret",
         ),
         pytest.param(

@@ -58,8 +58,8 @@ DEFAULT_POLL = Poll(
 DEFAULT_PER_NUMBER = PerNumber(series="all", limit=10_000, phone_number="full")
 
 NO_CONFIGURATION = (
-    "no configuration: give --config.file FILE, or set EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and"
-    " EXOTEL_API_TOKEN (and EXOTEL_REGION=mumbai if the account lives there); without an account,"
+    "no configuration: use --config.file FILE, or set EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and"
+    " EXOTEL_API_TOKEN (and EXOTEL_REGION=mumbai for an account in Mumbai); without an account,"
     " try `exophone-exporter demo`"
 )
 
@@ -198,12 +198,12 @@ def test_every_fault_names_a_file_that_exists() -> None:
 @pytest.mark.fault(94)
 def test_3000_brackets_are_refused_not_a_recursion_error() -> None:
     """The depth of a stack is no limit to run into."""
-    assert problems("[" * 3000) == ("FILE: nested far too deeply",)
+    assert problems("[" * 3000) == ("FILE: is nested too deeply",)
 
 
 def test_a_huge_version_is_refused_not_an_error_of_int() -> None:
     """PyYAML turns the digits of a %YAML line into an int, which Python limits to 4300."""
-    expected = ("FILE:1: holds an escape that stands for no character",)
+    expected = ("FILE:1: contains an escape sequence for a character that does not exist",)
     assert problems("%YAML 1." + "9" * 5000 + "\n---\na: b\n") == expected
 
 
@@ -222,36 +222,36 @@ def test_the_error_prints_one_problem_a_line() -> None:
     """str() is what the command line shows."""
     error = refusal(lambda: parse("poll: 1\nper_number: 2\n" + ACCOUNT))
     assert str(error) == (
-        "FILE:1: poll: a mapping of keys to values belongs here\n"
-        "FILE:2: per_number: a mapping of keys to values belongs here"
+        "FILE:1: poll: must be a mapping of keys to values\n"
+        "FILE:2: per_number: must be a mapping of keys to values"
     )
 
 
 FILE_LEVEL = [
-    pytest.param(b"", "{}: the file is empty; config.example.yaml shows what it holds", id="empty"),
+    pytest.param(b"", "{}: the file is empty; see config.example.yaml for an example", id="empty"),
     pytest.param(
         b"\n# canary\n",
-        "{}: the file is empty; config.example.yaml shows what it holds",
+        "{}: the file is empty; see config.example.yaml for an example",
         id="comments",
     ),
     pytest.param(
         b"a: 1\nb: canary\0\n",
-        "{}:2: a character that YAML does not allow; save it as UTF-8",
+        "{}:2: contains a character that YAML does not allow; save the file as UTF-8",
         id="nul",
     ),
     pytest.param(
         b"\x7fELF\x02canary\xff",
-        "{}:1: a character that YAML does not allow; save it as UTF-8",
+        "{}:1: contains a character that YAML does not allow; save the file as UTF-8",
         id="binary",
     ),
     pytest.param(
         b"a: 1\nb: canary \xe9\n",
-        "{}:2: a character that YAML does not allow; save it as UTF-8",
+        "{}:2: contains a character that YAML does not allow; save the file as UTF-8",
         id="latin1",
     ),
     pytest.param(
         "canary: 1\n".encode("utf-16"),
-        "{}:1: a character that YAML does not allow; save it as UTF-8",
+        "{}:1: contains a character that YAML does not allow; save the file as UTF-8",
         id="utf16",
     ),
     pytest.param(b"#" * (1024 * 1024 + 1), "{}: is larger than 1024 KiB", id="over-1-MiB"),
@@ -393,7 +393,7 @@ def test_a_secret_is_given_in_exactly_one_way(secret: str, ways: tuple[str, ...]
         return
     error = refusal(lambda: parse(text))
     [problem] = error.problems
-    assert f"give one of `{secret}`, `{secret}_file` and `{secret}_env`" in problem
+    assert f"set exactly one of `{secret}`, `{secret}_file` and `{secret}_env`" in problem
     assert all(f"`{name}`" in problem for name in given_ways)
     assert CANARY not in everything_of(error)
 
@@ -648,9 +648,9 @@ BAD_VARIABLES = [
     pytest.param(
         {"EXOTEL_REGION": "delhi"},
         [
-            "environment: EXOTEL_ACCOUNT_SID: is not set (nor EXOTEL_ACCOUNT_SID_FILE)",
-            "environment: EXOTEL_API_KEY: is not set (nor EXOTEL_API_KEY_FILE)",
-            "environment: EXOTEL_API_TOKEN: is not set (nor EXOTEL_API_TOKEN_FILE)",
+            "environment: EXOTEL_ACCOUNT_SID: is not set, and neither is EXOTEL_ACCOUNT_SID_FILE",
+            "environment: EXOTEL_API_KEY: is not set, and neither is EXOTEL_API_KEY_FILE",
+            "environment: EXOTEL_API_TOKEN: is not set, and neither is EXOTEL_API_TOKEN_FILE",
             "environment: EXOTEL_REGION: `delhi` is not one of singapore, mumbai",
         ],
         id="only-a-region",
@@ -658,10 +658,13 @@ BAD_VARIABLES = [
     pytest.param(
         VARIABLES | {"EXOTEL_API_KEY_FILE": "/key", "EXOTEL_API_TOKEN_FILE": "/gone"},
         [
-            "environment: EXOTEL_API_KEY: is set, and EXOTEL_API_KEY_FILE too; keep one of them",
             (
-                "environment: EXOTEL_API_TOKEN: is set, and EXOTEL_API_TOKEN_FILE too;"
-                " keep one of them"
+                "environment: EXOTEL_API_KEY: cannot be combined with EXOTEL_API_KEY_FILE;"
+                " unset one of them"
+            ),
+            (
+                "environment: EXOTEL_API_TOKEN: cannot be combined with EXOTEL_API_TOKEN_FILE;"
+                " unset one of them"
             ),
         ],
         id="value-and-file",
@@ -678,7 +681,7 @@ BAD_VARIABLES = [
                 "environment: EXOTEL_ACCOUNT_SID: EXOTEL_ACCOUNT_SID_FILE=/gone:"
                 " cannot be read: No such file or directory"
             ),
-            "environment: EXOTEL_API_KEY: the variable EXOTEL_API_KEY is set but empty",
+            "environment: EXOTEL_API_KEY: the environment variable EXOTEL_API_KEY is set but empty",
             "environment: EXOTEL_API_TOKEN_FILE: /gone: cannot be read: No such file or directory",
         ],
         id="gone-and-empty",
@@ -705,15 +708,15 @@ BAD_VARIABLES = [
     ),
     pytest.param(
         VARIABLES | {"EXOTEL_REGION": "mumbai", "EXOTEL_BASE_URL": "https://api.example"},
-        ["environment: EXOTEL_BASE_URL: stands beside `region`; keep one of them"],
+        ["environment: EXOTEL_BASE_URL: cannot be combined with `region`; remove one of them"],
         id="region-and-base-url",
     ),
     pytest.param(
         VARIABLES | {"EXOTEL_BASE_URL": "https://canary:canary@api.example"},
         [
             (
-                "environment: EXOTEL_BASE_URL: holds credentials, which URLs show to everyone;"
-                " give them as api_key and api_token"
+                "environment: EXOTEL_BASE_URL: contains credentials;"
+                " set them as api_key and api_token"
             ),
         ],
         id="credentials-in-the-url",
@@ -721,10 +724,10 @@ BAD_VARIABLES = [
     pytest.param(
         VARIABLES | {"EXOTEL_ACCOUNT_SID": "", "EXOTEL_API_KEY": "canary:canary"},
         [
-            "environment: EXOTEL_ACCOUNT_SID: is empty; give a value or leave it out",
+            "environment: EXOTEL_ACCOUNT_SID: is empty; set a value or leave it out",
             (
-                "environment: EXOTEL_API_KEY: holds a colon, which no API key does;"
-                " is it key and token in one?"
+                "environment: EXOTEL_API_KEY: contains a colon, which no API key does;"
+                " is it key and token in one value?"
             ),
         ],
         id="empty-sid",
@@ -733,8 +736,8 @@ BAD_VARIABLES = [
         VARIABLES | {"EXOTEL_API_KEY": "canary:canary", "EXOTEL_API_TOKEN": "canary\udcff"},
         [
             (
-                "environment: EXOTEL_API_KEY: holds a colon, which no API key does;"
-                " is it key and token in one?"
+                "environment: EXOTEL_API_KEY: contains a colon, which no API key does;"
+                " is it key and token in one value?"
             ),
             "environment: EXOTEL_API_TOKEN: is not UTF-8 text",
         ],

@@ -80,12 +80,12 @@ def test_a_secret_may_hold_any_letters() -> None:
         pytest.param("canary".encode("utf-16"), "is not UTF-8 text", id="utf16"),
         pytest.param(b"can\xed\xa0\x80ary", "is not UTF-8 text", id="surrogate"),
         pytest.param(
-            b"canary\ncanary\n", "holds more than one line or a control character", id="lines"
+            b"canary\ncanary\n", "contains more than one line or a control character", id="lines"
         ),
-        pytest.param(b"can\0ary", "holds more than one line or a control character", id="nul"),
-        pytest.param(b"can\x7fary", "holds more than one line or a control character", id="del"),
-        pytest.param(b"canary ", "begins or ends with a space", id="space-after"),
-        pytest.param(b" canary\n", "begins or ends with a space", id="space-before"),
+        pytest.param(b"can\0ary", "contains more than one line or a control character", id="nul"),
+        pytest.param(b"can\x7fary", "contains more than one line or a control character", id="del"),
+        pytest.param(b"canary ", "starts or ends with a space", id="space-after"),
+        pytest.param(b" canary\n", "starts or ends with a space", id="space-before"),
     ],
 )
 def test_what_cannot_be_a_secret_is_refused_without_being_shown(
@@ -126,7 +126,7 @@ def real_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "huge": (huge, "is larger than 64 KiB"),
         "directory": (folder, "cannot be read: Is a directory"),
         "missing": (folder / "gone", "cannot be read: No such file or directory"),
-        "lines": (lines, "holds more than one line or a control character"),
+        "lines": (lines, "contains more than one line or a control character"),
     }
 
 
@@ -159,7 +159,7 @@ def test_a_secret_file_that_everyone_can_read_is_a_warning(
     path = tmp_path / "secret"
     path.write_text("canary")
     path.chmod(mode)
-    warning = f"{path} can be read by every user of this machine; chmod o-r it"
+    warning = f"{path} is readable by every user of this machine; run chmod o-r on it"
     assert load(path).warnings == ((warning,) if warned else ())
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from exophone_exporter.config import strict_yaml
 from exophone_exporter.config.strict_yaml import YamlError
 
-TAGS = "tags are not supported: remove the word that begins with !, or quote the value"
+TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
 
 
 def refusal(text: str) -> YamlError:
@@ -78,26 +78,27 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        pytest.param("a:\n\tb: 1", 2, "a tab; indent with spaces (column 1)", id="tab"),
+        pytest.param("a:\n\tb: 1", 2, "contains a tab; indent with spaces (column 1)", id="tab"),
         pytest.param(
             "a: b: c",
             1,
-            "a second `: ` on one line; quote a value that holds one, or check the indentation"
+            "second `: ` on one line; quote a value that contains one, or check the indentation"
             " (column 5)",
             id="two-colons",
         ),
         pytest.param(
-            "a: 1\nb\nc: 1", 3, "a key needs a colon and a space after it (column 1)", id="no-colon"
+            "a: 1\nb\nc: 1",
+            3,
+            "a key must be followed by a colon and a space (column 1)",
+            id="no-colon",
         ),
         pytest.param(
             "a: 1\n---\nb: 1",
             2,
-            "a second document begins; remove the line `---` (column 1)",
+            "a second document starts here; remove the line `---` (column 1)",
             id="two-documents",
         ),
-        pytest.param(
-            "a: 'x\n", 2, "a quote is opened and never closed (column 1)", id="open-quote"
-        ),
+        pytest.param("a: 'x\n", 2, "a quote is never closed (column 1)", id="open-quote"),
         pytest.param("a: 1\n? [b]\n: 2", 2, "a key must be plain text", id="list-as-key"),
         pytest.param("a: !!int 1", 1, TAGS, id="tag"),
         pytest.param("a: !!python/object:os.system x", 1, TAGS, id="python-tag"),
@@ -105,15 +106,21 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
         pytest.param("- !x {}", 1, TAGS, id="local-tag"),
         pytest.param("a: !x!y z", 1, f"{TAGS} (column 4)", id="tag-handle"),
         pytest.param(
-            "a: 1\nb: \x07", 2, "a character that YAML does not allow; save it as UTF-8", id="bell"
+            "a: 1\nb: \x07",
+            2,
+            "contains a character that YAML does not allow; save the file as UTF-8",
+            id="bell",
         ),
         pytest.param(
-            'a: 1\nb: "\\U00110000"', 2, "holds an escape that stands for no character", id="escape"
+            'a: 1\nb: "\\U00110000"',
+            2,
+            "contains an escape sequence for a character that does not exist",
+            id="escape",
         ),
         pytest.param(
             'a: 1\n"\\ud800": 2',
             2,
-            "holds half a character (an escape from \\ud800 to \\udfff)",
+            "contains half a character (an escape from \\ud800 to \\udfff)",
             id="surrogate-key",
         ),
     ],
@@ -133,13 +140,19 @@ def test_what_is_not_plain_yaml_is_refused_at_its_line(text: str, line: int, mes
             "a: *b", "aliases are not supported: write the value out (column 4)", id="alias"
         ),
         pytest.param(
-            "a: &b c", "anchors are not supported: quote a value with & (column 4)", id="anchor"
+            "a: &b c",
+            "anchors are not supported: quote a value that starts with `&` (column 4)",
+            id="anchor",
         ),
         pytest.param(
-            "a: &b [c]", "anchors are not supported: quote a value with & (column 4)", id="list"
+            "a: &b [c]",
+            "anchors are not supported: quote a value that starts with `&` (column 4)",
+            id="list",
         ),
         pytest.param(
-            "&b a: c", "anchors are not supported: quote a value with & (column 1)", id="key"
+            "&b a: c",
+            "anchors are not supported: quote a value that starts with `&` (column 1)",
+            id="key",
         ),
     ],
 )
@@ -163,7 +176,7 @@ def test_a_merge_bomb_is_refused_at_once() -> None:
 def test_a_key_that_stands_twice_is_refused_with_both_lines() -> None:
     """A general loader keeps the last one silently."""
     error = refusal("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n")
-    expected = (5, "the key `c` stands here a second time (first: line 3)")
+    expected = (5, "the key `c` is duplicated (first on line 3)")
     assert (error.line, error.message) == expected
 
 
@@ -184,7 +197,7 @@ def test_the_same_key_in_two_mappings_is_fine() -> None:
 def test_deep_nesting_is_refused(text: str) -> None:
     """The stack of the interpreter is never the limit that a person sees."""
     error = refusal(text)
-    assert (error.line, error.message) == (None, "nested far too deeply")
+    assert (error.line, error.message) == (None, "is nested too deeply")
 
 
 @pytest.mark.parametrize(
