@@ -1,4 +1,4 @@
-"""The alerting rules: what they name exists, what they promise is tested, where they point is."""
+"""The alerting rules: their queries, labels and addresses, and what promtool says of them."""
 
 from __future__ import annotations
 
@@ -8,225 +8,129 @@ import subprocess
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import promql_parser as promql
 import pytest
 import yaml
 
-from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.paths import ROOT
+from tests.lib.promql.catalog import KNOWN, REPLICA
+from tests.lib.promql.flow import inspect
+from tests.lib.promql.rules import ALERTS, FILE, RULES, Inspected, Rule, RuleSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-PROMETHEUS = ROOT / "prometheus"
-RULES_FILE = PROMETHEUS / "exophone.rules.yml"
-RUNBOOKS = ROOT / "docs" / "runbooks.md"
-SCENARIOS = sorted((ROOT / "tests" / "shipped" / "rules").glob("*.test.yml"))
+PROMETHEUS: Final = FILE.parent
+RUNBOOKS: Final = (ROOT / "docs" / "runbooks.md").read_text("utf-8")
+HEADINGS: Final = re.findall(r"^## (ExoPhone\w+)$", RUNBOOKS, re.MULTILINE)
+SCENARIO_FILES: Final = sorted((ROOT / "tests" / "shipped" / "rules").glob("*.test.yml"))
+SCENARIOS: Final = [
+    test for file in SCENARIO_FILES for test in yaml.safe_load(file.read_text("utf-8"))["tests"]
+]
 
 RUNBOOK_BASE: Final = "https://example.com/exophone-exporter/docs/runbooks.md#"
 DASHBOARD_BASE: Final = "https://grafana.example.com/d/"
-TARGET_LABELS: Final = {"job", "instance", "pod"}
-# What the design promises, and one beyond it.
-PROMISED: Final = {
+# The names are promises. One such alert is about one exporter, and so has the label instance.
+OF_ONE_EXPORTER: Final = {"PollFailing", "ExporterDown", "ConfigReloadFailed"}
+OF_ALL_REPLICAS: Final = {
     "VoiceFlowMissing",
     "SMSFlowMissing",
     "FlowDetached",
     "NumbersDisappeared",
     "IdleRental",
     "RentalJump",
-    "PollFailing",
+    "SeriesDropped",
+    "UnreadableData",
     "DataStale",
     "CredentialsRejected",
+    "AccountUnpaid",
     "APIRateLimited",
-    "ExporterDown",
     "ExporterAbsent",
-    "ConfigReloadFailed",
-    "SeriesDropped",
-    "UnreadableData",
-    "AccountUnpaid",
 }
-ABOUT_NUMBERS: Final = {
-    "VoiceFlowMissing",
-    "SMSFlowMissing",
-    "FlowDetached",
-    "NumbersDisappeared",
-    "IdleRental",
-    "RentalJump",
-    "SeriesDropped",
-    "UnreadableData",
-    "DataStale",
-    "CredentialsRejected",
-    "AccountUnpaid",
-    "APIRateLimited",
-}
-
 _TEMPLATE_LABEL = re.compile(r"\$labels\.(\w+)")
-_SET_OPERATORS = {"and", "or", "unless"}
-
-Rule = dict[str, Any]
+RULE_SET: Final = RuleSet()
 
 
-def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text("utf-8"))
+def title(alert: Rule) -> str:
+    """The name of an alert and the labels that tell it from its namesakes."""
+    return " ".join((alert["alert"], *alert["labels"].values()))
 
 
-RULES: Final[list[Rule]] = [rule for group in load(RULES_FILE)["groups"] for rule in group["rules"]]
-ALERTS: Final = [rule for rule in RULES if "alert" in rule]
-each_alert = pytest.mark.parametrize(
-    "alert", ALERTS, ids=[f"{a['alert']}-{i}" for i, a in enumerate(ALERTS)]
+each_alert = pytest.mark.parametrize("alert", ALERTS, ids=title)
+each_rule = pytest.mark.parametrize(
+    "inspected", RULE_SET.rules, ids=lambda one: one.rule.get("record") or title(one.rule)
 )
 
 
-# What there is to name.
+# What a rule asks.
 
 
-def golden_labels() -> dict[str, set[str]]:
-    """The labels of each metric as the exporter writes them."""
-    found: dict[str, set[str]] = {}
-    text = (ROOT / "tests" / "data" / "golden" / "metrics.txt").read_text("utf-8")
-    for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
-        names = re.findall(r'(\w+)="(?:[^"\\]|\\.)*"', labels)
-        found.setdefault(name, set()).update(names)
-    return found
+@each_rule
+def test_a_rule_asks_for_what_exists_and_gets_a_right_figure(inspected: Inspected) -> None:
+    """Metrics and labels exist, in the templates too; no account, currency or replica gets lost."""
+    assert not inspected.findings
+    texts = " ".join(inspected.rule.get("annotations", {}).values())
+    assert set(_TEMPLATE_LABEL.findall(texts)) <= inspected.labels
 
 
-def known_labels() -> dict[str, set[str]]:
-    """The labels of each metric in a Prometheus that scrapes the exporter."""
-    golden = golden_labels()
-    known = {m.name: golden[m.name] & set(m.labels) for m in METRICS if m.name in golden}
-    return {name: labels | TARGET_LABELS for name, labels in {**known, "up": set()}.items()}
+@each_rule
+def test_an_alert_has_a_condition_and_is_one_whatever_the_replicas(inspected: Inspected) -> None:
+    """The condition may be in a rule that records the series of the alert; pint does not see it."""
+    if "alert" in inspected.rule:
+        assert inspected.has_condition
+        about_one = inspected.rule["alert"].removeprefix("ExoPhone") in OF_ONE_EXPORTER
+        assert about_one == bool(inspected.labels & REPLICA)
 
 
-class Labels:
-    """Which labels an expression answers with; one that names what is not there fails."""
-
-    def __init__(self, known: dict[str, set[str]]) -> None:
-        self.known = known
-
-    def of(self, expr: promql.Expr) -> set[str]:  # noqa: PLR0911 - one line for each kind
-        """The labels of the series that an expression answers with."""
-        match expr:
-            case promql.VectorSelector():
-                return self._of_selector(expr)
-            case promql.MatrixSelector():
-                return self._of_selector(expr.vector_selector)
-            case promql.AggregateExpr():
-                return self._of_aggregate(expr)
-            case promql.BinaryExpr():
-                return self._of_binary(expr)
-            case promql.Call():
-                labels = [self.of(argument) for argument in expr.args]
-                return set() if expr.func.name == "absent" else set().union(*labels)
-            case promql.NumberLiteral() | promql.StringLiteral():
-                return set()
-            case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
-                return self.of(expr.expr)
-        raise AssertionError(expr)
-
-    def _of_selector(self, selector: promql.VectorSelector) -> set[str]:
-        assert selector.name in self.known, f"no metric {selector.name}"
-        labels = self.known[selector.name]
-        for matcher in selector.matchers.matchers:
-            assert matcher.name in labels, f"{selector.name} has no label {matcher.name}"
-        return labels
-
-    def _of_aggregate(self, expr: promql.AggregateExpr) -> set[str]:
-        assert expr.modifier is not None, f"{expr.op} of everything loses the account"
-        labels, named = self.of(expr.expr), set(expr.modifier.labels)
-        assert named <= labels, f"{expr.op} by or without {named - labels}"
-        without = expr.modifier.type == promql.AggModifierType.Without
-        return labels - named if without else named
-
-    def _of_binary(self, expr: promql.BinaryExpr) -> set[str]:
-        left, right = self.of(expr.lhs), self.of(expr.rhs)
-        if expr.modifier is None:
-            return left | right if str(expr.op) == "or" else left or right
-        on = set(expr.modifier.matching.labels if expr.modifier.matching else ())
-        joined = set(expr.modifier.group_labels or ())
-        assert on <= left, f"{on - left} is not on the left"
-        is_on = "on (" in str(expr.modifier)
-        assert not is_on or on <= right, f"{on - right} is not on the right"
-        assert joined <= right, f"{joined - right} is not on the side it comes from"
-        return left | joined if str(expr.op) != "or" else left | right
+UNATTACHED: Final = "max by (job, account) (exophone_numbers_idle) > 0"
 
 
-def labels_of_rules(known: dict[str, set[str]]) -> Iterator[tuple[Rule, set[str]]]:
-    """Each rule with the labels of its series; a recorded one is known from there on."""
-    labels = Labels(dict(known))
+@pytest.mark.parametrize(
+    ("record", "expr", "conditional"),
+    [
+        (UNATTACHED, "a:b:c", True),
+        ("exophone_up", "last_over_time(a:b:c[1h])", False),
+        ("exophone_up", "a:b:c > 0 or a:b:c", False),
+        ("exophone_up", "a:b:c unless exophone_up == 1", False),
+        ("exophone_up", "a:b:c and on (job) (up == 0)", True),
+        ("exophone_up == bool 0", "max by (job, account) (a:b:c)", False),
+        ("exophone_up == 0 and on () (a:b:c or up)", "max by (job, account) (a:b:c)", True),
+        ("exophone_up", "absent(a:b:c)", True),
+    ],
+)
+def test_an_alert_without_a_condition_is_found(
+    record: str, expr: str, *, conditional: bool
+) -> None:
+    rules = RuleSet([{"record": "a:b:c", "expr": record}, {"alert": "A", "expr": expr}])
+    assert rules.rules[1].has_condition is conditional
+    assert not any(rule.findings for rule in rules.rules)
+
+
+def test_what_is_recorded_is_used() -> None:
+    text = FILE.read_text("utf-8")
     for rule in RULES:
-        found = labels.of(promql.parse(rule["expr"])) | set(rule.get("labels", {}))
-        # Reads its own last result, so it is known before it is made.
-        if "record" in rule:
-            labels.known[rule["record"]] = found
-        yield rule, found
+        assert "record" not in rule or text.count(rule["record"]) > 1, rule["record"]
 
 
-def known_with_own_results() -> dict[str, set[str]]:
-    """What is known, and the two recorded metrics that read their own last result."""
-    known = known_labels()
-    known["instance:up:exophone_down"] = TARGET_LABELS
-    known["instance_account:exophone_poll_interval_seconds:unwatched"] = TARGET_LABELS | {"account"}
-    return known
-
-
-def check_names(known: dict[str, set[str]]) -> None:
-    """Fail where a rule names a metric or label that is not known, its templates included."""
-    for rule, labels in labels_of_rules(known):
-        for text in rule.get("annotations", {}).values():
-            missing = set(_TEMPLATE_LABEL.findall(text)) - labels
-            assert not missing, f"{rule['alert']}: no label {missing}"
-
-
-def test_every_metric_and_label_that_a_rule_names_exists() -> None:
-    """In selectors, matchers, by, without, on, ignoring, group_left and in the templates."""
-    check_names(known_with_own_results())
-
-
-def test_a_metric_or_label_that_is_renamed_is_noticed() -> None:
-    """The test above can fail: each metric and each label the rules use is missed when it goes."""
-    known = known_with_own_results()
-    text = RULES_FILE.read_text("utf-8")
-    used = {name for name in known if name.startswith("exophone") and re.search(rf"{name}\b", text)}
-    assert len(used) > 15
-    for name in used:
-        with pytest.raises(AssertionError, match=name):
-            check_names({n: labels for n, labels in known.items() if n != name})
-    for label in ("account", "sid", "flow", "friendly_name", "region", "currency", "field"):
-        poorer = {name: labels - {label} for name, labels in known.items()}
-        with pytest.raises(AssertionError, match=label):
-            check_names(poorer)
-
-
-def test_what_is_recorded_is_used_by_an_alert() -> None:
-    """No rule computes what nothing reads."""
-    text = RULES_FILE.read_text("utf-8")
-    for rule in RULES:
-        if "record" in rule:
-            assert text.count(rule["record"]) > 1, rule["record"]
-
-
-@each_alert
-def test_an_alert_about_numbers_is_one_whatever_the_replicas(alert: Rule) -> None:
-    """Neither instance nor pod is among its labels."""
-    (labels,) = (
-        found for rule, found in labels_of_rules(known_with_own_results()) if rule is alert
-    )
-    if alert["alert"].removeprefix("ExoPhone") in ABOUT_NUMBERS:
-        assert not labels & {"instance", "pod"}
+def test_queries_in_the_runbooks_can_be_asked() -> None:
+    blocks = re.findall(r"```promql\n(.+?)```", RUNBOOKS, re.DOTALL)
+    assert len(blocks) > 5
+    for query in "".join(blocks).splitlines():
+        assert not inspect(query, RULE_SET.catalog).findings
+    assert RULE_SET.catalog.keys() > KNOWN.keys()
 
 
 # What an alert says.
 
 
 def test_the_alerts_are_those_that_were_promised() -> None:
-    """Their names are promises."""
-    assert {alert["alert"] for alert in ALERTS} == {f"ExoPhone{name}" for name in PROMISED}
+    promised = {f"ExoPhone{name}" for name in OF_ONE_EXPORTER | OF_ALL_REPLICAS}
+    assert {alert["alert"] for alert in ALERTS} == promised
 
 
 @each_alert
 def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert: Rule) -> None:
-    """A severity, a static summary, a description that names whom it is about, two addresses."""
+    """The summary is the same for all series; the description names the account or exporter."""
     notes = alert["annotations"]
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(notes) == {"summary", "description", "runbook_url", "dashboard_url"}
@@ -238,66 +142,37 @@ def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert: Rule) -> N
 
 
 @each_alert
-def test_a_runbook_is_there(alert: Rule) -> None:
-    """Its address leads to a heading of docs/runbooks.md that is the name of the alert."""
+def test_the_links_of_an_alert_lead_somewhere(alert: Rule) -> None:
+    """To its heading in docs/runbooks.md, and to a dashboard that has the variables of the URL."""
     assert alert["annotations"]["runbook_url"] == RUNBOOK_BASE + alert["alert"].lower()
-    assert alert["alert"] in headings()
-
-
-@each_alert
-def test_a_dashboard_is_there_and_knows_the_variables(alert: Rule) -> None:
-    """The dashboard exists, has each variable of the address, and its values are escaped."""
+    assert alert["alert"] in HEADINGS
     url = alert["annotations"]["dashboard_url"]
     assert url.startswith(DASHBOARD_BASE)
     parts = urlsplit(url)
     file = ROOT / "grafana" / "dashboards" / f"{parts.path.removeprefix('/d/')}.json"
-    dashboard = json.loads(file.read_text("utf-8"))
-    variables = {f"var-{v['name']}" for v in dashboard["templating"]["list"]}
-    assert set(parse_qs(parts.query)) <= variables
-    for name, label in re.findall(r"var-(\w+)=\{\{ \$labels\.(\w+) \| urlquery \}\}", url):
-        assert name == label
-    assert url.count("{{") == url.count("| urlquery }}")
+    variables = json.loads(file.read_text("utf-8"))["templating"]["list"]
+    assert set(parse_qs(parts.query)) <= {f"var-{variable['name']}" for variable in variables}
+    values = re.findall(r"var-(\w+)=\{\{ \$labels\.(\w+) \| urlquery \}\}", url)
+    assert all(name == label for name, label in values)
+    assert url.count("{{") == len(values)
 
 
-def headings() -> list[str]:
-    return re.findall(r"^## (ExoPhone\w+)$", RUNBOOKS.read_text("utf-8"), re.MULTILINE)
-
-
-def test_runbooks_are_of_alerts_that_exist_and_have_their_four_parts() -> None:
-    """Each section tells what it means, how to see it, what to do, when to silence it; no other."""
-    text = RUNBOOKS.read_text("utf-8")
-    assert sorted(headings()) == sorted({alert["alert"] for alert in ALERTS})
-    for section in text.split("\n## ")[1:]:
+def test_a_runbook_has_four_parts_and_a_row_in_the_table() -> None:
+    """The table has every alert with all its severities, in the order of the sections."""
+    assert sorted(HEADINGS) == sorted({alert["alert"] for alert in ALERTS})
+    for section in RUNBOOKS.split("\n## ")[1:]:
         if section.startswith("ExoPhone"):
             for part in ("**Means.**", "**See it.**", "**Do", "**Silence"):
                 assert part in section, section.splitlines()[0]
-
-
-def test_the_table_of_alerts_agrees_with_the_rules() -> None:
-    """Every alert stands in it once, in the order of the sections, with all its severities."""
-    rows = re.findall(
-        r"^\| \[`(\w+)`\]\(#(\w+)\) \| ([a-z, ]+) \|", RUNBOOKS.read_text("utf-8"), re.MULTILINE
-    )
-    assert [name for name, _, _ in rows] == headings()
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#(\w+)\) \| ([a-z, ]+) \|", RUNBOOKS, re.MULTILINE)
+    assert [name for name, _, _ in rows] == HEADINGS
     for name, anchor, severities in rows:
         of_rules = {a["labels"]["severity"] for a in ALERTS if a["alert"] == name}
         assert (anchor, set(severities.split(", "))) == (name.lower(), of_rules)
 
 
-def test_queries_in_the_runbooks_can_be_asked() -> None:
-    """They parse, and name metrics and labels that exist."""
-    known = known_with_own_results()
-    known |= {r["record"]: found for r, found in labels_of_rules(known) if "record" in r}
-    labels = Labels(known)
-    blocks = re.findall(r"```promql\n(.+?)```", RUNBOOKS.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) > 5
-    for query in "".join(blocks).splitlines():
-        labels.of(promql.parse(query))
-
-
-def test_the_two_placeholder_addresses_are_the_only_ones() -> None:
-    """The sed of the runbooks replaces every address in the rules."""
-    hosts = set(re.findall(r"https?://[^/\s|]+/", RULES_FILE.read_text("utf-8")))
+def test_the_sed_of_the_runbooks_replaces_every_address() -> None:
+    hosts = set(re.findall(r"https?://[^/\s|]+/", FILE.read_text("utf-8")))
     assert hosts == {
         "https://example.com/",
         "https://grafana.example.com/",
@@ -306,20 +181,14 @@ def test_the_two_placeholder_addresses_are_the_only_ones() -> None:
     }
 
 
-# What is tested by promtool.
-
-
-def scenarios() -> Iterator[dict[str, Any]]:
-    for path in SCENARIOS:
-        yield from load(path)["tests"]
+# What promtool and amtool say.
 
 
 @each_alert
 def test_each_rule_has_a_case_that_fires_and_one_that_does_not(alert: Rule) -> None:
-    """Exact labels and annotations of each rule, and of its alert a moment without any."""
     cases = [
         case
-        for scenario in scenarios()
+        for scenario in SCENARIOS
         for case in scenario.get("alert_rule_test", ())
         if case["alertname"] == alert["alert"]
     ]
@@ -328,26 +197,28 @@ def test_each_rule_has_a_case_that_fires_and_one_that_does_not(alert: Rule) -> N
     assert any(not case.get("exp_alerts") for case in cases)
 
 
-def test_scenarios_have_names_that_tell_them_apart() -> None:
-    """A failure says which one it was."""
-    names = [scenario["name"] for scenario in scenarios()]
+def test_each_scenario_has_a_name_of_its_own() -> None:
+    names = [scenario["name"] for scenario in SCENARIOS]
     assert len(names) == len(set(names)) > 25
 
 
+def output_of(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr  # amtool's warnings come last
+
+
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.name.removesuffix(".test.yml"))
+@pytest.mark.parametrize("path", SCENARIO_FILES, ids=lambda path: path.stem.removesuffix(".test"))
 def test_the_rules_do_what_the_scenarios_say(path: Path, program: Callable[[str], str]) -> None:
-    """Fires, does not fire, resolves; with gaps, restarts, replicas and several accounts."""
+    """They fire, stay silent, resolve; with gaps, restarts, replicas and several accounts."""
     assert "SUCCESS" in output_of(program("promtool"), "test", "rules", str(path))
 
 
 @pytest.mark.end_to_end
-def test_promtool_has_nothing_to_say_against_rules_and_configuration(
-    program: Callable[[str], str],
-) -> None:
-    """All lints are fatal; the configuration finds the rules beside it."""
+def test_promtool_accepts_the_rules_and_the_configuration(program: Callable[[str], str]) -> None:
     promtool = program("promtool")
-    output_of(promtool, "check", "rules", "--lint=all", "--lint-fatal", str(RULES_FILE))
+    output_of(promtool, "check", "rules", "--lint=all", "--lint-fatal", str(FILE))
     said = output_of(promtool, "check", "config", str(PROMETHEUS / "prometheus.yml"))
     assert "1 rule files found" in said
 
@@ -360,7 +231,6 @@ def test_promtool_has_nothing_to_say_against_rules_and_configuration(
 def test_alertmanager_routes_by_severity(
     severity: str, receiver: str, program: Callable[[str], str]
 ) -> None:
-    """As amtool sees it."""
     amtool, file = program("amtool"), str(PROMETHEUS / "alertmanager.yml")
     output_of(amtool, "check-config", file)
     labels = ("alertname=ExoPhoneFlowDetached", f"severity={severity}", "job=exophone")
@@ -368,25 +238,20 @@ def test_alertmanager_routes_by_severity(
     assert said.split()[0] == receiver
 
 
-def output_of(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr  # what amtool warns of comes last
+# What Alertmanager inhibits. amtool has no command for it.
 
-
-# What Alertmanager holds back.
-
-Inhibition = dict[str, Any]
+INHIBITIONS: Final[list[dict[str, Any]]] = yaml.safe_load(
+    (PROMETHEUS / "alertmanager.yml").read_text("utf-8")
+)["inhibit_rules"]
 
 
 def inhibits(source: dict[str, str], target: dict[str, str]) -> bool:
-    """Whether a rule of alertmanager.yml mutes the target while the source fires."""
-    rules: list[Inhibition] = load(PROMETHEUS / "alertmanager.yml")["inhibit_rules"]
+    """Whether alertmanager.yml mutes the target while the source fires."""
     return any(
         _matches(rule["source_matchers"], source)
         and _matches(rule["target_matchers"], target)
         and all(source.get(name, "") == target.get(name, "") for name in rule.get("equal", ()))
-        for rule in rules
+        for rule in INHIBITIONS
     )
 
 
@@ -402,17 +267,21 @@ def _matches(matchers: list[str], labels: dict[str, str]) -> bool:
     return True
 
 
-def alert(name: str, **labels: str) -> dict[str, str]:
+def firing(name: str, **labels: str) -> dict[str, str]:
     return {"alertname": f"ExoPhone{name}", "job": "exophone", "account": "support", **labels}
 
 
-VOICE = alert("VoiceFlowMissing", sid="1", flow="voice")
-DOWN = alert("ExporterDown", instance="a", severity="critical")
-REPLICA_DOWN = {"alertname": "ExoPhoneExporterDown", "job": "exophone", "instance": "a"}
-RELOAD = {"alertname": "ExoPhoneConfigReloadFailed", "job": "exophone", "instance": "a"}
-
-
-NOTHING_TO_SAY_WHEN_STALE: Final = (
+VOICE: Final = firing("VoiceFlowMissing", sid="1", flow="voice")
+DETACHED: Final = firing("FlowDetached", sid="1", flow="voice")
+STALE: Final = firing("DataStale")
+CRITICAL: Final = STALE | {"severity": "critical"}
+WARNING: Final = STALE | {"severity": "warning"}
+REJECTED: Final = firing("CredentialsRejected")
+FAILING: Final = firing("PollFailing", instance="a")
+DOWN: Final = firing("ExporterDown", instance="a", severity="critical")
+REPLICA_DOWN: Final = {"alertname": "ExoPhoneExporterDown", "job": "exophone", "instance": "a"}
+RELOAD: Final = REPLICA_DOWN | {"alertname": "ExoPhoneConfigReloadFailed"}
+ABOUT_NUMBERS: Final = (
     "FlowDetached",
     "IdleRental",
     "NumbersDisappeared",
@@ -427,24 +296,24 @@ NOTHING_TO_SAY_WHEN_STALE: Final = (
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        *((alert("DataStale"), alert(name)) for name in NOTHING_TO_SAY_WHEN_STALE),
-        (alert("DataStale"), alert("PollFailing", instance="a")),
-        (alert("DataStale", severity="critical"), alert("DataStale", severity="warning")),
-        (alert("CredentialsRejected"), alert("DataStale")),
-        (alert("CredentialsRejected"), alert("PollFailing", instance="a")),
-        (alert("AccountUnpaid"), alert("DataStale")),
-        (alert("FlowDetached", sid="1", flow="voice"), VOICE),
-        (alert("FlowDetached", flow="voice"), alert("VoiceFlowMissing", flow="voice", region="MU")),
+        *((STALE, firing(name)) for name in ABOUT_NUMBERS),
+        (STALE, FAILING),
+        (CRITICAL, WARNING),
+        (REJECTED, STALE),
+        (REJECTED, FAILING),
+        (firing("AccountUnpaid"), STALE),
+        (DETACHED, VOICE),
+        (
+            firing("FlowDetached", flow="voice"),
+            firing("VoiceFlowMissing", flow="voice", region="M"),
+        ),
         (DOWN, VOICE),
         (DOWN, RELOAD),
-        (REPLICA_DOWN, alert("PollFailing", instance="a")),
+        (REPLICA_DOWN, FAILING),
         (DOWN, {"alertname": "ExoPhoneExporterAbsent"}),
     ],
 )
-def test_what_follows_from_another_alert_is_held_back(
-    source: dict[str, str], target: dict[str, str]
-) -> None:
-    """The cause is told, its consequences are not; and never the other way round."""
+def test_a_cause_inhibits_its_consequence(source: dict[str, str], target: dict[str, str]) -> None:
     assert inhibits(source, target)
     assert not inhibits(target, source)
 
@@ -452,15 +321,15 @@ def test_what_follows_from_another_alert_is_held_back(
 @pytest.mark.parametrize(
     ("source", "target"),
     [
-        (alert("DataStale"), VOICE | {"account": "sales"}),
-        (alert("DataStale"), VOICE | {"job": "another"}),
-        (alert("DataStale"), alert("CredentialsRejected")),
-        (alert("DataStale"), alert("APIRateLimited")),
-        (alert("DataStale", severity="warning"), alert("DataStale", severity="critical")),
-        (alert("CredentialsRejected"), VOICE),
-        (alert("FlowDetached", sid="1", flow="voice"), VOICE | {"sid": "2"}),
-        (alert("FlowDetached", sid="1", flow="sms"), VOICE),
-        (alert("FlowDetached", flow="voice"), VOICE),
+        (STALE, VOICE | {"account": "sales"}),
+        (STALE, VOICE | {"job": "another"}),
+        (STALE, REJECTED),
+        (STALE, firing("APIRateLimited")),
+        (WARNING, CRITICAL),
+        (REJECTED, VOICE),
+        (DETACHED, VOICE | {"sid": "2"}),
+        (DETACHED | {"flow": "sms"}, VOICE),
+        (firing("FlowDetached", flow="voice"), VOICE),
         (DOWN, VOICE | {"account": "sales"}),
         (DOWN, DOWN | {"account": "sales"}),
         (REPLICA_DOWN, VOICE),
@@ -468,6 +337,6 @@ def test_what_follows_from_another_alert_is_held_back(
         (DOWN, {"alertname": "NodeDown", "job": "exophone", "instance": "a"}),
     ],
 )
-def test_what_does_not_follow_is_told(source: dict[str, str], target: dict[str, str]) -> None:
-    """Other accounts, jobs, numbers, flows and replicas, and causes, are not muted."""
+def test_nothing_else_is_inhibited(source: dict[str, str], target: dict[str, str]) -> None:
+    """Other accounts, jobs, numbers, flows and replicas still notify, and so do causes."""
     assert not inhibits(source, target)
