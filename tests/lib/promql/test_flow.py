@@ -177,7 +177,7 @@ def snippets() -> list[tuple[str, str]]:
             found += [(page.name, query) for query in ([fence] if whole else fence.splitlines())]
         for inline in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):
             if re.search(r"\bexophone_\w+.*[({\[]", inline) and "://" not in inline:
-                found.append((page.name, inline))
+                found.append((page.name, re.sub(r"(?<=}) [\d.]+$", "", inline)))  # a sample
         expressions = re.findall(r"^\s+expr: ([^|>\n].*)$", text, re.MULTILINE)
         found += [(page.name, expr) for expr in expressions]
     return found
