@@ -14,7 +14,7 @@ from exophone_exporter.metrics.exposition import Metric, MetricType, Section
 
 _GROUP = ("account", "country", "region", "number_type")
 _POLL = "as of the account's last complete poll"
-_PROBE = "as the API answers now"
+_PROBE = "as the API reports now"
 
 
 def _metric(
@@ -24,7 +24,7 @@ def _metric(
 
 
 def live(metric: Metric) -> Metric:
-    """The same metric as a probe shows it, whose help must not speak of a poll."""
+    """The same metric on /probe, whose help must not mention a poll."""
     return replace(metric, help=metric.help.replace(_POLL, _PROBE))
 
 
@@ -88,7 +88,7 @@ NUMBER_FLOW_ATTACHED: Final = _metric(
     "gauge",
     "number_flow_attached",
     ("account", "sid", "flow"),
-    f"Whether a flow is attached, for the channels the ExoPhone is capable of, {_POLL}.",
+    f"Whether the ExoPhone has a flow attached, for each channel that it supports, {_POLL}.",
 )
 NUMBER_MONTHLY_RENTAL: Final = _metric(
     "number",
@@ -145,7 +145,7 @@ NUMBER_CHANGES: Final = _metric(
     "counter",
     "number_changes_total",
     ("account", "change"),
-    "Changes of ExoPhones seen between two complete polls.",
+    "Changes of ExoPhones between two complete polls.",
 )
 
 UP: Final = _metric(
@@ -153,7 +153,7 @@ UP: Final = _metric(
     "gauge",
     "up",
     ("account",),
-    "Whether the last attempt to poll the account was complete; absent before the first.",
+    "Whether the last poll of the account succeeded; absent before the first poll.",
 )
 POLL_INTERVAL: Final = _metric(
     "polling",
@@ -167,65 +167,65 @@ POLL_STALE_AFTER: Final = _metric(
     "gauge",
     "poll_stale_after_seconds",
     ("account",),
-    "Configured age past which data is no longer served.",
+    "Configured age after which data is no longer served.",
 )
 POLL_LAST_ATTEMPT: Final = _metric(
     "polling",
     "gauge",
     "poll_last_attempt_timestamp_seconds",
     ("account",),
-    "When the last attempt ended, good or bad, in seconds since 1970; 0 before the first.",
+    "End of the last poll, successful or not, in seconds since 1970; 0 before the first.",
 )
 POLL_LAST_SUCCESS: Final = _metric(
     "polling",
     "gauge",
     "poll_last_success_timestamp_seconds",
     ("account",),
-    "When the last complete poll ended, in seconds since 1970; 0 before the first.",
+    "End of the last complete poll, in seconds since 1970; 0 before the first.",
 )
 POLL_DURATION: Final = _metric(
     "polling",
     "gauge",
     "poll_duration_seconds",
     ("account",),
-    "How long the last complete poll took, waiting for the request budget included.",
+    "Duration of the last complete poll, including time spent waiting for the request budget.",
 )
 POLL_PAGES: Final = _metric(
     "polling", "gauge", "poll_pages", ("account",), "Pages read by the last complete poll."
 )
 POLLS: Final = _metric(
-    "polling", "counter", "polls_total", ("account",), "Attempts to poll the account."
+    "polling", "counter", "polls_total", ("account",), "Polls of the account, successful or not."
 )
 POLL_FAILURES: Final = _metric(
     "polling",
     "counter",
     "poll_failures_total",
     ("account", "reason"),
-    "Attempts to poll the account that were not complete.",
+    "Failed polls of the account, by reason.",
 )
 POLL_REJECTED_RECORDS: Final = _metric(
     "polling",
     "gauge",
     "poll_rejected_records",
     ("account", "reason"),
-    "Records of the last complete poll that are no ExoPhones or repeat one with other contents.",
+    "Records of the last complete poll that are not ExoPhones, or repeat one with other contents.",
 )
 POLL_UNREADABLE_VALUES: Final = _metric(
     "polling",
     "gauge",
     "poll_unreadable_values",
     ("account", "field"),
-    "Values of the last complete poll that were sent and cannot be read.",
+    "Values of the last complete poll that cannot be read, by field.",
 )
 API_REQUESTS: Final = _metric(
     "polling",
     "counter",
     "api_requests_total",
     ("account", "endpoint", "code"),
-    "Requests made to the API, by HTTP status; none where there was no answer.",
+    "Requests to the API, by HTTP status; none if there was no response.",
 )
 API_RETRIES: Final = _metric(
-    "polling", "counter", "api_retries_total", ("account",), "Requests that were made again."
+    "polling", "counter", "api_retries_total", ("account",), "Retried requests to the API."
 )
 API_WAIT_SECONDS: Final = _metric(
     "polling",
@@ -239,7 +239,7 @@ API_REQUEST_DURATION: Final = _metric(
     "histogram",
     "api_request_duration_seconds",
     ("account", "endpoint"),
-    "Time from sending a request to the end of its answer.",
+    "Time from sending a request to the end of its response.",
 )
 
 BUILD_INFO: Final = _metric(
@@ -247,7 +247,7 @@ BUILD_INFO: Final = _metric(
     "gauge",
     "exporter_build_info",
     ("version", "revision", "python_version"),
-    "What runs here, always 1.",
+    "Version of the exporter and of Python, always 1.",
 )
 CONFIG_RELOAD_SUCCESSFUL: Final = _metric(
     "exporter",
@@ -261,7 +261,7 @@ CONFIG_RELOAD_TIMESTAMP: Final = _metric(
     "gauge",
     "exporter_config_last_reload_success_timestamp_seconds",
     (),
-    "When the configuration was last loaded, in seconds since 1970.",
+    "When the configuration was last loaded successfully, in seconds since 1970.",
 )
 
 PROBE_SUCCESS: Final = _metric(
@@ -269,14 +269,14 @@ PROBE_SUCCESS: Final = _metric(
     "gauge",
     "probe_success",
     (),
-    "Whether the API knows the probed ExoPhone and answered in time; on /probe only.",
+    "Whether the API returned the probed ExoPhone in time; on /probe only.",
 )
 PROBE_DURATION: Final = _metric(
     "probe",
     "gauge",
     "probe_duration_seconds",
     (),
-    "How long the request took whose answer this is, waiting included; on /probe only.",
+    "Duration of the request to the API, including waiting; on /probe only.",
 )
 
 METRICS: Final[tuple[Metric, ...]] = (

@@ -236,7 +236,7 @@ def test_help_of_a_live_number_does_not_speak_of_a_poll(one: Bench) -> None:
     answer = one.site.probe(one.sids()[0])
     assert "last complete poll" not in answer.text
     rental = "# HELP exophone_number_monthly_rental Monthly rental of the ExoPhone in units of the"
-    assert f"{rental} currency, as the API answers now.\n" in answer.text
+    assert f"{rental} currency, as the API reports now.\n" in answer.text
 
 
 def test_probe_metrics_are_not_on_the_page_of_metrics() -> None:
