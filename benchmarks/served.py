@@ -157,9 +157,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
     exporter = Exporter(
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )
-    app = routes.application(
-        exporter, WebSettings.from_flags("/metrics", args.max_requests, False, "", "")
-    )
+    app = routes.application(exporter, WebSettings(max_requests=args.max_requests))
     (socket,) = listen(["127.0.0.1:0"])
     threading.Thread(target=_tell_when_ready, args=(exporter, url_of(socket)), daemon=True).start()
     exporter.start()

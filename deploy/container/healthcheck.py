@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.web.settings import WebSettings
+from exophone_exporter.web.settings import WebSettings, route_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def check(words: Sequence[str]) -> str:
     An exporter that asks for a password or a client's certificate is alive, and tells no more.
     """
     flags = _flags(words)
-    path = _settings(flags).route_prefix + "/-/healthy"
+    path = _settings(flags).prefix + "/-/healthy"
     problem = ""
     for connection in _connections(flags):
         try:
@@ -79,14 +79,8 @@ def _flags(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _settings(flags: argparse.Namespace) -> WebSettings:
-    defaults = WebSettings()
-    return WebSettings.from_flags(
-        defaults.telemetry_path,
-        defaults.max_requests,
-        defaults.enable_lifecycle,
-        flags.url,
-        flags.prefix,
-    )
+    prefix = route_prefix(flags.prefix) if flags.prefix else ""
+    return WebSettings(external_url=flags.url, route_prefix=prefix)
 
 
 def _connections(flags: argparse.Namespace) -> Iterator[http.client.HTTPConnection]:

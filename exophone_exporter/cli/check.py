@@ -1,4 +1,4 @@
-"""`check-config`: offline unless it is told otherwise; it does not even open a socket."""
+"""`check-config`: without --live it is offline and opens no socket."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def check_config(args: argparse.Namespace) -> int:
-    """Validate the configuration; with --live also ask the API once for each account."""
+    """Validate the configuration; with --live also make one API request for each account."""
     whole = loader.load(args.file or args.config_file)
     loaded = whole.share(args.shard)
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     many = "account" if len(whole.accounts) == 1 else "accounts"
     mine = "" if args.shard is None else f", {len(loaded.accounts)} of them in shard {args.shard}"
-    output.write(f"{loaded.source}: good, {len(whole.accounts)} {many}{mine}\n")
+    output.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}\n")
     output.print_pairs(
         (
             account.name,
@@ -30,7 +30,6 @@ def check_config(args: argparse.Namespace) -> int:
     )
     if not args.live:
         return 0
-    # Here alone: importing urllib3 binds a socket to see whether there is IPv6.
-    from exophone_exporter.cli.query import check_live  # noqa: PLC0415 - as just said
+    from exophone_exporter.cli.query import check_live  # noqa: PLC0415 - urllib3 opens a socket
 
     return max((check_live(account) for account in loaded.accounts), default=0)

@@ -1,4 +1,4 @@
-"""What a shell needs to complete our commands and flags; all that is known of shtab."""
+"""The completion scripts, by shtab."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shtab
 if TYPE_CHECKING:
     import argparse
 
-# What stands for a path in our help.
+# The metavars of paths.
 _PATHS: Final = ("FILE", "FILE.prom")
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The completion of a parser and its commands for bash, zsh or fish, to be evaluated there."""
+    """A script that completes a parser and its commands in bash, zsh or fish."""
     for each in (parser, *_commands(parser)):
-        for action in each._actions:  # noqa: SLF001 - argparse tells of them nowhere else
+        for action in each._actions:  # noqa: SLF001 - argparse has no public way
             if action.metavar in _PATHS:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks
     text: str = shtab.complete(parser, shell)

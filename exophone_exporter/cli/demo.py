@@ -1,4 +1,4 @@
-"""`demo` and `simulate`: the API that needs no account."""
+"""`demo` and `simulate`: a simulated API, which needs no account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from exophone_exporter.simulator import Simulator, World, demo_world, make_accou
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
 _CHANGE_EVERY_SECONDS: Final = 4.0
 _LATENCY_SECONDS: Final = 0.03
@@ -37,30 +36,30 @@ _ACCOUNT: Final = """\
 """
 
 _WELCOME: Final = """
-exophone-exporter demo: two simulated accounts whose numbers come, go, lose and
-get their flows, on an API that now and then fails. Nothing here is real, and
-nothing leaves this machine.
+exophone-exporter demo: two simulated accounts. Their numbers come and go, gain
+and lose flows, and some API requests fail. No data is real, and no request
+leaves this machine.
 
   Status page   {url}/
   Metrics       {url}{path}
 
-Look at the numbers that callers would find busy:
+Count the numbers without a flow (callers of those hear a busy tone):
 
   curl -s {url}{path} | grep exophone_numbers_unattached
 
-Watch it in Prometheus; paste this under scrape_configs in prometheus.yml:
+To scrape it, add this to scrape_configs in prometheus.yml:
 
   - job_name: exophone
     scrape_interval: 5s
 {details}    static_configs:
       - targets: ["{target}"]
 
-Ctrl-C ends it.
+Press Ctrl-C to stop.
 """
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Serve two simulated accounts until a signal comes."""
+    """Serve two simulated accounts until a signal arrives."""
     world = demo_world(args.seed)
     stopping = threading.Event()
     with Simulator(
@@ -90,7 +89,7 @@ def configuration(simulator: Simulator) -> str:
 
 
 def simulate(args: argparse.Namespace) -> int:
-    """Serve the simulated API alone until a signal comes."""
+    """Serve the simulated API alone until a signal arrives."""
     world = demo_world(args.seed)
     if args.numbers is not None:
         world = World(make_account("acme", args.numbers, seed=args.seed), seed=args.seed)
@@ -128,20 +127,19 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _simulated(simulator: Simulator) -> str:
-    lines = [f"\nThe ExoPhones API, simulated at {simulator.url}. Its accounts:\n"]
+    lines = [f"\nThe simulated ExoPhones API listens on {simulator.url}. Its accounts:\n"]
     for account in simulator.world.accounts.values():
         base = simulator.url.replace("://", f"://{account.api_key}:{account.api_token}@")
         path = f"/v2_beta/Accounts/{account.sid}/IncomingPhoneNumbers"
         lines.append(f"  {account.sid}, {len(account.numbers)} numbers:\n  curl {base}{path}\n")
-    lines.append("A configuration file for them:\n")
+    lines.append("A configuration file for these accounts:\n")
     lines += [f"  {line}" for line in configuration(simulator).splitlines()]
-    return "\n".join([*lines, "\nCtrl-C ends it.\n"])
+    return "\n".join([*lines, "\nPress Ctrl-C to stop.\n"])
 
 
 def _keep_changing(world: World, stopping: threading.Event) -> None:
-    tell: Callable[[str], None] = lambda what: _log.debug("the simulated world: %s", what)  # noqa: E731
     while not stopping.wait(_CHANGE_EVERY_SECONDS):
-        tell(world.tick())
+        _log.debug("the simulated world: %s", world.tick())
 
 
 def _welcome(url: str, path: str) -> None:
@@ -152,6 +150,6 @@ def _welcome(url: str, path: str) -> None:
 
 
 def _write(text: str) -> None:
-    # Nobody may be there to read it; those who want the figures are served all the same.
+    # Without a reader of this text, the metrics are served all the same.
     with contextlib.suppress(StartError, BrokenPipeError):
         output.write(text + "\n")

@@ -1,4 +1,4 @@
-"""What people read on a terminal, and programs in a pipe: tables, JSON, CSV, progress."""
+"""Output for a terminal or a pipe: tables, JSON, CSV, progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
     from exophone_exporter.exotel.model import ExoPhone
 
-# A pipe has no width: wider than the longest of names, so that grep sees whole lines.
+# A pipe has no width: this is wider than the longest names, so that grep sees whole lines.
 _PIPE_WIDTH: Final = 10_000
 _GAP: Final = 2
-# On a narrow terminal names and accounts shrink to the first width, then other columns go, and
-# then they shrink to the second.
+# On a narrow terminal names and accounts shrink to the first width, then the dispensable columns
+# go, then names and accounts shrink to the second width.
 _GOOD_WIDTH: Final = 20
 _LEAST_WIDTH: Final = 12
 _SHRINKING: Final = ("Name", "Account")
@@ -70,30 +71,16 @@ RECORD_FIELDS: Final = (
 
 def record(account: str, number: ExoPhone) -> dict[str, Any]:
     """Every documented field of a number, typed: decimals as text, times as RFC 3339 in UTC."""
-    return {
+    others = {
         "account": account,
-        "sid": number.sid,
-        "phone_number": number.phone_number,
-        "friendly_name": number.friendly_name,
-        "account_sid": number.account_sid,
-        "country": number.country,
-        "region": number.region,
-        "number_type": number.number_type,
-        "vanity_number": number.vanity_number,
-        "voice_capable": number.voice_capable,
-        "sms_capable": number.sms_capable,
         "voice_flow_id": number.flow_id("voice"),
         "sms_flow_id": number.flow_id("sms"),
-        "voice_url": number.voice_url,
-        "sms_url": number.sms_url,
-        "currency": number.currency,
-        "rental_price": _text(number.rental_price),
-        "one_time_price": _text(number.one_time_price),
-        "incoming_rate": _text(number.incoming_rate),
-        "incoming_pulse_seconds": _text(number.incoming_pulse_seconds),
         "date_created": _time(number.created_timestamp_seconds),
         "date_updated": _time(number.updated_timestamp_seconds),
-        "uri": number.uri,
+    }
+    return {
+        name: others[name] if name in others else _typed(getattr(number, name))
+        for name in RECORD_FIELDS
     }
 
 
@@ -102,10 +89,10 @@ def print_json(value: Any) -> None:
     write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def print_csv(records: Sequence[dict[str, Any]], columns: Iterable[str]) -> None:
-    """Records as RFC 4180 on stdout, with a head line even where there are none."""
+def print_csv(records: Sequence[dict[str, Any]]) -> None:
+    """Records as RFC 4180 on stdout; without records the header line alone."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(columns))
+    writer = csv.DictWriter(text, RECORD_FIELDS)
     writer.writeheader()
     for row in records:
         writer.writerow({name: "" if v is None else _plain(v) for name, v in row.items()})
@@ -113,17 +100,17 @@ def print_csv(records: Sequence[dict[str, Any]], columns: Iterable[str]) -> None
 
 
 def write(text: str) -> None:
-    """Text on stdout, escaped where the locale has no such character; raises as `write_bytes`."""
+    """Text on stdout, escaped for the locale of the user; raises as `write_bytes`."""
     write_bytes(text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace"))
 
 
 def write_bytes(content: bytes) -> None:
-    """Bytes on stdout, at once; raises BrokenPipeError, or StartError in a line for a person."""
+    """Bytes on stdout, unbuffered; raises BrokenPipeError, or StartError for any other failure."""
     try:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # What is left in the buffer must not be tried again when the interpreter ends.
+        # Otherwise the interpreter tries again to write the buffer when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
@@ -133,24 +120,27 @@ def write_bytes(content: bytes) -> None:
 def print_numbers(numbers: Sequence[tuple[str, ExoPhone]]) -> None:
     """Numbers as a table on stdout, one line each; a narrow terminal gets fewer columns."""
     columns = _columns(numbers)
-    widths = _fitted(columns, _stdout_width())
+    for name in _DISPENSABLE:
+        if _width(columns, _GOOD_WIDTH) > _stdout_width():
+            del columns[name]
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for name, width in widths.items():
+    for name in columns:
         justify: JustifyMethod = "right" if name == "Rental" else "left"
-        table.add_column(name, justify=justify, overflow="ellipsis", no_wrap=True, width=width)
-    for row in zip(*(columns[name] for name in widths), strict=True):
+        # rich shrinks only columns that may wrap; their cells are cut all the same.
+        table.add_column(name, justify=justify, no_wrap=name not in _SHRINKING)
+    for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    # Where even that is too wide, the terminal wraps the lines: better than cutting numbers.
-    _print(table, at_least=sum(widths.values()) + _GAP * len(widths))
+    # If even that is too wide, the terminal wraps the lines: better than cutting numbers.
+    _print(table, at_least=_width(columns, _LEAST_WIDTH))
 
 
 def _columns(numbers: Sequence[tuple[str, ExoPhone]]) -> dict[str, list[Text]]:
     """The cells of each column by its title."""
     phones = [number for _, number in numbers]
     columns = {
-        "Account": [Text(account) for account, _ in numbers],
+        "Account": [_cut(account) for account, _ in numbers],
         "Number": [Text(number.phone_number or number.sid) for number in phones],
-        "Name": [Text(number.friendly_name) for number in phones],
+        "Name": [_cut(number.friendly_name) for number in phones],
         "Circle": [Text(circle(number)) for number in phones],
         "Type": [Text(number.number_type) for number in phones],
         "Voice": [_state(flow_state(number, "voice")) for number in phones],
@@ -162,43 +152,26 @@ def _columns(numbers: Sequence[tuple[str, ExoPhone]]) -> dict[str, list[Text]]:
     return columns
 
 
-def _fitted(columns: dict[str, list[Text]], room: int) -> dict[str, int]:
-    """The columns that stand in a terminal `room` wide, and how wide each is."""
+def _width(columns: Mapping[str, Sequence[Text]], shrunk: int) -> int:
+    """The width of a table whose shrinking columns are at most `shrunk` wide."""
     widths = {
         name: max(cell_len(name), *(cell_len(cell.plain) for cell in cells))
         for name, cells in columns.items()
     }
-    for name in _DISPENSABLE:
-        if _total(widths, _GOOD_WIDTH) > room:
-            del widths[name]
-    spare = max(0, room - _total(widths, _LEAST_WIDTH))
-    for name in (name for name in _SHRINKING if name in widths):
-        least = min(widths[name], _LEAST_WIDTH)
-        grown = min(widths[name] - least, spare)
-        widths[name] = least + grown
-        spare -= grown
-    return widths
-
-
-def _total(widths: Mapping[str, int], shrunk: int) -> int:
-    """What a table takes when the columns that may shrink are at most `shrunk` wide."""
-    gaps = _GAP * (len(widths) - 1)
-    return gaps + sum(
+    return _GAP * (len(widths) - 1) + sum(
         min(width, shrunk) if name in _SHRINKING else width for name, width in widths.items()
     )
 
 
 def print_number(account: str, number: ExoPhone) -> None:
     """Every field of one number as a table on stdout."""
+    where = circle(number)
+    prices = ("rental_price", "one_time_price", "incoming_rate")
     rows = record(account, number) | {
-        "region": f"{number.region} ({circle(number)})"
-        if circle(number) != number.region
-        else number.region,
-        "rental_price": money(number.rental_price, number.currency),
-        "one_time_price": money(number.one_time_price, number.currency),
-        "incoming_rate": money(number.incoming_rate, number.currency),
+        "region": number.region if where == number.region else f"{number.region} ({where})",
         "voice_flow_id": flow_state(number, "voice"),
         "sms_flow_id": flow_state(number, "sms"),
+        **{price: money(getattr(number, price), number.currency) for price in prices},
     }
     print_pairs(rows.items())
 
@@ -214,9 +187,9 @@ def print_pairs(rows: Iterable[tuple[str, Any]]) -> None:
 
 
 def show_progress(names: Sequence[str]) -> tuple[Progress, list[Callable[[int, int], None]]]:
-    """A progress display on stderr for accounts, silent unless stderr is a terminal.
+    """A progress display on stderr, which shows nothing unless stderr is a terminal.
 
-    Returns it, to be entered, and for each account a function that takes pages and numbers.
+    Returns it, as a context manager, and for each name a function that takes pages and numbers.
     """
     progress = Progress(
         SpinnerColumn(),
@@ -228,7 +201,7 @@ def show_progress(names: Sequence[str]) -> tuple[Progress, list[Callable[[int, i
     )
 
     def reporter(name: str) -> Callable[[int, int], None]:
-        task = progress.add_task(f"{name}: asking …", total=None)
+        task = progress.add_task(f"{name}: polling …", total=None)
         return lambda pages, numbers: progress.update(
             task, description=f"{name}: {numbers} numbers on {pages} pages"
         )
@@ -241,18 +214,22 @@ def _stdout_width() -> int:
 
 
 def _print(table: Table, at_least: int = 0) -> None:
-    """A table on stdout; written by us, since rich has its own mind on pipes that break."""
+    """A table on stdout, through `write`: rich would handle a broken pipe in its own way."""
     text = io.StringIO()
-    width = max(at_least, _stdout_width())
     console = Console(
         file=text,
         force_terminal=sys.stdout.isatty(),
-        width=width,
+        width=max(at_least, _stdout_width()),
         highlight=False,
         emoji=False,
     )
     console.print(table)
     write(text.getvalue())
+
+
+def _cut(text: str) -> Text:
+    """A cell that is cut to one line."""
+    return Text(text, overflow="ellipsis", no_wrap=True)
 
 
 def _state(text: str) -> Text:
@@ -263,8 +240,8 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _typed(value: Any) -> Any:
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _time(seconds: int | None) -> str | None:

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from exophone_exporter.config.settings import Account, Config
+    from exophone_exporter.exotel.client import Client
+    from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.state import PollResult
 
 # node_exporter's textfile collector reads the file as another user.
 _FILE_MODE: Final = 0o644
-_AT_ONCE: Final = 8
+_PARALLEL_POLLS: Final = 8
 
 
 def once(args: argparse.Namespace) -> int:
-    """One poll of every account as exposition text; 1 where an account failed.
+    """Poll every account once and write the exposition; returns 1 if a poll failed.
 
-    The health series tell of a failure; the process and interpreter series are left out, since
-    whoever collects the file has those of its own.
+    The output shows a failure as `exophone_up 0`. It has no series about the process: the collector
+    that reads the file has its own.
     """
     states = [AccountState(account) for account in _loaded(args).accounts]
     results = _poll_all(states)
@@ -52,12 +54,12 @@ def once(args: argparse.Namespace) -> int:
         output.write_bytes(text)
     else:
         _write_atomically(Path(args.output), text)
-    return _failures_told(states, results)
+    return _report_failures(states, results)
 
 
 def numbers(args: argparse.Namespace) -> int:
-    """The numbers as a table, JSON or CSV."""
-    states = [AccountState(account) for account in _chosen(args)]
+    """Print the numbers as a table, JSON or CSV."""
+    states = [AccountState(account) for account in _chosen(_loaded(args), args.account)]
     results = _poll_all(states)
     listed = [
         (state.account.name, number)
@@ -65,83 +67,85 @@ def numbers(args: argparse.Namespace) -> int:
         for number in (result.snapshot.numbers if result.snapshot else ())
         if not args.unattached or number.needs_attention
     ]
-    if args.format == "table":
-        if listed:
-            output.print_numbers(listed)
-        elif states and all(result.error is None for result in results):
-            say("no number is unattached" if args.unattached else "no numbers")
-    elif args.format == "json":
+    if args.format == "json":
         output.print_json([output.record(*entry) for entry in listed])
-    else:
-        output.print_csv([output.record(*entry) for entry in listed], output.RECORD_FIELDS)
-    return _failures_told(states, results)
+    elif args.format == "csv":
+        output.print_csv([output.record(*entry) for entry in listed])
+    elif listed:
+        output.print_numbers(listed)
+    elif states and all(result.error is None for result in results):
+        say("no unattached numbers" if args.unattached else "no numbers")
+    return _report_failures(states, results)
 
 
 def number(args: argparse.Namespace) -> int:
-    """One number from the detail endpoint: of the account named, or of the first that has it."""
-    not_found: list[str] = []
+    """Print one number from the detail endpoint, of the first account that has it."""
+    without: list[str] = []
     failures: list[str] = []
-    for account in _chosen(args):
-        state = AccountState(account)
-        client = client_for(state, Clock(), threading.Event())
+    for account in _chosen(loader.load(args.config_file), args.account):
         try:
-            found = client.fetch_number(args.sid)
+            found = _client(account).fetch_number(args.sid)
         except NotFound:
-            not_found.append(account.name)
-            continue
+            without.append(account.name)
         except PollError as error:
             failures.append(f"{account.name}: {error}")
-            continue
-        if args.format == "table":
-            output.print_number(account.name, found)
         else:
-            output.print_json(output.record(account.name, found))
-        return 0
+            _print_number(account.name, found, args.format)
+            return 0
     for failure in failures:
         say(failure)
-    if not_found:
-        say(f"no number with the sid `{args.sid}` in {', '.join(not_found)}")
+    if without:
+        say(f"no number with the SID `{args.sid}` in {', '.join(without)}")
     return 1
 
 
+def _print_number(account: str, number: ExoPhone, form: str) -> None:
+    if form == "table":
+        output.print_number(account, number)
+    else:
+        output.print_json(output.record(account, number))
+
+
 def check_live(account: Account) -> int:
-    """Ask one account for its first page and say what came; 1 where that failed."""
-    state = AccountState(account)
+    """Fetch the first page of one account and print the outcome; returns 1 if that failed."""
     try:
-        page = client_for(state, Clock(), threading.Event()).fetch_first_page()
+        page = _client(account).fetch_first_page()
     except PollError as error:
         output.write(f"{account.name}: failed ({error.reason}): {error}\n")
         return 1
-    output.write(f"{account.name}: answers, {page.items} numbers on the first page\n")
+    output.write(f"{account.name}: OK, {page.items} numbers on the first page\n")
     return 0
 
 
 def _loaded(args: argparse.Namespace) -> Config:
-    """The configuration, less the accounts of other shards."""
+    """The configuration, without the accounts of other shards."""
     loaded = loader.load(args.config_file).share(args.shard)
     if not loaded.accounts:
         say(f"no account belongs to shard {loaded.shard}")
     return loaded
 
 
-def _chosen(args: argparse.Namespace) -> Sequence[Account]:
-    """The accounts that --account names, or all."""
-    loaded = _loaded(args)
-    if args.account is None:
+def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
+    """The account of this name, or all accounts without a name."""
+    if name is None:
         return loaded.accounts
-    chosen = [account for account in loaded.accounts if account.name == args.account]
+    chosen = [account for account in loaded.accounts if account.name == name]
     if not chosen:
-        known = ", ".join(account.name for account in loaded.accounts) or "none"
+        configured = ", ".join(account.name for account in loaded.accounts) or "none"
         where = "" if loaded.shard.is_whole else f" in shard {loaded.shard}"
-        raise ConfigError([f"--account={args.account}: no such account{where}; there are: {known}"])
+        raise ConfigError([f"--account={name}: unknown account{where}; configured: {configured}"])
     return chosen
 
 
+def _client(account: Account) -> Client:
+    return client_for(AccountState(account), Clock(), threading.Event())
+
+
 def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
-    """One poll of each account, side by side: each has a budget of its own."""
+    """One poll of each account, in parallel: each account has its own budget."""
     clock, stopping = Clock(), threading.Event()
     progress, reporters = output.show_progress([state.account.name for state in states])
-    places = threading.Semaphore(_AT_ONCE)
+    places = threading.Semaphore(_PARALLEL_POLLS)
     results: dict[str, PollResult] = {}
 
     def poll(state: AccountState, on_page: Callable[[int, int], None]) -> None:
@@ -149,7 +153,7 @@ def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
             fetcher = client_for(state, clock, stopping)
             results[state.account.name] = poll_once(state, fetcher, clock, on_page)
 
-    # Daemons, which a pool's threads are not: Ctrl-C must not wait for an API that hangs.
+    # Daemon threads, not a pool: Ctrl-C must not wait for an API that hangs.
     threads = [
         threading.Thread(target=poll, args=pair, daemon=True)
         for pair in zip(states, reporters, strict=True)
@@ -162,8 +166,8 @@ def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
     return [results[state.account.name] for state in states]
 
 
-def _failures_told(states: Sequence[AccountState], results: Sequence[PollResult]) -> int:
-    """Say on stderr which accounts failed and why; 1 where one did."""
+def _report_failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> int:
+    """Print on stderr which accounts failed and why; returns 1 if one did."""
     failed = [
         (state.account.name, result.error)
         for state, result in zip(states, results, strict=True)
@@ -175,7 +179,7 @@ def _failures_told(states: Sequence[AccountState], results: Sequence[PollResult]
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file as a whole: a collector sees the old one or the new one."""
+    """Replace the whole file: a collector sees the old one or the new one."""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
-from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
 from exophone_exporter.polling.exporter import Exporter
@@ -23,7 +23,7 @@ from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import WebConfigFile
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober, probe_handler
-from exophone_exporter.web.settings import WebSettings
+from exophone_exporter.web.settings import LISTEN_ADDRESS, WebSettings
 
 if TYPE_CHECKING:
     import argparse
@@ -98,7 +98,7 @@ def run(
             supervisor=supervision,
         )
         with _working(exporter, reloader):
-            prefix, scheme = settings.route_prefix, "https" if tls else "http"
+            prefix, scheme = settings.prefix, "https" if tls else "http"
             on_listening([url_of(each, scheme) + prefix for each in sockets])
             server.run(sockets=sockets)
     return 1 if died else 0
@@ -150,7 +150,7 @@ def _tls(file: WebConfigFile | None) -> ServerTls | None:
 def _sockets(args: argparse.Namespace) -> list[socket.socket]:
     if args.web_systemd_socket:
         return passed_sockets(loader.environment(), os.getpid())
-    return listen(args.web_listen_address)
+    return listen(args.web_listen_address or [LISTEN_ADDRESS])
 
 
 @contextlib.contextmanager
@@ -164,16 +164,13 @@ def _guarded(app: Application, file: WebConfigFile | None) -> Iterator[Applicati
 
 
 def _settings(args: argparse.Namespace) -> WebSettings:
-    try:
-        return WebSettings.from_flags(
-            args.web_telemetry_path,
-            args.web_max_requests,
-            args.web_enable_lifecycle,
-            args.web_external_url,
-            args.web_route_prefix,
-        )
-    except ValueError as error:
-        raise ConfigError([str(error)]) from error
+    return WebSettings(
+        args.web_telemetry_path,
+        args.web_max_requests,
+        args.web_enable_lifecycle,
+        args.web_external_url or "",
+        args.web_route_prefix or "",
+    )
 
 
 def _announce(loaded: Config, urls: list[str]) -> None:

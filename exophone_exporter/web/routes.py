@@ -81,7 +81,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     if reload is not None:
         served.append((_RELOAD, reload))
     handlers.paths = tuple(path for path, _ in served)
-    prefix = settings.route_prefix
+    prefix = settings.prefix
     app = Starlette(
         routes=[_route(prefix, path, handler) for path, handler in served]
         + [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix],
@@ -182,7 +182,7 @@ class _Handlers:
 
     async def to_prefix(self, _: Request) -> Response:
         """From where nothing stands to where everything does."""
-        return RedirectResponse(f"{self._settings.route_prefix}/", status_code=302)
+        return RedirectResponse(f"{self._settings.prefix}/", status_code=302)
 
     async def healthy(self, _: Request) -> Response:
         """Whether the process does its work; whatever the API does."""

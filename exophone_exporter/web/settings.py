@@ -1,4 +1,4 @@
-"""How the HTTP side behaves, as the flags say it; light enough for `--help`."""
+"""Settings of the HTTP side, as the flags give them; it imports nothing heavy, for `--help`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+LISTEN_ADDRESS: Final = ":10396"
 OWN_PATHS: Final = ("/", "/docs", "/probe", "/-/healthy", "/-/ready", "/-/reload")
 # Characters that mean nothing to the router and need no escape in a link.
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _ALLOWED: Final = "letters, digits, `-`, `_`, `.` and `~` between single slashes"
-_LIKE: Final = "write it like https://example.com/exophone"
 
 
 @dataclass(frozen=True)
 class WebSettings:
-    """How the HTTP side behaves.
+    """Settings of the HTTP side; the functions of this module check paths and URLs.
 
-    `telemetry_path` is where the metrics stand. `max_requests` may be in flight at once, 0 for no
-    limit. `enable_lifecycle` allows POST /-/reload. `external_url` is where people and browsers
-    reach the exporter, "" where that is not known. `route_prefix` stands before every path that is
-    served, "" for none: a proxy that takes the prefix away leaves none to serve. Both are kept
-    without a slash at the end.
+    At most `max_requests` may be in flight, 0 for no limit. `enable_lifecycle` allows POST
+    /-/reload. `external_url` is how browsers reach the exporter, "" if unknown. `route_prefix` is
+    as the user wrote it; "" means the path of `external_url`.
     """
 
     telemetry_path: str = "/metrics"
@@ -33,42 +31,43 @@ class WebSettings:
     external_url: str = ""
     route_prefix: str = ""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be served, with ValueError in one line of advice."""
-        _check_telemetry_path(self.telemetry_path)
-        object.__setattr__(self, "external_url", _external_url(self.external_url))
-        object.__setattr__(self, "route_prefix", _route_prefix(self.route_prefix))
-
-    @classmethod
-    def from_flags(
-        cls,
-        telemetry_path: str,
-        max_requests: int,
-        enable_lifecycle: bool,
-        external_url: str,
-        route_prefix: str | None,
-    ) -> WebSettings:
-        """The settings that the flags mean; raises ValueError whose text names the flag.
-
-        As in Prometheus, the prefix is the external URL's own path unless it was given; `/` is
-        none.
-        """
-        try:
-            _check_telemetry_path(telemetry_path)
-        except ValueError as error:
-            raise ValueError(f"--web.telemetry-path: {error}") from None
-        prefix = route_prefix or urlsplit(_external_url(external_url)).path
-        return cls(telemetry_path, max_requests, enable_lifecycle, external_url, prefix)
+    @property
+    def prefix(self) -> str:
+        """The prefix of every served path, without a slash at the end; "" for none."""
+        return (self.route_prefix or urlsplit(self.external_url).path).rstrip("/")
 
     def link(self, path: str) -> str:
-        """What a link to a path of ours says in a browser, which may stand behind a proxy."""
-        prefix = urlsplit(self.external_url).path if self.external_url else self.route_prefix
-        return prefix + path
+        """A served path as a browser must ask for it, which may be behind a proxy."""
+        if self.external_url:
+            return urlsplit(self.external_url).path.rstrip("/") + path
+        return self.prefix + path
 
 
-def _check_telemetry_path(path: str) -> None:
-    if not _servable(path) or path in OWN_PATHS:
-        raise ValueError(f"`{path}` is no path like /metrics, or one of {', '.join(OWN_PATHS)}")
+def telemetry_path(text: str) -> str:
+    """The path as written; raises ValueError if it cannot be served."""
+    if not _servable(text) or text in OWN_PATHS:
+        raise ValueError(
+            f"invalid path `{text}`: use a path like /metrics, but not {', '.join(OWN_PATHS)}"
+        )
+    return text
+
+
+def route_prefix(text: str) -> str:
+    """`/x/y` for any of x/y, /x/y and /x/y/; raises ValueError if it cannot be served."""
+    if not text:
+        return ""
+    prefix = "/" + text.strip("/")
+    if not _servable(prefix):
+        raise ValueError(f"the prefix may contain {_ALLOWED}; use a path like /exophone")
+    return prefix
+
+
+def external_url(text: str) -> str:
+    """The URL as written; raises ValueError, which never repeats it: it may hold a password."""
+    problem = _problem_of_url(text) if text else ""
+    if problem:
+        raise ValueError(f"{problem}; use a URL like https://example.com/exophone")
+    return text
 
 
 def _servable(path: str) -> bool:
@@ -77,40 +76,20 @@ def _servable(path: str) -> bool:
     return _PATH.fullmatch(path) is not None and {"", ".", ".."}.isdisjoint(segments)
 
 
-def _external_url(text: str) -> str:
-    """The URL without a slash at its end. No message repeats it: there may be a password in it."""
-    if not text:
-        return ""
-    problem = _problem_of_url(text)
-    if problem:
-        raise ValueError(f"--web.external-url: {problem}; {_LIKE}")
-    return text.rstrip("/")
-
-
 def _problem_of_url(text: str) -> str:
     if _PRINTABLE.fullmatch(text) is None:
-        return "only printable ASCII characters, without spaces, make a URL"
+        return "the URL may contain only printable ASCII characters, no spaces"
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError:
-        return "the host or the port cannot be read"
+        return "invalid host or port"
     problems = {
-        "the URL starts with neither http:// nor https://": url.scheme not in ("http", "https"),
-        "user and password do not belong there": "@" in url.netloc,
-        "a query or fragment does not belong there": "?" in text or "#" in text,
-        "the host is missing or is none, or its port is 0": port == 0
+        "the URL must start with http:// or https://": url.scheme not in ("http", "https"),
+        "the URL must not contain a user or a password": "@" in url.netloc,
+        "the URL must not contain a query or a fragment": "?" in text or "#" in text,
+        "missing or invalid host, or port 0": port == 0
         or _HOST.fullmatch(url.hostname or "") is None,
-        f"the path may have {_ALLOWED}": not _servable(url.path.rstrip("/") or "/"),
+        f"the path may contain {_ALLOWED}": not _servable(url.path.rstrip("/") or "/"),
     }
     return next((problem for problem, is_so in problems.items() if is_so), "")
-
-
-def _route_prefix(text: str) -> str:
-    """`/x/y` for any of x/y, /x/y and /x/y/; "" for `/` and for nothing."""
-    prefix = "/" + text.strip("/")
-    if not _servable(prefix):
-        raise ValueError(
-            f"--web.route-prefix: the prefix may have {_ALLOWED}; write it like /exophone"
-        )
-    return prefix.rstrip("/")

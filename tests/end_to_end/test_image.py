@@ -136,7 +136,7 @@ def test_the_demo_serves_and_ends(image: Image) -> None:
     """As nobody, without a capability, on a root that nobody can write; SIGTERM ends it with 0."""
     address = free_address()
     with image.engine.running(NAME, "demo", f"--web.listen-address={address}") as (name, running):
-        wait_until(lambda: "Ctrl-C ends it" in running.stdout, "the banner", PATIENCE_SECONDS)
+        wait_until(lambda: "Press Ctrl-C to stop" in running.stdout, "the banner", PATIENCE_SECONDS)
         metrics = f"http://{address}/metrics"
         wait_until(lambda: "\nexophone_up{" in get(metrics)[1], "metrics", PATIENCE_SECONDS)
         status = status_of(image.pid(name))

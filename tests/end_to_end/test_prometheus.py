@@ -108,7 +108,7 @@ def test_the_snippet_of_the_demo_is_a_configuration_of_prometheus(
     """Pasted under scrape_configs, as the banner says, promtool accepts it."""
     promtool = program("promtool")
     with started("demo", "--web.listen-address=127.0.0.1:0") as running:
-        running.wait_for("Ctrl-C ends it", "stdout")
+        running.wait_for("Press Ctrl-C to stop", "stdout")
         _, _, rest = running.stdout.partition("prometheus.yml:\n\n")
     snippet, _, _ = rest.partition("\n\n")
     assert "targets:" in snippet

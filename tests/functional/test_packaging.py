@@ -169,7 +169,7 @@ class TestInstalled:
         """check-config, once and numbers."""
         ask = _asker(installed, tmp_path)
         file = str(config_file(tmp_path, simulator))
-        assert ask("check-config", file).startswith(f"{file}: good, 2 accounts\n")
+        assert ask("check-config", file).startswith(f"{file}: valid, 2 accounts\n")
         assert 'exophone_up{account="acme"} 1.0\n' in ask("once", "--config.file", file)
         assert ask("numbers", "--config.file", file, "--format=csv").count("\n") == 124
 

@@ -163,9 +163,11 @@ class TestOneSignal:
     @pytest.mark.parametrize(
         ("words", "printed"),
         [
-            pytest.param(("demo", LOOPBACK), "Ctrl-C ends it", id="demo"),
+            pytest.param(("demo", LOOPBACK), "Press Ctrl-C to stop", id="demo"),
             pytest.param(
-                ("simulate", "--web.listen-address=127.0.0.1:0"), "Ctrl-C ends it", id="simulate"
+                ("simulate", "--web.listen-address=127.0.0.1:0"),
+                "Press Ctrl-C to stop",
+                id="simulate",
             ),
         ],
     )
@@ -298,7 +300,7 @@ def test_an_account_that_fails_does_not_disturb_the_other(config: str, sim: Simu
 def test_the_demo_lives_without_anything_else(tmp_path: Path) -> None:
     """Its banner fits 80 columns and its two accounts are up."""
     with started("demo", LOOPBACK, cwd=tmp_path) as running:
-        running.wait_for("Ctrl-C ends it", "stdout")
+        running.wait_for("Press Ctrl-C to stop", "stdout")
         url = running.wait_for(r"Metrics +(\S+)/metrics", "stdout")[1]
         wait_until(
             lambda: get(f"{url}/metrics")[1].count("exophone_up{") == 2, "both accounts polled"
@@ -311,7 +313,7 @@ def test_the_simulator_prints_a_configuration_that_works(tmp_path: Path) -> None
     """What `simulate` prints can be pasted into a file and used."""
     words = ("simulate", "--web.listen-address=127.0.0.1:0", "--numbers=3")
     with started(*words) as running:
-        running.wait_for("Ctrl-C ends it", "stdout")
+        running.wait_for("Press Ctrl-C to stop", "stdout")
         _, _, rest = running.stdout.partition("A configuration file for them:\n\n")
         lines = [line[2:] for line in rest.splitlines() if line.startswith("  ")]
         file = tmp_path / "printed.yml"

@@ -225,7 +225,7 @@ class TestNumbers:
         ended = run("numbers", "--config.file", config, "--account=nosuch")
         assert (ended.code, ended.stdout) == (2, "")
         assert ended.stderr == (
-            "exophone-exporter: --account=nosuch: no such account; there are: acme, beta\n"
+            "exophone-exporter: --account=nosuch: unknown account; configured: acme, beta\n"
         )
         assert sim.requests == []
 
@@ -234,7 +234,7 @@ class TestNumbers:
         [
             pytest.param((), "", "exophone-exporter: no numbers\n", id="table"),
             pytest.param(
-                ("--unattached",), "", "exophone-exporter: no number is unattached\n", id="filter"
+                ("--unattached",), "", "exophone-exporter: no unattached numbers\n", id="filter"
             ),
             pytest.param(("--format=json",), "[]\n", "", id="json"),
         ],
@@ -362,7 +362,7 @@ class TestNumber:
         """Exit 1 and where it was looked for."""
         ended = run("number", "nosuch", "--config.file", config)
         assert (ended.code, ended.stdout) == (1, "")
-        assert ended.stderr == "exophone-exporter: no number with the sid `nosuch` in acme, beta\n"
+        assert ended.stderr == "exophone-exporter: no number with the SID `nosuch` in acme, beta\n"
 
     def test_a_failure_is_told_beside_it(self, config: str, sim: Simulator) -> None:
         """The number may be in the account that could not be asked."""
@@ -370,7 +370,7 @@ class TestNumber:
         ended = run("number", "nosuch", "--config.file", config)
         assert ended.code == 1
         assert "exophone-exporter: acme: 403" in ended.stderr
-        assert ended.stderr.endswith("no number with the sid `nosuch` in beta\n")
+        assert ended.stderr.endswith("no number with the SID `nosuch` in beta\n")
 
 
 class TestCheckConfig:
@@ -381,7 +381,7 @@ class TestCheckConfig:
         """The file is good; each account has a line with its host and interval."""
         ended = run("check-config", config)
         assert (ended.code, ended.stderr) == (0, "")
-        assert ended.stdout.splitlines()[0] == f"{config}: good, 2 accounts"
+        assert ended.stdout.splitlines()[0] == f"{config}: valid, 2 accounts"
         assert f"acme-support at {sim.url}" not in ended.stdout
         assert f"acme at {sim.url}, every 300 s" in ended.stdout
         assert sim.requests == []
@@ -405,8 +405,8 @@ class TestCheckConfig:
         """The first page is enough to prove the key."""
         ended = run("check-config", "--config.file", config, "--live")
         assert (ended.code, ended.stderr) == (0, "")
-        assert "acme: answers, 50 numbers on the first page\n" in ended.stdout
-        assert "beta: answers, 3 numbers on the first page\n" in ended.stdout
+        assert "acme: OK, 50 numbers on the first page\n" in ended.stdout
+        assert "beta: OK, 3 numbers on the first page\n" in ended.stdout
         assert [request.account_sid for request in sim.requests] == ["acme", "beta"]
 
     @pytest.mark.fault(123)
@@ -419,7 +419,7 @@ class TestCheckConfig:
         assert ended.code == 1
         assert "acme: failed (auth): 401" in ended.stdout
         assert "region" in ended.stdout
-        assert "beta: answers" in ended.stdout
+        assert "beta: OK" in ended.stdout
 
     def test_live_without_a_network_names_the_host(self, tmp_path: Path) -> None:
         """A refused connection is told with the address it was refused by."""

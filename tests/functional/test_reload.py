@@ -605,7 +605,7 @@ class TestProcess:
 
     def test_demo_is_not_disturbed(self, tmp_path: Path) -> None:
         with started("demo", LOOPBACK, cwd=tmp_path) as running:
-            running.wait_for("Ctrl-C ends it", "stdout")
+            running.wait_for("Press Ctrl-C to stop", "stdout")
             running.send(signal.SIGHUP)
             running.wait_for("the configuration was reloaded.* kept=2")
             url = running.wait_for(r"Metrics +(\S+)/metrics", "stdout")[1]

@@ -53,7 +53,7 @@ def test_all_shards_together_cover_every_account_once(config: str) -> None:
         assert 0 < len(mine) < len(ACCOUNTS)
         assert polled(run("once", "--config.file", config, "--shard", f"{shard}").stdout) == mine
         first, *listed = run("check-config", config, "--shard", f"{shard}").stdout.splitlines()
-        assert first == f"{config}: good, 4 accounts, {len(mine)} of them in shard {shard}"
+        assert first == f"{config}: valid, 4 accounts, {len(mine)} of them in shard {shard}"
         assert {line.split()[0] for line in listed} == mine
 
 
@@ -64,13 +64,13 @@ def test_an_empty_shard_is_not_an_error_of_the_commands(config: str) -> None:
         assert ended.stderr == f"exophone-exporter: no account belongs to shard {EMPTY_SHARD}\n"
     checked = run("check-config", config, "--shard", EMPTY_SHARD, "--live")
     assert checked.code == 0
-    assert checked.stdout == f"{config}: good, 4 accounts, 0 of them in shard {EMPTY_SHARD}\n"
+    assert checked.stdout == f"{config}: valid, 4 accounts, 0 of them in shard {EMPTY_SHARD}\n"
 
 
 def test_an_account_of_another_shard_is_unknown(config: str) -> None:
     ended = run("numbers", "--config.file", config, "--shard", EMPTY_SHARD, "--account=acme")
     assert ended.code == 2
-    assert f"no such account in shard {EMPTY_SHARD}; there are: none" in ended.stderr
+    assert f"unknown account in shard {EMPTY_SHARD}; configured: none" in ended.stderr
 
 
 def test_a_server_keeps_its_shard_over_a_reload(config: str) -> None:

@@ -512,7 +512,7 @@ def test_telemetry_path_can_be_moved() -> None:
         assert b'<a href="/exophones">' in site.ask("/").body
 
 
-PREFIXED: Final = WebSettings.from_flags("/metrics", 40, False, "https://example.com/a/b/", None)
+PREFIXED: Final = WebSettings(external_url="https://example.com/a/b/")
 
 
 @pytest.mark.parametrize(
@@ -564,17 +564,17 @@ def test_with_a_prefix_other_methods_are_405() -> None:
 @pytest.mark.parametrize(
     ("external_url", "route_prefix", "served", "links"),
     [
-        pytest.param("http://h/x", None, "/x", "/x", id="same"),
+        pytest.param("http://h/x", "", "/x", "/x", id="same"),
         pytest.param("http://h/x", "/", "", "/x", id="proxy-takes-it-away"),
         pytest.param("", "/y", "/y", "/y", id="prefix-alone"),
-        pytest.param("", None, "", "", id="neither"),
+        pytest.param("", "", "", "", id="neither"),
     ],
 )
 def test_links_are_what_a_browser_can_follow(
-    external_url: str, route_prefix: str | None, served: str, links: str
+    external_url: str, route_prefix: str, served: str, links: str
 ) -> None:
     """Each link of both pages leads, without the proxy's part, to an answer of 200."""
-    settings = WebSettings.from_flags("/metrics", 40, False, external_url, route_prefix)
+    settings = WebSettings(external_url=external_url, route_prefix=route_prefix)
     exporter = FakeExporter()
     exporter.find(1, voice_url="")
     with serving(exporter, settings, probe=told, reload=told) as site:

@@ -207,7 +207,7 @@ def assert_printed(numbers: list[tuple[str, ExoPhone]]) -> None:
     assert table.count("\n") == len(numbers) + 1
     assert not CONTROL.search(table.replace("\n", ""))
     assert json.loads(printed(lambda: output.print_json(records))) == records
-    lines = printed(lambda: output.print_csv(records, output.RECORD_FIELDS))
+    lines = printed(lambda: output.print_csv(records))
     rows = list(csv.DictReader(io.StringIO(lines, newline="")))
     assert [(row["sid"], row["friendly_name"]) for row in rows] == [
         (number.sid, number.friendly_name) for _, number in numbers

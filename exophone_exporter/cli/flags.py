@@ -1,0 +1,340 @@
+"""The commands, their flags, and the parser that reads them.
+
+It imports nothing heavy, so that --version and --help answer immediately.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from exophone_exporter import __version__
+from exophone_exporter.config import sharding
+from exophone_exporter.exotel.model import is_askable_sid
+from exophone_exporter.logs import LEVELS
+from exophone_exporter.web import settings
+from exophone_exporter.web.settings import WebSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PROGRAM: Final = "exophone-exporter"
+# Named as in Prometheus and its exporters; fish is our addition.
+COMPLETION_FLAGS: Final = {
+    f"--completion-script-{shell}": shell for shell in ("bash", "zsh", "fish")
+}
+_EPILOG: Final = f"""\
+`{PROGRAM} COMMAND --help` lists the flags of a command. The default
+command is `serve`.
+
+Without --config.file, the environment variables EXOTEL_ACCOUNT_SID,
+EXOTEL_API_KEY and EXOTEL_API_TOKEN (each also with the suffix _FILE) and
+EXOTEL_REGION configure one account. To try the exporter without an account,
+run `{PROGRAM} demo`.
+"""
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """A flag, named as the help shows it: `--name VALUE`, or `--name` for a switch.
+
+    `VALUE` and `[VALUE]` are a required and an optional argument. `parse` raises ValueError.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], object] = str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_argument(self) -> bool:
+        """Whether it is given by its place."""
+        return not self.name.startswith("-")
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Let a parser read it; the help shows its choices and its default."""
+        name, _, metavar = self.name.partition(" ")
+        options = {"help": self._help(), **self.options}
+        if self.is_argument:
+            metavar = name.strip("[]")
+            options["nargs"] = "?" if name.startswith("[") else None
+            name = metavar.lower()
+        else:
+            options["dest"] = name.lstrip("-").replace(".", "_").replace("-", "_")
+        if metavar:
+            parser.add_argument(name, metavar=metavar, type=self._value, **options)
+        else:
+            parser.add_argument(name, action="store_true", **options)
+
+    def _help(self) -> str:
+        choices = self.options.get("choices")
+        one_of = f" One of: {', '.join(choices)}." if choices else ""
+        default = " (default: %(default)s)" if "default" in self.options else ""
+        return f"{self.help}{one_of}{default}"
+
+    def _value(self, text: str) -> object:
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the function that runs it, as "module:name", what it does, and its flags."""
+
+    function: str
+    summary: str
+    flags: tuple[_Flag, ...]
+
+
+def _flag(name: str, text: str, parse: Callable[[str], object] = str, **options: object) -> _Flag:
+    return _Flag(name, text, parse, options)
+
+
+def _format(*choices: str) -> _Flag:
+    return _flag("--format FORMAT", "Output format.", choices=choices, default="table")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"`{text}` is not a whole number of 0 or more")
+    return int(text)
+
+
+def _positive_count(text: str) -> int:
+    if _count(text) == 0:
+        raise ValueError("`0` would refuse every request; omit the flag for no limit")
+    return int(text)
+
+
+def _number_up_to(most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= most:
+            raise ValueError(f"`{text}` is not a number from 0 to {most:g}")
+        return value
+
+    return number
+
+
+def _sid(text: str) -> str:
+    if not is_askable_sid(text):
+        raise ValueError(f"invalid SID `{text}`; `{PROGRAM} numbers --format csv` lists the SIDs")
+    return text
+
+
+_LOG: Final = (
+    _flag(
+        "--log.level LEVEL",
+        "Only log messages with the given severity or above.",
+        choices=LEVELS,
+        default="info",
+    ),
+    _flag(
+        "--log.format FORMAT",
+        "Output format of log messages.",
+        choices=("logfmt", "json"),
+        default="logfmt",
+    ),
+)
+_CONFIG: Final = _flag("--config.file FILE", "The configuration file (YAML).")
+_SHARD: Final = _flag(
+    "--shard I/N", "Use only shard I of N of the accounts, counted from 0.", sharding.parse
+)
+_ACCOUNT: Final = _flag("--account NAME", "Use only this account.")
+_SEED: Final = _flag("--seed N", "Seed of the simulated data.", _count, default=1)
+_WEB: Final = (
+    _flag(
+        "--web.listen-address ADDRESS",
+        "Address on which to expose metrics and web interface. Repeatable for multiple addresses."
+        f" (default: {settings.LISTEN_ADDRESS})",
+        action="append",
+    ),
+    _flag(
+        "--web.telemetry-path PATH",
+        "Path under which to expose metrics.",
+        settings.telemetry_path,
+        default=WebSettings.telemetry_path,
+    ),
+    _flag(
+        "--web.max-requests N",
+        "Maximum number of parallel scrape requests. Use 0 to disable.",
+        _count,
+        default=WebSettings.max_requests,
+    ),
+    _flag(
+        "--web.config.file FILE",
+        "Path to configuration file that can enable TLS or authentication (exporter-toolkit).",
+    ),
+    _flag("--web.enable-lifecycle", "Enable reload via HTTP request (POST /-/reload)."),
+    _flag(
+        "--web.external-url URL",
+        "The URL under which the exporter is externally reachable, for example via a reverse"
+        " proxy.",
+        settings.external_url,
+    ),
+    _flag(
+        "--web.route-prefix PATH",
+        "Prefix for the internal routes of web endpoints. Defaults to the external URL's path.",
+        settings.route_prefix,
+    ),
+    _flag(
+        "--web.systemd-socket",
+        "Use systemd socket activation listeners instead of port listeners.",
+    ),
+)
+_SIMULATOR: Final = (
+    _flag(
+        "--web.listen-address ADDRESS",
+        "Address on which to expose the simulated API.",
+        default="127.0.0.1:10397",
+    ),
+    _flag("--numbers N", "Simulate one account with N numbers.", _count),
+    _flag("--latency SECONDS", "Delay of each response.", _number_up_to(3600), default=0),
+    _flag(
+        "--failure-rate RATE", "Share of requests that fail, 0 to 1.", _number_up_to(1), default=0
+    ),
+    _flag(
+        "--requests-per-minute N",
+        "Rate limit of each account; further requests get a 429.",
+        _positive_count,
+    ),
+)
+
+COMMANDS: Final = {
+    "serve": Command(
+        "serve:serve",
+        "Poll every account and serve the metrics (default).",
+        (_CONFIG, _SHARD, *_WEB),
+    ),
+    "demo": Command(
+        "demo:demo", "Serve two simulated accounts without credentials.", (*_WEB, _SEED)
+    ),
+    "simulate": Command("demo:simulate", "Serve the simulated API alone.", (*_SIMULATOR, _SEED)),
+    "check-config": Command(
+        "check:check_config",
+        "Check if the configuration is valid.",
+        (
+            _flag("[FILE]", "The configuration file (YAML)."),
+            _CONFIG,
+            _SHARD,
+            _flag("--live", "Also make one API request for each account."),
+        ),
+    ),
+    "once": Command(
+        "query:once",
+        "Poll every account once and print the metrics.",
+        (
+            _CONFIG,
+            _SHARD,
+            _flag(
+                "--output FILE.prom",
+                "Replace this file instead of printing, for node_exporter's textfile collector.",
+            ),
+        ),
+    ),
+    "numbers": Command(
+        "query:numbers",
+        "List the numbers.",
+        (
+            _CONFIG,
+            _SHARD,
+            _ACCOUNT,
+            _flag("--unattached", "List only numbers that support a channel but lack its flow."),
+            _format("table", "json", "csv"),
+        ),
+    ),
+    "number": Command(
+        "query:number",
+        "Show one number.",
+        (
+            _flag("SID", "The number's SID, as in `numbers --format csv`.", _sid),
+            _CONFIG,
+            _ACCOUNT,
+            _format("table", "json"),
+        ),
+    ),
+}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Two columns, the first wide enough for the flags, so that few of them take two lines."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an error in two lines instead of listing every flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, add_help=False, **options)
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown words here, so that the error names the help of the command."""
+        words = list(args or ())
+        if self.prog == PROGRAM and words and not words[0].startswith("-"):
+            self._check_command(words[0])
+        known, unknown = super().parse_known_args(args, namespace)
+        commands = [word for word in unknown if word in COMMANDS]
+        if commands:
+            self.error(f"put the command first: {PROGRAM} {commands[0]} ...")
+        if unknown:
+            kind = "unknown flag" if unknown[0].startswith("-") else "unexpected argument"
+            self.error(f"{kind}: {unknown[0]}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{PROGRAM}: {message}\ntry `{self.prog} --help`\n")
+
+    def _check_command(self, word: str) -> None:
+        if word in COMMANDS:
+            return
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        self.error(f"unknown command `{word}`.{meant} Commands: {', '.join(COMMANDS)}")
+
+
+def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:
+    """The parser of every command; a completion also offers the flags of `serve` without it."""
+    whole = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s [COMMAND] [FLAGS]",
+        description="Prometheus exporter for Exotel ExoPhones.",
+        epilog=_EPILOG,
+    )
+    version = f"{PROGRAM} {__version__}"
+    whole.add_argument(
+        "--version", action="version", version=version, help="Show application version."
+    )
+    for name, shell in COMPLETION_FLAGS.items():
+        _flag(name, f"Output completion script for {shell}.").add_to(whole)
+    commands = whole.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands", prog=PROGRAM
+    )
+    for name, command in COMMANDS.items():
+        arguments = [flag.name for flag in command.flags if flag.is_argument]
+        added = commands.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            usage=" ".join((PROGRAM, name, "[FLAGS]", *arguments)),
+        )
+        _add_flags(added, command)
+    if for_completion:
+        _add_flags(whole, COMMANDS["serve"])
+    return whole
+
+
+def _add_flags(to: argparse.ArgumentParser, command: Command) -> None:
+    for flag in (*command.flags, *_LOG):
+        flag.add_to(to)
