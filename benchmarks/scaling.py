@@ -36,7 +36,7 @@ COLUMNS = (
     "lines",
     "ready after",
     "memory",
-    "CPU a poll",
+    "CPU per poll",
     "CPU at 5m",
     "scrape",
 )
