@@ -1,6 +1,6 @@
-"""ExoPhones / Exporter: is the exporter healthy, is the data fresh? For the platform.
+"""ExoPhones / Exporter: is the exporter healthy, is the data fresh? For the platform team.
 
-Health is each replica's own, so replicas stand side by side here; only accounts are counted once.
+Health is per replica, so this dashboard shows each replica; only accounts are counted once.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from exophone_dashboards.panels import (
 )
 from exophone_dashboards.queries import of_account, of_exporters, selector, total
 
-# Polls are minutes apart: shorter steps would show a comb instead of a course. The rate interval is
+# Polls are minutes apart: shorter steps would show spikes instead of a trend. The rate interval is
 # four times the step at least, so each point is the average of 20 minutes or more.
 STEP: Final = "5m"
 PER_HOUR: Final = "suffix:/h"
 OF_ACCOUNT: Final = "{{account}} {{instance}}"
 NO_POLL: Final = "No poll yet"
 NO_EXPORTER: Final = "No exporter is scraped"
-NOT_TOLD: Final = "The system does not tell"
+NOT_TOLD: Final = "Not available on this system"
 
 UP: Final = value_mapping(
     {
@@ -97,7 +97,7 @@ def colored(pattern: str, color: str) -> Override:
 def hourly(title: str, description: str, query: Query, **more: Any) -> Panel:
     """How often something happens in an hour, stacked."""
     shown: Json = {"unit": PER_HOUR, "decimals": 1, "minimum": 0, "stacked": True} | more
-    said = f"{description} An average of 20 minutes or more."
+    said = f"{description} Averaged over at least 20 minutes."
     return time_series(title, said, query, **shown, width=8)
 
 
@@ -135,7 +135,7 @@ EXPORTERS: Final = stat(
 )
 FAILING: Final = stat(
     "Failing accounts",
-    "Accounts whose last poll was not complete, by any replica.",
+    "Accounts whose last poll failed on any replica.",
     now(total(f"{of_account('exophone_up')} == bool 0"), "Failing"),
     unit="none",
     decimals=0,
@@ -146,7 +146,7 @@ FAILING: Final = stat(
 )
 STALE: Final = stat(
     "Stale accounts",
-    "Accounts of which any replica has no data, or data older than stale_after, which is withheld.",
+    "Accounts for which a replica has no data, or only data older than stale_after.",
     now(total(f"time() - {SUCCESS} > bool {STALE_AFTER}"), "Stale"),
     unit="none",
     decimals=0,
@@ -157,7 +157,7 @@ STALE: Final = stat(
 )
 OLDEST: Final = stat(
     "Oldest data",
-    "Age of the oldest data of any account that has some.",
+    "Age of the oldest data of all accounts that have data.",
     now(f"max({AGE})", "Oldest"),
     unit="s",
     decimals=0,
@@ -168,7 +168,7 @@ OLDEST: Final = stat(
 )
 CONFIGURATION: Final = stat(
     "Configuration",
-    "Whether the last attempt to load the configuration succeeded; if not, the former one is used.",
+    "Whether the last reload of the configuration succeeded; if not, the previous one is used.",
     now(selector("exophone_exporter_config_last_reload_successful"), "{{instance}}"),
     unit="none",
     steps=GOOD_IS_ONE,
@@ -180,7 +180,7 @@ CONFIGURATION: Final = stat(
 )
 UPTIME: Final = stat(
     "Uptime",
-    "Time since each exporter was started.",
+    "Time since each exporter started.",
     now(of_exporters(f"time() - {selector('process_start_time_seconds')}"), "{{instance}}"),
     unit="dtdurations",
     steps=plain(BLUE),
@@ -200,8 +200,8 @@ _ACCOUNT_COLUMNS: Final = (
 _SECONDS: Final[Json] = {"unit": "s", "decimals": 0}
 ACCOUNTS: Final = table(
     "Accounts",
-    "The last poll of each account by each replica, and the age of its data against stale_after,"
-    " past which the series are withheld.",
+    "The last poll of each account by each replica, and the age of its data compared with"
+    " stale_after, after which its series are no longer exposed.",
     *(rows(f"max by (job, instance, account) ({expr})") for _, expr in _ACCOUNT_COLUMNS),
     transformations=(
         {"id": "merge", "options": {}},
@@ -251,7 +251,7 @@ ACCOUNTS: Final = table(
 )
 AGE_OVER_TIME: Final = time_series(
     "Age of data",
-    "Time since the last complete poll; it should stay a little above the poll interval.",
+    "Time since the last complete poll; normally a little more than the poll interval.",
     over_time(AGE, OF_ACCOUNT),
     unit="s",
     no_value="No complete poll in the range",
@@ -259,7 +259,7 @@ AGE_OVER_TIME: Final = time_series(
 )
 AGE_OF_LIMIT: Final = time_series(
     "Age against stale_after",
-    "Age of the data as a share of stale_after; at 100 % the series of the account are withheld.",
+    "Age of the data as a share of stale_after; above 100 % its series are not exposed.",
     over_time(f"({AGE}) / {STALE_AFTER}", OF_ACCOUNT),
     unit="percentunit",
     decimals=0,
@@ -271,7 +271,7 @@ AGE_OF_LIMIT: Final = time_series(
 )
 POLLS: Final = hourly(
     "Polls",
-    "Attempts to poll in an hour.",
+    "Polls per hour.",
     over_time(
         per_hour("exophone_polls_total", "account", "job", "instance"),
         OF_ACCOUNT,
@@ -281,7 +281,7 @@ POLLS: Final = hourly(
 )
 FAILURES: Final = hourly(
     "Failed polls by reason",
-    "Attempts in an hour that were not complete.",
+    "Failed polls per hour.",
     over_time(
         f"{per_hour('exophone_poll_failures_total', 'reason', 'account', 'job', 'instance')} > 0",
         "{{reason}} {{account}} {{instance}}",
@@ -291,8 +291,8 @@ FAILURES: Final = hourly(
 )
 ANSWERS: Final = hourly(
     "API answers by code",
-    "Requests in an hour by the HTTP status of their answer; none where there was no answer."
-    " 404 confirms that a number was given up.",
+    "Requests per hour by HTTP status; none if there was no response. A 404 confirms that a number"
+    " was removed.",
     over_time(
         per_hour("exophone_api_requests_total", "code", "job", "instance"),
         "{{code}} {{instance}}",
@@ -310,8 +310,7 @@ ANSWERS: Final = hourly(
 )
 LATENCY: Final = time_series(
     "API latency",
-    "Duration that half of the requests (p50) and 95 % of them (p95) kept within, estimated from a"
-    " histogram.",
+    "Median (p50) and 95th percentile (p95) of the request duration, estimated from a histogram.",
     over_time(quantile(0.5), "p50 {{endpoint}} {{instance}}", interval=STEP),
     over_time(quantile(0.95), "p95 {{endpoint}} {{instance}}", interval=STEP),
     unit="s",
@@ -321,7 +320,7 @@ LATENCY: Final = time_series(
 )
 WAITING: Final = time_series(
     "Waiting for the budget",
-    "Share of the time spent waiting for the request budget or because the API said so.",
+    "Share of the time spent waiting for the request budget or before a retry.",
     over_time(
         f"rate({of_account('exophone_api_wait_seconds_total')}[$__rate_interval])",
         OF_ACCOUNT,
@@ -335,7 +334,7 @@ WAITING: Final = time_series(
 )
 RETRIES: Final = hourly(
     "Retries",
-    "Requests in an hour that were made again after a failure.",
+    "Requests per hour that were retries after a failure.",
     over_time(
         f"{per_hour('exophone_api_retries_total', 'account', 'job', 'instance')} > 0",
         OF_ACCOUNT,
@@ -345,7 +344,7 @@ RETRIES: Final = hourly(
 )
 POLL_DURATION: Final = time_series(
     "Poll duration",
-    "How long the last complete poll took, waiting for the request budget included.",
+    "Duration of the last complete poll, including time spent waiting for the request budget.",
     over_time(DURATION, OF_ACCOUNT),
     unit="s",
     no_value="No complete poll in the range",
@@ -353,7 +352,7 @@ POLL_DURATION: Final = time_series(
 )
 DURATION_OF_INTERVAL: Final = time_series(
     "Duration against the interval",
-    "Duration of the last complete poll as a share of the interval; above 100 % polls come late.",
+    "Duration of the last complete poll as a share of the interval; above 100 % polls are late.",
     over_time(f"{DURATION} / {INTERVAL}", OF_ACCOUNT),
     unit="percentunit",
     decimals=0,
@@ -364,7 +363,7 @@ DURATION_OF_INTERVAL: Final = time_series(
 )
 PAGES: Final = time_series(
     "Pages",
-    "Pages read by the last complete poll; each is at least one request of the budget.",
+    "Pages read by the last complete poll; each costs at least one request of the budget.",
     over_time(of_account("exophone_poll_pages"), OF_ACCOUNT),
     unit="none",
     decimals=0,
@@ -373,7 +372,7 @@ PAGES: Final = time_series(
 )
 REJECTED: Final = time_series(
     "Rejected records",
-    "Records of the last complete poll that are no ExoPhones, or repeat one with other contents.",
+    "Records of the last complete poll that are not ExoPhones, or repeat one with other contents.",
     over_time(
         f"{of_account('exophone_poll_rejected_records')} > 0",
         "{{reason}} {{account}} {{instance}}",
@@ -385,7 +384,7 @@ REJECTED: Final = time_series(
 )
 UNREADABLE: Final = time_series(
     "Unreadable values",
-    "Values of the last complete poll that were sent and cannot be read, by field.",
+    "Values of the last complete poll that cannot be read, by field.",
     over_time(
         f"{of_account('exophone_poll_unreadable_values')} > 0",
         "{{field}} {{account}} {{instance}}",
@@ -406,7 +405,7 @@ DROPPED: Final = time_series(
 )
 SAMPLES: Final = time_series(
     "Samples in a scrape",
-    "Series that each scrape of the exporter brings.",
+    "Samples in each scrape of the exporter.",
     over_time(of_exporters(selector("scrape_samples_scraped")), "{{instance}}"),
     unit="none",
     decimals=0,
@@ -415,7 +414,7 @@ SAMPLES: Final = time_series(
 )
 ADDED: Final = time_series(
     "New series in a scrape",
-    "Series that a scrape brought for the first time; numbers that come, and new flows, add some.",
+    "Series that are new in a scrape, for example because of new numbers or flows.",
     over_time(
         of_exporters(f"max_over_time({selector('scrape_series_added')}[$__rate_interval])"),
         "{{instance}}",
@@ -427,7 +426,7 @@ ADDED: Final = time_series(
 )
 SCRAPE_DURATION: Final = time_series(
     "Scrape duration",
-    "How long Prometheus took for a scrape, the longest in each step.",
+    "Duration of scrapes as measured by Prometheus, the longest in each step.",
     over_time(
         of_exporters(f"max_over_time({selector('scrape_duration_seconds')}[$__rate_interval])"),
         "{{instance}}",
@@ -457,7 +456,7 @@ CPU: Final = time_series(
 )
 FILES: Final = time_series(
     "Open files",
-    "Open file descriptors as a share of how many the process may open.",
+    "Open file descriptors as a share of the process's limit.",
     over_time(
         of_exporters(f"{selector('process_open_fds')} / {selector('process_max_fds')}"),
         "{{instance}}",
@@ -479,7 +478,7 @@ BUILD_COLUMNS: Final = {
 }
 BUILD: Final = table(
     "Build",
-    "What runs where, and when it last loaded its configuration.",
+    "Version of each exporter, and when it last loaded its configuration.",
     rows(
         f"max by (job, instance, version, revision, python_version)"
         f" ({selector('exophone_exporter_build_info')})"
@@ -512,7 +511,7 @@ BUILD: Final = table(
 DASHBOARD: Final = Dashboard(
     uid="exophone-exporter",
     title="ExoPhones / Exporter",
-    description="Whether the exporter is healthy and its data fresh; replicas stand side by side.",
+    description="Whether the exporter is healthy and its data fresh, for each replica.",
     variables=(JOB, INSTANCE, ACCOUNT),
     rows=(
         row("Now", EXPORTERS, FAILING, STALE, OLDEST, CONFIGURATION, UPTIME, ACCOUNTS),

@@ -57,7 +57,7 @@ ATTACHED: Final = of_account("exophone_number_flow_attached")
 # Every account whose data is fresh has this series, an account without numbers too.
 FRESH: Final = of_account("exophone_number_series_dropped")
 
-NOT_FRESH: Final = "No fresh data: no poll was complete yet, or the last one is too long ago"
+NOT_FRESH: Final = "No fresh data: there was no complete poll yet, or the last one is too old"
 ACT: Final = (Step(GREEN), Step(RED, 1))
 LOOK: Final = (Step(GREEN), Step(ORANGE, 1))
 NOTE: Final = (Step(GREEN), Step(YELLOW, 1))
@@ -89,8 +89,8 @@ def age_where(condition: str) -> Query:
 
 FRESHNESS: Final = stat(
     "Age of the data",
-    "How long ago the last complete poll of each account ended. Yellow from half of stale_after on;"
-    " red past it: the account's numbers are then hidden everywhere below.",
+    "Time since the last complete poll of each account. Yellow from half of stale_after on. Red"
+    " beyond stale_after: all panels below then leave out the account's numbers.",
     age_where(f"< {LATE}"),
     age_where(f">= {LATE} <= 1"),
     age_where("> 1"),
@@ -99,7 +99,7 @@ FRESHNESS: Final = stat(
     decimals=0,
     color="background",
     text="value_and_name",
-    no_value="No exporter answers for these choices",
+    no_value="No exporter matches this selection",
     overrides=(
         Override("byFrameRefID", "A", fixed(GREEN)),
         Override("byFrameRefID", "B", fixed(YELLOW)),
@@ -136,25 +136,25 @@ def count(title: str, description: str, selected: str, steps: tuple[Step, ...]) 
 TOTALS: Final = (
     count(
         "Numbers",
-        "ExoPhones rented by the accounts whose data is fresh.",
+        "ExoPhones of the accounts whose data is fresh.",
         NUMBERS_METRIC,
         plain(BLUE),
     ),
     count(
         "Unattached voice",
-        "Numbers that can take calls and have no voice flow. Their callers hear a busy tone.",
+        "Numbers that can take calls but have no voice flow. Callers hear a busy tone.",
         UNATTACHED_VOICE,
         ACT,
     ),
     count(
         "Unattached SMS",
-        "Numbers that can take messages and have no SMS flow. Messages to them are lost.",
+        "Numbers that can receive SMS but have no SMS flow. Incoming SMS are not delivered.",
         UNATTACHED_SMS,
         NOTE,
     ),
     count(
         "Idle",
-        "Numbers with neither a voice nor an SMS flow: rental for nothing.",
+        "Numbers with neither a voice nor an SMS flow. Their rental is wasted.",
         IDLE,
         LOOK,
     ),
@@ -185,7 +185,7 @@ def states(unattached: str, attached: str = GREEN) -> Json:
     )
 
 
-# Callers hear a busy tone; that messages are lost may be as it should be.
+# Red: callers hear a busy tone. Yellow: many numbers do not need an SMS flow.
 VOICE_STATES: Final = states(RED)
 SMS_STATES: Final = states(YELLOW)
 
@@ -275,7 +275,7 @@ def not_listed() -> str:
 def without_data() -> str:
     """Accounts of which nothing can be said."""
     stale = f"max by (job, account) ({SUCCESS}) unless {SAME_ACCOUNT} {FRESH}"
-    return in_place_of_numbers(stale, "Unknown: no fresh data of this account")
+    return in_place_of_numbers(stale, "Unknown: no fresh data for this account")
 
 
 def to_dashboard(uid: str, account: str) -> str:
@@ -341,9 +341,9 @@ COLUMNS: Final = (
 
 UNATTACHED_TABLE: Final = table(
     "Unattached numbers",
-    "Every number that lacks a flow, those without a voice flow first. Unattached since is when the"
-    " flow was last seen attached, to a three-hundredth of the time range; earlier is before it."
-    " Updated is when the number last changed at the vendor. A dash: not capable, or not known.",
+    "Numbers without a flow, those without a voice flow first. Unattached since: when the flow was"
+    " last attached, to within 1/300 of the time range; Earlier is before the time range. Updated:"
+    " when the number last changed at Exotel. A dash means not capable, or unknown.",
     as_column("Voice", state_of("voice")),
     as_column("SMS", state_of("sms")),
     as_column("Unattached since", unattached_since()),
@@ -353,7 +353,7 @@ UNATTACHED_TABLE: Final = table(
     as_column("Not listed", not_listed()),
     as_column(LISTED, without_data()),
     unit="none",
-    no_value="No number lacks a flow, as far as the data is fresh",
+    no_value="All numbers of accounts with fresh data have their flows",
     transformations=columns_by(COLUMN, "job", "country", "region", LISTED, *HIDDEN, first=COLUMNS),
     overrides=TABLE_COLUMNS,
     points_max=POINTS_MAX,
@@ -387,7 +387,7 @@ def last_names() -> str:
 TIMELINE: Final = state_timeline(
     "Attachment of the numbers that changed",
     "Voice and SMS flows that were attached or detached within the time range, and numbers that"
-    f" came without one; the {ROWS_MAX} most restless of each.",
+    f" were added without one; the {ROWS_MAX} that changed most often of each.",
     over_time(
         f"{once(f'{ATTACHED} and {SAME_FLOW} {restless_flows()}')}"
         f" * {SAME_NUMBER} group_left ({', '.join(NAMES)}) {last_names()}",
@@ -440,8 +440,8 @@ def change_named(change: str) -> str:
 
 CHANGES: Final = time_series(
     "Changes",
-    "What the exporter saw change from one poll to the next: numbers that came and went, flows"
-    " that were attached, detached or moved, rentals. Whole accounts, whatever circle and type.",
+    "Changes between two polls: numbers added or removed, flows attached, detached or moved,"
+    " rentals. For whole accounts, regardless of circle and type.",
     over_time(changed("change"), "{{change}}", interval="1m"),
     unit="none",
     decimals=0,
@@ -490,7 +490,7 @@ def by_group(name: str, selected: str) -> Query:
 
 BY_CIRCLE: Final = table(
     "By circle and type",
-    "Numbers of each circle and type, and how many of them lack a flow.",
+    "Numbers of each circle and type, and how many of them have no flow.",
     by_group("Numbers", NUMBERS_METRIC),
     by_group("Unattached voice", UNATTACHED_VOICE),
     by_group("Unattached SMS", UNATTACHED_SMS),
@@ -517,8 +517,8 @@ BY_CIRCLE: Final = table(
 )
 PER_FLOW: Final = table(
     "Numbers per flow",
-    "How many numbers each flow has; external is any address that is not a flow of Exotel's."
-    " Whole accounts, whatever circle and type.",
+    "How many numbers use each flow; external is any URL that is not an Exotel flow."
+    " For whole accounts, regardless of circle and type.",
     rows(f"sort_desc({total(of_account('exophone_flow_numbers'), 'account', 'flow', 'flow_id')})"),
     unit="none",
     no_value="No number has a flow, or there is no fresh data",
@@ -584,7 +584,7 @@ ANNOTATIONS: Final = (
 DASHBOARD: Final = Dashboard(
     uid="exophone-numbers",
     title="ExoPhones / Numbers",
-    description="Which numbers are unattached, now, and since when.",
+    description="Which numbers are unattached, and since when.",
     variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE),
     rows=(
         row("Now", FRESHNESS, *TOTALS),

@@ -1,4 +1,4 @@
-"""ExoPhones / Rental: what is paid, and what of it for numbers that do nothing. For finance."""
+"""ExoPhones / Rental: what is paid, and how much of it for unused numbers. For finance."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ NAMES: Final = {
 FIGURES: Final = ("Rental", "Idle", "Share")
 # As often as accounts are polled. The rate interval is four times that at least.
 STEP: Final = "5m"
-# The dearest of each currency: enough to act on, and few enough to read.
+# The most expensive of each currency: enough to act on, and few enough to read.
 DEAREST: Final = 50
 
 
@@ -195,14 +195,14 @@ LABEL_COLUMNS: Final = (
 
 MONTHLY_RENTAL: Final = money_stat(
     "Monthly rental",
-    "What the numbers are charged on the 1st of every month, as far as their prices are known.",
+    "Rental charged on the 1st of every month, for numbers whose price is known.",
     by_currency(total(RENTAL, "currency")),
     width=5,
     height=5,
 )
 IDLE: Final = money_stat(
     "Idle rental",
-    "What is charged every month for numbers with neither a voice nor an SMS flow.",
+    "Monthly rental of numbers with neither a voice nor an SMS flow.",
     by_currency(total(IDLE_RENTAL, "currency")),
     steps=IDLE_STEPS,
     no_value=NO_IDLE_RENTAL,
@@ -211,19 +211,19 @@ IDLE: Final = money_stat(
 )
 IDLE_SHARE: Final = money_stat(
     "Idle share",
-    "Idle rental of all rental in the same currency. Orange from a tenth on.",
+    "Idle rental as a share of all rental in the same currency. Orange from 10 % on.",
     by_currency(idle_share("currency")),
     unit="percentunit",
     decimals=1,
     overrides=(),
     steps=SHARE_STEPS,
-    no_value="No rental to share",
+    no_value="No rental known",
     width=4,
     height=5,
 )
 YEARLY_WASTE: Final = money_stat(
     "Yearly waste",
-    "Twelve months of the idle rental, if nobody attaches or returns these numbers.",
+    "Twelve months of idle rental, if these numbers are neither used nor released.",
     by_currency(f"{total(IDLE_RENTAL, 'currency')} * 12"),
     steps=IDLE_STEPS,
     no_value=NO_IDLE_RENTAL,
@@ -232,7 +232,7 @@ YEARLY_WASTE: Final = money_stat(
 )
 IDLE_COUNT: Final = stat(
     "Idle numbers",
-    "Numbers with neither a voice nor an SMS flow, in whatever currency they are charged.",
+    "Numbers with neither a voice nor an SMS flow, in all currencies.",
     now(total(IDLE_NUMBERS), "Idle numbers"),
     unit="none",
     decimals=0,
@@ -245,8 +245,7 @@ IDLE_COUNT: Final = stat(
 TODAY_IN_INDIA: Final = "vector(time() + 19800)"
 NEXT_CHARGE: Final = stat(
     "Next charge",
-    "Days until the 1st of the month in India, when the rental is charged."
-    " Today is 0: it is the 1st there, and the charge is due.",
+    "Days until the rental is charged, on the 1st of the month in India.",
     now(
         f"(days_in_month({TODAY_IN_INDIA}) - day_of_month({TODAY_IN_INDIA}) + 1)"
         f" % days_in_month({TODAY_IN_INDIA})",
@@ -265,7 +264,7 @@ NEXT_CHARGE: Final = stat(
 )
 TREND: Final = time_series(
     "Rental over time",
-    "Monthly rental and what of it is idle, each currency on an axis of its own.",
+    "Monthly rental, and the rental of idle numbers; each currency has its own axis.",
     over_time(total(at_last(RENTAL), "currency"), "Rental {{currency}}", STEP),
     over_time(total(at_last(IDLE_RENTAL), "currency"), "Idle {{currency}}", STEP),
     unit=OTHER_UNIT,
@@ -278,7 +277,7 @@ TREND: Final = time_series(
 )
 SHARE_TREND: Final = time_series(
     "Idle share over time",
-    "Idle rental of all rental in the same currency.",
+    "Idle rental as a share of all rental in the same currency.",
     over_time(
         f"{total(at_last(IDLE_RENTAL), 'currency')} / ({total(at_last(RENTAL), 'currency')} > 0)",
         "{{currency}}",
@@ -294,7 +293,7 @@ SHARE_TREND: Final = time_series(
 )
 CHANGE: Final = money_stat(
     "Change in the range",
-    "Monthly rental now less that at the start of the range, for accounts known at both times.",
+    "Monthly rental now minus that at the start of the time range, for accounts known at both.",
     by_currency(
         f"sum by (currency) ({of_each_account(RENTAL)}"
         f" - {of_each_account(before_the_range(RENTAL))})"
@@ -305,14 +304,14 @@ CHANGE: Final = money_stat(
 )
 BY_ACCOUNT: Final = rental_table(
     "Rental by account",
-    "Monthly rental of each account, what of it is idle, and the idle share.",
+    "Monthly rental, idle rental and idle share of each account.",
     "account",
     transformations=columns_by_currency(*FIGURES, labels=("account",)),
     width=12,
 )
 BY_CIRCLE: Final = rental_table(
     "Rental by circle and type",
-    "Monthly rental of each circle and type of number, what of it is idle, and the idle share.",
+    "Monthly rental, idle rental and idle share of each circle and number type.",
     "country",
     "region",
     "number_type",
@@ -321,9 +320,9 @@ BY_CIRCLE: Final = rental_table(
 )
 DEAREST_FIRST: Final = f"sort_desc(topk by (currency) ({DEAREST}, {idle_numbers_with_rental()}))"
 DEAREST_IDLE: Final = table(
-    "Dearest idle numbers",
-    f"The {DEAREST} dearest idle numbers of each currency, with their monthly rental."
-    " A number whose flow cannot be read is listed too.",
+    "Most expensive idle numbers",
+    f"The {DEAREST} most expensive idle numbers of each currency, with their monthly rental."
+    " Numbers whose flow cannot be read are included.",
     Query(
         with_circle(named_by_currency(DEAREST_FIRST, "Rental ")),
         instant=True,
@@ -343,7 +342,7 @@ DEAREST_IDLE: Final = table(
 DASHBOARD: Final = Dashboard(
     uid="exophone-rental",
     title="ExoPhones / Rental",
-    description="What rental you pay, and what of it for numbers that do nothing.",
+    description="What rental you pay, and how much of it for unused numbers.",
     variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, CURRENCY),
     rows=(
         row(

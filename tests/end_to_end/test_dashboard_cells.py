@@ -175,7 +175,7 @@ def test_the_rows_of_the_unattached_numbers(seen: Mapping[str, Screen]) -> None:
 def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> None:
     """A row says so, in place of numbers that would look as if all were well."""
     found = rows(seen["exophone-numbers"]["Unattached numbers"])
-    unknown = "Unknown: no fresh data of this account"
+    unknown = "Unknown: no fresh data for this account"
     accounts = {row["Account"] for row in found if row["Name"] == unknown}
     assert accounts == {"refused", "stale"}
     assert values(seen["exophone-numbers"]["Age of the data"])["refused"] == "Never"
@@ -191,8 +191,8 @@ def test_without_series_per_number_the_table_counts(
     assert (read["support"], read["apac"]) == (("5", hidden), ("5", hidden))
     timeline = seen_without_numbers["exophone-numbers"]["Attachment of the numbers that changed"]
     assert "per-number series are off" in timeline["message"]
-    dearest = seen_without_numbers["exophone-rental"]["Dearest idle numbers"]
-    assert "per_number.series" in dearest["message"]
+    most_expensive = seen_without_numbers["exophone-rental"]["Most expensive idle numbers"]
+    assert "per_number.series" in most_expensive["message"]
 
 
 def test_the_states_of_the_timeline(seen: Mapping[str, Screen]) -> None:
@@ -251,8 +251,8 @@ def test_tables_of_rental(seen: Mapping[str, Screen]) -> None:
 
 
 def test_the_dearest_idle_numbers(seen: Mapping[str, Screen]) -> None:
-    """The dearest first, each in its own currency."""
-    found = rows(seen["exophone-rental"]["Dearest idle numbers"])
+    """The most_expensive first, each in its own currency."""
+    found = rows(seen["exophone-rental"]["Most expensive idle numbers"])
     assert found[0]["Number"] == "+911800123006"
     rupees = {row["Number"]: row["Rental INR"] for row in found if row["Account"] == "support"}
     assert rupees == {

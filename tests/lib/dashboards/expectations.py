@@ -350,7 +350,7 @@ RENTAL: Final[dict[tuple[str, str], Expected | Course]] = {
     ("Rental by circle and type", "A"): lambda view: rental_columns(
         view, "country", "region", "number_type", circle=True
     ),
-    ("Dearest idle numbers", "A"): dearest_idle,
+    ("Most expensive idle numbers", "A"): dearest_idle,
 }
 
 EVERY: Final = tuple(FIXED_WORLD)
@@ -528,7 +528,7 @@ def without_data(view: View) -> Series:
 
 
 MORE: Final = "More, not listed: per_number.series or per_number.limit"
-UNKNOWN: Final = "Unknown: no fresh data of this account"
+UNKNOWN: Final = "Unknown: no fresh data for this account"
 
 
 def _in_place(column: str, view: View, account: str, name: str) -> Labels:
