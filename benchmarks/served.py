@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from exophone_exporter.config import loader
 from exophone_exporter.exotel.transport import Answer
 from exophone_exporter.polling.exporter import Exporter
-from exophone_exporter.server.server import Server, listen, url_of
+from exophone_exporter.server import open_server
 from exophone_exporter.simulator import make_account
 from exophone_exporter.web import routes
 from exophone_exporter.web.settings import WebSettings
@@ -158,10 +158,11 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )
     app = routes.application(exporter, WebSettings(max_requests=args.max_requests))
-    (socket,) = listen(["127.0.0.1:0"])
-    threading.Thread(target=_tell_when_ready, args=(exporter, url_of(socket)), daemon=True).start()
+    server = open_server(app, addresses=["127.0.0.1:0"], on_stop=exporter.ask_to_stop)
+    (url,) = server.urls
+    threading.Thread(target=_tell_when_ready, args=(exporter, url), daemon=True).start()
     exporter.start()
-    Server(app, on_signal=exporter.ask_to_stop).run(sockets=[socket])
+    server.run()
     exporter.stop()
 
 

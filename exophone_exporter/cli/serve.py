@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
@@ -15,29 +13,20 @@ from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
-from exophone_exporter.server.server import Server, listen, url_of
-from exophone_exporter.server.supervision import Supervision
-from exophone_exporter.server.systemd import Notifier, passed_sockets
-from exophone_exporter.server.tls import ServerTls, TlsProblem
-from exophone_exporter.server.users import BasicAuth, ExtraHeaders
-from exophone_exporter.server.web_config import WebConfigFile
+from exophone_exporter.server import Notifier, Supervision, open_server
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import LISTEN_ADDRESS, WebSettings
 
 if TYPE_CHECKING:
     import argparse
-    import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from exophone_exporter.config.settings import Config
-    from exophone_exporter.config.sharding import Shard
-
-    Application = Callable[..., Any]
 
 _VARIABLES_STAY: Final = (
-    "Without --config.file a reload only reads the files again that the ..._FILE variables name;"
-    " a change of the variables themselves takes a restart."
+    "Without --config.file a reload reads only the files again that the ..._FILE variables name;"
+    " a change of the variables themselves requires a restart."
 )
 
 _log = logging.getLogger(__name__)
@@ -67,100 +56,69 @@ def run(
 ) -> int:
     """Serve a configuration; returns the exit code. The sockets open before the first request.
 
-    `load` reads the configuration anew for a reload, of which `note` says what it leaves out.
-    Without it a reload changes nothing.
+    `load` reads the configuration again for a reload, and `note` says what a reload leaves out.
+    Without `load` a reload changes nothing.
     """
     settings = _settings(args)
-    file = WebConfigFile(args.web_config_file) if args.web_config_file else None
-    tls, sockets = _tls(file), _sockets(args)
     died: list[bool] = []
 
-    def end_by_death() -> None:
+    def stop_after_death() -> None:
         died.append(True)
-        server.should_exit = True
+        server.stop()
 
-    exporter = Exporter(loaded, revision=loader.revision(), on_death=end_by_death)
-    supervision = Supervision(
+    def load_again() -> Config:
+        server.retry_files()
+        return load() if load else loaded
+
+    exporter = Exporter(loaded, revision=loader.revision(), on_death=stop_after_death)
+    supervision = _supervision(exporter)
+    reloader = Reloader(
+        load_again,
+        exporter,
+        exporter.clock,
+        note=note,
+        on_begin=supervision.reloading,
+        on_end=supervision.reloaded,
+    )
+    server = open_server(
+        routes.application(
+            exporter,
+            settings,
+            probe=probe_handler(Prober(exporter.clients, exporter.clock)),
+            reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
+            shard=loaded.shard,
+        ),
+        addresses=args.web_listen_address or [LISTEN_ADDRESS],
+        systemd_socket=loader.environment() if args.web_systemd_socket else None,
+        web_config_file=args.web_config_file,
+        on_stop=exporter.ask_to_stop,
+        on_hangup=reloader.request,
+        supervision=supervision,
+    )
+    _start(exporter)
+    on_listening([url + settings.prefix for url in server.urls])
+    server.run()
+    exporter.stop()
+    return 1 if died else 0
+
+
+def _supervision(exporter: Exporter) -> Supervision:
+    return Supervision(
         Notifier(loader.environment(), os.getpid()),
         exporter.clock,
         healthy=exporter.healthy,
         status=lambda: status_line(exporter.statuses(), exporter.clock.now()),
     )
-    again = load or (lambda: loaded)
-    reloader = Reloader(again, exporter, exporter.clock, note=note, witness=supervision)
-    with _guarded(_application(exporter, settings, reloader, loaded.shard), file) as guarded:
-        server = Server(
-            guarded,
-            on_signal=exporter.ask_to_stop,
-            on_hangup=reloader.hang_up,
-            tls=tls.context if tls else None,
-            accepts=tls.accepts if tls else None,
-            supervisor=supervision,
-        )
-        with _working(exporter, reloader):
-            prefix, scheme = settings.prefix, "https" if tls else "http"
-            on_listening([url_of(each, scheme) + prefix for each in sockets])
-            server.run(sockets=sockets)
-    return 1 if died else 0
 
 
-def _application(
-    exporter: Exporter, settings: WebSettings, reloader: Reloader, shard: Shard
-) -> Application:
-    return routes.application(
-        exporter,
-        settings,
-        probe=probe_handler(Prober(exporter.clients, exporter.clock)),
-        reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
-        shard=shard,
-    )
-
-
-@contextlib.contextmanager
-def _working(exporter: Exporter, reloader: Reloader) -> Iterator[None]:
-    """What works beside the server; nothing of it holds up an end that came by an exception."""
-    # The server takes this over; until then, too, SIGHUP must not end the process.
-    signal.signal(signal.SIGHUP, lambda *_: reloader.hang_up())
-    _start(exporter, reloader)
-    yield
-    reloader.stop()
-    exporter.stop()
-
-
-def _start(exporter: Exporter, reloader: Reloader) -> None:
+def _start(exporter: Exporter) -> None:
     try:
         exporter.start()
-        reloader.start()
     except RuntimeError as error:
         raise StartError(
-            "the system gives no thread for the accounts; raise the limit of processes (ulimit -u,"
+            "cannot start a thread for each account; raise the limit of processes (ulimit -u,"
             " TasksMax=, --pids-limit) or of memory"
         ) from error
-
-
-def _tls(file: WebConfigFile | None) -> ServerTls | None:
-    if file is None or file.current().tls is None:
-        return None
-    try:
-        return ServerTls(lambda: file.current().tls)
-    except TlsProblem as problem:  # its files changed since the configuration was checked
-        raise StartError(f"--web.config.file: {problem}") from problem
-
-
-def _sockets(args: argparse.Namespace) -> list[socket.socket]:
-    if args.web_systemd_socket:
-        return passed_sockets(loader.environment(), os.getpid())
-    return listen(args.web_listen_address or [LISTEN_ADDRESS])
-
-
-@contextlib.contextmanager
-def _guarded(app: Application, file: WebConfigFile | None) -> Iterator[Application]:
-    """The application behind the users and with the headers of the web configuration."""
-    if file is None:
-        yield app
-        return
-    with contextlib.closing(BasicAuth(app, file.current)) as auth:
-        yield ExtraHeaders(auth, file.current)
 
 
 def _settings(args: argparse.Namespace) -> WebSettings:

@@ -1,57 +1,30 @@
-"""Reloading the configuration while the process runs: SIGHUP and POST /-/reload.
+"""Reloading the configuration while the process runs.
 
-Whoever asks puts a ticket in a queue; one thread takes all that wait, reloads once, and gives each
-the outcome. So there is one reload at a time, whoever comes while one runs gets the next one, and
-neither a signal handler nor the event loop ever waits or reads a file.
+SIGHUP and POST /-/reload both arrive in the event loop. A reload runs in a thread, one at a time;
+requests during a reload share the next one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 import traceback
-from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
 from exophone_exporter.errors import ConfigError, ExoPhoneError
 from exophone_exporter.logs import fields, redact
+from exophone_exporter.threads import in_thread, start_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Config
-    from exophone_exporter.polling.exporter import ReloadSummary
-
-_JOIN_SECONDS: Final = 0.5
+    from exophone_exporter.polling.exporter import Exporter, ReloadSummary
+    from exophone_exporter.threads import Start
 
 _log = logging.getLogger(__name__)
-
-
-class Reloadable(Protocol):
-    """What is reloaded; `exporter.Exporter` is one."""
-
-    def reload(self, config: Config) -> ReloadSummary:
-        """Go on with another configuration, or raise ExoPhoneError and change nothing."""
-        ...
-
-    def note_reload(self, *, successful: bool) -> None:
-        """Show how the last reload ended."""
-        ...
-
-
-class Witness(Protocol):
-    """Who is told of each reload while it runs; `supervision.Supervision` is one."""
-
-    def reloading(self) -> None:
-        """A reload begins."""
-        ...
-
-    def reloaded(self, *, successful: bool) -> None:
-        """It has ended, and what is loaded now is served."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,93 +35,56 @@ class Outcome:
     problems: tuple[str, ...] = ()
 
 
-_ENDING: Final = Outcome(problems=("the exporter is ending; nothing was reloaded",))
-
-
 class Reloader:
-    """Reloads when asked, in a thread of its own; `load` reads the configuration anew.
+    """Reloads on request; `load` reads the configuration. Its methods run in the event loop.
 
-    `note` is a sentence for whoever reloads: what a reload does not take up. Between `start` and
-    `stop` each request is answered by a reload that began after it; all that wait share one.
+    `note` says what a reload does not take up. `on_begin` and `on_end` are called around each
+    reload, in its thread; `on_end` with whether it succeeded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is named, and most have a default
         self,
         load: Callable[[], Config],
-        exporter: Reloadable,
+        exporter: Exporter,
         clock: Clock,
         *,
         note: str = "",
-        witness: Witness | None = None,
+        on_begin: Callable[[], None] = lambda: None,
+        on_end: Callable[[bool], None] = lambda _: None,
+        start: Start = start_daemon,
     ) -> None:
         self.note = note
-        self._witness = witness
         self._load = load
         self._exporter = exporter
         self._clock = clock
-        # Not an Event: a signal handler that strikes inside Event.set would wait for itself.
-        self._tickets: SimpleQueue[Future[Outcome] | None] = SimpleQueue()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="reloader", daemon=True)
+        self._on_begin = on_begin
+        self._on_end = on_end
+        self._start = start
+        self._one_at_a_time = asyncio.Lock()
+        self._next: asyncio.Task[Outcome] | None = None
 
-    def start(self) -> None:
-        """Begin to serve requests; those made before are served now."""
-        self._thread.start()
+    def request(self) -> asyncio.Task[Outcome]:
+        """Return the next reload, which begins after this call and may be shared."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._run_next())
+        return self._next
 
-    def stop(self) -> None:
-        """Refuse what waits. A reload that reads from a disk that hangs is left to itself."""
-        self._stopped.set()
-        self._tickets.put(None)
-        if self._thread.is_alive():
-            self._thread.join(_JOIN_SECONDS)
-
-    def hang_up(self) -> None:
-        """Ask for a reload whose outcome only the log tells; safe in a signal handler."""
-        self.request()
-
-    def request(self) -> Future[Outcome]:
-        """Ask for a reload; its outcome comes with the future."""
-        ticket: Future[Outcome] = Future()
-        if self._stopped.is_set():
-            ticket.set_result(_ENDING)
-        self._tickets.put(ticket)
-        return ticket
-
-    def _serve(self) -> None:
-        while True:
-            waiting, ending = self._take_waiting(), self._stopped.is_set()
-            outcome = _ENDING if ending else self._reload()
-            for ticket in waiting:
-                ticket.set_result(outcome)
-            if ending:
-                return
-
-    def _take_waiting(self) -> list[Future[Outcome]]:
-        """All tickets that wait, at least one of them; less those whose owner has left."""
-        tickets = [self._tickets.get()]
-        while True:
-            try:
-                tickets.append(self._tickets.get_nowait())
-            except Empty:
-                return [
-                    ticket
-                    for ticket in tickets
-                    if ticket is not None and ticket.set_running_or_notify_cancel()
-                ]
+    async def _run_next(self) -> Outcome:
+        async with self._one_at_a_time:
+            self._next = None
+            return await in_thread(self._reload, self._start)
 
     def _reload(self) -> Outcome:
-        """One reload, told in the log and in the metrics whatever comes of it."""
+        """Reload once; the log and the metrics show the outcome, whatever it is."""
         began = self._clock.monotonic()
-        if self._witness:
-            self._witness.reloading()
+        self._on_begin()
         outcome = self._attempt()
         try:
             self._exporter.note_reload(successful=not outcome.problems)
-        except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+        except Exception as error:  # noqa: BLE001 - a defect must not end the process
             outcome = _defect(error)
-        if self._witness:
-            self._witness.reloaded(successful=not outcome.problems)
-        self._tell(outcome, self._clock.monotonic() - began)
+        self._on_end(not outcome.problems)
+        self._log_outcome(outcome, self._clock.monotonic() - began)
         return outcome
 
     def _attempt(self) -> Outcome:
@@ -159,13 +95,13 @@ class Reloader:
             return Outcome(problems=tuple(redact(problem) for problem in error.problems))
         except ExoPhoneError as error:
             return Outcome(problems=(redact(str(error)),))
-        except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+        except Exception as error:  # noqa: BLE001 - a defect must not end the process
             return _defect(error)
         for warning in config.warnings:
             _log.warning("%s", warning)
         return Outcome(summary)
 
-    def _tell(self, outcome: Outcome, duration_seconds: float) -> None:
+    def _log_outcome(self, outcome: Outcome, duration_seconds: float) -> None:
         for problem in outcome.problems:
             _log.error("the configuration was not reloaded", extra=fields(problem=problem))
         if outcome.summary is None:
@@ -188,8 +124,8 @@ class Reloader:
 
 
 def _defect(error: Exception) -> Outcome:
-    """A defect of ours: where it arose stands in the log, its message might hold a secret."""
+    """Log where a defect occurred, without its message, which might hold a secret."""
     kind = type(error).__name__
     where = "".join(traceback.format_tb(error.__traceback__))
     _log.error("a defect in the exporter", extra=fields(error=kind, traceback=where))
-    return Outcome(problems=(f"a defect in the exporter ({kind}); the log says where",))
+    return Outcome(problems=(f"a defect in the exporter ({kind}), see the log",))

@@ -22,11 +22,11 @@ from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
     import asyncio
-    import ssl
-    from collections.abc import Callable
 
     import uvicorn
     from uvicorn.server import ServerState
+
+    from exophone_exporter.server.tls import Tls
 
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 _VERSIONS: Final = ("1.0", "1.1")
@@ -68,11 +68,8 @@ class Limits:
 class ConnectionLimit:
     """The open connections, and which of them are idle and can be ended for a new one."""
 
-    def __init__(
-        self, limits: Limits, accepts: Callable[[ssl.SSLObject], bool] | None = None
-    ) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.accepts = accepts
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # ordered: the longest idle first
 
@@ -129,16 +126,18 @@ class Connection(HttpToolsProtocol):
     not pipelined: when another one arrives during an answer, this answer is the last.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - those of uvicorn, and ours
         self,
         limit: ConnectionLimit,
         config: uvicorn.Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
         *,
+        tls: Tls | None = None,
         is_refused: bool = False,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
+        self.tls = tls
         self.is_refused = is_refused
         self.handshake: asyncio.Task[None] | None = None
         self._limit = limit
@@ -156,11 +155,10 @@ class Connection(HttpToolsProtocol):
         """Serve, unless the client's certificate is not accepted."""
         super().connection_made(transport)
         self._begin_head()
-        ssl_object = transport.get_extra_info("ssl_object")
-        if ssl_object is None or self._limit.accepts is None:
+        if self.tls is None:
             return
         self._ignores_input = True  # also if the check raises
-        if self._limit.accepts(ssl_object):
+        if self.tls.accepts(transport.get_extra_info("ssl_object")):
             self._ignores_input = False
         else:
             transport.abort()

@@ -1,4 +1,4 @@
-"""Sockets, the HTTP server around them, and what ends it."""
+"""Listening sockets, the HTTP server on them, and what ends it."""
 
 from __future__ import annotations
 
@@ -13,43 +13,95 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
+from exophone_exporter.server import tls, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
+from exophone_exporter.server.systemd import passed_sockets
+from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
+
+    from exophone_exporter.server.followed_files import FollowedFiles
+    from exophone_exporter.server.systemd import Supervision
+    from exophone_exporter.server.tls import Tls
 
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})"
 )
 _BACKLOG: Final = 1024
 _PORT_MAX: Final = 65535
-# A scrape that is being written when the end comes may take so long to finish.
+# How long answers may take to finish once the server stops.
 _GRACE_SECONDS: Final = 1
-# So many are accepted before others get their turn.
-_ACCEPT_AT_ONCE: Final = 64
+# How many connections are accepted in one step of the event loop.
+_ACCEPT_COUNT: Final = 64
 _PAUSE_SECONDS: Final = 0.1
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# Whoever is short of descriptors all the time is told of it so often.
-_REMINDER_SECONDS: Final = 3600.0
-# A scrape that comes while a poll is being read and rendered waits for the interpreter so long at
-# the most, for each step of its own; Python's default is ten times as much.
+_WARN_EVERY_SECONDS: Final = 3600.0
+# How long a scrape waits at most for the interpreter while a poll is being read and rendered, in
+# each of its steps; Python's default is ten times as much.
 _SWITCH_SECONDS: Final = 0.0005
 
 _log = logging.getLogger(__name__)
 
 
-def listen(addresses: Iterable[str]) -> list[socket.socket]:
-    """A listening socket for each `[host]:port`; raises StartError in one line for a person.
+def open_server(  # noqa: PLR0913 - each is named, and most have a default
+    app: Callable[..., Any],
+    *,
+    addresses: Iterable[str] = (),
+    systemd_socket: Mapping[str, str] | None = None,
+    web_config_file: str | None = None,
+    limits: Limits | None = None,
+    on_stop: Callable[[], None] = lambda: None,
+    on_hangup: Callable[[], object] | None = None,
+    supervision: Supervision | None = None,
+    clock: Clock | None = None,
+) -> Server:
+    """Open the sockets of a server, as a Go exporter does with exporter-toolkit.
 
-    An empty host is all interfaces, over IPv6 and IPv4 where the machine has both.
+    It listens on each `[host]:port` of `addresses`, or on the sockets that systemd announces in
+    `systemd_socket`, the environment of the process. See `Server` for what is called when. From now
+    on SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for the web
+    configuration, StartError for the sockets.
+    """
+    clock = clock or Clock()
+    followed: list[FollowedFiles[Any]] = []
+    current_tls = None
+    if web_config_file:
+        web_config.check_web_config(web_config_file)
+        config = web_config.follow(web_config_file, clock)
+        followed.append(config)
+        app = ExtraHeaders(BasicAuth(app, config.current), config.current)
+        if settings := config.current().tls:
+            followed.append(tls.follow(lambda: config.current().tls, settings, clock))
+            current_tls = followed[-1].current
+    if systemd_socket is None:
+        sockets = listen(addresses)
+    else:
+        sockets = passed_sockets(systemd_socket, os.getpid())
+    return Server(
+        app,
+        sockets,
+        limits=limits,
+        tls=current_tls,
+        followed=followed,
+        on_stop=on_stop,
+        on_hangup=on_hangup,
+        supervision=supervision,
+    )
+
+
+def listen(addresses: Iterable[str]) -> list[socket.socket]:
+    """Return a listening socket for each `[host]:port`; raises StartError with one line.
+
+    An empty host means all interfaces, over IPv6 and IPv4 if the machine has both.
     """
     with contextlib.ExitStack() as opened:
         sockets = [opened.enter_context(_listening_socket(address)) for address in addresses]
@@ -84,13 +136,13 @@ def _on_all_interfaces(port: int) -> socket.socket:
                 ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
             )
         except OSError as error:
-            if error.errno is not None and error.strerror and "in use" in error.strerror:
+            if error.errno == errno.EADDRINUSE:
                 raise
     return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - as documented
 
 
 def url_of(listening: socket.socket, scheme: str = "http") -> str:
-    """The URL under which this machine reaches a listening socket, `unix:PATH` for a Unix one."""
+    """Return the URL of a listening socket on this machine, `unix:PATH` for a Unix one."""
     if listening.family == socket.AF_UNIX:
         return f"unix:{listening.getsockname()}"
     host, port = listening.getsockname()[:2]
@@ -99,16 +151,16 @@ def url_of(listening: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _end_at_once(sig: int) -> None:
+def _exit_immediately(sig: int) -> None:
     os._exit(128 + sig)
 
 
 class _Acceptor:
-    """Takes the connections of one listening socket.
+    """Accepts the connections of one listening socket.
 
-    By hand, because both loops fall short when descriptors run out: asyncio logs a traceback
-    for each attempt, and uvloop can close the listening socket for good without a word. Here
-    those that wait for a request make room, and the rest of the queue waits.
+    This does not use the event loop's own servers, because of what they do when file descriptors
+    run out: asyncio logs a traceback for each attempt, and uvloop can close the listening socket
+    without an error. Here idle connections are ended, and new ones wait in the backlog.
     """
 
     def __init__(
@@ -116,21 +168,19 @@ class _Acceptor:
         listening: socket.socket,
         limit: ConnectionLimit,
         protocol: Callable[[bool], Connection],
-        tls: ssl.SSLContext | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._limit = limit
         self._protocol = protocol
-        self._tls = tls
-        self._told_at = -_REMINDER_SECONDS
+        self._warned_at = -_WARN_EVERY_SECONDS
         self._pause: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         listening.setblocking(False)
         self._loop.add_reader(listening, self._accept)
 
     def close(self) -> None:
-        """Accept no more, and end what is not connected yet."""
+        """Accept no more, and end connections that are being made."""
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
@@ -142,65 +192,62 @@ class _Acceptor:
         await asyncio.gather(*self._connecting, return_exceptions=True)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPT_AT_ONCE):
+        for _ in range(_ACCEPT_COUNT):
             try:
                 accepted, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in _SHORTAGES:
-                    self._rest(error)
+                    self._pause_accepting(error)
                     return
                 continue  # the client has left already
-            self._take(accepted)
+            self._admit(accepted)
 
-    def _rest(self, error: OSError) -> None:
-        """Out of descriptors: the loop would turn without end, so it looks away for a while."""
+    def _pause_accepting(self, error: OSError) -> None:
+        """Without a pause the event loop would try again in each of its steps."""
         now = self._loop.time()
-        if now - self._told_at >= _REMINDER_SECONDS:
-            self._told_at = now
+        if now - self._warned_at >= _WARN_EVERY_SECONDS:
+            self._warned_at = now
             _log.warning(
-                "no more connections for now; raise the limit of open files (ulimit -n)",
+                "too many open files; accepting is paused, raise the limit (ulimit -n)",
                 extra=fields(error=error.strerror),
             )
         self._limit.evict_idle()
         self._loop.remove_reader(self._listening)
-        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume)
+        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume_accepting)
 
-    def _resume(self) -> None:
+    def _resume_accepting(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listening, self._accept)
 
-    def _take(self, accepted: socket.socket) -> None:
-        if self._limit.has_room():
-            connection = self._protocol(False)
-        elif self._limit.has_room_to_refuse():
-            connection = self._protocol(True)
-        else:
+    def _admit(self, accepted: socket.socket) -> None:
+        """Serve a connection, or refuse it, or close it if there is no room even for that."""
+        has_room = self._limit.has_room()
+        if not has_room and not self._limit.has_room_to_refuse():
             accepted.close()
             return
+        connection = self._protocol(not has_room)
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
         connection.handshake = task
         self._connecting.add(task)
-        task.add_done_callback(lambda done: self._settle(done, accepted, connection))
+        task.add_done_callback(lambda done: self._finish(done, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
-        limits = self._limit.limits
-        timeouts: dict[str, Any] = {}
-        if self._tls is not None:
-            timeouts["ssl_handshake_timeout"] = limits.handshake_seconds
-            timeouts["ssl_shutdown_timeout"] = limits.write_seconds
+        options: dict[str, Any] = {}
+        if connection.tls is not None:
+            options["ssl"] = connection.tls.context
+            options["ssl_handshake_timeout"] = self._limit.limits.handshake_seconds
+            options["ssl_shutdown_timeout"] = self._limit.limits.write_seconds
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.connect_accepted_socket(
-            lambda: connection, accepted, ssl=self._tls, **timeouts
-        )
+        await self._loop.connect_accepted_socket(lambda: connection, accepted, **options)
 
-    def _settle(
+    def _finish(
         self, task: asyncio.Task[None], accepted: socket.socket, connection: Connection
     ) -> None:
-        """A connection was made, or failed, or was ended before, perhaps before it began."""
+        """Clean up unless the connection was made; it may have been ended before it began."""
         self._connecting.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
@@ -210,27 +257,15 @@ class _Acceptor:
         _log.debug("no connection was made", extra=fields(error=error))
 
 
-class Supervisor(Protocol):
-    """Who is told how the server does, in its loop; `supervision.Supervision` is one."""
-
-    def tick(self) -> None:
-        """It serves: called as it begins to, and ten times a second from then on."""
-        ...
-
-    def stopping(self) -> None:
-        """It accepts no more; what is under way has a moment to finish."""
-        ...
-
-
 class Server(uvicorn.Server):
-    """uvicorn, with limits on its clients, ending on the first signal and at once on the second.
+    """uvicorn with limits on its clients. The first signal ends it, the second the process.
 
-    `on_signal` is called by SIGTERM or SIGINT, in the handler of the signal: it only sets flags.
-    `on_hangup` is called in the loop soon after SIGHUP, once for several that come together;
-    without it SIGHUP is left as it is. With `tls` every socket speaks TLS, and `accepts` is asked
-    once per connection after its handshake; where it says no, nothing is served.
+    `on_stop` is called by SIGTERM or SIGINT, in the handler of the signal: it may only set flags.
+    `on_hangup` is called in the event loop soon after SIGHUP, once for several that come together;
+    without it SIGHUP is not handled. `tls` gives each new connection its TLS; without it the server
+    speaks plain HTTP. `urls` are where it listens.
 
-    Relied on of uvicorn.Server: `startup`, `on_tick` (at once, then ten times a second),
+    Relied on of uvicorn.Server: `startup`, `on_tick` (first immediately, then ten times a second),
     `shutdown`, `capture_signals`, `handle_exit`, `should_exit`, and that `servers` are closed at
     the end.
     """
@@ -238,13 +273,14 @@ class Server(uvicorn.Server):
     def __init__(  # noqa: PLR0913 - each is named, and most have a default
         self,
         app: Callable[..., Any],
+        sockets: Sequence[socket.socket],
         *,
-        on_signal: Callable[[], None],
-        on_hangup: Callable[[], None] | None = None,
-        tls: ssl.SSLContext | None = None,
-        accepts: Callable[[ssl.SSLObject], bool] | None = None,
         limits: Limits | None = None,
-        supervisor: Supervisor | None = None,
+        tls: Callable[[], Tls] | None = None,
+        followed: Sequence[FollowedFiles[Any]] = (),
+        on_stop: Callable[[], None] = lambda: None,
+        on_hangup: Callable[[], object] | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         limits = limits or Limits()
         super().__init__(
@@ -256,43 +292,58 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # nothing here asks who the client is
+                proxy_headers=False,  # the client's address is not used
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 timeout_keep_alive=limits.keep_alive_seconds,
                 workers=1,  # or uvicorn reads WEB_CONCURRENCY
             )
         )
-        self._on_signal = on_signal
-        self._on_hangup = on_hangup
+        self.urls = [url_of(each, "https" if tls else "http") for each in sockets]
+        self._sockets = sockets
         self._tls = tls
-        self._limit = ConnectionLimit(limits, accepts)
-        self._supervisor = supervisor
+        self._followed = followed
+        self._on_stop = on_stop
+        self._on_hangup = on_hangup
+        self._limit = ConnectionLimit(limits)
+        self._supervision = supervision
         self._signals = 0
         self._hung_up = False
+        if on_hangup and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, self._note_hangup)  # harmless after the server too
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal comes."""
-        if threading.current_thread() is threading.main_thread():
-            sys.setswitchinterval(_SWITCH_SECONDS)
-            gc.freeze()  # what was imported stays: a collection that looks at it holds scrapes up
-        super().run(sockets)
-        if threading.current_thread() is threading.main_thread():
-            # uvicorn put the earlier handlers back; what is left is short, and may be cut short.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self.handle_exit)
+    def run(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
+        """Serve until a signal comes or `stop` is called."""
+        if threading.current_thread() is not threading.main_thread():
+            super().run([])
+            return
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        gc.freeze()  # imported objects stay: collections that visit them would delay scrapes
+        super().run([])
+        # uvicorn restored the earlier handlers; what is left is short and may be interrupted.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept on sockets that listen already."""
+    def stop(self) -> None:
+        """End soon; safe from any thread."""
+        self.should_exit = True
+
+    def retry_files(self) -> None:
+        """Load files again whose last version could not be used; safe from any thread."""
+        for files in self._followed:
+            files.retry()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
+        """Accept connections."""
         await super().startup(sockets=[])
-        accepting: Any = [
-            _Acceptor(each, self._limit, self._connection, self._tls) for each in sockets or ()
+        acceptors: Any = [
+            _Acceptor(each, self._limit, self._new_connection) for each in self._sockets
         ]
-        self.servers = accepting
+        self.servers = acceptors
 
     async def on_tick(self, counter: int) -> bool:
-        """What has to be done now and then; whether to end."""
-        if self._supervisor:
-            self._supervisor.tick()
+        """Do what is due; whether to end."""
+        if self._supervision:
+            self._supervision.tick()
         self._limit.end_overdue(asyncio.get_running_loop().time())
         if self._hung_up and self._on_hangup:
             self._hung_up = False
@@ -302,41 +353,40 @@ class Server(uvicorn.Server):
                 _log.exception("SIGHUP had no effect")
         return await super().on_tick(counter)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is served."""
-        if self._supervisor:
-            self._supervisor.stopping()
-        await super().shutdown(sockets)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
+        """Close the sockets and end the connections."""
+        if self._supervision:
+            self._supervision.stopping()
+        await super().shutdown(list(self._sockets))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The handlers of signals while the server runs."""
+        """Handle signals while the server runs."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-            if self._on_hangup:
-                signal.signal(signal.SIGHUP, self._note_hangup)  # harmless after the server too
         with super().capture_signals():
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's form
-        """Only set flags: the loop ends by itself. uvicorn would raise the signal again."""
+        """Set flags only: the loop ends by itself. uvicorn would raise the signal again."""
         self._signals += 1
         if self._signals > 1:
-            _end_at_once(sig)
+            _exit_immediately(sig)
         self.should_exit = True
-        # Answers still being written may be cut off now, which uvicorn would call an error.
+        # Answers that are being written may now be cut off, which uvicorn would log as an error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._on_signal()
+        self._on_stop()
         _log.info("stopping", extra=fields(signal=signal.Signals(sig).name))
 
     def _note_hangup(self, *_: object) -> None:
         self._hung_up = True
 
-    def _connection(self, is_refused: bool) -> Connection:
+    def _new_connection(self, is_refused: bool) -> Connection:
         return Connection(
             self._limit,
             self.config,
             self.server_state,
             asyncio.get_running_loop(),
+            tls=self._tls() if self._tls else None,
             is_refused=is_refused,
         )

@@ -1,7 +1,7 @@
-"""What systemd passes to a process, and what a process tells systemd.
+"""Sockets passed by systemd, and notifications to it.
 
-The two protocols are sd_listen_fds(3) and sd_notify(3): some variables, and a datagram. Without
-systemd neither does anything.
+The two protocols are sd_listen_fds(3) and sd_notify(3): variables of the environment, and
+datagrams. Without systemd neither does anything.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from exophone_exporter.clock import Clock, ClockReading
 
 _FIRST_PASSED_DESCRIPTOR: Final = 3
 _MICROSECONDS: Final = 1_000_000
-# What must arrive waits so long for a systemd that is busy.
+# How long a message that must arrive waits for a busy systemd.
 _PATIENCE_SECONDS: Final = 1.0
+# Shares of the watchdog's time: to the next ping, and to the next attempt after a failed one.
+_PING_AFTER: Final = 1 / 2
+_PING_AGAIN_AFTER: Final = 1 / 10
+_STATUS_EVERY_SECONDS: Final = 5.0
 
 _FLAG: Final = "--web.systemd-socket"
 
@@ -30,15 +36,15 @@ _log = logging.getLogger(__name__)
 
 
 def passed_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The listening sockets that systemd passed to the process `pid`, as sd_listen_fds(3) has it.
+    """The listening sockets that systemd passed to the process `pid`, as in sd_listen_fds(3).
 
-    They are not inherited further. Raises StartError in one line for a person.
+    They are not inherited further. Raises StartError with one line.
     """
     count = environ.get("LISTEN_FDS", "")
     if re.fullmatch("[0-9]{1,4}", count) is None or int(count) == 0:
         raise StartError(
             f"{_FLAG}: systemd passed no socket; start the service by its .socket unit,"
-            " or leave the flag out"
+            " or omit the flag"
         )
     if environ.get("LISTEN_PID") != str(pid):
         raise StartError(
@@ -57,58 +63,138 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
 
 
 def _passed_socket(descriptor: int, name: str) -> socket.socket:
-    """A descriptor as a socket, if it is one that takes connections."""
-    told = f"{_FLAG}: descriptor {descriptor} ({name or '?'})"
+    """A descriptor as a listening stream socket; raises StartError."""
+    named = f"{_FLAG}: descriptor {descriptor} ({name or '?'})"
     try:
         os.set_inheritable(descriptor, False)
         passed = socket.socket(fileno=descriptor)
     except OSError as error:
-        raise StartError(f"{told} is no socket; use ListenStream= in the .socket unit") from error
+        raise StartError(
+            f"{named} is not a socket; use ListenStream= in the .socket unit"
+        ) from error
     if passed.type != socket.SOCK_STREAM:
         passed.close()
-        raise StartError(f"{told} is no stream socket; use ListenStream= in the .socket unit")
+        raise StartError(f"{named} is not a stream socket; use ListenStream= in the .socket unit")
     if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         passed.close()
-        raise StartError(f"{told} does not listen; use Accept=no in the .socket unit")
+        raise StartError(f"{named} does not listen; use Accept=no in the .socket unit")
     return passed
 
 
 class Notifier:
-    """Tells systemd about this process by sd_notify(3), where systemd asked for it.
+    """Notifies systemd about this process by sd_notify(3), if systemd asked for it.
 
-    `watchdog_seconds` is how long it waits for the next WATCHDOG=1, None where it does not wait.
-    Whatever is wrong with the other side disturbs nothing here.
+    `watchdog_seconds` is how long systemd waits for the next WATCHDOG=1, None if it does not wait.
+    Whatever is wrong with the other side has no effect here.
     """
 
     def __init__(self, environ: Mapping[str, str], pid: int) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
-        self.listens = path.startswith(("/", "@"))
-        self.watchdog_seconds = _watchdog_seconds(environ, pid) if self.listens else None
+        self.is_enabled = path.startswith(("/", "@"))
+        self.watchdog_seconds = _watchdog_seconds(environ, pid) if self.is_enabled else None
 
-    def tell(self, *assignments: str, patient: bool = False) -> bool:
-        """Send some `NAME=value` as one message; whether it was taken.
+    def notify(self, *assignments: str, wait: bool = False) -> bool:
+        """Send some `NAME=value` as one message; whether it was accepted.
 
-        A patient sender waits a moment for room in the queue, any other leaves at once.
+        With `wait` it waits a moment for room in the queue.
         """
-        if not self.listens:
+        if not self.is_enabled:
             return False
         message = "\n".join(each.replace("\n", " ") for each in assignments).encode()
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(_PATIENCE_SECONDS if patient else 0)
+                sender.settimeout(_PATIENCE_SECONDS if wait else 0)
                 sender.sendto(message, self._address)
         except OSError as error:
-            _log.debug("systemd was not told", extra=fields(what=assignments[0], error=error))
+            _log.debug("systemd not notified", extra=fields(what=assignments[0], error=error))
             return False
         return True
 
 
 def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """What systemd allows between two WATCHDOG=1 of this process; see sd_watchdog_enabled(3)."""
+    """The longest time between two WATCHDOG=1 of this process; see sd_watchdog_enabled(3)."""
     microseconds = environ.get("WATCHDOG_USEC", "")
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None  # it is meant for a process that started this one
     if re.fullmatch("[0-9]{1,18}", microseconds) is None or int(microseconds) == 0:
         return None
     return int(microseconds) / _MICROSECONDS
+
+
+class Supervision:
+    """Notifies systemd of the state of the process: ready, alive, reloading, stopping.
+
+    `healthy` is what /-/healthy answers, `status` the line that `systemctl status` shows. The
+    watchdog is pinged from the loop that also serves, and only while the process is healthy: a
+    process whose loop or poller hangs is restarted, one whose API is down is not.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        clock: Clock,
+        *,
+        healthy: Callable[[], bool],
+        status: Callable[[], str],
+    ) -> None:
+        self._notifier = notifier
+        self._clock = clock
+        self._healthy = healthy
+        self._current_status = status
+        self._is_ready = False
+        self._reload_failed = False
+        self._status = ""
+        self._status_due_at = 0.0
+        self._ping_due_at = 0.0
+
+    def tick(self) -> None:
+        """Send what is due. The first call says that requests are served; only it may wait."""
+        if not self._notifier.is_enabled:
+            return
+        now = self._clock.now()
+        if not self._is_ready:
+            self._is_ready = True
+            self._notifier.notify("READY=1", wait=True)
+        if now.monotonic >= self._ping_due_at:
+            self._ping(now)
+        if now.monotonic >= self._status_due_at:
+            self._send_status(now)
+
+    def reloading(self) -> None:
+        """Say that the configuration is being reloaded."""
+        microseconds = int(self._clock.monotonic() * 1e6)
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
+
+    def reloaded(self, successful: bool) -> None:
+        """Say that the reload has ended; the next status reports a failure."""
+        self._reload_failed = not successful
+        self._status_due_at = 0.0
+        self._notify("READY=1")
+
+    def stopping(self) -> None:
+        """Say that the process is stopping."""
+        self._notify("STOPPING=1", "STATUS=stopping")
+
+    def _notify(self, *assignments: str) -> None:
+        """Nothing before the first tick: the end of a reload would say that requests are served."""
+        if self._is_ready:
+            self._notifier.notify(*assignments, wait=True)
+
+    def _ping(self, now: ClockReading) -> None:
+        allowed_seconds = self._notifier.watchdog_seconds
+        if allowed_seconds is None or not self._healthy():
+            return
+        accepted = self._notifier.notify("WATCHDOG=1")
+        pause_seconds = allowed_seconds * (_PING_AFTER if accepted else _PING_AGAIN_AFTER)
+        self._ping_due_at = now.monotonic + pause_seconds
+
+    def _send_status(self, now: ClockReading) -> None:
+        self._status_due_at = now.monotonic + _STATUS_EVERY_SECONDS
+        status = self._current_status()
+        if not self._healthy():
+            status += "; a poller has died or is stuck, see the log"
+        if self._reload_failed:
+            status += "; the last reload failed, see the log"
+        if status != self._status and self._notifier.notify(f"STATUS={status}"):
+            self._status = status

@@ -1,4 +1,4 @@
-"""TLS as the server offers it: settings become a context, and the context follows its files.
+"""The server's side of TLS: settings become a context, made again when their files change.
 
 Names of suites, curves and versions are those of exporter-toolkit, which are Go's.
 """
@@ -9,16 +9,21 @@ import contextlib
 import ipaddress
 import logging
 import os
+import platform
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.config.files import read_file
+from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
+from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from exophone_exporter.clock import Clock
+    from exophone_exporter.server.web_config import TlsSettings
 
 PEM_FILE_MAX_BYTES: Final = 1024 * 1024
 VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -27,7 +32,7 @@ VERIFY_MODES: Final = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-# In the order in which Go prefers them; what it calls insecure is not among them.
+# In Go's order of preference, without those that Go calls insecure.
 SUITES: Final = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
@@ -53,57 +58,31 @@ CURVES: Final = {
     "X25519": "X25519",
 }
 _SAN_KINDS: Final = ("DNS", "email", "URI")
-_CHECK_SECONDS: Final = 1.0
-
-Stamp = tuple[int, int, int] | None
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TlsSettings:
-    """What `tls_server_config` says, checked; names as they stand there.
-
-    Of `cert` and `cert_file`, and of `key` and `key_file`, exactly one is not empty. No `suites` is
-    all of them, no `curve` OpenSSL's choice. `client_allowed_sans` is None for any.
-    """
-
-    cert: str = field(default="", repr=False)
-    cert_file: str = ""
-    key: str = field(default="", repr=False)
-    key_file: str = ""
-    client_ca: str = field(default="", repr=False)
-    client_ca_file: str = ""
-    client_auth_type: str = "NoClientCert"
-    client_allowed_sans: tuple[str, ...] | None = None
-    min_version: str = "TLS12"
-    max_version: str = "TLS13"
-    cipher_suites: tuple[str, ...] = ()
-    prefer_server_cipher_suites: bool = True
-    curve: str = ""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that it names."""
-        return tuple(file for file in (self.cert_file, self.key_file, self.client_ca_file) if file)
-
-
-class TlsProblem(Exception):  # noqa: N818 - a problem of one setting, not yet an error of the file
+class TlsProblem(ConfigError):  # noqa: N818 - a problem of one setting
     """Settings that make no context; `setting` is the one at fault. Never holds a key."""
 
     def __init__(self, setting: str, message: str) -> None:
-        super().__init__(f"{setting}: {message}")
+        super().__init__([f"{setting}: {message}"])
         self.setting = setting
         self.message = message
 
 
-def stamp(path: str) -> Stamp:
-    """What tells one version of a file from the next; None for a file that is not there."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a Path would be made once a second for nothing
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_ino, status.st_size)
+@dataclass(frozen=True)
+class Tls:
+    """TLS for new connections. With `allowed_sans` a client's certificate must have one of them."""
+
+    context: ssl.SSLContext
+    allowed_sans: tuple[str, ...] | None = None
+
+    def accepts(self, connection: ssl.SSLObject) -> bool:
+        """Whether to serve the client of a connection; valid after the handshake."""
+        if self.allowed_sans is None:
+            return True
+        return allowed(connection.getpeercert() or {}, self.allowed_sans)
 
 
 def allowed(peer_certificate: Mapping[str, object], sans: Iterable[str]) -> bool:
@@ -133,31 +112,50 @@ def _short(text: str) -> str:
     return str(address)
 
 
-class _Context(ssl.SSLContext):
-    """A context that knows which names of clients its connections allow."""
-
-    allowed_sans: tuple[str, ...] | None = None
-
-
-def build(settings: TlsSettings) -> ssl.SSLContext:
-    """The context that settings and their files make; raises TlsProblem."""
-    context = _Context(ssl.PROTOCOL_TLS_SERVER)
-    context.allowed_sans = settings.client_allowed_sans
+def build(settings: TlsSettings) -> Tls:
+    """Make the context from settings and their files; raises TlsProblem."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
-    # HTTP/2 is not spoken: a client that knows both is told so in the handshake.
+    # HTTP/2 is not supported; a client that supports both learns it in the handshake.
     context.set_alpn_protocols(["http/1.1"])
     context.maximum_version = VERSIONS[settings.max_version]
     context.minimum_version = VERSIONS[settings.min_version]
     _choose_ciphers(context, settings)
-    if settings.curve:
-        context.set_ecdh_curve(CURVES[settings.curve])
+    for curve in settings.curve_preferences:
+        _choose_curve(context, curve)
     _load_certificate(context, settings)
-    _ask_clients(context, settings)
-    return context
+    _verify_clients(context, settings)
+    return Tls(context, settings.client_allowed_sans)
+
+
+def follow(
+    settings: Callable[[], TlsSettings | None], first: TlsSettings, clock: Clock
+) -> FollowedFiles[Tls]:
+    """TLS by the settings of the moment and their files, for new connections.
+
+    `first` stays in force where the settings are removed: TLS ends only with the listener.
+    """
+    latest = first
+
+    def current() -> TlsSettings:
+        nonlocal latest
+        latest = settings() or latest
+        return latest
+
+    def log_renewal(*_: Tls) -> None:
+        _log.info("TLS renewed", extra=fields(files=" ".join(latest.files)))
+
+    return FollowedFiles(
+        lambda: (current(), *map(fingerprint, latest.files)),
+        lambda: build(latest),
+        failure="reloading TLS certificates failed; keeping the previous ones",
+        on_change=log_renewal,
+        clock=clock,
+    )
 
 
 def problems(settings: TlsSettings) -> list[TlsProblem]:
-    """Each file that cannot be read, else what is wrong with what they hold; for a person."""
+    """Every file that cannot be read, or else the first thing that is wrong with their content."""
     found = []
     for setting in ("cert_file", "key_file", "client_ca_file"):
         try:
@@ -177,10 +175,19 @@ def _choose_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
     names = [SUITES[name] for name in chosen if name in SUITES]
     if names:
         context.set_ciphers(":".join(names))
-    else:  # suites of TLS 1.3 alone leave nothing to speak 1.2 with
+    else:  # with suites of TLS 1.3 alone there is none for 1.2
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if not settings.prefer_server_cipher_suites:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+
+
+def _choose_curve(context: ssl.SSLContext, curve: str) -> None:
+    try:
+        context.set_ecdh_curve(CURVES[curve])
+    except (ssl.SSLError, ValueError):
+        raise TlsProblem(
+            "curve_preferences",
+            f"Python {platform.python_version()} cannot choose `{curve}`; use CurveP256, CurveP384"
+            " or CurveP521, or leave the list out for all curves, X25519 included",
+        ) from None
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
@@ -207,12 +214,12 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
         else:
             return
     if asked:
-        raise TlsProblem(key_setting, "is encrypted; only a key without a passphrase can be used")
+        raise TlsProblem(key_setting, "is encrypted; only a key without a passphrase is supported")
     raise _unfit(settings, reason, cert_setting, key_setting)
 
 
 def _unfit(settings: TlsSettings, reason: str, cert_setting: str, key_setting: str) -> TlsProblem:
-    """What was wrong with a certificate and its key, of which OpenSSL says little."""
+    """Find out what is wrong with a certificate and its key; OpenSSL reports little."""
     if reason == "KEY_VALUES_MISMATCH":
         return TlsProblem(key_setting, f"is not the key of the certificate in {cert_setting}")
     if not _is_certificate(settings):
@@ -238,7 +245,7 @@ def _check_pem(setting: str, text: str, kind: str) -> None:
 
 @contextlib.contextmanager
 def _path(file: str, text: str) -> Iterator[str]:
-    """A path under which OpenSSL, which reads files only, finds a text; it touches no disk."""
+    """A path for OpenSSL, which reads only files; a text goes through a pipe, never to disk."""
     if file:
         yield file
         return
@@ -247,7 +254,7 @@ def _path(file: str, text: str) -> Iterator[str]:
         with open(writing, "wb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor, not a path
             os.set_blocking(writing, False)
             if pipe.write(text.encode()) != len(text.encode()):
-                raise TlsProblem("cert", "or `key` is too long to stand here; name a file")
+                raise TlsProblem("cert", "or `key` is too long; use a file")
         yield f"/dev/fd/{reading}"
     finally:
         os.close(reading)
@@ -263,11 +270,11 @@ def _is_certificate(settings: TlsSettings) -> bool:
     return True
 
 
-def _ask_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
+def _verify_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
     context.verify_mode = VERIFY_MODES[settings.client_auth_type]
     if context.verify_mode == ssl.CERT_NONE:
         return
-    # As in Go, every certificate that is given is trusted, also one that another has signed.
+    # As in Go, every certificate in the file is trusted, not only self-signed ones.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     setting = "client_ca_file" if settings.client_ca_file else "client_ca"
     if settings.client_ca_file:
@@ -280,81 +287,3 @@ def _ask_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
             context.load_verify_locations(path)
     except (ssl.SSLError, OSError):
         raise TlsProblem(setting, "holds no certificate that can be read") from None
-
-
-class ServerTls:
-    """The TLS of a server that runs: `context` gives every new connection what is in force now.
-
-    The settings, and the files they name, are looked at when a connection comes, at most once a
-    second. What cannot be used is logged once, and the last that could stays in force. Raises
-    TlsProblem for settings that cannot be used at the start.
-    """
-
-    def __init__(
-        self, current: Callable[[], TlsSettings | None], *, clock: Clock | None = None
-    ) -> None:
-        self._current = current
-        self._clock = clock or Clock()
-        self._settings = current()
-        if self._settings is None:
-            raise ValueError("no TLS is configured")
-        self._stamps = _stamps(self._settings)
-        self._in_force = build(self._settings)
-        self._check_at = self._clock.monotonic() + _CHECK_SECONDS
-        self.context: ssl.SSLContext = _Following(self._latest)
-
-    @staticmethod
-    def accepts(connection: ssl.SSLObject | ssl.SSLSocket) -> bool:
-        """Whether the client of a connection may stay: its certificate has an allowed name.
-
-        To be asked after the handshake, before the first byte is read.
-        """
-        sans = connection.context.allowed_sans if isinstance(connection.context, _Context) else None
-        return sans is None or allowed(connection.getpeercert() or {}, sans)
-
-    def _latest(self) -> ssl.SSLContext:
-        now = self._clock.monotonic()
-        if now >= self._check_at:
-            self._check_at = now + _CHECK_SECONDS
-            self._follow(self._current())
-        return self._in_force
-
-    def _follow(self, settings: TlsSettings | None) -> None:
-        if settings is None:  # the listener speaks TLS until it ends
-            return
-        stamps = _stamps(settings)
-        if settings == self._settings and stamps == self._stamps:
-            return
-        self._settings, self._stamps = settings, stamps
-        try:
-            self._in_force = build(settings)
-        except TlsProblem as problem:
-            _log.error("TLS cannot be renewed; the last stays", extra=fields(problem=str(problem)))
-        else:
-            _log.info("TLS renewed", extra=fields(files=" ".join(settings.files)))
-
-
-def _stamps(settings: TlsSettings) -> tuple[Stamp, ...]:
-    return tuple(stamp(file) for file in settings.files)
-
-
-class _Following(ssl.SSLContext):
-    """Hands each connection to the context of the moment.
-
-    A context cannot forget a client CA, and one that is exchanged in the handshake (by the callback
-    for server names) does not take its rules for clients and versions along. asyncio and uvloop
-    make a connection's TLS by `wrap_bio`: there a whole context is still open to choice.
-    """
-
-    _latest: Callable[[], ssl.SSLContext]
-
-    def __new__(cls, latest: Callable[[], ssl.SSLContext]) -> _Following:  # noqa: PYI034 - not to be derived from
-        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        self._latest = latest
-        return self
-
-    def wrap_bio(self, *args: object, **options: object) -> ssl.SSLObject:
-        return self._latest().wrap_bio(*args, **options)  # type: ignore[arg-type]  # handed on
-
-    def wrap_socket(self, *args: object, **options: object) -> ssl.SSLSocket:
-        return self._latest().wrap_socket(*args, **options)  # type: ignore[arg-type]  # likewise

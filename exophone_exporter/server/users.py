@@ -1,4 +1,4 @@
-"""Basic authentication and configured headers, around whatever the application answers."""
+"""Basic authentication and configured headers, around an application."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import bcrypt
 from starlette.responses import PlainTextResponse
+
+from exophone_exporter.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,30 +26,29 @@ if TYPE_CHECKING:
     Check = Callable[[bytes, bytes], bool]
 
 _SCHEME: Final = b"basic "
-# As strict as Go's reader; binascii takes more padding than there is room for.
+# As strict as Go's decoder; binascii accepts too much padding.
 _BASE64: Final = re.compile(
     rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII
 )
-# bcrypt reads no further. Go's leaves the rest of a password away; Python's refuses such a one.
+# bcrypt reads no further. Go's ignores the rest of a longer password; Python's raises.
 _PASSWORD_MAX_BYTES: Final = 72
-# A hash of no password that anybody knows; it takes its cost from the users there are.
-_NOBODY_SALT_AND_HASH: Final = b"fS3vYwWZr1cGq5uLk8tBn." + b"." * 31
+# The end of a hash of an unknown password.
+_UNKNOWN_SALT_AND_HASH: Final = b"fS3vYwWZr1cGq5uLk8tBn." + b"." * 31
 _THREADS: Final = 2
 _WAITING_MAX: Final = 32
 _REMEMBERED_MAX: Final = 100
 
 
 def check_password(password: bytes, encoded: bytes) -> bool:
-    """Whether a password belongs to a bcrypt hash; takes long, on purpose."""
+    """Whether a password belongs to a bcrypt hash; takes long on purpose."""
     return bcrypt.checkpw(password[:_PASSWORD_MAX_BYTES], encoded)
 
 
 class BasicAuth:
-    """Lets through who has a name and password of the configuration in force; 401 for all others.
+    """Passes requests with a user's name and password on; answers all others with 401.
 
-    Without users everybody passes. At most `waiting_max` different logins are checked or wait for
-    it at once, in a few threads of their own; past that the answer is 503. `close` drops what
-    still waits.
+    Without users every request passes. At most `waiting_max` different logins are checked or wait
+    for their check, in a few threads; beyond that the answer is 503.
     """
 
     def __init__(
@@ -63,36 +63,29 @@ class BasicAuth:
         self._current = current
         self._check = check
         self._waiting_max = waiting_max
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="password")
+        self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
-        self._checks: dict[bytes, asyncio.Future[bool]] = {}
+        self._checks: dict[bytes, asyncio.Task[bool]] = {}
         # Apart, so that a flood of wrong passwords does not displace the right ones.
-        self._right = _Remembered()
-        self._wrong = _Remembered()
-
-    def close(self) -> None:
-        """Check no further logins; those that wait get no answer."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._right = _RecentKeys()
+        self._wrong = _RecentKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
         users = self._current().users
-        if scope["type"] == "lifespan" or not users:
-            await self._app(scope, receive, send)
-            return
-        refusal = await self._refusal(scope, users)
+        refusal = await self._refusal(scope, users) if users else None
         await (refusal or self._app)(scope, receive, send)
 
     async def _refusal(
         self, scope: Scope, users: Mapping[str, PasswordHash]
     ) -> PlainTextResponse | None:
-        """The answer to who may not pass, None for who may."""
+        """The answer to a request that may not pass, None if it may."""
         given = _credentials(scope["headers"])
         if given is None:
             return _unauthorized()
         name, password = given
         stored = _stored(users, name)
-        encoded = stored.encoded if stored else self._nobody(name, users)
+        encoded = stored.encoded if stored else _hash_of_unknown_user(users)
         key = self._digest(name, encoded, password)
         if key in self._right or key in self._wrong:
             right = key in self._right
@@ -101,20 +94,11 @@ class BasicAuth:
             if check is None:
                 text = "Too many logins are being checked, try again later.\n"
                 return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
-            right = await asyncio.shield(check)  # others may wait for it too
+            right = await asyncio.shield(check)  # other requests may wait for it too
         return None if right and stored else _unauthorized()
 
-    def _nobody(self, name: bytes, users: Mapping[str, PasswordHash]) -> bytes:
-        """A hash for a name that no user has: checking it takes as long as a user's.
-
-        Where costs differ, names of nobody are spread over them, each always with the same.
-        """
-        costs = [stored.cost for stored in users.values()]
-        chosen = int.from_bytes(self._digest(name)[:8], "big") % len(costs)
-        return f"$2b${costs[chosen]}$".encode() + _NOBODY_SALT_AND_HASH
-
     def _digest(self, *parts: bytes) -> bytes:
-        """What stands for the parts in memory: no two sequences of parts have the same.
+        """The key under which a login is remembered; different parts have different keys.
 
         Joined without their lengths, one name and password could pass for another (CVE-2022-46146).
         """
@@ -124,23 +108,32 @@ class BasicAuth:
             digest.update(part)
         return digest.digest()
 
-    def _start(self, key: bytes, password: bytes, encoded: bytes) -> asyncio.Future[bool] | None:
+    def _start(self, key: bytes, password: bytes, encoded: bytes) -> asyncio.Task[bool] | None:
         if len(self._checks) >= self._waiting_max:
             return None
-        loop = asyncio.get_running_loop()
-        check = loop.run_in_executor(self._threads, self._check, password, encoded)
+        check = asyncio.get_running_loop().create_task(self._checked(password, encoded))
         self._checks[key] = check
         check.add_done_callback(partial(self._finish, key))
         return check
 
-    def _finish(self, key: bytes, check: asyncio.Future[bool]) -> None:
+    async def _checked(self, password: bytes, encoded: bytes) -> bool:
+        async with self._threads:
+            return await in_thread(partial(self._check, password, encoded))
+
+    def _finish(self, key: bytes, check: asyncio.Task[bool]) -> None:
         del self._checks[key]
         if not check.cancelled() and check.exception() is None:
             (self._right if check.result() else self._wrong).add(key)
 
 
-class _Remembered:
-    """The last so many keys that were of use."""
+def _hash_of_unknown_user(users: Mapping[str, PasswordHash]) -> bytes:
+    """A hash whose check takes as long as a user's, so that the time does not tell names."""
+    cost = max(stored.cost for stored in users.values())
+    return f"$2b${cost}$".encode() + _UNKNOWN_SALT_AND_HASH
+
+
+class _RecentKeys:
+    """The most recently used keys."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[bytes, None] = OrderedDict()
@@ -158,7 +151,7 @@ class _Remembered:
 
 
 def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
-    """Name and password of the first Authorization header, None where there are none."""
+    """Name and password of the first Authorization header, None without a valid one."""
     value = next((value for name, value in headers if name == b"authorization"), b"")
     encoded = value[len(_SCHEME) :]
     if not value.lower().startswith(_SCHEME) or not _BASE64.fullmatch(encoded):
@@ -176,12 +169,12 @@ def _stored(users: Mapping[str, PasswordHash], name: bytes) -> PasswordHash | No
 
 def _unauthorized() -> PlainTextResponse:
     return PlainTextResponse(
-        "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": "Basic"}
+        "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": 'Basic realm="exporter"'}
     )
 
 
 class ExtraHeaders:
-    """Puts the configured headers into every answer that has none of that name of its own."""
+    """Adds the configured headers to every answer, except those that the answer has already."""
 
     def __init__(self, app: ASGIApp, current: Callable[[], WebConfig]) -> None:
         self._app = app

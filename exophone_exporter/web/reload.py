@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from exophone_exporter.polling.exporter import ReloadSummary
     from exophone_exporter.polling.reload import Reloader
 
-# What a browser says of a request that its own page, or the person, made.
+# Sec-Fetch-Site of requests by our own page, or typed by the user.
 _OWN_SITES: Final = ("same-origin", "none")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -25,8 +25,8 @@ _PORTS: Final = {"http": 80, "https": 443}
 def endpoint(reloader: Reloader, *, enabled: bool) -> Callable[[Request], Awaitable[Response]]:
     """The handler of /-/reload, for a route of every method.
 
-    POST reloads: 200, or 500 with a line for each problem. 403 where that is not enabled, or where
-    a browser asks on behalf of another site; 405 for every other method.
+    POST reloads: 200, or 500 with a line for each problem. 403 if that is not enabled, or if a
+    browser sends it from another site; 405 for every other method.
     """
 
     async def reload(request: Request) -> Response:
@@ -35,13 +35,13 @@ def endpoint(reloader: Reloader, *, enabled: bool) -> Callable[[Request], Awaita
         if not enabled:
             return _answer(403, "Reloading is not enabled; start with --web.enable-lifecycle.")
         if _is_foreign(request):
-            return _answer(403, "Another site may not reload the configuration.")
-        outcome = await asyncio.wrap_future(reloader.request())
+            return _answer(403, "Cross-site requests are not allowed.")
+        outcome = await asyncio.shield(reloader.request())  # others may wait for it too
         if outcome.summary is None:
             return _answer(
                 500, "\n".join(("The configuration was not reloaded:", *outcome.problems))
             )
-        return _answer(200, _told(outcome.summary, reloader.note))
+        return _answer(200, _success_text(outcome.summary, reloader.note))
 
     return reload
 
@@ -51,7 +51,7 @@ def _answer(status: int, text: str, **headers: str) -> Response:
     return PlainTextResponse(f"{text}\n", status_code=status, headers=named)
 
 
-def _told(summary: ReloadSummary, note: str) -> str:
+def _success_text(summary: ReloadSummary, note: str) -> str:
     lines = [
         f"{name}: {', '.join(accounts)}" for name, accounts in vars(summary).items() if accounts
     ]
@@ -59,16 +59,16 @@ def _told(summary: ReloadSummary, note: str) -> str:
 
 
 def _is_foreign(request: Request) -> bool:
-    """Whether a browser sent it from another site; who is no browser says nothing of the kind."""
+    """Whether a browser sent it from another site; other clients send no such headers."""
     sites = request.headers.getlist("Sec-Fetch-Site")
     host = request.headers.get("Host", "")
     return any(site not in _OWN_SITES for site in sites) or not all(
-        _names(origin, host) for origin in request.headers.getlist("Origin")
+        _is_same(origin, host) for origin in request.headers.getlist("Origin")
     )
 
 
-def _names(origin: str, host: str) -> bool:
-    """Whether an Origin is of this host and port; a port that is not written is the scheme's."""
+def _is_same(origin: str, host: str) -> bool:
+    """Whether an Origin has this host and port; an omitted port is the scheme's."""
     try:
         theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
         usual = _PORTS[theirs.scheme]
@@ -76,5 +76,5 @@ def _names(origin: str, host: str) -> bool:
             ours.hostname,
             ours.port or usual,
         )
-    except (KeyError, ValueError):  # `null`, a scheme of no web page, no URL at all
+    except (KeyError, ValueError):  # `null`, another scheme, not a URL
         return False

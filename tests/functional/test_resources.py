@@ -101,12 +101,12 @@ def test_with_forty_descriptors_a_crowd_neither_ends_it_nor_stops_its_polls_for_
         running.wait_for("first poll is complete")
         assert "process_max_fds 40.0" in get(f"{running.url()}/metrics")[1].splitlines()
         with connect(running, 200):
-            running.wait_for("no more connections for now.*ulimit -n")
+            running.wait_for("too many open files; accepting is paused.*ulimit -n")
             wait_until(lambda: can_get(f"{running.url()}/metrics"), "a scrape is answered")
             wait_until(lambda: can_get(f"{running.url()}/-/healthy"), "health is told")
         asked = len(sim.requests)
         wait_until(lambda: len(sim.requests) > asked + 1 and up(running), "polls go on")
-        assert running.stderr.count("no more connections for now") == 1
+        assert running.stderr.count("too many open files; accepting is paused") == 1
         assert running.end() == 0
 
 
@@ -128,7 +128,7 @@ def test_where_no_thread_can_be_started_it_ends_with_one_line(
     with started(*words, wrapper=f'{LARGE_STACKS}; ulimit -v 1000000; exec "$@"') as running:
         assert running.code(DEADLINE_SECONDS) == 1
     assert running.stderr == (
-        "exophone-exporter: the system gives no thread for the accounts; raise the limit of"
+        "exophone-exporter: cannot start a thread for each account; raise the limit of"
         " processes (ulimit -u, TasksMax=, --pids-limit) or of memory\n"
     )
     assert sim.requests == []

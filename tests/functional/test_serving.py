@@ -173,7 +173,7 @@ _DEADLINE_SECONDS: Final = 10.0
 _SERVE: Final = """
 import os, signal, sys
 from exophone_exporter import logs
-from exophone_exporter.server.server import Server, listen
+from exophone_exporter.server import open_server
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -188,13 +188,16 @@ _SIGNALLED: Final = (
     _SERVE
     + """
 logs.configure("info", "logfmt")
-(listening,) = listen(["127.0.0.1:0"])
-server = Server(app, on_signal=lambda: os.write(1, b"told\\n"),
-                on_hangup=hang_up if "hangup" in sys.argv else None)
-print(listening.getsockname()[1], flush=True)
+server = open_server(
+    app,
+    addresses=["127.0.0.1:0"],
+    on_stop=lambda: os.write(1, b"told\\n"),
+    on_hangup=hang_up if "hangup" in sys.argv else None,
+)
+print(server.urls[0].rpartition(":")[2], flush=True)
 if "died" in sys.argv:
-    server.should_exit = True
-server.run(sockets=[listening])
+    server.stop()
+server.run()
 if "died" in sys.argv or "slow" in sys.argv:
     print("ended", flush=True)
     import threading

@@ -29,8 +29,7 @@ from exophone_exporter.server.systemd import passed_sockets
 _SERVE_PASSED: Final = """
 import os, sys
 from exophone_exporter.errors import StartError
-from exophone_exporter.server.server import Server
-from exophone_exporter.server.systemd import passed_sockets
+from exophone_exporter.server import open_server
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -45,11 +44,11 @@ for number, each in enumerate(moved):
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(passed)),
            "LISTEN_FDNAMES": ":".join("web" for _ in passed)}
 try:
-    sockets = passed_sockets(environ, os.getpid())
+    server = open_server(app, systemd_socket=environ)
 except StartError as error:
     sys.exit(str(error))
-print([os.get_inheritable(each.fileno()) for each in sockets], flush=True)
-Server(app, on_signal=lambda: None).run(sockets=sockets)
+print([os.get_inheritable(3 + number) for number in range(len(passed))], flush=True)
+server.run()
 """
 
 
@@ -102,7 +101,7 @@ def test_a_passed_socket_that_takes_no_connections_is_told() -> None:
     assert told == [
         [
             (
-                "--web.systemd-socket: descriptor 3 (web) is no stream socket;"
+                "--web.systemd-socket: descriptor 3 (web) is not a stream socket;"
                 " use ListenStream= in the .socket unit"
             )
         ],
@@ -114,7 +113,7 @@ def test_a_passed_socket_that_takes_no_connections_is_told() -> None:
         ],
         [
             (
-                "--web.systemd-socket: descriptor 3 (web) is no socket;"
+                "--web.systemd-socket: descriptor 3 (web) is not a socket;"
                 " use ListenStream= in the .socket unit"
             )
         ],
@@ -134,7 +133,9 @@ def test_a_passed_socket_that_takes_no_connections_is_told() -> None:
             id="other-process",
         ),
         pytest.param({"LISTEN_FDS": "1"}, "were passed to process ?, this is 7", id="no-process"),
-        pytest.param({"LISTEN_FDS": "9999", "LISTEN_PID": "7"}, "is no", id="more-than-there-are"),
+        pytest.param(
+            {"LISTEN_FDS": "9999", "LISTEN_PID": "7"}, "is not a", id="more-than-there-are"
+        ),
     ],
 )
 def test_without_a_socket_from_systemd_one_line_says_what_to_do(
@@ -206,8 +207,8 @@ def test_a_message_arrives_at_a_path(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     with manager(address) as systemd:
         notifier = Notifier({"NOTIFY_SOCKET": address}, 7)
-        assert notifier.listens
-        assert notifier.tell("READY=1", "STATUS=well\nSTOPPING=1")
+        assert notifier.is_enabled
+        assert notifier.notify("READY=1", "STATUS=well\nSTOPPING=1")
         assert systemd.receive() == ["READY=1", "STATUS=well STOPPING=1"]
 
 
@@ -215,7 +216,7 @@ def test_a_message_arrives_at_an_abstract_address() -> None:
     """`@name` stands for a name that no file system has."""
     name = f"exophone-test-{time.monotonic_ns()}"
     with manager(b"\0" + name.encode()) as systemd:
-        assert Notifier({"NOTIFY_SOCKET": f"@{name}"}, 7).tell("READY=1")
+        assert Notifier({"NOTIFY_SOCKET": f"@{name}"}, 7).notify("READY=1")
         assert systemd.receive() == ["READY=1"]
 
 
@@ -232,14 +233,14 @@ def test_a_message_arrives_at_an_abstract_address() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "patient", [pytest.param(True, id="patient"), pytest.param(False, id="hasty")]
+    "wait", [pytest.param(True, id="patient"), pytest.param(False, id="hasty")]
 )
 def test_an_address_where_nobody_listens_disturbs_nothing(
-    tmp_path: Path, path: str, patient: bool
+    tmp_path: Path, path: str, wait: bool
 ) -> None:
     """Whoever tells learns that it was not taken, and no more."""
     notifier = Notifier({"NOTIFY_SOCKET": path.format(tmp_path)}, 7)
-    assert notifier.tell("READY=1", patient=patient) is False
+    assert notifier.notify("READY=1", wait=wait) is False
 
 
 def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
@@ -247,8 +248,8 @@ def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     with manager(address):
         notifier = Notifier({"NOTIFY_SOCKET": address}, 7)
-        wait_until(lambda: not notifier.tell("WATCHDOG=1"), "its queue is full")
-        assert notifier.tell("READY=1", patient=True) is False
+        wait_until(lambda: not notifier.notify("WATCHDOG=1"), "its queue is full")
+        assert notifier.notify("READY=1", wait=True) is False
 
 
 @pytest.mark.parametrize(
@@ -283,8 +284,8 @@ def test_the_watchdog_is_what_systemd_says_of_this_process(
 def test_without_systemd_nothing_is_told(variables: dict[str, str]) -> None:
     """And no watchdog is kept."""
     notifier = Notifier(variables, 7)
-    assert (notifier.listens, notifier.watchdog_seconds) == (False, None)
-    assert notifier.tell("READY=1", patient=True) is False
+    assert (notifier.is_enabled, notifier.watchdog_seconds) == (False, None)
+    assert notifier.notify("READY=1", wait=True) is False
 
 
 # --- the real program under a manager

@@ -1,43 +1,39 @@
-"""TLS of the server, by real handshakes: what it offers, whom it lets in, how it is renewed."""
+"""TLS of the server, by real handshakes: what it offers, which clients it accepts, renewal."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-import uvloop
 
 from exophone_exporter.server import tls
-from exophone_exporter.server.tls import ServerTls, TlsProblem, TlsSettings, allowed
+from exophone_exporter.server.tls import TlsProblem, allowed
+from exophone_exporter.server.web_config import TlsSettings
+from tests.lib.processes import DEADLINE_SECONDS
+from tests.lib.servers import port_of, rest_of, running_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from exophone_exporter.server.followed_files import FollowedFiles
     from tests.lib.support import FakeTime
 
-DEADLINE_SECONDS: Final = 10
 
-
-@dataclass
 class Ground:
-    """Certificates on disk, the settings that name them, and who made them."""
+    """Certificates on disk, the settings that name them, and their authority."""
 
-    folder: Path
-    authority: trustme.CA = field(default_factory=trustme.CA)
-    settings: TlsSettings | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = trustme.CA()
         self.renew("server.example")
         self.authority.cert_pem.write_to_path(self.folder / "ca.crt")
-        self.settings = TlsSettings(
+        self.settings: TlsSettings | None = TlsSettings(
             cert_file=self.path("server.crt"), key_file=self.path("server.key")
         )
 
@@ -45,27 +41,24 @@ class Ground:
         return str(self.folder / name)
 
     def renew(self, *names: str) -> None:
-        """Put a new certificate and its key in the place of the old ones."""
+        """Replace the certificate and its key."""
         made = self.authority.issue_cert(*names)
         for name, pem in (
             ("server.crt", made.cert_chain_pems[0]),
             ("server.key", made.private_key_pem),
         ):
-            fresh = self.folder / f"{name}.new"
-            pem.write_to_path(fresh)
-            fresh.replace(self.folder / name)
+            new = self.folder / f"{name}.new"
+            pem.write_to_path(new)
+            new.replace(self.folder / name)
 
     def change(self, **changes: object) -> TlsSettings:
         assert self.settings is not None
-        self.settings = replace(self.settings, **changes)  # type: ignore[arg-type]  # fields of any type
+        self.settings = self.settings.model_copy(update=changes)
         return self.settings
 
     def require_clients(self, **changes: object) -> TlsSettings:
-        return self.change(
-            client_auth_type="RequireAndVerifyClientCert",
-            client_ca_file=self.path("ca.crt"),
-            **changes,
-        )
+        files = {"client_ca_file": self.path("ca.crt"), **changes}
+        return self.change(client_auth_type="RequireAndVerifyClientCert", **files)
 
     def client(self, *names: str, authority: trustme.CA | None = None) -> ssl.SSLContext:
         """A client that trusts the server's authority, with a certificate for `names`, if any."""
@@ -76,56 +69,27 @@ class Ground:
             (authority or self.authority).issue_cert(*names).configure_cert(context)
         return context
 
+    def follow(self, time: FakeTime) -> FollowedFiles[tls.Tls]:
+        assert self.settings is not None
+        return tls.follow(lambda: self.settings, self.settings, time.clock)
+
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
-class _Answers(asyncio.Protocol):
-    """Says hello to whom the server accepts, and hangs up on all others."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
-        if ServerTls.accepts(transport.get_extra_info("ssl_object")):
-            transport.write(b"hello")
-            transport.close()
-        else:
-            transport.abort()
+async def hello(_: Any, __: Any, send: Any) -> None:
+    headers = [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
 
 
 @contextlib.contextmanager
-def serving(
-    server_tls: ServerTls, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> Iterator[int]:
-    """The port of a server with an event loop of its own."""
-    loop = loop_of()
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    async def start() -> asyncio.AbstractServer:
-        return await loop.create_server(_Answers, sock=listening, ssl=server_tls.context)
-
-    server = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def stop() -> None:
-        server.close()
-        loop.call_later(0.01, loop.stop)  # what aborted connections leave behind is done first
-
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        asyncio.run_coroutine_threadsafe(stop(), loop)
-        thread.join(DEADLINE_SECONDS)
-        loop.close()
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def loop_of(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Each of the event loops that the server may run on."""
-    made: Callable[[], asyncio.AbstractEventLoop] = request.param
-    return made
+def serving(ground: Ground, time: FakeTime) -> Iterator[int]:
+    """The port of a server that follows the settings and files."""
+    with running_app(hello, tls=ground.follow(time).current) as server:
+        yield port_of(server)
 
 
 @dataclass
@@ -140,26 +104,22 @@ class Met:
 
 
 def meet(port: int, client: ssl.SSLContext) -> Met:
-    """Shake hands and read to the end; raises what the client would see."""
+    """Shake hands and read an answer; raises what the client would see."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as plain,
         client.wrap_socket(plain) as secure,
     ):
         certificate = secure.getpeercert() or {}
         names = tuple(str(name[1]) for name in certificate.get("subjectAltName", ()))
+        secure.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        said = rest_of(secure)[-5:]
         suite = secure.cipher()
-        said = secure.recv(100)
-        return Met(
-            said,
-            names,
-            secure.version(),
-            suite[0] if suite else "",
-            secure.selected_alpn_protocol(),
-        )
+        protocol = secure.selected_alpn_protocol()
+        return Met(said, names, secure.version(), suite[0] if suite else "", protocol)
 
 
 def is_refused(port: int, client: ssl.SSLContext) -> bool:
-    """Whether the server ends the connection before it says anything."""
+    """Whether the server ends the connection without an answer."""
     try:
         return meet(port, client).said == b""
     except (ssl.SSLError, ConnectionError):
@@ -167,14 +127,13 @@ def is_refused(port: int, client: ssl.SSLContext) -> bool:
 
 
 def open_files() -> int:
-    """How many files and sockets this process holds open."""
     return len(list(Path("/dev/fd").iterdir()))
 
 
 def both_sides(settings: TlsSettings, client: ssl.SSLContext) -> ssl.SSLObject:
-    """A handshake in memory; the server's side of it. Raises the error of whoever fails first."""
+    """A handshake in memory; the server's side of it. Raises the error of the first to fail."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours = tls.build(settings).wrap_bio(to_server, to_client, server_side=True)
+    ours = tls.build(settings).context.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server)
     for side in (theirs, ours) * 3:
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -185,13 +144,11 @@ def both_sides(settings: TlsSettings, client: ssl.SSLContext) -> ssl.SSLObject:
 # ---- what is offered
 
 
-def test_the_certificate_and_http_1_1_are_offered(
-    ground: Ground, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
+def test_the_certificate_and_http_1_1_are_offered(ground: Ground, time: FakeTime) -> None:
     """TLS 1.3, and HTTP/1.1 to a client that would speak HTTP/2 as well."""
     client = ground.client()
     client.set_alpn_protocols(["h2", "http/1.1"])
-    with serving(ServerTls(lambda: ground.settings), loop_of) as port:
+    with serving(ground, time) as port:
         assert meet(port, client) == Met(
             b"hello", ("server.example",), "TLSv1.3", "TLS_AES_256_GCM_SHA384", "http/1.1"
         )
@@ -255,12 +212,6 @@ SUITES = ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_2
         pytest.param(
             {"cipher_suites": SUITES[::-1]}, f"{AES_128}:{AES_256}", AES_256, id="server-reversed"
         ),
-        pytest.param(
-            {"cipher_suites": SUITES, "prefer_server_cipher_suites": False},
-            f"{AES_256}:{AES_128}",
-            AES_256,
-            id="client-order",
-        ),
         pytest.param({"cipher_suites": SUITES[:1]}, AES_256, None, id="none-in-common"),
         pytest.param({}, AES_256, AES_256, id="any"),
         pytest.param({}, "DHE:RSA:!ECDHE", None, id="without-forward-secrecy-or-curve"),
@@ -269,7 +220,7 @@ SUITES = ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_2
 def test_suites_are_those_of_the_settings(
     ground: Ground, changes: dict[str, object], client_suites: str, chosen: str | None
 ) -> None:
-    """In the order of the side that prefers."""
+    """In the server's order."""
     client = ground.client()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     client.set_ciphers(client_suites)
@@ -285,36 +236,59 @@ def test_suites_are_those_of_the_settings(
 
 @pytest.mark.parametrize("curve", ["CurveP256", "CurveP384", "CurveP521", "X25519"])
 def test_one_curve_is_the_only_one(ground: Ground, curve: str) -> None:
-    """A client with another cannot shake hands, and one with the same can."""
-    settings = ground.change(curve=curve)
-    names = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1"}
+    """A client with another curve cannot shake hands, one with the same can."""
+    settings = ground.change(curve_preferences=(curve,))
     same, other = ground.client(), ground.client()
-    same.set_ecdh_curve(names.get(curve, "X25519"))
+    try:
+        same.set_ecdh_curve(tls.CURVES[curve])
+    except ssl.SSLError:
+        pytest.skip("this Python cannot choose the curve; the next test shows what happens then")
     other.set_ecdh_curve("secp384r1" if curve != "CurveP384" else "secp521r1")
     assert both_sides(settings, same).version() == "TLSv1.3"
     with pytest.raises(ssl.SSLError):
         both_sides(settings, other)
 
 
-def test_a_certificate_and_key_may_stand_in_the_settings(ground: Ground) -> None:
+def test_a_curve_that_python_cannot_choose_is_refused(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As X25519 by Python 3.11.2, which Debian 12 has."""
+
+    def set_ecdh_curve(*_: object) -> None:
+        raise ssl.SSLError("[SSL] unknown error")
+
+    monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", set_ecdh_curve)
+    with pytest.raises(
+        TlsProblem,
+        match=r"^curve_preferences: Python 3\.[0-9.a-z]+ cannot choose `X25519`; use CurveP256,"
+        " CurveP384 or CurveP521, or leave the list out for all curves, X25519 included$",
+    ):
+        tls.build(ground.change(curve_preferences=("X25519",)))
+
+
+def test_certificates_and_keys_may_be_set_inline(ground: Ground) -> None:
     """Nothing of them comes onto the disk."""
     texts = {name: Path(ground.path(f"server.{name}")).read_text() for name in ("crt", "key")}
+    ca = Path(ground.path("ca.crt")).read_text()
+    clients = ground.require_clients(client_ca=ca, client_ca_file="")
     inline = ground.change(cert_file="", key_file="", cert=texts["crt"], key=texts["key"])
+    mixed = inline.model_copy(update={"cert": "", "cert_file": ground.path("server.crt")})
     before = open_files()
-    assert both_sides(inline, ground.client()).version() == "TLSv1.3"
+    for settings in (clients, inline, mixed):
+        assert both_sides(settings, ground.client("prometheus.example")).getpeercert()
+        with pytest.raises(ssl.SSLError):
+            both_sides(settings, ground.client("prometheus.example", authority=trustme.CA()))
     assert open_files() == before
-    mixed = replace(inline, cert="", cert_file=ground.path("server.crt"))
-    assert both_sides(mixed, ground.client()).version() == "TLSv1.3"
 
 
 def test_a_text_longer_than_a_pipe_is_refused_not_waited_for(ground: Ground) -> None:
     """The process does not hang at its start."""
     long = "-----BEGIN CERTIFICATE-----\n" + "x" * 2_000_000
-    with pytest.raises(TlsProblem, match="too long to stand here"):
+    with pytest.raises(TlsProblem, match="too long; use a file"):
         tls.build(ground.change(cert_file="", cert=long))
 
 
-# ---- who is let in
+# ---- which clients are accepted
 
 
 @pytest.mark.parametrize(
@@ -327,7 +301,7 @@ def test_a_text_longer_than_a_pipe_is_refused_not_waited_for(ground: Ground) -> 
 )
 def test_clients_are_let_in_by_their_certificates(
     ground: Ground,
-    loop_of: Callable[[], asyncio.AbstractEventLoop],
+    time: FakeTime,
     *,
     mode: str,
     nobody: bool,
@@ -337,21 +311,11 @@ def test_clients_are_let_in_by_their_certificates(
     """None, one of the authority that is trusted, one of an authority that is not."""
     ca_file = "" if mode == "NoClientCert" else ground.path("ca.crt")
     ground.change(client_auth_type=mode, client_ca_file=ca_file)
-    with serving(ServerTls(lambda: ground.settings), loop_of) as port:
+    with serving(ground, time) as port:
         assert is_refused(port, ground.client()) is not nobody
         assert is_refused(port, ground.client("prometheus.example")) is not known
         other = ground.client("prometheus.example", authority=trustme.CA())
         assert is_refused(port, other) is not stranger
-
-
-def test_a_client_ca_may_stand_in_the_settings(ground: Ground) -> None:
-    """The same as in a file."""
-    text = Path(ground.path("ca.crt")).read_text()
-    settings = ground.require_clients(client_ca=text)
-    inline = replace(settings, client_ca_file="")
-    assert both_sides(inline, ground.client("prometheus.example")).getpeercert()
-    with pytest.raises(ssl.SSLError):
-        both_sides(inline, ground.client("prometheus.example", authority=trustme.CA()))
 
 
 def test_a_certificate_that_is_trusted_itself_needs_no_authority(ground: Ground) -> None:
@@ -360,36 +324,34 @@ def test_a_certificate_that_is_trusted_itself_needs_no_authority(ground: Ground)
     made.cert_chain_pems[0].write_to_path(ground.path("client.crt"))
     client = ground.client()
     made.configure_cert(client)
-    settings = replace(ground.require_clients(), client_ca_file=ground.path("client.crt"))
+    settings = ground.require_clients(client_ca_file=ground.path("client.crt"))
     assert both_sides(settings, client).getpeercert()
 
 
 def test_without_a_client_ca_only_those_of_the_system_are_trusted(ground: Ground) -> None:
     """As in Go; a certificate of our own making is not."""
-    settings = replace(ground.require_clients(), client_ca_file="")
+    settings = ground.require_clients(client_ca_file="")
     with pytest.raises(ssl.SSLError):
         both_sides(settings, ground.client("prometheus.example"))
 
 
 def test_only_a_certificate_with_an_allowed_name_is_accepted(
-    ground: Ground, loop_of: Callable[[], asyncio.AbstractEventLoop]
+    ground: Ground, time: FakeTime
 ) -> None:
     """Of several authorities' clients, those that are named."""
     ground.require_clients(client_allowed_sans=("one.example", "192.0.2.7"))
-    with serving(ServerTls(lambda: ground.settings), loop_of) as port:
+    with serving(ground, time) as port:
         assert meet(port, ground.client("two.example", "one.example")).said == b"hello"
         assert meet(port, ground.client("192.0.2.7")).said == b"hello"
         assert is_refused(port, ground.client("two.example"))
         assert is_refused(port, ground.client("sub.one.example"))
 
 
-def test_names_without_a_certificate_let_nobody_in(
-    ground: Ground, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
+def test_names_without_a_certificate_let_nobody_in(ground: Ground, time: FakeTime) -> None:
     """A client that shows nothing has no allowed name, though certificates are optional."""
     ground.require_clients(client_allowed_sans=("one.example",))
     ground.change(client_auth_type="VerifyClientCertIfGiven")
-    with serving(ServerTls(lambda: ground.settings), loop_of) as port:
+    with serving(ground, time) as port:
         assert is_refused(port, ground.client())
         assert not is_refused(port, ground.client("one.example"))
 
@@ -424,74 +386,58 @@ def test_a_name_is_compared_as_go_compares_it(
     assert not allowed(certificate, [])
 
 
-# ---- what is renewed while the process runs
+# ---- renewal
 
 
-def test_a_renewed_certificate_is_shown_to_new_connections(
-    ground: Ground, time: FakeTime, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    """A second later at the latest, and without a restart."""
-    with serving(ServerTls(lambda: ground.settings, clock=time.clock), loop_of) as port:
-        assert meet(port, ground.client()).names == ("server.example",)
-        ground.renew("renewed.example")
-        assert meet(port, ground.client()).names == ("server.example",)
-        time.pass_(1)
-        assert meet(port, ground.client()).names == ("renewed.example",)
-
-
-def test_a_renewed_client_authority_takes_the_place_of_the_old_one(
-    ground: Ground, time: FakeTime, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    """The clients of the old one are let in no longer."""
+def test_renewed_certificates_are_used_for_new_connections(ground: Ground, time: FakeTime) -> None:
+    """A second later at the latest; clients of a removed authority are refused."""
     ground.require_clients()
     other = trustme.CA()
-    with serving(ServerTls(lambda: ground.settings, clock=time.clock), loop_of) as port:
-        assert not is_refused(port, ground.client("prometheus.example"))
+    client = ground.client("prometheus.example")
+    with serving(ground, time) as port:
+        assert meet(port, client).names == ("server.example",)
+        ground.renew("renewed.example")
+        assert meet(port, client).names == ("server.example",)
+        time.pass_(1)
+        assert meet(port, client).names == ("renewed.example",)
         other.cert_pem.write_to_path(ground.path("ca.crt"))
         time.pass_(1)
-        assert is_refused(port, ground.client("prometheus.example"))
+        assert is_refused(port, client)
         assert not is_refused(port, ground.client("prometheus.example", authority=other))
 
 
-def test_changed_settings_hold_for_new_connections(
-    ground: Ground, time: FakeTime, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    """All of them: who must show a certificate, which names, which versions."""
-    plain = ground.client()
-    old = ground.client()
+def test_changed_settings_hold_for_new_connections(ground: Ground, time: FakeTime) -> None:
+    """All of them: client certificates, names, versions. But TLS is not switched off."""
+    plain, old = ground.client(), ground.client()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with serving(ServerTls(lambda: ground.settings, clock=time.clock), loop_of) as port:
+    with serving(ground, time) as port:
         assert not is_refused(port, plain)
         ground.require_clients(client_allowed_sans=("one.example",))
         time.pass_(1)
         assert is_refused(port, plain)
         assert is_refused(port, ground.client("two.example"))
         assert not is_refused(port, ground.client("one.example"))
-        ground.change(
-            client_auth_type="NoClientCert",
-            client_ca_file="",
-            client_allowed_sans=None,
+        ground.settings = TlsSettings(
+            cert_file=ground.path("server.crt"),
+            key_file=ground.path("server.key"),
             min_version="TLS13",
         )
         time.pass_(1)
         assert not is_refused(port, plain)
         assert is_refused(port, old)
-        ground.change(min_version="TLS12")
+        ground.settings = None
         time.pass_(1)
-        assert not is_refused(port, old)
+        assert not is_refused(port, plain)
+        assert is_refused(port, old)
 
 
-def test_a_bad_renewal_keeps_the_last_good_one_and_is_told_once(
-    ground: Ground,
-    time: FakeTime,
-    loop_of: Callable[[], asyncio.AbstractEventLoop],
-    caplog: pytest.LogCaptureFixture,
+def test_a_failed_renewal_keeps_the_previous_certificate(
+    ground: Ground, time: FakeTime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A key that comes a little after its certificate is nothing worse than a line in the log."""
-    server_tls = ServerTls(lambda: ground.settings, clock=time.clock)
+    """Each failure is logged once: a key that comes later, or is missing, or not permitted."""
     key = ground.folder / "server.key"
-    with serving(server_tls, loop_of) as port:
-        made = ground.authority.issue_cert("renewed.example")
+    made = ground.authority.issue_cert("renewed.example")
+    with serving(ground, time) as port:
         made.cert_chain_pems[0].write_to_path(ground.path("server.crt"))
         for _ in range(3):
             time.pass_(1)
@@ -502,47 +448,15 @@ def test_a_bad_renewal_keeps_the_last_good_one_and_is_told_once(
         key.unlink()
         time.pass_(1)
         assert meet(port, ground.client()).names == ("renewed.example",)
-    logged = [getattr(record, "fields", {}).get("problem") for record in caplog.records]
-    assert [problem for problem in logged if problem] == [
-        "key_file: is not the key of the certificate in cert_file",
-        f"key_file: `{key}` cannot be read: No such file or directory",
+    logged = [(r.getMessage(), vars(r).get("fields", {}).get("problem")) for r in caplog.records]
+    failure = "reloading TLS certificates failed; keeping the previous ones"
+    assert [pair for pair in logged if pair[1]] == [
+        (failure, "key_file: is not the key of the certificate in cert_file"),
+        (failure, f"key_file: `{key}` cannot be read: No such file or directory"),
     ]
 
 
-def test_tls_that_is_taken_out_of_the_file_goes_on(
-    ground: Ground, time: FakeTime, loop_of: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    """A listener that fell back to plain HTTP would show passwords to the network."""
-    with serving(ServerTls(lambda: ground.settings, clock=time.clock), loop_of) as port:
-        ground.settings = None
-        time.pass_(1)
-        assert meet(port, ground.client()).said == b"hello"
-
-
-def test_tls_that_cannot_be_used_at_the_start_is_an_error(ground: Ground) -> None:
-    """A process that starts has the TLS it was told to have."""
+def test_tls_that_cannot_be_used_at_the_start_is_an_error(ground: Ground, time: FakeTime) -> None:
     Path(ground.path("server.key")).unlink()
     with pytest.raises(TlsProblem, match="cannot be read: No such file"):
-        ServerTls(lambda: ground.settings)
-    with pytest.raises(ValueError, match="no TLS is configured"):
-        ServerTls(lambda: None)
-
-
-def test_plain_sockets_get_the_renewed_certificate_too(ground: Ground, time: FakeTime) -> None:
-    """Whoever takes the context gets what is in force, by either of its two ways."""
-    context = ServerTls(lambda: ground.settings, clock=time.clock).context
-    ground.renew("renewed.example")
-    time.pass_(1)
-    ours, theirs = socket.socketpair()
-
-    def shake() -> None:
-        with context.wrap_socket(ours, server_side=True) as secure:
-            secure.send(b"hello")
-
-    thread = threading.Thread(target=shake)
-    thread.start()
-    with ground.client().wrap_socket(theirs) as secure:
-        certificate = secure.getpeercert() or {}
-        assert certificate["subjectAltName"] == (("DNS", "renewed.example"),)
-        assert secure.recv(5) == b"hello"
-    thread.join(DEADLINE_SECONDS)
+        ground.follow(time)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from exophone_exporter.server.server import Server, listen
+from exophone_exporter.server.tls import Tls
 from tests.lib.processes import get, wait_until
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -24,18 +27,49 @@ DEADLINE_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def serving_app(app: Callable[..., Any], **options: Any) -> Iterator[int]:
-    """The port of the server that users run, around an application; `options` go to Server."""
-    (listening,) = listen(["127.0.0.1:0"])
-    server = Server(app, on_signal=lambda: None, **options)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+def running(server: Server) -> Iterator[Server]:
+    """The server in a thread, until the end of the block."""
+    thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield listening.getsockname()[1]
+        yield server
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def running_app(
+    app: Callable[..., Any],
+    *,
+    tls: ssl.SSLContext | Callable[[], Tls] | None = None,
+    **options: Any,
+) -> Iterator[Server]:
+    """The server that users run, around an application; `options` go to Server."""
+    current = (lambda: Tls(tls)) if isinstance(tls, ssl.SSLContext) else tls
+    with running(Server(app, listen(["127.0.0.1:0"]), tls=current, **options)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving_app(app: Callable[..., Any], **options: Any) -> Iterator[int]:
+    """The port of such a server."""
+    with running_app(app, **options) as server:
+        yield port_of(server)
+
+
+def port_of(server: Server) -> int:
+    return int(server.urls[0].rpartition(":")[2])
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """What comes until the server closes, in whatever way it does."""
+    received = []
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while piece := client.recv(65536):
+            received.append(piece)
+    return b"".join(received)
 
 
 class Prometheus:

@@ -28,7 +28,7 @@ from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.corpus import corpus
 from tests.lib.processes import DEADLINE_SECONDS
-from tests.lib.servers import serving_app
+from tests.lib.servers import rest_of, serving_app
 from tests.lib.strategies import edited, share
 from tests.lib.support import account
 
@@ -246,15 +246,6 @@ class Site:
         assert self._log == []
 
 
-def rest_of(client: socket.socket) -> bytes:
-    """What comes until the server closes, in whatever way it does."""
-    received = []
-    with contextlib.suppress(ConnectionError, ssl.SSLError):
-        while piece := client.recv(65536):
-            received.append(piece)
-    return b"".join(received)
-
-
 def is_whole(content: bytes) -> bool:
     """Whether the one answer in it has come to its end."""
     head = HEAD.match(content)
@@ -328,10 +319,8 @@ def site(log: list[str]) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def guarded(log: list[str]) -> Iterator[Site]:
-    with (
-        contextlib.closing(BasicAuth(application(), lambda: GUARDED)) as auth,
-        site_of(ExtraHeaders(auth, lambda: GUARDED), log) as running,
-    ):
+    auth = BasicAuth(application(), lambda: GUARDED)
+    with site_of(ExtraHeaders(auth, lambda: GUARDED), log) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.server.supervision import Supervision
+from exophone_exporter.server.systemd import Notifier, Supervision
 from tests.lib.support import FakeTime, account, phone
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
 
 
 @dataclass
-class FakeNotifier:
-    """Notes what it is told; while `takes` is false, nothing is taken."""
+class FakeNotifier(Notifier):
+    """Notes what it is told; while `takes` is false, nothing is accepted."""
 
     watchdog_seconds: float | None = None
-    listens: bool = True
+    is_enabled: bool = True
     takes: bool = True
     told: list[tuple[str, ...]] = field(default_factory=list)
 
-    def tell(self, *assignments: str, patient: bool = False) -> bool:
-        assert patient != assignments[0].startswith(("WATCHDOG", "STATUS"))
+    def notify(self, *assignments: str, wait: bool = False) -> bool:
+        assert wait != assignments[0].startswith(("WATCHDOG", "STATUS"))
         self.told.append(assignments)
         return self.takes
 
@@ -95,7 +95,7 @@ def test_the_first_tick_says_ready_and_no_other_does(time: FakeTime) -> None:
 
 def test_nobody_who_listens_means_nothing_is_reckoned(time: FakeTime) -> None:
     """Outside systemd a tick costs nothing."""
-    it = scene(time, FakeNotifier(listens=False, watchdog_seconds=2.0))
+    it = scene(time, FakeNotifier(is_enabled=False, watchdog_seconds=2.0))
     it.supervision.reloading()
     it.supervision.stopping()
     assert it.tick_for(10) == []
@@ -116,7 +116,7 @@ class TestWatchdog:
         it.supervision.tick()
         it.notifier.news()
         it.exporter.is_healthy = False
-        assert it.tick_for(60) == [f"{NO_ACCOUNTS}; a poller died or hangs, the log says why"]
+        assert it.tick_for(60) == [f"{NO_ACCOUNTS}; a poller has died or is stuck, see the log"]
 
     def test_a_poller_that_goes_on_is_a_sign_of_life_at_once(self, time: FakeTime) -> None:
         it = scene(time, FakeNotifier(watchdog_seconds=20.0))
@@ -146,16 +146,16 @@ class TestReload:
         it.supervision.tick()
         it.notifier.told.clear()
         it.supervision.reloading()
-        it.supervision.reloaded(successful=True)
+        it.supervision.reloaded(True)
         assert it.notifier.told == [("RELOADING=1", "MONOTONIC_USEC=1000000000"), ("READY=1",)]
 
     def test_a_failure_is_in_the_status_until_one_succeeds(self, time: FakeTime) -> None:
         it = scene(time)
         it.supervision.tick()
-        it.supervision.reloaded(successful=False)
+        it.supervision.reloaded(False)
         it.notifier.news()
-        assert it.tick_for(10) == [f"{NO_ACCOUNTS}; the last reload failed, the log says why"]
-        it.supervision.reloaded(successful=True)
+        assert it.tick_for(10) == [f"{NO_ACCOUNTS}; the last reload failed, see the log"]
+        it.supervision.reloaded(True)
         it.notifier.news()
         assert it.tick_for(10) == [NO_ACCOUNTS]
 
@@ -163,7 +163,7 @@ class TestReload:
         """READY=1 at its end would say that requests are answered."""
         it = scene(time)
         it.supervision.reloading()
-        it.supervision.reloaded(successful=True)
+        it.supervision.reloaded(True)
         assert it.notifier.news() == []
 
 

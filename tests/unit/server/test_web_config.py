@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import errno
 import logging
 import os
 import pickle
 import ssl
 import traceback
 from itertools import takewhile
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +23,19 @@ from cryptography.hazmat.primitives.serialization import (
 
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.server import tls, web_config
-from exophone_exporter.server.tls import TlsSettings
-from exophone_exporter.server.web_config import PasswordHash, WebConfig, WebConfigFile
+from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
+from exophone_exporter.server.web_config import (
+    PasswordHash,
+    TlsSettings,
+    WebConfig,
+    check_web_config,
+    follow,
+)
 from tests.lib.paths import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.lib.support import FakeTime
 
@@ -100,7 +105,7 @@ def test_a_bad_file_is_refused_with_every_problem_and_no_secret(source: Path, fo
     head = takewhile(lambda line: line.startswith("# expect: "), lines)
     expected = tuple(line.removeprefix("# expect: ") for line in head)
     path = placed(source, folder)
-    error = refusal(lambda: web_config.load(path))
+    error = refusal(lambda: check_web_config(path))
     shown = tuple(
         problem.replace(path, "FILE").replace(str(folder), "FOLDER") for problem in error.problems
     )
@@ -111,7 +116,7 @@ def test_a_bad_file_is_refused_with_every_problem_and_no_secret(source: Path, fo
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """In one line, in the system's words."""
     path = str(tmp_path / "gone.yml")
-    error = refusal(lambda: WebConfigFile(path))
+    error = refusal(lambda: check_web_config(path))
     assert error.problems == (f"{path}: cannot be read: No such file or directory",)
 
 
@@ -119,7 +124,7 @@ def test_a_file_larger_than_any_configuration_is_refused(tmp_path: Path) -> None
     """A path that leads to something else does not fill the memory."""
     path = tmp_path / "large.yml"
     path.write_bytes(b"#" * (1024 * 1024 + 1))
-    assert refusal(lambda: web_config.load(str(path))).problems == (
+    assert refusal(lambda: check_web_config(str(path))).problems == (
         f"{path}: is larger than 1024 KiB",
     )
 
@@ -146,7 +151,7 @@ def test_a_password_in_the_place_of_a_hash_is_not_shown() -> None:
 @pytest.mark.parametrize("source", files("good"))
 def test_a_good_file_is_accepted_with_its_certificates(source: Path, folder: Path) -> None:
     """All that exporter-toolkit's own good files hold, and that can be kept here."""
-    assert isinstance(web_config.load(placed(source, folder)), WebConfig)
+    check_web_config(placed(source, folder))
 
 
 @pytest.mark.parametrize(
@@ -154,8 +159,8 @@ def test_a_good_file_is_accepted_with_its_certificates(source: Path, folder: Pat
 )
 def test_a_file_that_says_nothing_is_plain_http_for_everybody(name: str, folder: Path) -> None:
     """As in exporter-toolkit."""
-    loaded = web_config.load(placed(CONFIGS / "good" / f"{name}.yml", folder))
-    assert loaded == WebConfig(None, {}, {})
+    text = (CONFIGS / "good" / f"{name}.yml").read_text("utf-8")
+    assert web_config.parse(text, str(folder / "web.yml")) == WebConfig(None, {}, {})
 
 
 def test_every_setting_becomes_what_it_says() -> None:
@@ -180,8 +185,8 @@ def test_every_setting_becomes_what_it_says() -> None:
             min_version="TLS12",
             max_version="TLS12",
             cipher_suites=("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",),
-            prefer_server_cipher_suites=False,
-            curve="X25519",
+            prefer_server_cipher_suites="false",
+            curve_preferences=("X25519",),
         ),
         MappingProxyType({"X-Frame-Options": "sameorigin", "X-XSS-Protection": "0"}),
         MappingProxyType({"asha": PasswordHash(HASH)}),
@@ -190,8 +195,8 @@ def test_every_setting_becomes_what_it_says() -> None:
 
 def test_a_header_on_several_lines_becomes_one_line(folder: Path) -> None:
     """As Go sends it; a second line would be a header of its own."""
-    loaded = web_config.load(placed(CONFIGS / "good" / "headers.yml", folder))
-    assert loaded.headers == {
+    text = (CONFIGS / "good" / "headers.yml").read_text("utf-8")
+    assert web_config.parse(text, str(folder / "web.yml")).headers == {
         "X-Frame-Options": "deny",
         "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
         "X-Content-Type-Options": "nosniff",
@@ -200,22 +205,6 @@ def test_a_header_on_several_lines_becomes_one_line(folder: Path) -> None:
     }
     block = "http_server_config:\n  headers:\n    X-XSS-Protection: |\n      1\n      Evil: yes\n"
     assert web_config.parse(block, "FILE").headers == {"X-XSS-Protection": "1 Evil: yes"}
-
-
-@pytest.mark.parametrize(
-    ("word", "meaning"),
-    [(word, word[0] in "yYtTO" and word != "Off") for word in ("true", "Yes", "y", "no", "False")]
-    + [("on", True), ("ON", True), ("off", False), ("Off", False), ("n", False)],
-)
-def test_a_boolean_is_read_as_yaml_of_go_reads_it(word: str, *, meaning: bool) -> None:
-    """`yes` and `on` are words that people write there."""
-    text = (
-        "tls_server_config:\n  cert_file: a\n  key_file: b\n"
-        f"  prefer_server_cipher_suites: {word}\n"
-    )
-    settings = web_config.parse(text, "FILE").tls
-    assert settings is not None
-    assert settings.prefer_server_cipher_suites is meaning
 
 
 # ---- secrets
@@ -269,83 +258,106 @@ def test_a_changed_file_is_read_again_a_second_later(tmp_path: Path, time: FakeT
     """Not sooner, and only when it changed."""
     path = tmp_path / "web.yml"
     path.write_text(users("asha"))
-    read: list[str] = []
-
-    def read_file(name: str, limit_bytes: int) -> bytes:
-        read.append(name)
-        assert limit_bytes == 1024 * 1024
-        return Path(name).read_bytes()
-
-    file = WebConfigFile(str(path), clock=time.clock, read_file=read_file)
+    file = follow(str(path), time.clock)
+    first = file.current()
     write(path, users("bala"))
     time.pass_(0.9)
-    assert set(file.current().users) == {"asha"}
+    assert file.current() is first
     time.pass_(0.2)
-    assert set(file.current().users) == {"bala"}
+    second = file.current()
+    assert set(second.users) == {"bala"}
     time.pass_(5)
-    assert set(file.current().users) == {"bala"}
-    assert read == [str(path)] * 2
-    write(path, users("chitra"))
-    time.pass_(0.9)
-    assert set(file.current().users) == {"bala"}
+    assert file.current() is second
 
 
 @pytest.mark.parametrize("change", ["same-size", "same-mtime"])
-def test_a_change_is_seen_by_size_inode_or_time(
+def test_a_change_is_noticed_by_size_inode_or_time(
     tmp_path: Path, time: FakeTime, change: str
 ) -> None:
     """An editor may keep the size, a tool that restores files the time."""
     path = tmp_path / "web.yml"
     path.write_text(users("asha"))
     before = path.stat()
-    file = WebConfigFile(str(path), clock=time.clock)
-    if change == "same-size":
-        path.write_text(users("bala"))
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    else:
-        path.write_text(users("bala", "chitra"))
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    file = follow(str(path), time.clock)
+    path.write_text(users("bala") if change == "same-size" else users("bala", "chitra"))
+    later = before.st_mtime_ns + (change == "same-size")
+    os.utime(path, ns=(before.st_atime_ns, later))
     time.pass_(2)
     assert "bala" in file.current().users
 
 
-@pytest.mark.parametrize("how", ["bad", "gone", "unreadable"])
-def test_a_bad_change_keeps_the_last_good_one_and_is_told_once(
+def test_a_change_of_permissions_is_a_change(tmp_path: Path) -> None:
+    """A certificate that becomes readable later is used then."""
+    path = tmp_path / "key.pem"
+    path.write_text("")
+    path.chmod(0o600)
+    before = fingerprint(str(path))
+    path.chmod(0o644)
+    assert fingerprint(str(path)) != before
+
+
+@pytest.mark.parametrize("how", ["bad", "gone"])
+def test_a_bad_change_keeps_the_previous_version_and_is_logged_once(
     tmp_path: Path, time: FakeTime, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """Nobody is locked out by a typing error, and nobody let in; the log is not filled."""
+    """A typing error locks nobody out and lets nobody in."""
     path = tmp_path / "web.yml"
     path.write_text(users("asha"))
-    refused: list[str] = []
-
-    def read_file(name: str, _limit_bytes: int) -> bytes:
-        if refused:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
-        return Path(name).read_bytes()
-
-    file = WebConfigFile(str(path), clock=time.clock, read_file=read_file)
+    file = follow(str(path), time.clock)
     if how == "gone":
         path.unlink()
     else:
         write(path, "basic_auth_users:\n  asha: canary\n")
-    if how == "unreadable":
-        refused.append("yes")
-    for _ in range(3):
+    for _ in range(100):
         time.pass_(2)
         assert set(file.current().users) == {"asha"}
     reasons = {
         "bad": f"{path}:2: basic_auth_users.asha: is not a bcrypt hash ($2a$, $2b$ or $2y$);"
         " make one with `htpasswd -nBC 10 USER`",
         "gone": f"{path}: cannot be read: No such file or directory",
-        "unreadable": f"{path}: cannot be read: Permission denied",
     }
     assert messages(caplog) == [
-        "web configuration refused; the last stays " + str({"problem": reasons[how]})
+        "invalid web configuration; keeping the previous one " + str({"problem": reasons[how]})
     ]
-    refused.clear()
     write(path, users("bala"))
     time.pass_(2)
     assert set(file.current().users) == {"bala"}
+
+
+def test_a_failed_load_is_tried_again_by_a_reload_or_a_minute_later(
+    time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its cause may be something else than the file."""
+    version, broken, loads = 0, False, 0
+
+    def load() -> int:
+        nonlocal loads
+        loads += 1
+        if broken:
+            raise ConfigError(["broken"])
+        return version
+
+    file = FollowedFiles(
+        lambda: version, load, failure="failed", on_change=lambda *_: None, clock=time.clock
+    )
+    file.retry()  # nothing failed
+    version, broken = 1, True
+    time.pass_(1)
+    assert (file.current(), loads) == (0, 2)
+    time.pass_(59)
+    assert (file.current(), loads) == (0, 2)
+    time.pass_(1)
+    assert (file.current(), loads) == (0, 3)
+    assert len(messages(caplog)) == 1
+    file.retry()
+    assert (file.current(), loads) == (0, 4)
+    assert len(messages(caplog)) == 2
+    broken = False
+    file.retry()
+    assert (file.current(), loads) == (1, 5)
+    file.retry()
+    time.pass_(100)
+    assert (file.current(), loads) == (1, 5)
 
 
 def test_users_change_though_a_certificate_is_being_replaced(
@@ -355,7 +367,7 @@ def test_users_change_though_a_certificate_is_being_replaced(
     path = folder / "changing.yml"
     section = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
     path.write_text(section + users("asha"))
-    file = WebConfigFile(str(path), clock=time.clock)
+    file = follow(str(path), time.clock)
     gone = section.replace("server.key", str(tmp_path / "gone.key"))
     write(path, gone + users("bala"))
     time.pass_(2)
@@ -368,13 +380,11 @@ def test_tls_switched_on_in_the_file_is_told_to_need_a_restart(
     """The listener speaks plain HTTP until it ends, and its owner should know."""
     path = tmp_path / "web.yml"
     path.write_text(users("asha"))
-    file = WebConfigFile(str(path), clock=time.clock)
+    file = follow(str(path), time.clock)
     write(path, "tls_server_config:\n  cert_file: a\n  key_file: b\n" + users("bala"))
     time.pass_(2)
     assert set(file.current().users) == {"bala"}
-    assert messages(caplog) == [
-        "TLS is switched on and off by a restart only; the rest is in force"
-    ]
+    assert messages(caplog) == ["turning TLS on or off requires a restart; the rest is in force"]
 
 
 def test_every_suite_that_may_be_named_is_known_to_openssl() -> None:

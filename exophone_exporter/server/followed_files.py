@@ -1,0 +1,93 @@
+"""Files that are loaded again when they change."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from exophone_exporter.errors import ConfigError
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exophone_exporter.clock import Clock
+
+_LOOK_EVERY_SECONDS: Final = 1.0
+_RETRY_EVERY_SECONDS: Final = 60.0
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+def fingerprint(path: str) -> tuple[int, ...] | None:
+    """What changes with a file or its permissions; None for a file that does not exist."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path would be made once a second for nothing
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
+
+
+class FollowedFiles(Generic[_T]):
+    """What `load` makes of some files, loaded again when `version` changes.
+
+    `current` looks at the version at most once a second. If loading fails, `failure` is logged
+    once, the previous value is kept, and loading is tried again after a minute or by `retry`.
+    `on_change` is called with the previous value and the new one. Raises ConfigError if the first
+    loading fails. To be used from one thread, except for `retry`.
+    """
+
+    def __init__(
+        self,
+        version: Callable[[], object],
+        load: Callable[[], _T],
+        *,
+        failure: str,
+        on_change: Callable[[_T, _T], None],
+        clock: Clock,
+    ) -> None:
+        self._version = version
+        self._load = load
+        self._failure = failure
+        self._on_change = on_change
+        self._clock = clock
+        self._seen = version()  # before the content: a change in between is noticed later
+        self._value = load()
+        self._look_at = clock.monotonic() + _LOOK_EVERY_SECONDS
+        self._retry_at = math.inf
+        self._logged = ""
+
+    def current(self) -> _T:
+        """What is in force now."""
+        now = self._clock.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY_SECONDS
+            version = self._version()
+            if version != self._seen:
+                self._seen, self._retry_at, self._logged = version, now, ""
+            if now >= self._retry_at:
+                self._load_again(now)
+        return self._value
+
+    def retry(self) -> None:
+        """Load again at the next look if the last loading failed; safe from any thread."""
+        if self._retry_at < math.inf:
+            self._look_at, self._retry_at, self._logged = 0.0, 0.0, ""
+
+    def _load_again(self, now: float) -> None:
+        try:
+            renewed = self._load()
+        except ConfigError as error:
+            self._retry_at = now + _RETRY_EVERY_SECONDS
+            problem = " | ".join(error.problems)
+            if problem != self._logged:
+                _log.error(self._failure, extra=fields(problem=problem))
+            self._logged = problem
+            return
+        self._retry_at, self._logged = math.inf, ""
+        previous, self._value = self._value, renewed
+        self._on_change(previous, renewed)
