@@ -314,7 +314,7 @@ def test_the_simulator_prints_a_configuration_that_works(tmp_path: Path) -> None
     words = ("simulate", "--web.listen-address=127.0.0.1:0", "--numbers=3")
     with started(*words) as running:
         running.wait_for("Press Ctrl-C to stop", "stdout")
-        _, _, rest = running.stdout.partition("A configuration file for them:\n\n")
+        _, _, rest = running.stdout.partition("A configuration file for these accounts:\n\n")
         lines = [line[2:] for line in rest.splitlines() if line.startswith("  ")]
         file = tmp_path / "printed.yml"
         file.write_text("\n".join(lines), encoding="utf-8")

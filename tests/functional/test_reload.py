@@ -561,7 +561,9 @@ class TestProcess:
             answer = Site(port).ask()
             assert answer.status == 200
             assert "kept: beta\n" in answer.text
-            assert answer.text.endswith("a change of the variables themselves requires a restart.\n")
+            assert answer.text.endswith(
+                "a change of the variables themselves requires a restart.\n"
+            )
             running.wait_for("was reloaded.*variables themselves requires a restart")
             assert running.end() == 0
 
