@@ -18,7 +18,7 @@ from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
-from exophone_exporter.metrics.inventory import NUMBERS_A_BLOCK
+from exophone_exporter.metrics.inventory import NUMBERS_A_STEP
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.metrics.samples import (
     by_metric,
@@ -86,10 +86,10 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
         lambda: [s.status() for s in states], lambda: ExporterInfo("benchmark", 0.0), clock
     )
     for state, client in zip(states[1:], clients[1:], strict=True):
-        poll_once(state, client, clock)
+        poll_once(state, client.fetch_all, clock)
 
     def poll() -> None:
-        poll_once(states[0], clients[0], clock)
+        poll_once(states[0], clients[0].fetch_all, clock)
         page.refresh()
 
     return poll
@@ -117,8 +117,8 @@ def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
     """The blocks of the inventory in their order, without what compresses and keeps them."""
     chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
     chosen = sorted(chosen, key=attrgetter("sid"))
-    begins = range(0, len(chosen), NUMBERS_A_BLOCK)
-    blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
+    begins = range(0, len(chosen), NUMBERS_A_STEP)
+    blocks = [number_lines(account, chosen[each : each + NUMBERS_A_STEP]) for each in begins]
     parts = [
         {name: text.encode() for name, text in by_metric(lines).items()}
         for lines in (sum_lines(account, snapshot, dropped), *blocks)

@@ -26,7 +26,8 @@ from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
-from exophone_exporter.polling.poller import PollLogger, poll_once
+from exophone_exporter.polling.poll_log import PollLogger
+from exophone_exporter.polling.poller import poll_once
 from tests.lib.canary import KEY, TOKEN, traces
 from tests.lib.fault_server import (
     CHUNKED,
@@ -93,7 +94,7 @@ class Watched:
             clock=Clock(),
             sleep=lambda _: None,
         )
-        result = poll_once(self.state, client, self._time.clock)
+        result = poll_once(self.state, client.fetch_all, self._time.clock)
         self._poll_logger.log(result)
         self._page.refresh()
         return result
@@ -111,7 +112,7 @@ class Watched:
     @property
     def text(self) -> str:
         """What a scrape gets."""
-        return self._page.render(openmetrics=False, gzipped=False).decode()
+        return self._page.body(openmetrics=False, gzipped=False).decode()
 
     @property
     def samples(self) -> Samples:

@@ -190,7 +190,7 @@ def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
     state.record_poll(PollResult(now, 1.0, build(Listing(numbers, 1, {}), now, 1.0)))
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
     page.refresh()
-    text = page.render(openmetrics=False, gzipped=False).decode()
+    text = page.body(openmetrics=False, gzipped=False).decode()
     lines = [line.rpartition(" ") for line in text.splitlines()]
     return {
         series: float(value)
@@ -244,8 +244,8 @@ def test_probe_metrics_are_not_on_the_page_of_metrics() -> None:
     state.record_poll(PollResult(now, 1.0, build(Listing((phone(),), 1, {}), now, 1.0)))
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
     page.refresh()
-    assert b"exophone_number_info" in page.render(openmetrics=True, gzipped=False)
-    assert b"exophone_probe" not in page.render(openmetrics=True, gzipped=False)
+    assert b"exophone_number_info" in page.body(openmetrics=True, gzipped=False)
+    assert b"exophone_probe" not in page.body(openmetrics=True, gzipped=False)
 
 
 @pytest.mark.parametrize(
