@@ -374,7 +374,7 @@ class HeldStatusPage(FakeExporter):
         self.begun.release()
         assert self.go_on.wait(DEADLINE_SECONDS)
         self.at_once -= 1
-        return super().statuses()
+        return tuple(super().statuses())
 
 
 @pytest.mark.fault(132)
