@@ -1,4 +1,4 @@
-"""The routes and their handlers. None of them queries the API."""
+"""Routes to small handlers. Nothing here asks the API, and nothing but /metrics renders figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.metrics import negotiation
 from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web import docs_page, status_page
-from exophone_exporter.web.docs_page import ServedPath
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -37,21 +36,23 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_PROBE: Final = ServedPath(
+_READING: Final = "GET, HEAD"
+_PROBE: Final = docs_page.Path(
     "/probe",
-    "Queries the API for one number: ?target=SID, with &account=NAME if there are several.",
+    _READING,
+    "Asks the API for one number, live: ?target=SID, and &account=NAME where there are several.",
     linked=False,
 )
-_RELOAD: Final = ServedPath(
+_RELOAD: Final = docs_page.Path(
     "/-/reload",
-    "Reloads the configuration. An invalid one changes nothing and returns 500. Returns 403"
-    " without --web.enable-lifecycle.",
-    methods="POST",
+    "POST",
+    "Loads the configuration again; one that is wrong changes nothing and is answered with 500."
+    " 403 without --web.enable-lifecycle.",
     linked=False,
 )
-# A large answer is written in pieces, each after the one before is gone: a slow client then counts
-# as in flight and holds no copy of the answer, except one piece under TLS. Smaller pieces take more
-# turns of the loop, and each turn waits for the interpreter while a poll is read.
+# A large answer is written in pieces, each when the one before has gone: a client that reads slowly
+# then counts as in flight and holds no copy of the answer, but under TLS of a piece. Smaller ones
+# would cost more turns of the loop, and each waits for the interpreter while a poll is read.
 _PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 256 * 1024}
 _SMALL_BYTES: Final = 16 * 1024
 
@@ -67,20 +68,22 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
-    `probe` and `reload` handle /probe and /-/reload, which do not exist without them; `reload` gets
-    every method. With a route prefix every path is under it, and `/` redirects there. The status
-    page names the `shard`. `start` runs slow work in another thread, as `in_thread` wants it.
+    `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
+    sees every method. With a route prefix every path stands under it, and `/` leads there.
+    The page for people says which `shard` this is, where there are others.
+    `start` runs what takes long in another thread, or raises RuntimeError where there are no more.
     """
-    handlers = _Handlers(exporter, settings, shard, start)
-    served = handlers.served()
+    handlers = _Handlers(exporter, settings, start)
+    handlers.shard = shard
+    served = _served(handlers, settings.telemetry_path)
     if probe is not None:
-        served[_PROBE] = probe
+        served.append((_PROBE, probe))
     if reload is not None:
-        served[_RELOAD] = reload
-    handlers.paths = tuple(served)
+        served.append((_RELOAD, reload))
+    handlers.paths = tuple(path for path, _ in served)
     prefix = settings.prefix
     app = Starlette(
-        routes=[_route(prefix, path, handler) for path, handler in served.items()]
+        routes=[_route(prefix, path, handler) for path, handler in served]
         + [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix],
         middleware=[Middleware(_RequestLimit, settings.max_requests, prefix)],
     )
@@ -88,36 +91,51 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     return app
 
 
-def _route(prefix: str, path: ServedPath, handler: Handler) -> Route:
+def _route(prefix: str, path: docs_page.Path, handler: Handler) -> Route:
     # An empty list means every method; None would mean GET.
     return Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
 
 
-class _Handlers:
-    """The handlers of what is always served; `paths` are all that are served, for the pages."""
+def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[docs_page.Path, Handler]]:
+    """What is always served, each path in words and its handler."""
+    return [
+        (docs_page.Path("/", _READING, "Status page for people."), handlers.status),
+        (
+            docs_page.Path(
+                telemetry_path,
+                _READING,
+                "The metrics, as text or OpenMetrics. Always 200; never asks the API.",
+            ),
+            handlers.metrics,
+        ),
+        (docs_page.Path("/docs", _READING, "This reference."), handlers.docs),
+        (
+            docs_page.Path(
+                "/-/healthy",
+                _READING,
+                "200 while the accounts are being polled, whatever the API answers; else 503.",
+            ),
+            handlers.healthy,
+        ),
+        (
+            docs_page.Path(
+                "/-/ready",
+                _READING,
+                "200 once every account has had its first poll, good or bad; 503 before.",
+            ),
+            handlers.ready,
+        ),
+    ]
 
-    def __init__(
-        self, exporter: Exporter, settings: WebSettings, shard: Shard, start: Start
-    ) -> None:
+
+class _Handlers:
+    def __init__(self, exporter: Exporter, settings: WebSettings, start: Start) -> None:
         self._exporter = exporter
         self._settings = settings
-        self._shard = shard
         self._start = start
         self._one_status_page = asyncio.Lock()
-        self.paths: tuple[ServedPath, ...] = ()
-
-    def served(self) -> dict[ServedPath, Handler]:
-        """The paths and their handlers."""
-        metrics = "Metrics in the Prometheus text format or OpenMetrics. Never queries the API."
-        healthy = "200 while every poller works, whatever the API answers; 503 otherwise."
-        ready = "200 once every account has been polled, successfully or not; 503 before."
-        return {
-            ServedPath("/", "Status page."): self.status,
-            ServedPath(self._settings.telemetry_path, metrics): self.metrics,
-            ServedPath("/docs", "This reference."): self.docs,
-            ServedPath("/-/healthy", healthy): self.healthy,
-            ServedPath("/-/ready", ready): self.ready,
-        }
+        self.paths: tuple[docs_page.Path, ...] = ()
+        self.shard = WHOLE
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
@@ -130,7 +148,7 @@ class _Handlers:
         return _PartsResponse(parts, headers)
 
     async def _parts(self, openmetrics: bool, gzipped: bool) -> Sequence[bytes]:
-        """The exposition; the loop answers other requests while a thread renders it."""
+        """The exposition; others are answered while it waits for what must be rendered first."""
         page = self._exporter.page
         ready = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
         if ready is not None:
@@ -139,9 +157,9 @@ class _Handlers:
         return await in_thread(make, self._start)
 
     async def status(self, _: Request) -> Response:
-        """The status page, which takes long with many numbers or accounts.
+        """The page for people, which takes long where numbers or accounts are many.
 
-        Only one at a time: with a thread each, the loop would rarely get its turn.
+        One at a time: a thread each would take turns with the loop, which then is seldom its own.
         """
         async with self._one_status_page:
             page = await in_thread(self._status_page, self._start)
@@ -154,33 +172,33 @@ class _Handlers:
             self._settings.telemetry_path,
             link=self._settings.link,
             probe=_PROBE in self.paths,
-            shard=self._shard,
+            shard=self.shard,
         )
 
     async def docs(self, _: Request) -> Response:
-        """The reference of paths and metrics."""
+        """What is served here, and what it means."""
         page = docs_page.render(self.paths, self._settings.telemetry_path, link=self._settings.link)
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     async def to_prefix(self, _: Request) -> Response:
-        """The redirect from `/` to the route prefix."""
+        """From where nothing stands to where everything does."""
         return RedirectResponse(f"{self._settings.prefix}/", status_code=302)
 
     async def healthy(self, _: Request) -> Response:
-        """Whether the pollers work, whatever the API does."""
+        """Whether the process does its work; whatever the API does."""
         if self._exporter.healthy():
             return PlainTextResponse("exophone-exporter is healthy.\n")
-        return PlainTextResponse("Unhealthy: a poller has died or is stuck.\n", status_code=503)
+        return PlainTextResponse("A poller died or hangs; the log says why.\n", status_code=503)
 
     async def ready(self, _: Request) -> Response:
-        """Whether a scrape shows every account."""
+        """Whether a scrape would see every account."""
         if self._exporter.ready():
             return PlainTextResponse("exophone-exporter is ready.\n")
-        return PlainTextResponse("Not ready: waiting for the first poll.\n", status_code=503)
+        return PlainTextResponse("Some accounts wait for their first poll.\n", status_code=503)
 
 
 class _PartsResponse(Response):
-    """An answer in parts shared between requests, written no faster than the client reads."""
+    """An answer in parts that others share, written no faster than the client reads."""
 
     def __init__(self, parts: Sequence[bytes], headers: dict[str, str]) -> None:
         length = sum(len(part) for part in parts)
@@ -195,9 +213,9 @@ class _PartsResponse(Response):
         await send({"type": "http.response.body"})
 
     def _pieces(self, piece_bytes: int) -> Iterator[memoryview | bytes]:
-        """Pieces of the parts: large ones cut, small ones joined.
+        """Each a step of the loop: large parts cut, small ones together.
 
-        Only small parts are copied: slow clients share the large ones.
+        Only small ones are copied: a client that reads slowly holds what others hold too.
         """
         small: list[bytes] = []
         for part in self._parts:
@@ -215,8 +233,8 @@ class _PartsResponse(Response):
 class _RequestLimit:
     """Answers 503 when too many requests are in flight, as the official exporters do.
 
-    Probes count separately: they wait for the API, and must not block scrapes when it hangs. Paths
-    under /-/ are exempt: a failed health check could restart a process that is only busy.
+    Probes are counted apart: they wait for the API, and must not keep scrapes out when it hangs.
+    Health is told all the same: busy is not dead, and whoever asks might end the process.
     """
 
     def __init__(self, app: ASGIApp, most: int, prefix: str) -> None:
