@@ -26,7 +26,7 @@ _UNFIT: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
-    """The `extra` of a log call: named values that stand behind the message."""
+    """The `extra` of a log call: named values that follow the message."""
     return {"fields": values}
 
 
