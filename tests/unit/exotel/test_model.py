@@ -753,8 +753,8 @@ CONFLICT = {
         pytest.param(CONFLICT | {"http_code": "409"}, "busy", id="http-code-in-digits"),
         pytest.param({"status": "failure"}, "without a message", id="status"),
         pytest.param({"http_code": 500}, "without a message", id="code-alone"),
-        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="beside-an-empty-list"),
-        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="beside-a-sid"),
+        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="with-an-empty-list"),
+        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="with-a-sid"),
         pytest.param({"RestException": {"Message": "no\nmore"}}, "no more", id="of-two-lines"),
     ],
 )
