@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _MAPPING_EXPECTED = "must be a mapping of keys to values"
-_MESSAGES = {
+_MESSAGES: Final = {
     "missing": "is missing",
     "model_type": _MAPPING_EXPECTED,
     "model_attributes_type": _MAPPING_EXPECTED,
