@@ -101,11 +101,11 @@ class Api:
 
 
 def commit_of(revision: str) -> str:
-    """The commit that a revision names; ends the program where there is none."""
+    """The commit that a revision names; ends the program if there is no such commit."""
     words = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
     found = _git(*words)
     if found.returncode:
-        sys.exit(f"against.py: {revision} is no revision of this repository")
+        sys.exit(f"against.py: {revision} is not a revision of this repository")
     return found.stdout.decode().strip()
 
 
@@ -127,7 +127,7 @@ def installed_revision(commit: str) -> Path:
 
 
 def installed_now() -> Path:
-    """The program as it stands here; not editable, and with nothing beside it, as the other is."""
+    """The program of this work tree, installed like the other one: not editable, alone."""
     folder = _INSTALLED / "now"
     _install(_ROOT, folder)
     return folder / "bin" / "exophone-exporter"

@@ -1,4 +1,4 @@
-"""Every goal of docs/performance.md, measured beside its anchor in one run, and that several times.
+"""Every goal of docs/performance.md, measured with its anchor in one run, and that several times.
 
     python benchmarks/goals.py [--goal N ...] [--runs N] [--write]
 
@@ -41,7 +41,7 @@ _RUNS_WRITTEN: Final = 3
 _PROGRAM: Final = [sys.executable, "-m", "exophone_exporter"]
 
 
-def scrape_beside_others(folder: Path) -> Iterator[Result]:
+def scrape_and_others(folder: Path) -> Iterator[Result]:
     """Goal 1: at least as fast as nginx with a file, and 1,000 times as fast as node_exporter."""
     with subjects.exporter(TEN_THOUSAND) as ours:
         gzipped = subjects.fetch(ours.url)
@@ -206,7 +206,7 @@ def _version_seconds() -> float:
 
 
 def idle_and_slow_clients(_: Path) -> Iterator[Result]:
-    """Goal 8: a scrape within 50 ms beside 200 idle clients or 100 slow ones, for under 30 MB.
+    """Goal 8: a scrape within 50 ms with 200 idle clients or 100 slow ones, for under 30 MB.
 
     By default 40 requests are in flight at most, and who comes while slow readers hold them all is
     told to come back; here there may be more.
@@ -224,7 +224,7 @@ def idle_and_slow_clients(_: Path) -> Iterator[Result]:
             with load.clients(ours.url, count, words, window):
                 worst = max(load.scrape_seconds(ours.url))
                 added = ours.resident_bytes() - before
-            yield _within(8, f"slowest scrape beside {what}", worst, "ms", 0.05)
+            yield _within(8, f"slowest scrape with {what}", worst, "ms", 0.05)
             yield _within(8, f"memory of {what}", added, "MB", 30e6)
 
 
@@ -241,7 +241,7 @@ def _within(goal: int, what: str, value: float, unit: str, limit: float) -> Resu
 
 
 GOALS: Final[dict[int, tuple[Callable[[Path], Iterator[Result]], tuple[str, ...]]]] = {
-    1: (scrape_beside_others, ("wrk", "nginx", "prometheus-node-exporter")),
+    1: (scrape_and_others, ("wrk", "nginx", "prometheus-node-exporter")),
     2: (cpu_a_scrape, ("wrk",)),
     3: (rendering_and_unchanged_polls, ()),
     4: (scrape_while_all_change, ("wrk",)),
@@ -291,7 +291,7 @@ def main() -> None:
         runs.append(_run(goals))
     table = results.table(results.rows(runs))
     if args.runs > 1:
-        _tell("", "The median run, and what all runs found", *table.without("beside").aligned())
+        _tell("", "The median run, and what all runs found", *table.without("reference").aligned())
     if args.goal:
         return
     costs, kinds = [*growth.costs()], representation.measured()

@@ -16,7 +16,7 @@ from subjects import fetch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What the system takes of an answer at once is taken by then.
+# By then the system has taken what it takes of an answer immediately.
 _SETTLED_SECONDS: Final = 1.0
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _LATENCY: Final = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)\s*$", re.MULTILINE)
@@ -38,7 +38,7 @@ class Load:
 
 
 def wrk(url: str, clients: int, seconds: float) -> Load:
-    """Scrapes by so many clients at once, each as soon as its last one is answered."""
+    """Scrapes by so many concurrent clients, each as soon as its last one is answered."""
     words = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout=60s", "--latency"]
     words += ["-H", "Accept-Encoding: gzip", url]
     told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300).stdout

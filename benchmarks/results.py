@@ -15,7 +15,7 @@ _VERDICTS: Final = {True: "met", False: "missed", None: ""}
 
 @dataclass(frozen=True)
 class Result:
-    """One figure beside its anchor, in seconds or bytes; `unit` is how they are shown.
+    """One figure next to its anchor, in seconds or bytes; `unit` is how they are shown.
 
     `met` is None where there is no goal.
     """
@@ -31,9 +31,9 @@ class Result:
 
     def line(self) -> str:
         """What is printed as soon as it is measured."""
-        beside = f"{self.anchor}: {amount(self.anchor_value, self.unit)}"
+        reference = f"{self.anchor}: {amount(self.anchor_value, self.unit)}"
         return (
-            f"{self.goal} {self.what:50} {amount(self.value, self.unit):>9}  {beside:27}"
+            f"{self.goal} {self.what:50} {amount(self.value, self.unit):>9}  {reference:27}"
             f" {ratio_text(self.ratio):>6}  {_VERDICTS[self.met]}"
         ).rstrip()
 
@@ -79,5 +79,5 @@ def rows(runs: Sequence[Sequence[Result]]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> Table:
     """The rows as docs/performance.md has them."""
-    columns = ("goal", "what", "figure", "all runs", "beside", "ratio", "")
+    columns = ("goal", "what", "figure", "all runs", "reference", "ratio", "")
     return Table(columns, [row.cells() for row in rows], "rlrrlrl")

@@ -39,7 +39,7 @@ _MORE = "/more"
 
 
 def pages_of(sid: str, count: int, changed: str = "") -> list[bytes]:
-    """The answers of the list endpoint for so many numbers; `changed` stands behind each name."""
+    """The answers of the list endpoint for so many numbers; `changed` is appended to each name."""
     found = make_account(sid, count).numbers
     for number in found:
         number["friendly_name"] = f"{number['friendly_name']}{changed}"
@@ -73,7 +73,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Answers in files, so that what stands in for the API takes none of the exporter's memory."""
+    """Answers in files, so that the simulated API does not use the exporter's memory."""
 
     folder: Path
 

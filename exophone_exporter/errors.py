@@ -24,7 +24,7 @@ ExoPhoneError
     │   └── JsonCut         bad_body     the JSON ended before its end
     ├── BadEnvelope         envelope     JSON, but not the documented object
     ├── BadPagination       pagination   pages that contradict each other
-    └── InternalError       internal     a defect of ours
+    └── InternalError       internal     a defect in the exporter
 
 `reason` is the label of `exophone_poll_failures_total` and closed: a new reason is a change of the
 metric contract. Exceptions of requests, urllib3 and json are translated where they are met.
@@ -194,7 +194,7 @@ class BadPagination(PollError):
 
 
 class InternalError(PollError):
-    """A defect of ours, caught so that polling goes on."""
+    """A defect in the exporter, caught so that polling continues."""
 
     reason = "internal"
 

@@ -26,7 +26,7 @@ _UNFIT: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
-    """The `extra` of a log call: named values that stand behind the message."""
+    """The `extra` of a log call: named values that follow the message."""
     return {"fields": values}
 
 
@@ -47,8 +47,8 @@ def configure(level: str, log_format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Our own lines tell of each request; urllib3's tell of its pool, and of a head that it cannot
-    # read: at every poll, with a traceback and what the server sent.
+    # Our own lines report each request. urllib3's are about its pool, and about a header that it
+    # cannot read: at every poll, with a traceback and what the server sent.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     for name in ("uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)

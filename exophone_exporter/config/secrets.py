@@ -88,7 +88,7 @@ def line_from_bytes(content: bytes) -> str:
 
     A newline that is kept makes every request a silent 401. Raises ValueError with advice.
     """
-    # Not as a decoding error of Python, which holds the bytes; what is none is refused below.
+    # Not as a decoding error of Python, which contains the bytes; invalid values are refused below.
     text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     return _line(text.rstrip("\r\n"))
 

@@ -136,7 +136,7 @@ def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Value:
 
 
 def _scalar(node: yaml.ScalarNode) -> str:
-    """The text of a scalar; half a surrogate pair is no text that could be written out."""
+    """The text of a scalar; half a surrogate pair cannot be encoded, so it is refused."""
     text = str(node.value)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise YamlError(

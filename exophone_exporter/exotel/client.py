@@ -123,9 +123,9 @@ class Client:
     def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
         """One number from the detail endpoint; NotFound where the account has no such sid.
 
-        `within_seconds` is for those who wait: it bounds the wait for the budget, where it raises
-        BudgetSpent, and the answer. Such a question is asked once only, for one place of the
-        budget; who waits asks again in his own time.
+        `within_seconds` limits the wait for the budget, after which it raises BudgetSpent, and the
+        wait for the response. Such a request is not retried and uses one place of the budget; the
+        caller may retry.
         """
         with self._calls(within_seconds) as calls:
             return calls.number(sid)
@@ -247,7 +247,7 @@ class _Calls:
         return self._ends_at - self._client.clock.monotonic()
 
     def _time_left_seconds(self) -> float:
-        """Seconds to the deadline; raises DeadlinePassed where there are none."""
+        """Seconds to the deadline; raises DeadlinePassed if it has passed."""
         remaining = self._remaining_seconds()
         if remaining <= 0 and self._within_seconds is not None:
             raise DeadlinePassed(f"there was no answer within {self._within_seconds:g}s")

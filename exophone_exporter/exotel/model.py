@@ -1,4 +1,4 @@
-"""Untrusted JSON becomes ExoPhones: all cleaning and tolerance stands here, and nothing else does.
+"""Untrusted JSON becomes ExoPhones: all cleaning and tolerance is here, and nothing else.
 
 Source: the vendor's page on the ExoPhones API; its samples are trusted where its type table
 contradicts them. A value that was sent but cannot be read is None, never 0, and its field is named
@@ -255,19 +255,19 @@ def _json(body: bytes) -> Any:
 
 
 def _refuse_constant(_name: str) -> Any:
-    """NaN and the infinities are no JSON, whatever Python's own writer thinks."""
+    """NaN and the infinities are not JSON, although Python's own writer emits them."""
     raise ValueError
 
 
 def _fraction(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except InvalidOperation:  # an exponent beyond all measure, which is no ValueError
+    except InvalidOperation:  # an excessive exponent; this is not a ValueError
         return Decimal("Infinity")
 
 
 def _inner_error(value: dict[str, Any]) -> str:
-    """What an error inside a 200 says; beside it, an empty list does not mean no numbers."""
+    """The error inside a 200; an empty list next to it does not mean no numbers."""
     failed = (
         value.get("RestException")
         or value.get("status") == "failure"

@@ -1,7 +1,7 @@
 """How many requests an account may make: the API's limit, kept on our side.
 
 Any 60 seconds hold at most `requests_per_minute` requests. A walk may spend what has been saved up
-at once and then waits; that is faster than even pacing and never over the limit.
+immediately and then waits; that is faster than even pacing and never over the limit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ WINDOW_SECONDS: Final = 61.0
 class RateLimiter:
     """A sliding window of the places taken; shared by the poll and the probes of one account.
 
-    It also knows until when the API asked to wait. Who polls the account next had better ask for
-    that; places are given out in any case.
+    Also records until when the API asked to wait. Callers must check that themselves; places are
+    given out in any case.
     """
 
     def __init__(self, requests_per_minute: int, monotonic: Callable[[], float]) -> None:
@@ -56,7 +56,7 @@ class RateLimiter:
             self._asked_until = max(self._asked_until, self._monotonic() + seconds)
 
     def hold_off_seconds(self) -> float:
-        """Seconds that are left of the longest wait the API asked for; 0 where there are none."""
+        """Seconds left of the longest wait that the API asked for, or 0."""
         with self._lock:
             return max(0.0, self._asked_until - self._monotonic())
 

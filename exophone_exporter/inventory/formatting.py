@@ -72,7 +72,7 @@ def circle(number: ExoPhone) -> str:
 
 
 def flow_state(number: ExoPhone, channel: Channel) -> str:
-    """What a person wants to know of a channel: the flow, or why there is none."""
+    """What to show for a channel: the flow, or why there is no flow."""
     if number.attached(channel):
         return number.flow_id(channel)
     if number.attached(channel) is None:

@@ -1,7 +1,7 @@
 """The text format, as far as our families need it: byte for byte what prometheus_client writes.
 
 prometheus_client spends 4 µs on a sample, most of it on names and labels that never change. Here
-many rows are written at once, from columns: their label sets are spelled once for all metrics that
+many rows are written together, from columns: their label sets are spelled once for all metrics that
 share them, and so is each value. The samples of both formats are the same, only the heads of
 counters differ.
 """
@@ -61,7 +61,7 @@ class Metric:
         return [*map("".join, rows)]
 
     def _in_order(self, values: Sequence[_T]) -> Sequence[_T]:
-        """In the order of the alphabet, what stands in the order of `labels`."""
+        """Reorder values from the order of `labels` to alphabetical order."""
         if len(values) != len(self.labels):
             raise ValueError(f"{self.name} has the labels {self.labels}, not {len(values)} of them")
         return [values[at] for at in self._order]
@@ -71,13 +71,13 @@ class Metric:
         return f"{self.name}{self.labelset(*label_values)} {format_value(value)}\n"
 
     def block(self, labelsets: Iterable[str], value_texts: Iterable[str | None]) -> str:
-        """One sample a row; a row whose value is None has none."""
+        """One sample a row; a row whose value is None has no sample."""
         labels, values = [*labelsets], [*value_texts]
         texts = [value for value in values if value is not None]
         if len(texts) < len(values):
             rows = zip(labels, values, strict=True)
             labels = [each for each, value in rows if value is not None]
-        # The pieces of all rows are joined at once: half the time of a text for each.
+        # Joining the pieces of all rows together takes half the time of a text for each row.
         pieces = [f"\n{self.name}", "", " ", ""] * len(texts)
         pieces[1::4], pieces[3::4] = labels, texts
         return "".join(pieces)[1:] + "\n" if texts else ""

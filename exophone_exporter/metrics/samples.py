@@ -59,7 +59,7 @@ def probe_lines(
 ) -> Iterator[MetricText]:
     """The lines of one probe; `number` is None where the API did not give it.
 
-    They are those of /metrics, whatever `per_number.series` says: who asks for a number wants it.
+    They are those of /metrics, whatever `per_number.series` is.
     """
     yield _line(catalog.PROBE_SUCCESS, value=number is not None)
     yield _line(catalog.PROBE_DURATION, value=duration_seconds)

@@ -175,7 +175,7 @@ def _choose_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
     names = [SUITES[name] for name in chosen if name in SUITES]
     if names:
         context.set_ciphers(":".join(names))
-    else:  # with suites of TLS 1.3 alone there is none for 1.2
+    else:  # only suites of TLS 1.3 were chosen
         context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 

@@ -38,7 +38,7 @@ class Variable:
     label: str
     description: str
     query: str
-    # What "All" stands for: `.*` also takes in series that lack the label, "" only what is listed.
+    # The value of "All": `.*` also takes in series that lack the label, "" only what is listed.
     all_value: str
 
 

@@ -407,7 +407,7 @@ def changed(by: str) -> str:
     """Changes of numbers between two points of a graph, exactly.
 
     `increase` extrapolates to the ends of its window, and would show 256 for 240 numbers that
-    lost their flows at once. Replicas see a change in different polls, so the counters are made
+    lost their flows together. Replicas see a change in different polls, so the counters are made
     one before they are compared: that of the replica which has seen most. It falls where that
     one restarts, and a scrape that is missed must not look like it.
     """

@@ -76,13 +76,13 @@ class Override:
 
 
 def column(name: str, **properties: Any) -> Override:
-    """Settings of the field with a name; `__` in a key stands for a dot (custom__width)."""
+    """Settings of the field with a name; `__` in a key means a dot (custom__width)."""
     spelled = {key.replace("__", "."): value for key, value in properties.items()}
     return Override("byName", name, spelled)
 
 
 def empty_cell(text: str) -> Override:
-    """What stands in a cell without a value: a panel's noValue would stand there otherwise."""
+    """The text of a cell without a value, instead of the panel's noValue."""
     return Override("byRegexp", "/.*/", {"noValue": text})
 
 

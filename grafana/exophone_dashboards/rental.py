@@ -73,7 +73,7 @@ DEAREST: Final = 50
 
 
 def idle_share(*labels: str) -> str:
-    """Idle rental of rental, within one currency; nothing is no share of nothing."""
+    """Idle rental of rental, within one currency; there is no share without rental."""
     return f"{total(IDLE_RENTAL, *labels)} / ({total(RENTAL, *labels)} > 0)"
 
 

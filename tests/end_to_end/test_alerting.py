@@ -133,7 +133,7 @@ def test_a_query_keeps_all_but_its_durations() -> None:
 
 
 def test_every_alert_of_the_file_has_a_cause_here() -> None:
-    """An alert that nobody has seen fire is none."""
+    """Every alert has been seen to fire."""
     assert CAUSES.keys() | CAUSES_FOR_ALL.keys() == alerts().keys()
 
 
@@ -141,7 +141,7 @@ def test_every_alert_of_the_file_has_a_cause_here() -> None:
 def test_a_number_that_loses_its_flow_is_told_of_once_until_it_has_one_again(
     tmp_path: Path, program: Callable[[str], str]
 ) -> None:
-    """Two replicas watch it; before that nothing is told, and afterwards that it is over."""
+    """Two replicas watch it; no notification before that, and a resolved one afterwards."""
     accounts = [healthy_account("support"), healthy_account("sales")]
     accounts[1].numbers[0].update(friendly_name="Outbound [no flow]", voice_url=None)
     with scene(tmp_path, program, *accounts, replicas=2) as running:
@@ -210,4 +210,4 @@ def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> N
         missing = "ExoPhoneVoiceFlowMissing warning number"
         assert len(running.arrived(missing, account=sid_of(missing))) == 1
         over = running.arrived(missing, "resolved", account=sid_of(missing))
-        assert not over, "an exporter that is gone mends no number"
+        assert not over, "an exporter that is gone does not resolve alerts"

@@ -65,7 +65,7 @@ def either(
 
 
 def texts(panel: Json) -> Iterator[str]:
-    """Everything that stands in a panel."""
+    """All texts of a panel."""
     yield panel.get("message", "")
     for table in panel.get("tables", ()):
         yield from table["columns"]
@@ -88,7 +88,7 @@ def rows(panel: Json) -> list[dict[str, str]]:
 
 
 def values(panel: Json) -> dict[str, str]:
-    """The figures of a panel by what stands above them."""
+    """The figures of a panel by their headings."""
     return {one["title"]: one["text"] for one in panel["values"]}
 
 
@@ -102,7 +102,7 @@ def test_no_text_is_garbled(either: Mapping[str, Screen], uid: str) -> None:
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_every_panel_says_something(either: Mapping[str, Screen], uid: str) -> None:
-    """Figures, or in their place a sentence of ours that says why there are none."""
+    """Figures, or our sentence that says why there are no figures."""
     for title, panel in either[uid].items():
         assert any(texts(panel)), title
         assert panel.get("message") not in ("No data", ""), title
@@ -110,7 +110,7 @@ def test_every_panel_says_something(either: Mapping[str, Screen], uid: str) -> N
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_columns_are_named_for_people(either: Mapping[str, Screen], uid: str) -> None:
-    """No label of ours, nor of Grafana's: words that begin with a capital, none of them twice."""
+    """Neither our labels nor Grafana's: words that begin with a capital, none of them twice."""
     for title, panel in either[uid].items():
         for table in panel.get("tables", ()):
             names = table["columns"]
@@ -121,7 +121,7 @@ def test_columns_are_named_for_people(either: Mapping[str, Screen], uid: str) ->
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_no_row_and_no_series_is_there_twice(either: Mapping[str, Screen], uid: str) -> None:
-    """Two replicas are one row, and lines of a graph can be told apart."""
+    """Two replicas are one row, and lines of a graph can be distinguished."""
     for title, panel in either[uid].items():
         for table in panel.get("tables", ()):
             assert len({*map(tuple, table["rows"])}) == len(table["rows"]), title

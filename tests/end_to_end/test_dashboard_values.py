@@ -153,7 +153,7 @@ def test_who_chooses_nothing_sees_nothing(
 def test_a_job_of_any_name_with_any_choice_of_series(
     played_scene: Scene, uid: str, job: str, series: str
 ) -> None:
-    """The name of a job is no regular expression; `per_number.series` may be each of the three."""
+    """A job name is not a regular expression; `per_number.series` may be each of the three."""
     assert list(asked(crowd(played_scene, job, series), uid, graphs=False)) == []
 
 

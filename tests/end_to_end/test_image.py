@@ -74,7 +74,7 @@ def scraped(running: Running, pattern: str) -> bool:
 
 
 def test_size_and_layers(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
-    """One layer of ours on the base; what it weighs is told, and bounded."""
+    """One layer on the base; its size is printed and bounded."""
     layers = len(image.about["RootFS"]["Layers"])
     whole, base, build = (image.size_mb(name) for name in (NAME, BASE, BUILD_BASE))
     with capsys.disabled():

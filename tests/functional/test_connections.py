@@ -245,7 +245,7 @@ def test_an_odd_target_is_answered_without_a_traceback(
 def test_connect_is_no_method_here(
     site: Site,
 ) -> None:
-    """The program is no proxy."""
+    """The program is not a proxy."""
     answer = site.ask(b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
 
@@ -307,7 +307,7 @@ def test_both_lengths_at_once_are_refused(site: Site) -> None:
 
 @pytest.mark.fault(110)
 def test_a_body_is_not_waited_for(site: Site) -> None:
-    """Nor asked for with 100 Continue; 1 GB is announced and the answer comes at once."""
+    """Nor asked for with 100 Continue; 1 GB is announced and the answer comes immediately."""
     answer = site.ask(
         b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n"
         b"Expect: 100-continue\r\n\r\n"
@@ -418,7 +418,7 @@ def test_a_client_that_sends_no_whole_request_is_left(sent: bytes) -> None:
 
 @pytest.mark.fault(106)
 def test_a_client_that_drips_its_request_does_not_move_the_deadline() -> None:
-    """Slowloris: a byte now and then is no progress."""
+    """Slowloris: a byte now and then is not progress."""
     with serving(limits=Limits(**PATIENT | {"head_seconds": 0.3})) as site, site.open() as client:
         began = time.monotonic()
         client.sendall(b"GET / HTTP/1.1\r\n")

@@ -86,7 +86,7 @@ def tracked() -> set[str]:
         check=False,
     )
     if listed.returncode:
-        pytest.skip("this is no repository but an unpacked sdist")
+        pytest.skip("this is not a repository but an unpacked sdist")
     return {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
 
 

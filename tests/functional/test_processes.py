@@ -89,7 +89,7 @@ class TestOneSignal:
     def test_during_a_wait_that_the_api_asked_for(
         self, config: str, sim: Simulator, number: signal.Signals
     ) -> None:
-        """Retry-After: 30 is waited for by nobody who is told to go."""
+        """A process that should stop does not wait for Retry-After: 30."""
         sim.fail(Fault(status=429, headers={"Retry-After": "30"}, times=None))
         with started("--config.file", config, LOOPBACK, "--log.level=debug") as running:
             running.wait_for("asking again.*wait_seconds=30.000")

@@ -142,7 +142,7 @@ class TestOnce:
         assert all(json.loads(line)["level"] for line in ended.stderr.splitlines())
 
     def test_a_file_is_replaced_as_a_whole(self, config: str, tmp_path: Path) -> None:
-        """A new file of mode 0644, whatever the umask, and nothing else beside it."""
+        """A new file of mode 0644, whatever the umask, and no other file next to it."""
         folder = tmp_path / "textfiles"
         folder.mkdir()
         output = folder / "exophone.prom"
@@ -242,7 +242,7 @@ class TestNumbers:
     def test_no_numbers_is_no_failure(
         self, config: str, sim: Simulator, words: tuple[str, ...], stdout: str, stderr: str
     ) -> None:
-        """An account may be empty: exit 0, and people are told."""
+        """An account may be empty: exit 0, with a message."""
         for account in sim.world.accounts.values():
             account.numbers.clear()
         ended = run("numbers", "--config.file", config, *words)
@@ -422,7 +422,7 @@ class TestCheckConfig:
         assert "beta: OK" in ended.stdout
 
     def test_live_without_a_network_names_the_host(self, tmp_path: Path) -> None:
-        """A refused connection is told with the address it was refused by."""
+        """A refused connection is reported with its address."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         file = tmp_path / "refused.yml"

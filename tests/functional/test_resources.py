@@ -78,7 +78,7 @@ def connect(running: Running, count: int) -> contextlib.ExitStack:
 def test_a_thousand_connections_take_no_thread_and_no_more_than_their_cap(
     tmp_path: Path, sim: Simulator
 ) -> None:
-    """544 of them at once; and a scrape is answered in their midst."""
+    """544 of them together; and a scrape is answered meanwhile."""
     with started("--config.file", str(config_file(tmp_path, sim)), LOOPBACK) as running:
         running.wait_for("first poll is complete")
         assert up(running)
@@ -103,7 +103,7 @@ def test_with_forty_descriptors_a_crowd_neither_ends_it_nor_stops_its_polls_for_
         with connect(running, 200):
             running.wait_for("too many open files; accepting is paused.*ulimit -n")
             wait_until(lambda: can_get(f"{running.url()}/metrics"), "a scrape is answered")
-            wait_until(lambda: can_get(f"{running.url()}/-/healthy"), "health is told")
+            wait_until(lambda: can_get(f"{running.url()}/-/healthy"), "health is answered")
         asked = len(sim.requests)
         wait_until(lambda: len(sim.requests) > asked + 1 and up(running), "polls go on")
         assert running.stderr.count("too many open files; accepting is paused") == 1

@@ -124,7 +124,7 @@ except StartError as error:
 
 @pytest.mark.fault(121)
 def test_a_privileged_port_is_told() -> None:
-    """The system's reason, in one line; asked as a user who is not root.
+    """The system's reason, in one line; as a user other than root.
 
     Containers often let everybody have every port; there the refusal is made as the system's is.
     """
@@ -208,7 +208,7 @@ sys.exit(7)
 
 
 def signalled(*words: str) -> subprocess.Popen[str]:
-    """A server that says what its callbacks are told, and ends with exit code 7."""
+    """A server that prints what its callbacks receive, and ends with exit code 7."""
     return subprocess.Popen(
         [sys.executable, "-c", _SIGNALLED, *words],
         stdout=subprocess.PIPE,
@@ -236,7 +236,7 @@ def wait_until_it_serves(process: subprocess.Popen[str]) -> int:
     "words", [pytest.param(("hangup",), id="works"), pytest.param(("hangup", "raise"), id="fails")]
 )
 def test_sighup_is_told_and_the_server_goes_on(words: tuple[str, ...]) -> None:
-    """Each time, and even where what is told fails."""
+    """Each time, even if a callback fails."""
     with signalled(*words) as process:
         try:
             port = wait_until_it_serves(process)
@@ -244,7 +244,7 @@ def test_sighup_is_told_and_the_server_goes_on(words: tuple[str, ...]) -> None:
                 process.send_signal(signal.SIGHUP)
                 assert lines(process, 1) == ["hangup"]
             heard_at = time.monotonic()
-            wait_until(lambda: time.monotonic() > heard_at + 0.3, "it would be told again")
+            wait_until(lambda: time.monotonic() > heard_at + 0.3, "it would be called again")
             assert "served" in ask(socket.create_connection(("127.0.0.1", port)))
             process.terminate()
             assert lines(process, 1) == ["told"]

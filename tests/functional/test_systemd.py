@@ -1,4 +1,4 @@
-"""What systemd passes and is told: real descriptors, real datagrams, a real process."""
+"""What systemd passes and receives: real descriptors, real datagrams, a real process."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def refused_in_a_process_of_its_own(environ: dict[str, str]) -> str:
     return done.stdout
 
 
-# --- what systemd is told
+# --- what systemd receives
 
 
 class Manager:
@@ -213,7 +213,7 @@ def test_a_message_arrives_at_a_path(tmp_path: Path) -> None:
 
 
 def test_a_message_arrives_at_an_abstract_address() -> None:
-    """`@name` stands for a name that no file system has."""
+    """`@name` is a name outside the file system."""
     name = f"exophone-test-{time.monotonic_ns()}"
     with manager(b"\0" + name.encode()) as systemd:
         assert Notifier({"NOTIFY_SOCKET": f"@{name}"}, 7).notify("READY=1")
@@ -244,7 +244,7 @@ def test_an_address_where_nobody_listens_disturbs_nothing(
 
 
 def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
-    """Its queue fills; the hasty leave at once, the patient wait for a moment."""
+    """Its queue fills; without patience it gives up immediately, else after a moment."""
     address = str(tmp_path / "notify")
     with manager(address):
         notifier = Notifier({"NOTIFY_SOCKET": address}, 7)

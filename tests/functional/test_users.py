@@ -227,7 +227,7 @@ def test_of_two_headers_the_first_counts(shared: Door) -> None:
 
 
 def test_names_and_passwords_are_bytes() -> None:
-    """A name of any script, and a password that is no text at all."""
+    """A name of any script, and a password that is not text."""
     name = "अमृता"
     with door_of({name: hashed(b"\xff\xfe"), "": hashed(b"of nobody")}) as door:
         assert door.status(basic(name.encode(), b"\xff\xfe")) == 200
@@ -387,7 +387,7 @@ def test_what_is_remembered_has_an_end(door: Door) -> None:
     assert len(door.check.asked) == 102
 
 
-# ---- many at once
+# ---- many together
 
 
 def test_the_same_login_many_times_at_once_is_checked_once(door: Door) -> None:
@@ -401,7 +401,7 @@ def test_the_same_login_many_times_at_once_is_checked_once(door: Door) -> None:
 
 
 def test_a_check_that_takes_long_stops_nobody_else() -> None:
-    """The event loop goes on: who is known gets an answer, and so does who has no login."""
+    """The event loop goes on: known users get an answer, and so do requests without a login."""
     with door_of({"asha": ASHA}) as door, ThreadPoolExecutor(1) as clients:
         assert door.status(RIGHT) == 200
         door.check.wait_until_begun()

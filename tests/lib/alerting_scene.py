@@ -50,7 +50,7 @@ _UNIT_SECONDS: Final = {
     "y": 31_536_000,
 }
 _PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
-# Of PromQL: what may hold something that looks like a duration and is none, then a duration.
+# Of PromQL: what may contain something that only looks like a duration, then a duration.
 _TOKEN: Final = re.compile(
     r"""(?P<kept>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`|\#[^\n]*|[A-Za-z_][\w:]*)"""
     r"""|(?P<duration>(?:\d+(?:ms|[smhdwy]))+)"""
@@ -87,7 +87,7 @@ def alerts() -> dict[str, dict[str, Any]]:
     """The alerting rules as we ship them, by name and the values of the labels that they set."""
     every = [rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule]
     found = {" ".join((rule["alert"], *rule["labels"].values())): rule for rule in every}
-    assert len(found) == len(every), "two alerts that cannot be told apart"
+    assert len(found) == len(every), "two alerts that cannot be distinguished"
     return found
 
 
@@ -179,7 +179,7 @@ class Scene:
         return self.simulator.world.accounts[sid]
 
     def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
-        """What the webhook was told of an alert with these labels, oldest first."""
+        """The notifications about an alert with these labels, oldest first."""
         wanted = _labels(alert).items() | labels.items()
         return [
             told
@@ -188,7 +188,7 @@ class Scene:
         ]
 
     def wait_for(self, alert: str, status: str = "firing", **labels: str) -> Notified:
-        """The first time the webhook is told of an alert with these labels."""
+        """The first notification about an alert with these labels."""
         found: list[Notified] = wait_until(
             lambda: self.arrived(alert, status, **labels),
             f"{alert} {labels} {status}; see {self.folder}",

@@ -35,7 +35,7 @@ _BASE64: Final = _base64_forms(b"canary") | _base64_forms(b"-token") | _base64_f
 _TRACE: Final = re.compile(
     "|".join(
         [
-            r"canary(?!\.)",  # canary.py itself may stand in a traceback
+            r"canary(?!\.)",  # canary.py itself may be in a traceback
             r"\b(?:acme|beta)(?:-[a-z]+)?-(?:key|token)\b",
             b"canary".hex(),
             *map(re.escape, sorted(_BASE64)),

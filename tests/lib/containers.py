@@ -49,14 +49,14 @@ def require_containers() -> None:
 
 
 class Engine:
-    """Podman with a store of its own, which goes with the folder it stands in."""
+    """Podman with a store of its own, which is removed with its folder."""
 
     def __init__(self, folder: Path) -> None:
         # cgroupfs and runc work without systemd.
         places = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
         kinds = ["--cgroup-manager=cgroupfs", "--runtime=runc", "--events-backend=none"]
         self.words = ["podman", *places, *kinds, "--log-level=fatal"]
-        # An overlay is fast; it cannot stand on another one, as in a container.
+        # An overlay is fast; it cannot be on top of another one, as in a container.
         if self.try_("--storage-driver=overlay", "info").returncode == 0:
             self.words.append("--storage-driver=overlay")
         else:

@@ -81,7 +81,7 @@ class Conversation:
         self._server.stopping.wait(seconds)
 
     def close(self) -> None:
-        """Hang up at once, in the middle of the script."""
+        """Hang up immediately, in the middle of the script."""
         self._sock.close()
 
     def stay_silent(self) -> None:
@@ -134,7 +134,7 @@ def saying_then_reset(data: bytes) -> Script:
 
 
 def dripping(head: bytes, drops: bytes) -> Script:
-    """A script that says the one at once and the other byte by byte."""
+    """A script that sends the one immediately and the other byte by byte."""
 
     def script(conversation: Conversation) -> None:
         conversation.read_request()
@@ -240,7 +240,7 @@ class FaultServer:
         script = self._scripts[min(self.connections, len(self._scripts) - 1)]
         self.connections += 1
         sock.settimeout(_PATIENCE_SECONDS)
-        # What is sent in pieces arrives in pieces, at once.
+        # What is sent in pieces arrives in pieces, immediately.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = threading.Thread(target=self._play, args=(script, sock), daemon=True)
         self._open.append((thread, sock))

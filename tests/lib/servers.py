@@ -73,7 +73,7 @@ def rest_of(client: socket.socket) -> bytes:
 
 
 class Prometheus:
-    """A Prometheus that runs; its log stands in `log`."""
+    """A running Prometheus; its log is in `log`."""
 
     def __init__(self, url: str, log: Path, pid: int) -> None:
         self.url = url
@@ -145,7 +145,7 @@ def _free_url() -> str:
 
 @contextlib.contextmanager
 def _process(command: list[str], log: Path) -> Iterator[int]:
-    """The pid of a program of others while the block runs; what it says stands in `log`."""
+    """The pid of another program while the block runs; its output is in `log`."""
     with (
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(command, stdout=said, stderr=said) as server,
@@ -158,7 +158,7 @@ def _process(command: list[str], log: Path) -> Iterator[int]:
 
 
 class Alertmanager:
-    """An Alertmanager that runs; its log stands in `log`."""
+    """A running Alertmanager; its log is in `log`."""
 
     def __init__(self, url: str, log: Path) -> None:
         self.url = url

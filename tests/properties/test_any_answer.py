@@ -1,4 +1,4 @@
-"""Any answer of the API at all: numbers that can be shown everywhere, or an error of ours."""
+"""Any answer of the API at all: numbers that can be shown everywhere, or one of our errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SETTINGS: Final = (
     PerNumber("unattached", 1, "last4"),
     PerNumber("all", 2, "hidden"),
 )
-# JSON that is right, however odd, and what is none.
+# Valid JSON, however odd, and invalid JSON.
 ODD: Final = (
     *("null", "true", "false", "0", "-0", "7", "1e3", "-1.5", "1e999", "1E-999", "-1e999"),
     *('"\\ud800"', '"\\udfff\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '""', '"  "', "[]", "{}"),

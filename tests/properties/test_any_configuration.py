@@ -96,7 +96,7 @@ def rewritten(draw: st.DrawFn, documents: st.SearchStrategy[bytes]) -> bytes:
 
 @st.composite
 def spoiled(draw: st.DrawFn, text: str, secret_line: str) -> str:
-    """A document in which each secret still stands on its line, behind what says that it is one.
+    """A document in which each secret is still on its line, after what says that it is one.
 
     All else may be edited: other lines, indentation, what stands around the secret.
     """

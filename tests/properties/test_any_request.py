@@ -160,7 +160,7 @@ CONVERSATIONS: Final = st.one_of(
     FOREIGN,
     st.binary(max_size=100),
 )
-# What may stand in a header: anything but control characters.
+# What a header may contain: anything but control characters.
 ON_A_LINE: Final = st.one_of(
     st.lists(
         st.sampled_from(
@@ -348,7 +348,7 @@ def assert_served(site: Site, sent: bytes) -> None:
 @pytest.mark.fault(109)
 @pytest.mark.fault(110)
 def test_any_bytes_are_answered_or_the_connection_ends(site: Site, sent: bytes) -> None:
-    """Odd methods, targets, versions, headers, bodies; several at once; other protocols."""
+    """Odd methods, targets, versions, headers, bodies; several together; other protocols."""
     assert_served(site, sent)
 
 

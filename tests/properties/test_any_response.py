@@ -1,4 +1,4 @@
-"""Any bytes that a server sends back: numbers, or an error of ours, from the real client."""
+"""Any bytes that a server sends back: numbers, or one of our errors, from the real client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class Endpoint:
-    """A server that gives every connection the same bytes, then hangs up; and who asks it."""
+    """A server that gives every connection the same bytes, then hangs up; and a client of it."""
 
     def __init__(self) -> None:
         self._answer = b""
@@ -161,7 +161,7 @@ def assert_understood(ask: Ask, answer: bytes) -> None:
 @pytest.mark.fault(10)
 @pytest.mark.fault(54)
 def test_any_answer_on_the_wire_is_a_page_or_an_error_of_ours(ask: Ask, answer: bytes) -> None:
-    """Heads, lengths, encodings and chunks that are nearly right, and what is no HTTP at all."""
+    """Heads, lengths, encodings and chunks that are nearly right, and what is not HTTP at all."""
     assert_understood(ask, answer)
 
 

@@ -163,7 +163,7 @@ class Week:
         self.model.note(f"weather {weather}")
 
     def someone_probes(self) -> None:
-        """Several at once, as dashboards do; each within a share of the time."""
+        """Several together, as dashboards do; each within a share of the time."""
         clients = self.exporter.clients()
         client = clients[self.random.choice([*clients])]
         sids = [*self.api.accounts[self._key(client.account)].numbers, "nobody"]
@@ -274,7 +274,7 @@ class Week:
         return self.time.now + self.random.expovariate(1 / EVENT_EVERY_SECONDS)
 
     def end(self) -> None:
-        """All threads end by themselves once they are told to."""
+        """All threads end by themselves when asked to."""
         self.exporter.ask_to_stop()
         self.time.end(within_seconds=10 * MINUTE)
         self.exporter.stop()
@@ -302,7 +302,7 @@ def simulated(seed: int) -> Iterator[Week]:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """A week of failures would be told in thousands of lines, which other tests look at."""
+    """A week of failures would log thousands of lines, which other tests look at."""
     caplog.set_level("CRITICAL", logger="exophone_exporter")
 
 

@@ -37,7 +37,7 @@ class TestResults:
         [(0, "met"), (1, "missed in 1 of 3"), (2, "missed in 2 of 3"), (3, "missed")],
     )
     def test_met_is_what_every_run_met(self, missed: int, verdict: str) -> None:
-        """One run that misses is told, whichever run is the median."""
+        """One run that misses is reported, whichever run is the median."""
         assert of_runs(0.001, 0.002, 0.003, missed=missed).verdict == verdict
 
     def test_what_has_no_goal_has_no_verdict(self) -> None:
@@ -61,21 +61,21 @@ class TestResults:
             [replace(RESULT, value=0.00033, met=False)],
         ]
         assert results.table(results.rows(runs)).markdown() == [
-            "| goal | what | figure | all runs | beside | ratio |  |",
+            "| goal | what | figure | all runs | reference | ratio |  |",
             "|--:|---|--:|--:|---|--:|---|",
             "| 1 | scrape | 0.34 ms | 0.33 · 0.34 · 0.36 | n: 0.46 ms | 1.353 | missed in 1 of 3 |",
         ]
 
     def test_the_table_of_a_terminal_leaves_out_what_the_runs_have_said(self) -> None:
-        """It stands in columns, and fits."""
+        """It has columns, and fits."""
         table = results.table([of_runs(0.00034, 0.00035)])
-        assert table.without("beside").aligned() == [
+        assert table.without("reference").aligned() == [
             "goal  what     figure     all runs  ratio",
             "   1  scrape  0.34 ms  0.34 · 0.35  1.353  met",
         ]
 
     def test_runs_that_measured_different_things_are_no_table(self) -> None:
-        """Figures of different goals never stand in one row."""
+        """Figures of different goals are never in one row."""
         with pytest.raises(ValueError, match="shorter"):
             results.rows([[RESULT, RESULT], [RESULT]])
 
@@ -140,7 +140,7 @@ class TestAgainst:
             text=True,
             check=False,
         )
-        said = "against.py: v0.0.0-none is no revision of this repository\n"
+        said = "against.py: v0.0.0-none is not a revision of this repository\n"
         assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
     def test_the_least_of_all_rounds_is_compared(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -71,9 +72,9 @@ def test_what_grafana_does_not_know_is_found(program: Callable[[str], str], tmp_
         file.write_text(json.dumps(dashboard), encoding="utf-8")
     done = run_script(program("node"), "check_types.mjs", *map(str, files))
     assert done.returncode == 1, done.stderr
+    found = re.split(r"^(?=\S+\.json)", done.stdout, flags=re.MULTILINE)
     for file, (_, message) in zip(files, WRONG, strict=True):
-        said = [part for part in done.stdout.split("\n0.json")[-1:] if file.name in part]
-        assert message in "".join(said), file.name
+        assert message in "".join(text for text in found if text.startswith(file.name)), file.name
 
 
 def payload() -> Json:

@@ -1,4 +1,4 @@
-"""One line per record, whatever stands in it, and no credentials."""
+"""One line per record, whatever it contains, and no credentials."""
 
 from __future__ import annotations
 

@@ -538,7 +538,7 @@ def _in_place(column: str, view: View, account: str, name: str) -> Labels:
 
 
 def flow_id(number: Number, flow: str) -> str:
-    """The id of the attached flow, "external" for a URL that is none of Exotel's."""
+    """The id of the attached flow, "external" for a URL that is not Exotel's."""
     url = str(number[f"{flow}_url"] or "")
     return url.rpartition("/")[2] if "exotel" in url or not url else "external"
 

@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def read_cells(node: str, payload: Json, locale: str = "en_IN") -> list[Json]:
-    """What a person reads in each panel of a dashboard; src/payload.ts tells of the payload.
+    """What a person reads in each panel of a dashboard; src/payload.ts describes the payload.
 
     `locale` is that of the reader's browser: 12,34,567.89 is how India writes it (en_IN),
     1,234,567.89 how America does (en_US). Each panel has panelId, title, type, and one of
@@ -29,7 +29,7 @@ def read_cells(node: str, payload: Json, locale: str = "en_IN") -> list[Json]:
     - series: each with title, the last value's text and color, calcs of the legend, points
     - timelines: each with title and states: text, color, from (milliseconds since 1970)
     - text: of a text panel
-    - message: what stands in the middle of an empty panel.
+    - message: the text in the middle of an empty panel.
     """
     done = run_script(node, "read_cells.mjs", stdin=json.dumps(payload), locale=locale)
     assert done.returncode == 0, done.stderr

@@ -90,7 +90,7 @@ class Variable:
         return self.options if self.chosen == (ALL,) else self.chosen
 
     def in_promql(self) -> str:
-        """What stands in a query: a regular expression of the chosen values, quoted for a string.
+        """The text in a query: a regular expression of the chosen values, quoted for a string.
 
         The value that a dashboard gives to All is taken as it is.
         """
@@ -172,7 +172,7 @@ def variables(
 ) -> dict[str, Variable]:
     """Every variable in order, each with what the ones before it leave to choose from.
 
-    `chosen` are option values by name; the rest stands as the dashboard opens.
+    `chosen` are option values by name; the rest is as the dashboard opens.
     """
     found: dict[str, Variable] = {}
     for model in dashboard["templating"]["list"]:

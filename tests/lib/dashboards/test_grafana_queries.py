@@ -37,7 +37,7 @@ def chosen(*values: str, all_value: str = "") -> dict[str, Variable]:
         pytest.param(chosen("support", "apac"), "(support|apac)", id="several"),
         pytest.param(chosen(ALL), "(support|apac)", id="all"),
         pytest.param(chosen(ALL, all_value=".+"), ".+", id="all as the dashboard says"),
-        pytest.param(chosen("a.b"), r"a\\.b", id="a dot is no pattern"),
+        pytest.param(chosen("a.b"), r"a\\.b", id="a dot is not a pattern"),
     ],
 )
 def test_choices_become_a_regular_expression(variables: dict[str, Variable], expected: str) -> None:

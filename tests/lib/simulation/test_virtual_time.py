@@ -1,4 +1,4 @@
-"""Virtual time itself: who runs, when, and that it ends where nothing can go on."""
+"""Virtual time itself: which thread runs, when, and that it ends where nothing can go on."""
 
 from __future__ import annotations
 

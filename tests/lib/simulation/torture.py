@@ -2,11 +2,11 @@
 
 A cycle is the real thing: the exporter polls a raw socket server (pages, a number that slipped
 through between two of them, one that is gone), puts, renders, and is scraped through the server
-that users run. Every operation stands on a tape as it happens, whoever does it: the vendor's side
+that users run. Every operation is recorded on a tape as it happens: the vendor's side
 notes connections, requests and each piece of an answer, a time zone each date that is parsed, an
 account's store the counting of a request, the putting and the look at what is to be rendered, an
 account's name each line that it is written into. The tape runs once as it is, and then once for
-each operation and each fault that fits there; an operation that is new stands on it by itself.
+each operation and each fault that fits there; a new operation is recorded by itself.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ EXCEPTIONS: Final[Mapping[str, Callable[[], Exception]]] = {
 def faults_of(operation: Operation) -> tuple[str, ...]:
     """Every kind of fault that fits an operation.
 
-    A ValueError of a time zone is none: it says that a date does not exist, and then one date of
-    one number is unreadable and counted as such.
+    A ValueError of a time zone does not count: it says that a date does not exist, and then one
+    date of one number is unreadable and counted as such.
     """
     if operation.kind == "connect":
         return ("refused", "reset", "fin", "silence")

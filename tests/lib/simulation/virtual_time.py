@@ -58,7 +58,7 @@ class _Task:
 
 
 class VirtualTime:
-    """The clock, and who runs. All times are in seconds; `now` is that of the monotonic clock.
+    """The clock, and which thread runs. Times are in seconds; `now` is that of the monotonic clock.
 
     For more than `patience_seconds` of real time no thread may hold the turn.
     """
@@ -82,7 +82,7 @@ class VirtualTime:
 
     @property
     def moment(self) -> ClockReading:
-        """This moment on both clocks, for whoever is no thread of ours."""
+        """This moment on both clocks, for other threads."""
         return ClockReading(self.now + self._wall_ahead, self.now)
 
     @property
@@ -185,7 +185,7 @@ class VirtualTime:
         self._leave_if_closed()
         return task
 
-    # Who runs
+    # Which thread runs
 
     def _park(self, task: _Task, event: threading.Event | None, wakes_at: float) -> None:
         """Wait, while others run."""

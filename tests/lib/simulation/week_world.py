@@ -64,7 +64,7 @@ _STATUSES: Final[Mapping[int, tuple[str, bool]]] = {
     503: ("server", False),
     999: ("status", True),
 }
-# Bodies of a 200 that are no page: likewise.
+# Bodies of a 200 that are not a page: likewise.
 _BODIES: Final[Mapping[bytes, tuple[str, bool]]] = {
     b"<html>maintenance</html>": ("bad_body", True),
     b'{"incoming_phone_numbers": [{"sid": "0': ("bad_body", False),
@@ -236,7 +236,7 @@ class Connection:
         self._api.model.failed(self._call, asked.endpoint, code, reason, final=final)
 
     def _answer(self, asked: _Asked, kind: str | int | bytes) -> Answer:
-        """What the weather makes of it; a kind that does not fit the question is none."""
+        """What the weather makes of it; a kind that does not fit the question is ignored."""
         if isinstance(kind, int):
             return self._status(asked, kind)
         if isinstance(kind, bytes) and not asked.sid:

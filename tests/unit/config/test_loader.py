@@ -197,7 +197,7 @@ def test_every_fault_names_a_file_that_exists() -> None:
 
 @pytest.mark.fault(94)
 def test_3000_brackets_are_refused_not_a_recursion_error() -> None:
-    """The depth of a stack is no limit to run into."""
+    """The depth of the stack is not a limit."""
     assert problems("[" * 3000) == ("FILE: is nested too deeply",)
 
 
@@ -208,7 +208,7 @@ def test_a_huge_version_is_refused_not_an_error_of_int() -> None:
 
 
 def test_a_line_with_a_problem_is_not_twice_in_the_list() -> None:
-    """A defaulted section that is wrong is told once, though two accounts use it."""
+    """A wrong default section is reported once, though two accounts use it."""
     text = (
         "poll:\n  deadline: 20m\n"
         + ACCOUNT
@@ -553,7 +553,7 @@ ORIGINS = [
 @pytest.mark.fault(102)
 @pytest.mark.parametrize(("line", "origin"), ORIGINS)
 def test_the_origin(line: str, origin: str) -> None:
-    """A region stands for one; a base_url is cleaned; plain http stays on this machine."""
+    """A region names one; a base_url is cleaned; plain http stays on this machine."""
     assert parse(f"{ACCOUNT}    {line}\n").accounts[0].origin == origin
 
 
@@ -749,7 +749,7 @@ BAD_VARIABLES = [
 @pytest.mark.fault(104)
 @pytest.mark.parametrize(("environ", "expected"), BAD_VARIABLES)
 def test_bad_variables_are_refused_by_name(environ: dict[str, str], expected: list[str]) -> None:
-    """All at once, without their values where these are secrets."""
+    """All of them, without their values where these are secrets."""
     error = refusal(lambda: loader.load(None, environ, read_variable_file))
     assert list(error.problems) == expected
     assert CANARY not in everything_of(error)
@@ -777,7 +777,7 @@ def test_the_example_loads_with_the_documented_values() -> None:
 
 
 def test_the_example_is_complete() -> None:
-    """Every key of the shape stands in it, active or commented, and no other."""
+    """It contains every key of the schema, active or commented, and no other."""
     written = yaml.load(uncommented(EXAMPLE), yaml.BaseLoader)  # noqa: S506 - it makes only text
     sections = keys_of_the_shape()
     assert set(written) == sections["File"]

@@ -133,7 +133,7 @@ def real_files(folder: Path) -> dict[str, tuple[Path, str]]:
 @pytest.mark.fault(101)
 @pytest.mark.parametrize("which", ["huge", "directory", "missing", "lines"], ids=str)
 def test_a_secret_file_that_cannot_be_used_is_named(tmp_path: Path, which: str) -> None:
-    """Both keys of the account at once, with their lines; 10 MB are not read."""
+    """Both keys of the account, with their lines; 10 MB are not read."""
     path, reason = real_files(tmp_path)[which]
     with pytest.raises(ConfigError) as caught:
         load(path)

@@ -1,4 +1,4 @@
-"""YAML that stays text: what is kept, which line it stands on, and what is refused."""
+"""YAML that stays text: what is kept, on which line it is, and what is refused."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_an_error_never_quotes_the_lines_around_it(text: str) -> None:
     error = refusal(text)
     assert error.__cause__ is None
     assert error.__context__ is None
-    # The test's own source line stands in its traceback, so only the last part is looked at.
+    # The test's own source line is in its traceback, so only the last part is looked at.
     shown = "".join(traceback.format_exception_only(error)) + repr(error) + repr(vars(error))
     assert "canary" not in shown
 

@@ -184,7 +184,7 @@ def test_short_page_that_comes_again_under_its_own_number_is_the_end() -> None:
 @pytest.mark.fault(76)
 @pytest.mark.parametrize("grown", [pytest.param(1, id="one-page"), pytest.param(2, id="two")])
 def test_list_that_grew_by_whole_pages_is_followed_to_its_end(grown: int) -> None:
-    """The same page comes again under the number that was asked for: the rest stands behind it."""
+    """The same page comes again under the number that was asked for: the rest follows it."""
     again = [page("a", "b", page=1 + n, more=True) for n in range(grown)]
     last = page("c", page=1 + grown, more=False)
     script = Script(page("a", "b", page=0, more=True), *again, last)
@@ -292,7 +292,7 @@ def test_twenty_missed_numbers_are_all_kept() -> None:
 
 
 def test_many_removals_of_which_one_is_not_true_are_a_failure() -> None:
-    """Those beyond the twentieth cannot be told apart; nobody is woken by them."""
+    """Those beyond the twentieth cannot be distinguished, and do not fire an alert."""
     detail = Detail("n19")
     with pytest.raises(BadPagination, match="lacks 21 numbers"):
         confirm_removals(walked("a"), known(*(f"n{i}" for i in range(21))), detail)

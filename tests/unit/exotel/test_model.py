@@ -44,7 +44,7 @@ def number_of(**sent: Any) -> ExoPhone:
 
 
 def page_with(text: str) -> Page:
-    """A page whose one number has a sid and this raw JSON beside it."""
+    """A page whose one number has a sid and also this raw JSON."""
     return parse_page(b'{"incoming_phone_numbers": [{"sid": "a", %s}]}' % text.encode(), INDIA)
 
 
@@ -314,7 +314,7 @@ def test_unknown_fields_change_nothing() -> None:
 
 @pytest.mark.fault(61)
 def test_number_with_a_sid_alone_has_empty_texts_and_absent_values() -> None:
-    """A missing flow is none; a missing capability is there, so nothing stays hidden."""
+    """A missing flow means no flow; a missing capability is present, so nothing stays hidden."""
     number = number_of()
     assert number == ExoPhone(
         sid="a",
@@ -519,7 +519,7 @@ def test_price_beyond_measure_is_unknown_and_the_number_is_kept(literal: str) ->
 
 @pytest.mark.fault(89)
 def test_prices_as_long_as_books_stay_in_no_memory() -> None:
-    """What was read is remembered, for numbers share their prices; what is no price is not."""
+    """Prices are cached, because numbers share them; invalid ones are not."""
     tracemalloc.start()
     try:
         before_bytes = tracemalloc.get_traced_memory()[0]
@@ -753,8 +753,8 @@ CONFLICT = {
         pytest.param(CONFLICT | {"http_code": "409"}, "busy", id="http-code-in-digits"),
         pytest.param({"status": "failure"}, "without a message", id="status"),
         pytest.param({"http_code": 500}, "without a message", id="code-alone"),
-        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="beside-an-empty-list"),
-        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="beside-a-sid"),
+        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="with-an-empty-list"),
+        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="with-a-sid"),
         pytest.param({"RestException": {"Message": "no\nmore"}}, "no more", id="of-two-lines"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pages that come again: what is read anew, what is the same, and what is let go."""
+"""Pages that come again: what is read again, what is the same, and what is freed."""
 
 from __future__ import annotations
 

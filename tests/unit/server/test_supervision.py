@@ -1,4 +1,4 @@
-"""What a service manager is told, message by message."""
+"""What the service manager receives, message by message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
 
 @dataclass
 class FakeNotifier(Notifier):
-    """Notes what it is told; while `takes` is false, nothing is accepted."""
+    """Records what it receives; while `takes` is false, nothing is accepted."""
 
     watchdog_seconds: float | None = None
     is_enabled: bool = True
@@ -67,7 +67,7 @@ class Scene:
     supervision: Supervision
 
     def tick_for(self, seconds: float) -> list[str]:
-        """What is told while so many seconds pass, with ten ticks in each."""
+        """What it receives while so many seconds pass, with ten ticks in each."""
         for _ in range(round(seconds * 10)):
             self.time.pass_(0.1)
             self.supervision.tick()
@@ -86,7 +86,7 @@ def scene(time: FakeTime, notifier: FakeNotifier | None = None) -> Scene:
 
 
 def test_the_first_tick_says_ready_and_no_other_does(time: FakeTime) -> None:
-    """The loop ticks when it serves; a reader of the journal sees how it is at once."""
+    """The loop ticks when it serves; a reader of the journal sees its state immediately."""
     it = scene(time)
     it.supervision.tick()
     assert it.notifier.news() == ["READY=1", NO_ACCOUNTS]
@@ -177,7 +177,7 @@ def test_the_end_is_told(time: FakeTime) -> None:
 
 
 def test_a_status_that_did_not_change_is_not_repeated(time: FakeTime) -> None:
-    """And one that did is told within five seconds."""
+    """And one that did is reported within five seconds."""
     it = scene(time)
     it.supervision.tick()
     it.notifier.news()

@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def placed(source: Path, folder: Path) -> str:
-    """The path of a copy beside the certificates, with inline ones put in."""
+    """The path of a copy next to the certificates, with inline ones put in."""
     content = source.read_bytes()
     for word, file in (("@CERT@", "server.crt"), ("@KEY@", "server.key"), ("@CA@", "ca.crt")):
         indented = "\n    ".join((folder / file).read_text().splitlines())

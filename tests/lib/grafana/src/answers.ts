@@ -38,7 +38,7 @@ function answerTo(panel: Panel, target: Target, answers: Answer[]): Response {
   return found.response;
 }
 
-// A frame a series, and one without fields where there is none.
+// A frame per series, and one without fields if there is no series.
 function serverFrames(target: Target, response: Response): DataFrame[] {
   const { resultType = '', result = [] } = response.data ?? {};
   const samples = resultType === 'scalar' ? [scalar(result as [number, string])] : result;

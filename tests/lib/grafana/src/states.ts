@@ -36,7 +36,7 @@ export function states(field: Field, times: number[]): State[] {
 
 // A state timeline that merges equal values and colours by thresholds shows the names of the
 // thresholds in place of the values, whatever the mappings say. Grafana's code of it is in no
-// package, so the rule stands here.
+// package, so the rule is repeated here.
 export function withMergedThresholds(field: Field, mergeValues: boolean): Field {
   const { color, thresholds } = field.config;
   const merges = mergeValues && color?.mode === FieldColorModeId.Thresholds;
