@@ -17,6 +17,7 @@ from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.metrics import page
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.exporter import Exporter, spread_seconds
 from exophone_exporter.polling.poller import poll_once
@@ -622,6 +623,53 @@ class TestEnds:
         assert gauges() == ["0.0", "1.7e+09"]
         exporter.note_reload(successful=True)
         assert gauges() == ["1.0", "1.7000001e+09"]
+
+
+class TestRendering:
+    """What is recorded and what is shown are one step."""
+
+    @pytest.mark.fault(120)
+    def test_poll_that_cannot_be_rendered_is_a_failure_and_not_a_success(
+        self,
+        running: Callable[..., Exporter],
+        simulated: Callable[..., Account],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Or old figures would be shown with a new time of success."""
+        exporter = running(simulated("a", interval_seconds=0.1))
+        polled(exporter, "a")
+        monkeypatch.setattr(page, "inventory_of", broken)
+
+        def failed(times: int) -> AccountStatus:
+            wait_until(lambda: view_of(exporter, "a").failures["internal"] >= times, "failures")
+            return view_of(exporter, "a")
+
+        first, later = failed(1), failed(3)
+        assert (later.snapshot is first.snapshot, str(later.error)) == (True, "MemoryError")
+        assert later.polls - first.polls == later.failures["internal"] - first.failures["internal"]
+        assert 'exophone_up{account="a"} 0.0' in scrape(exporter)
+        assert len(accounts_shown(exporter, "exophone_number_info")) == 3
+
+    def test_reload_whose_page_cannot_be_rendered_changes_nothing(
+        self,
+        running: Callable[..., Exporter],
+        simulated: Callable[..., Account],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        exporter = running(simulated("a"))
+        polled(exporter, "a")
+        monkeypatch.setattr(page, "inventory_of", broken)
+        with pytest.raises(MemoryError):
+            exporter.reload(configuration(simulated("a", page_size=7), simulated("b")))
+        monkeypatch.undo()
+        assert [status.account.poll.page_size for status in exporter.statuses()] == [50]
+        assert accounts_shown(exporter, "exophone_poll_interval_seconds") == ["a"]
+        wait_until(lambda: pollers() == {"poller a"}, "the end of the new ones")
+        assert exporter.healthy()
+
+
+def broken(*_: object) -> None:
+    raise MemoryError
 
 
 def open_descriptors() -> int:
