@@ -427,13 +427,14 @@ def test_silence_after_a_late_start_ends_at_the_deadline_too() -> None:
 
 @pytest.mark.fault(7)
 def test_one_answer_may_take_three_timeouts() -> None:
+    """The timeout is long enough that a busy machine does not pause the drip for that long."""
     script = dripping(HEAD + b"Content-Length: 999\r\n\r\n", b" " * 999)
     began = time.monotonic()
-    with failing(script, timeout_seconds=0.08) as (error, _, asker):
+    with failing(script, timeout_seconds=0.4) as (error, _, asker):
         seconds = time.monotonic() - began
         assert type(error) is TimedOut
         assert asker.codes == ["200"] * 3
-        assert 0.7 < seconds < 3
+        assert 3.5 < seconds < 7
 
 
 @pytest.mark.fault(5)
