@@ -308,18 +308,30 @@ def test_head_has_no_body(one: Bench) -> None:
         pytest.param("?target=a%0a", "1 to 128", id="newline-at-the-end"),
         pytest.param("?target=a%00", "1 to 128", id="nul"),
         pytest.param("?target=%7f", "1 to 128", id="delete"),
-        pytest.param("?target=+9122", "+ is written %2B", id="plus-is-a-space"),
+        pytest.param("?target=+9122", "encode + as %2B", id="plus-is-a-space"),
         pytest.param("?target=%D9%A3", "1 to 128", id="arabic-digit"),
         pytest.param("?target=%ff", "1 to 128", id="no-utf-8"),
-        pytest.param("?target=http://evil.example/x", "no URL or host", id="url"),
-        pytest.param("?target=.", "not . or ..", id="dot"),
-        pytest.param("?target=..", "not . or ..", id="dots"),
-        pytest.param("?target=%2e%2e", "not . or ..", id="quoted-dots"),
-        pytest.param("?target=a&account=nobody", "a configured one", id="unknown-account"),
-        pytest.param("?target=a&account=", "a configured one", id="empty-account"),
-        pytest.param("?target=a&account=acme", "a configured one", id="sid-of-the-account"),
+        pytest.param("?target=http://evil.example/x", "URLs and hosts are not allowed", id="url"),
+        pytest.param("?target=.", "is not . or ..", id="dot"),
+        pytest.param("?target=..", "is not . or ..", id="dots"),
+        pytest.param("?target=%2e%2e", "is not . or ..", id="quoted-dots"),
         pytest.param(
-            "?target=a&account=support&account=support", "account once", id="two-accounts"
+            "?target=a&account=nobody",
+            "unknown account; choose a configured one",
+            id="unknown-account",
+        ),
+        pytest.param(
+            "?target=a&account=", "unknown account; choose a configured one", id="empty-account"
+        ),
+        pytest.param(
+            "?target=a&account=acme",
+            "unknown account; choose a configured one",
+            id="sid-of-the-account",
+        ),
+        pytest.param(
+            "?target=a&account=support&account=support",
+            "account must be given only once",
+            id="two-accounts",
         ),
         pytest.param(
             "?target=a&" + "&".join(f"a{n}=1" for n in range(49)), "more than 20", id="fifty-fields"
@@ -417,7 +429,7 @@ def test_one_of_several_accounts_must_be_named() -> None:
         (sid, *_) = two.sids()
         answer = two.site.probe(sid)
         assert (answer.status, two.sim.requests) == (400, [])
-        assert "say which one with account=NAME" in answer.text
+        assert "choose one with account=NAME" in answer.text
         assert two.site.ask(f"/probe?target={sid}&account=support").success == 1
         assert two.site.ask(f"/probe?account=sales&target={sid}").success == 0
         assert [seen.account_sid for seen in two.sim.requests] == ["acme", "other"]
@@ -452,13 +464,13 @@ def test_failure_is_success_0_with_200_asked_once_and_told_at_debug(
     assert answer.samples == {"exophone_probe_success": 0, "exophone_probe_duration_seconds": 0}
     assert [line for line in answer.text.splitlines() if line[0] == "#"] == [
         (
-            "# HELP exophone_probe_success Whether the API knows the probed ExoPhone and answered"
-            " in time; on /probe only."
+            "# HELP exophone_probe_success Whether the API returned the probed ExoPhone in time;"
+            " on /probe only."
         ),
         "# TYPE exophone_probe_success gauge",
         (
-            "# HELP exophone_probe_duration_seconds How long the request took whose answer this"
-            " is, waiting included; on /probe only."
+            "# HELP exophone_probe_duration_seconds Duration of the request to the API, including"
+            " waiting; on /probe only."
         ),
         "# TYPE exophone_probe_duration_seconds gauge",
     ]
@@ -514,7 +526,7 @@ def test_exporter_that_is_stopping_says_so_instead_of_a_false_alarm() -> None:
     with slow(client) as site:
         answer = site.probe("a")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    assert "the exporter stops" in answer.text
+    assert "the exporter is stopping or was reloaded" in answer.text
 
 
 @pytest.mark.fault(115)
@@ -570,7 +582,7 @@ def test_bound_is_the_smaller_of_our_own_and_what_the_scraper_leaves(
 def test_bound_that_makes_no_sense_is_400(one: Bench, header: str) -> None:
     answer = one.site.probe(one.sids()[0], header)
     assert (answer.status, one.sim.requests) == (400, [])
-    assert answer.text == f"{TIMEOUT} is a number of seconds above 0, like 10 or 0.5\n"
+    assert answer.text == f"{TIMEOUT} must be a number of seconds above 0, like 10 or 0.5\n"
 
 
 @pytest.mark.fault(115)

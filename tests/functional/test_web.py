@@ -426,7 +426,7 @@ def test_server_ends_although_a_status_page_takes_long() -> None:
     ("path", "found"),
     [
         pytest.param("/metrics", b'exophone_up{account="support"} 1.0\n', id="metrics"),
-        pytest.param("/", b"too old to be shown", id="status"),
+        pytest.param("/", b"too old to show", id="status"),
     ],
 )
 def test_what_takes_long_is_answered_without_a_thread_too(path: str, found: bytes) -> None:

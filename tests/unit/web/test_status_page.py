@@ -25,6 +25,7 @@ from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
+from exophone_exporter.web.docs_page import ServedPath
 from tests.lib.support import FakeTime, account, browse, phone
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Reader(html.parser.HTMLParser):
 
 def test_account_without_a_poll_waits(time: FakeTime) -> None:
     card = card_of(time, AccountState(account()))
-    assert (card.state, card.headline) == ("waiting", "The first poll is under way.")
+    assert (card.state, card.headline) == ("waiting", "The first poll is running.")
     assert not card.has_figures
 
 
@@ -114,7 +115,7 @@ def test_failing_account_shows_what_was_found_last(time: FakeTime) -> None:
     fail(state, time)
     card = card_of(time, state)
     assert card.state == "failing"
-    assert card.headline == "The last poll failed; shown is what was found 5 min ago."
+    assert card.headline == "The last poll failed. The figures are 5 min old."
     assert (card.error, card.numbers, card.has_figures) == ("401: the key is wrong", 1, True)
 
 
@@ -122,7 +123,7 @@ def test_account_that_never_worked_is_failing(time: FakeTime) -> None:
     state = AccountState(account())
     fail(state, time)
     card = card_of(time, state)
-    assert (card.state, card.headline) == ("failing", "No poll has been complete yet.")
+    assert (card.state, card.headline) == ("failing", "No poll has succeeded yet.")
     assert not card.has_figures
     assert "<dl>" not in page_of(time, state)
 
@@ -133,7 +134,9 @@ def test_stale_account_shows_no_figures(time: FakeTime) -> None:
     time.pass_(901)
     card = card_of(time, state)
     assert card.state == "stale"
-    assert card.headline == "The last complete poll was 15 min ago: too old to be shown."
+    assert (
+        card.headline == "The last complete poll was 15 min ago. Its figures are too old to show."
+    )
     assert (card.has_figures, card.rows) == (False, ())
     page = page_of(time, state)
     assert "✗ stale" in page
@@ -170,7 +173,7 @@ def test_figures_stand_beside_their_names(time: FakeTime) -> None:
     figures = page.text[page.text.index("numbers") :]
     assert figures[:8] == [
         *("numbers", "2", "without a voice flow", "0"),
-        *("without an SMS flow", "1", "idle: neither", "0"),
+        *("without an SMS flow", "1", "without either (idle)", "0"),
     ]
 
 
@@ -330,7 +333,7 @@ def test_page_is_sound_html_that_refers_to_nothing_elsewhere(time: FakeTime) -> 
 
 
 def test_page_tells_when_it_was_made(time: FakeTime) -> None:
-    assert "made at 2023-11-14 22:13:20 UTC" in page_of(time)
+    assert "Generated at 2023-11-14 22:13:20 UTC" in page_of(time)
 
 
 @pytest.mark.parametrize(
@@ -340,21 +343,23 @@ def test_page_tells_when_it_was_made(time: FakeTime) -> None:
             8,
             240,
             "attention",
-            "! 8 busy: 1 account, 240 numbers, 8 give callers a busy tone · ExoPhones",
+            "! 8 unattached: 1 account, 240 numbers, 8 without a voice flow"
+            " (callers hear a busy tone) · ExoPhones",
             id="several-busy",
         ),
         pytest.param(
             1,
             1,
             "attention",
-            "! 1 busy: 1 account, 1 number, 1 gives callers a busy tone · ExoPhones",
+            "! 1 unattached: 1 account, 1 number, 1 without a voice flow"
+            " (callers hear a busy tone) · ExoPhones",
             id="one-busy",
         ),
         pytest.param(
             0,
             2,
             "ok",
-            "✓ all is well: 1 account, 2 numbers, none gives callers a busy tone · ExoPhones",
+            "✓ no problems: 1 account, 2 numbers, none without a voice flow · ExoPhones",
             id="none-busy",
         ),
     ],
@@ -385,12 +390,14 @@ def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> N
     waiting = AccountState(account("new"))
     found = overview_of(time, waiting, ok, stale, failing)
     assert found.state == "failing"
-    assert found.headline == "4 accounts, 3 numbers known, 2 give callers a busy tone"
+    assert found.headline == (
+        "4 accounts, 3 numbers known, 2 without a voice flow (callers hear a busy tone)"
+    )
     assert found.title == f"✗ 2 of 4 accounts fail: {found.headline} · ExoPhones"
     assert found.troubles == (
         status_page.Trouble("old", "account-3", "is stale"),
         status_page.Trouble("sg", "account-4", "fails"),
-        status_page.Trouble("new", "account-1", "waits for its first poll"),
+        status_page.Trouble("new", "account-1", "is waiting for its first poll"),
     )
     page = page_of(time, waiting, ok, stale, failing)
     assert '<a href="#account-4">sg</a> fails' in page
@@ -519,8 +526,8 @@ def test_every_link_goes_through_the_prefix(time: FakeTime) -> None:
 
 def docs_as_html() -> str:
     paths = [
-        docs_page.Path("/", "GET, HEAD", "Status."),
-        docs_page.Path("/probe", "GET, HEAD", "Live.", linked=False),
+        ServedPath("/", "Status."),
+        ServedPath("/probe", "Live.", linked=False),
     ]
     return docs_page.render(paths, "/metrics")
 
@@ -591,7 +598,7 @@ def test_docs_tell_every_metric_with_type_labels_and_help() -> None:
 
 
 def test_docs_escape_what_they_are_given() -> None:
-    page = Reader(docs_page.render([docs_page.Path(HOSTILE, HOSTILE, HOSTILE)], HOSTILE))
+    page = Reader(docs_page.render([ServedPath(HOSTILE, HOSTILE, HOSTILE)], HOSTILE))
     assert page.tags["script"] == page.tags["img"] == 0
     assert page.text.count(HOSTILE) == 4
     assert page.open == []
