@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import http.server
+import ssl
 import statistics
+import threading
 import time
+from dataclasses import replace
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
 
+import certifi
+import trustme
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
@@ -15,10 +24,11 @@ from served import Prepared, configuration, pages_of
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
+from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
-from exophone_exporter.metrics.inventory import NUMBERS_A_BLOCK
+from exophone_exporter.metrics.inventory import NUMBERS_A_STEP
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.metrics.samples import (
     by_metric,
@@ -29,11 +39,12 @@ from exophone_exporter.metrics.samples import (
 from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.client import Connect
     from exophone_exporter.inventory.snapshot import Snapshot
 
 _ROUNDS: Final = 15
@@ -77,6 +88,55 @@ def poll_cpu(numbers: int, accounts: int = 1, rounds: int = _ROUNDS) -> tuple[fl
     return statistics.median(unchanged), statistics.median(changed)
 
 
+def https_poll_cpu(numbers: int, folder: Path, rounds: int = _ROUNDS) -> float:
+    """CPU of a poll over https that finds nothing changed, in the thread of the poll alone.
+
+    The CA file holds all that certifi's does, which is the default.
+    """
+    authority = trustme.CA()
+    ca_file = folder / "ca.pem"
+    ca_file.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
+    (account,) = configuration(1, 300.0).accounts
+    with _https_api(pages_of("a0", numbers), authority) as origin:
+        account = replace(account, origin=origin, ca_file=str(ca_file))
+        state = AccountState(account)
+        client = _client(account, state, Transport)
+        used = []
+        for _ in range(rounds + 1):
+            began = time.thread_time()
+            if poll_once(state, client.fetch_all, Clock()).error:
+                raise RuntimeError("a poll failed")
+            used.append(time.thread_time() - began)
+    return statistics.median(used[1:])
+
+
+@contextlib.contextmanager
+def _https_api(pages: Sequence[bytes], authority: trustme.CA) -> Iterator[str]:
+    """The origin of an API with these pages, which keeps connections open."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each page waits for a delayed ACK
+
+        def do_GET(self) -> None:
+            body = pages[int(parse_qs(urlsplit(self.path).query)["Page"][0])]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+
+
 def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
     """A poll of the first account, with what follows it; the others have been polled."""
     clock = Clock()
@@ -86,16 +146,16 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
         lambda: [s.status() for s in states], lambda: ExporterInfo("benchmark", 0.0), clock
     )
     for state, client in zip(states[1:], clients[1:], strict=True):
-        poll_once(state, client, clock)
+        poll_once(state, client.fetch_all, clock)
 
     def poll() -> None:
-        poll_once(states[0], clients[0], clock)
+        poll_once(states[0], clients[0].fetch_all, clock)
         page.refresh()
 
     return poll
 
 
-def _client(account: Account, state: AccountState, connect: Prepared) -> Client:
+def _client(account: Account, state: AccountState, connect: Connect) -> Client:
     budget = RateLimiter(account.poll.requests_per_minute, Clock().monotonic)
     return Client(
         account=account,
@@ -117,8 +177,8 @@ def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
     """The blocks of the inventory in their order, without what compresses and keeps them."""
     chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
     chosen = sorted(chosen, key=attrgetter("sid"))
-    begins = range(0, len(chosen), NUMBERS_A_BLOCK)
-    blocks = [number_lines(account, chosen[each : each + NUMBERS_A_BLOCK]) for each in begins]
+    begins = range(0, len(chosen), NUMBERS_A_STEP)
+    blocks = [number_lines(account, chosen[each : each + NUMBERS_A_STEP]) for each in begins]
     parts = [
         {name: text.encode() for name, text in by_metric(lines).items()}
         for lines in (sum_lines(account, snapshot, dropped), *blocks)

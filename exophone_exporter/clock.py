@@ -26,10 +26,6 @@ class ClockReading:
         """
         return max(0.0, self.monotonic - earlier.monotonic, self.wall - earlier.wall)
 
-    def later(self, seconds: float) -> ClockReading:
-        """The moment so many seconds after this one, on both clocks."""
-        return ClockReading(self.wall + seconds, self.monotonic + seconds)
-
 
 def _wait(event: threading.Event, seconds: float | None) -> bool:
     return event.wait(seconds)

@@ -48,8 +48,7 @@ def once(args: argparse.Namespace) -> int:
         clock,
         with_process=False,
     )
-    page.refresh()
-    text = page.render(openmetrics=False, gzipped=False)
+    text = page.body(openmetrics=False, gzipped=False)
     if args.output is None:
         output.write_bytes(text)
     else:
@@ -150,8 +149,8 @@ def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
 
     def poll(state: AccountState, on_page: Callable[[int, int], None]) -> None:
         with places:
-            fetcher = client_for(state, clock, stopping)
-            results[state.account.name] = poll_once(state, fetcher, clock, on_page)
+            client = client_for(state, clock, stopping)
+            results[state.account.name] = poll_once(state, client.fetch_all, clock, on_page)
 
     # Daemon threads, not a pool: Ctrl-C must not wait for an API that hangs.
     threads = [

@@ -1,9 +1,9 @@
-"""The bytes of /metrics: a large part that is made when numbers change, a small one that is alive.
+"""The bytes of /metrics: a large part, made when numbers change, and a live part.
 
-The inventory is rendered and compressed when a poll has ended; the health of polling and of the
-process at most once a second, for both formats from one look. Both parts are one gzip stream: the
-first is deflated up to a byte boundary, the second follows it, and one checksum spans both. (Two
-gzip members in a row would be legal too, but browsers show the first one only.)
+The inventory is rendered and compressed when a poll has ended. The health of polling and of the
+process is rendered at most once a second, both formats from the same reading. Both parts are one
+gzip member: the first is deflated up to a byte boundary, the second follows it, and one checksum
+covers both. (Two members in a row would be legal too, but browsers show only the first.)
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exophone_exporter import __version__
-from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.model import clean_text
 from exophone_exporter.metrics import catalog
-from exophone_exporter.metrics.compression import deflated_to_end
+from exophone_exporter.metrics.compression import deflated
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
 from exophone_exporter.metrics.samples import by_metric, polling_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client import Metric as Family
 
-    from exophone_exporter.clock import Clock
+    from exophone_exporter.clock import Clock, ClockReading
     from exophone_exporter.config.settings import Account
+    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.samples import MetricText
 
+    _Found = list[tuple[Account, Snapshot]]
+
 _LIVE_SECONDS: Final = 1.0
-_GZIP_HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 @dataclass(frozen=True)
 class ExporterInfo:
-    """What runs here and how its configuration fares, for the exporter's own metrics."""
+    """What runs and how its configuration fares, for the exporter's own metrics."""
 
     revision: str
     config_loaded_at: float
@@ -52,80 +53,62 @@ class ExporterInfo:
 
 
 @dataclass(frozen=True)
-class _Form:
-    """The small part in one format."""
-
-    text: bytes
-
-    @cached_property
-    def deflated(self) -> bytes:
-        """Raw deflate with its end, to follow the inventory's."""
-        return deflated_to_end(self.text)
-
-
-@dataclass(frozen=True)
-class _Families:
-    """What prometheus_client's collectors told at one moment, for it to write in any format."""
-
-    families: tuple[Family, ...]
-
-    def collect(self) -> Iterable[Family]:
-        """The families."""
-        return self.families
-
-
-@dataclass(frozen=True)
 class _Live:
-    """The small part as of one moment, and how long the page serves with it.
+    """The live part from one reading, so that no counter decreases when a client switches formats.
 
-    Both formats tell of that moment, so that no counter steps back for who asks for one and then
-    the other; each is written when it is asked for. `lines` are one text a metric.
-    `until` is the end of its second, or of the freshness of an account, by either clock.
+    Each format is rendered when it is asked for.
     """
 
-    lines: tuple[MetricText, ...]
-    process: _Families
-    until: ClockReading
+    statuses: Sequence[AccountStatus]
+    exporter: ExporterInfo
+    process: Sequence[Family]
+    read_at: float
 
-    def serves(self, now: ClockReading) -> bool:
-        """Whether nothing that is shown has become untrue."""
-        return now.monotonic < self.until.monotonic and now.wall < self.until.wall
+    def collect(self) -> Iterable[Family]:
+        """The families about the process, for prometheus_client to write."""
+        return self.process
 
-    def form(self, *, openmetrics: bool) -> _Form:
-        """The small part in one format, written once."""
+    @cached_property
+    def _lines(self) -> Sequence[MetricText]:
+        accounts = [by_metric(polling_lines(status)) for status in self.statuses]
+        parts = [*accounts, by_metric(_exporter_lines(self.exporter))]
+        texts = [
+            (metric, "".join([part.get(metric.name, "") for part in parts]))
+            for metric in catalog.METRICS
+        ]
+        return [(metric, text) for metric, text in texts if text]
+
+    @cached_property
+    def _text(self) -> tuple[bytes, bytes]:
+        return self._body(generate_text(self), openmetrics=False)
+
+    @cached_property
+    def _openmetrics(self) -> tuple[bytes, bytes]:
+        # prometheus_client ends its part with the end mark.
+        process = bytes(generate_openmetrics(self))  # type: ignore[no-untyped-call]  # it has no types
+        return self._body(process, openmetrics=True)
+
+    def body(self, *, openmetrics: bool) -> tuple[bytes, bytes]:
+        """The live part in one format, and the same as raw deflate with its end."""
         return self._openmetrics if openmetrics else self._text
 
-    @cached_property
-    def _text(self) -> _Form:
-        return _Form(self._own(openmetrics=False) + generate_text(self.process))
-
-    @cached_property
-    def _openmetrics(self) -> _Form:
-        # The end mark is prometheus_client's own: it stands behind the last part.
-        process = bytes(generate_openmetrics(self.process))  # type: ignore[no-untyped-call]  # it has no types
-        return _Form(self._own(openmetrics=True) + process)
-
-    def _own(self, *, openmetrics: bool) -> bytes:
-        families = (metric.header(openmetrics=openmetrics) + lines for metric, lines in self.lines)
-        return "".join(families).encode()
+    def _body(self, process: bytes, *, openmetrics: bool) -> tuple[bytes, bytes]:
+        own = [metric.header(openmetrics=openmetrics) + text for metric, text in self._lines]
+        text = "".join(own).encode() + process
+        return text, deflated([text], zlib.Z_FINISH)
 
 
 @dataclass(eq=False)
 class _Shown:
-    """What is shown of one configuration: both parts are of the same accounts.
+    """What scrapes get: the snapshots shown, the bytes made from them, the last live part."""
 
-    `stale` names those whose numbers were too old to be shown. `live` is the last small part, which
-    is made when it is asked for.
-    """
-
-    accounts: tuple[Account, ...]
+    found: _Found
     inventory: Inventory
-    stale: frozenset[str] = frozenset()
     live: _Live | None = None
 
 
 class MetricsPage:
-    """Makes the answer of /metrics; `views` gives the accounts in their order.
+    """Makes the answer of /metrics; `statuses` gives the accounts in their order.
 
     `with_process` adds the standard series about the process and the interpreter.
     """
@@ -133,13 +116,13 @@ class MetricsPage:
     def __init__(
         self,
         statuses: Callable[[], Sequence[AccountStatus]],
-        build: Callable[[], ExporterInfo],
+        exporter: Callable[[], ExporterInfo],
         clock: Clock,
         *,
         with_process: bool = True,
     ) -> None:
         self._statuses = statuses
-        self._build = build
+        self._exporter = exporter
         self._clock = clock
         self._process = CollectorRegistry()
         if with_process:
@@ -147,124 +130,92 @@ class MetricsPage:
             PlatformCollector(registry=self._process)
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
-        self._live_lock = threading.Lock()
-        self._polling: WeakKeyDictionary[AccountStatus, Mapping[str, str]] = WeakKeyDictionary()
-        self._shown = _Shown((), NOTHING)
+        self._showing = threading.Lock()
+        self._shown = _Shown([], NOTHING)
 
-    def refresh(self) -> None:
-        """Render and compress what has changed; called when a poll has ended, by its thread.
+    def refresh(
+        self,
+        statuses: Callable[[], Sequence[AccountStatus]] | None = None,
+        change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Render and compress what differs, then show it; until then scrapes get the old bytes.
 
-        A scrape meanwhile gets the bytes from before.
+        `statuses` are those that `change` will bring about. Scrapes see the change and its bytes in
+        the same moment. If rendering or the change raises, nothing has changed.
         """
         with self._rendering:
-            now, statuses = self._clock.now(), self._statuses()
-            fresh = [
-                (status.account, snapshot)
-                for status in statuses
-                if (snapshot := status.fresh_snapshot(now)) is not None
-            ]
-            inventory = inventory_of(fresh, self._shown.inventory)
-            stale = frozenset(status.account.name for status in statuses if status.snapshot)
-            self._shown = _Shown(
-                _accounts(statuses), inventory, stale.difference(inventory.accounts)
-            )
+            found = _found((statuses or self._statuses)(), self._clock.now())
+            inventory = inventory_of(found, self._shown.inventory)
+            with self._showing:
+                change()
+                self._shown = _Shown(found, inventory)
 
-    def render(self, *, openmetrics: bool, gzipped: bool) -> bytes:
+    def refresh_live(self, change: Callable[[], None] = lambda: None) -> None:
+        """Make a change that leaves the inventory as it is; the next scrape shows it."""
+        with self._showing:
+            change()
+            self._shown.live = None
+
+    def body(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
         return b"".join(self.chunks(openmetrics=openmetrics, gzipped=gzipped))
 
     def chunks(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...]:
-        """What `render` joins: the large part is shared by all scrapes until the numbers change."""
-        while (ready := self.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)) is None:
-            self.refresh()
-        return ready
+        """The pieces of `body`; all scrapes share the large ones until the numbers change."""
+        cached = self.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
+        if cached is not None:
+            return cached
+        self.refresh()
+        with self._showing:
+            inventory, live = self._shown.inventory, self._live()
+        return _chunks(inventory, live.body(openmetrics=openmetrics), gzipped=gzipped)
 
     def cached_chunks(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
-        """What `parts` gives, at once; None where the large part must be made anew for that."""
-        # Views are taken under the lock, so that what is shown later was never seen earlier. It is
-        # held for no longer than who waits for it would take to make the small part.
-        with self._live_lock:
-            shown = self._shown
-            live = self._live_of(shown)
-        if live is None:
-            return None
-        return _parts(shown.inventory, live.form(openmetrics=openmetrics), gzipped=gzipped)
+        """The same without a wait; None where the inventory must be rendered first.
 
-    def _live_of(self, shown: _Shown) -> _Live | None:
-        """The small part, made anew if need be; None where the large part does not fit it."""
-        now = self._clock.now()
-        if shown.live is None or not shown.live.serves(now):
-            statuses = self._statuses()
-            # The accounts differ where the configuration has just been replaced.
-            if shown.accounts != _accounts(statuses) or _has_aged(shown, statuses, now):
+        That is so when an account has become stale.
+        """
+        # The statuses are read under the lock, so that answers never go backwards in time.
+        with self._showing:
+            shown, live = self._shown, self._live()
+            if _found(live.statuses, self._clock.now()) != shown.found:
                 return None
-            shown.live = self._new_live(shown, statuses, now)
-        return shown.live
+        return _chunks(shown.inventory, live.body(openmetrics=openmetrics), gzipped=gzipped)
 
-    def _new_live(
-        self, shown: _Shown, statuses: Sequence[AccountStatus], now: ClockReading
-    ) -> _Live:
-        until = [now.later(_LIVE_SECONDS)] + [
-            status.snapshot.completed.later(status.account.poll.stale_after_seconds)
-            for status in statuses
-            if status.snapshot is not None and status.account.name in shown.inventory.accounts
-        ]
-        parts = [*map(self._polling_part, statuses)]
-        parts.append(by_metric(_exporter_lines(self._build())))
-        return _Live(
-            tuple(_in_order(parts)),
-            _Families(tuple(self._process.collect())),
-            ClockReading(min(each.wall for each in until), min(each.monotonic for each in until)),
-        )
-
-    def _polling_part(self, status: AccountStatus) -> Mapping[str, str]:
-        """The lines about an account's polling, kept while nothing happens to it."""
-        part = self._polling.get(status)
-        if part is None:
-            part = self._polling[status] = by_metric(polling_lines(status))
-        return part
+    def _live(self) -> _Live:
+        """The live part, read again where it is older than a second."""
+        live, now = self._shown.live, self._clock.monotonic()
+        if live is None or now - live.read_at >= _LIVE_SECONDS:
+            process = tuple(self._process.collect())
+            live = self._shown.live = _Live(self._statuses(), self._exporter(), process, now)
+        return live
 
 
-def _accounts(statuses: Sequence[AccountStatus]) -> tuple[Account, ...]:
-    return tuple(status.account for status in statuses)
+def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> _Found:
+    """The accounts that have something to show."""
+    snapshots = [(status.account, status.fresh_snapshot(now)) for status in statuses]
+    return [(account, snapshot) for account, snapshot in snapshots if snapshot is not None]
 
 
-def _has_aged(shown: _Shown, statuses: Sequence[AccountStatus], now: ClockReading) -> bool:
-    """Whether a part has become too old; or one is no longer, as the clock was set back."""
-    fresh = {status.account.name for status in statuses if status.fresh_snapshot(now)}
-    return not (fresh.issuperset(shown.inventory.accounts) and fresh.isdisjoint(shown.stale))
-
-
-def _parts(inventory: Inventory, live: _Form, *, gzipped: bool) -> tuple[bytes, ...]:
-    """The large part and the small one, as they are or as one gzip member."""
+def _chunks(inventory: Inventory, live: tuple[bytes, bytes], *, gzipped: bool) -> tuple[bytes, ...]:
+    """The inventory and the live part, as they are or as one gzip member."""
+    text, end = live
     if not gzipped:
-        return (*inventory.texts, live.text)
-    length = inventory.length + len(live.text)
+        return (*inventory.texts, text)
+    length = inventory.length + len(text)
     return (
-        _GZIP_HEAD,
+        _GZIP_HEADER,
         inventory.deflated,
-        live.deflated,
-        zlib.crc32(live.text, inventory.checksum).to_bytes(4, "little"),
+        end,
+        zlib.crc32(text, inventory.checksum).to_bytes(4, "little"),
         (length % 2**32).to_bytes(4, "little"),
     )
 
 
-def _exporter_lines(build: ExporterInfo) -> Iterable[MetricText]:
-    yield (
-        catalog.BUILD_INFO,
-        catalog.BUILD_INFO.sample(
-            __version__, clean_text(build.revision), platform.python_version(), value=1
-        ),
-    )
+def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
+    info, revision = catalog.BUILD_INFO, clean_text(exporter.revision)
+    yield info, info.sample(__version__, revision, platform.python_version(), value=1)
     successful = catalog.CONFIG_RELOAD_SUCCESSFUL
-    yield successful, successful.sample(value=build.config_reload_successful)
+    yield successful, successful.sample(value=exporter.config_reload_successful)
     timestamp = catalog.CONFIG_RELOAD_TIMESTAMP
-    yield timestamp, timestamp.sample(value=build.config_loaded_at)
-
-
-def _in_order(parts: Sequence[Mapping[str, str]]) -> Iterator[MetricText]:
-    """The lines of every part together, by metric, in the order of the table."""
-    for metric in catalog.METRICS:
-        lines = [part[metric.name] for part in parts if metric.name in part]
-        if lines:
-            yield metric, "".join(lines)
+    yield timestamp, timestamp.sample(value=exporter.config_loaded_at)

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import StartError, Stopped
+from exophone_exporter.errors import Stopped
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
+from exophone_exporter.polling import accounts
+from exophone_exporter.polling.accounts import AccountRuntime
 from exophone_exporter.polling.poller import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.config.settings import Account, Config
-    from exophone_exporter.errors import PollError
     from exophone_exporter.exotel.client import Connect
-    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus, PollResult
+    from exophone_exporter.polling.accounts import Limiters, ReloadSummary
 
-# Accounts start one after the other, so that many do not ask at the same moment; but however many
-# there are, all have begun soon, or the last of them would be without data for minutes.
+# First polls are spread, so that many accounts do not ask at the same moment; but within this time
+# all have begun, or the last accounts would be without data for minutes.
 _FIRST_POLL_SPREAD_SECONDS: Final = 0.5
 _FIRST_POLLS_WITHIN_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 0.5
-# What a poll had asked for when its account was removed reaches the API within so long.
-_BUDGET_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
 
 
 def client_for(state: AccountState, clock: Clock, stopping: threading.Event) -> Client:
     """A client of one account that counts in its state; `stopping` ends its waits."""
     return Client(
         account=state.account,
-        budget=_budget_of(state.account, clock),
+        budget=_limiter_for(state.account, clock),
         recorder=state,
         clock=clock,
         sleep=_sleep(clock, stopping),
@@ -54,96 +52,25 @@ def _sleep(clock: Clock, stopping: threading.Event) -> Callable[[float], None]:
     return sleep
 
 
-def _budget_of(account: Account, clock: Clock) -> RateLimiter:
+def _limiter_for(account: Account, clock: Clock) -> RateLimiter:
     return RateLimiter(account.poll.requests_per_minute, clock.monotonic)
 
 
-class _Ledger:
-    """What is known of one account, by the settings of one configuration.
-
-    The state outlives the ledger where a reload changes only settings. Once closed, nothing is
-    recorded any more: a poll that was under way must not come back.
-    """
-
-    def __init__(self, account: Account, state: AccountState) -> None:
-        self.account = account
-        self.state = state
-        self.closed = threading.Event()
-        self._recording = threading.Lock()
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The last good snapshot, however old."""
-        return self.state.snapshot
-
-    @property
-    def error(self) -> PollError | None:
-        """Why the last attempt failed; None after a success."""
-        return self.state.error
-
-    def record_poll(self, result: PollResult) -> None:
-        """Take the result of one attempt, or raise Stopped."""
-        with self._recording:
-            self._check_open()
-            self.state.record_poll(result)
-
-    def record_defect(self, error: PollError) -> None:
-        """Note that a result could not be published, or raise Stopped."""
-        with self._recording:
-            self._check_open()
-            self.state.record_defect(error)
-
-    def status(self) -> AccountStatus:
-        """The account at this instant, by these settings."""
-        return self.state.status(self.account)
-
-    def close(self) -> None:
-        """Refuse what comes from now on; returns when nothing is being recorded."""
-        with self._recording:
-            self.closed.set()
-
-    def _check_open(self) -> None:
-        if self.closed.is_set():
-            raise Stopped
-
-
-@dataclass(frozen=True, eq=False)
-class _Watch:
-    """One account under watch: all that a reload keeps as it is, or replaces as a whole."""
-
-    ledger: _Ledger
-    budget: RateLimiter
-    client: Client
-    poller: Poller
-
-    @property
-    def account(self) -> Account:
-        return self.ledger.account
-
-
-@dataclass(frozen=True)
-class ReloadSummary:
-    """What a reload did, as names of accounts in their order, the removed ones in that of before.
-
-    One that is another account by the same name (its SID or origin differs) is removed and added.
-    """
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-    kept: tuple[str, ...]
+def spread_seconds(count: int) -> float:
+    """The time between the first polls of two accounts, if this many begin together."""
+    return min(_FIRST_POLL_SPREAD_SECONDS, _FIRST_POLLS_WITHIN_SECONDS / max(1, count))
 
 
 class Exporter:
-    """Polls every account of a configuration in the background and knows how that goes.
+    """Polls every account of a configuration in the background.
 
-    `clock`, `connect` and `uniform` are its world: the time, the way to the API, and the chance in
-    the intervals and in the waits before a retry. `new_state` makes what holds results.
-    `on_death` is called when a poller died of something unforeseen: nothing polls that account any
-    more, so the process had better end and be started again.
+    `clock`, `connect` and `uniform` are its world: the time, the way to the API, and the randomness
+    of intervals and of waits before a retry. `new_state` makes what holds results. `on_death` is
+    called when a poller died of an unforeseen error: nothing polls that account any more, so the
+    process should end and be started again.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a seam with an honest default
+    def __init__(  # noqa: PLR0913 - each is a seam with a default
         self,
         config: Config,
         *,
@@ -162,244 +89,176 @@ class Exporter:
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
         self._started = False
-        self._former_budgets: dict[tuple[str, str], tuple[RateLimiter, float]] = {}
-        self._build = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
-        self.page = MetricsPage(self.statuses, lambda: self._build, self.clock)
-        self._watches = self._watches_of(config, former={}, budgets={}, begin=None)
-        _size_budgets(self._watches)
+        self._info = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
+        self.page = MetricsPage(self.statuses, lambda: self._info, self.clock)
+        self._limiters: Limiters = {}
+        self._runtimes: Sequence[AccountRuntime] = ()
+        self._runtimes = self._runtimes_of(config, self._limiters, begin=None)
+        accounts.resize_limiters(self._runtimes)
 
     def start(self) -> None:
         """Begin to poll."""
         with self._reloading:
             self._started = True
-            for watch in self._watches:
-                watch.poller.start()
+            for runtime in self._runtimes:
+                runtime.poller.start()
 
     def ask_to_stop(self) -> None:
         """End every wait; safe in a signal handler."""
         self._stopping.set()
-        for watch in self._watches:
-            watch.ledger.closed.set()
+        for runtime in self._runtimes:
+            runtime.closed.set()
 
     def stop(self) -> None:
-        """Stop polling. A request that is under way is left to itself: its thread is a daemon."""
+        """Stop polling. A request in flight is not waited for: its thread is a daemon."""
         self.ask_to_stop()
         deadline = self.clock.monotonic() + _JOIN_SECONDS
-        for watch in self._watches:
-            if watch.poller.is_alive():
-                watch.poller.join(max(0.0, deadline - self.clock.monotonic()))
+        for runtime in self._runtimes:
+            if runtime.poller.is_alive():
+                runtime.poller.join(max(0.0, deadline - self.clock.monotonic()))
 
-    def statuses(self) -> tuple[AccountStatus, ...]:
+    def statuses(self) -> Sequence[AccountStatus]:
         """Every account as it is now, in the order of the configuration: of one configuration."""
-        return tuple(watch.ledger.status() for watch in self._watches)
+        return [runtime.status() for runtime in self._runtimes]
 
     def clients(self) -> Mapping[str, Client]:
         """The client of each account by name, in the order of the configuration.
 
-        It shares the budget of the account's polls, whatever is reloaded. After a reload ask again:
-        the waits of a client whose account was changed or removed raise Stopped.
+        It shares the rate limiter of the account's polls. After a reload ask again: the waits of a
+        client whose account was changed or removed raise Stopped.
         """
-        return {watch.account.name: watch.client for watch in self._watches}
+        return {runtime.account.name: runtime.client for runtime in self._runtimes}
 
     def healthy(self) -> bool:
-        """Whether every poller lives and moves; says nothing about the API."""
-        return all(watch.poller.healthy() for watch in self._watches)
+        """Whether no poller has died or hangs; says nothing about the API."""
+        return all(runtime.poller.healthy() for runtime in self._runtimes)
 
     def ready(self) -> bool:
         """Whether every account has had its first attempt, good or bad."""
-        return all(watch.ledger.state.attempted for watch in self._watches)
+        return all(runtime.state.attempted for runtime in self._runtimes)
 
     def note_reload(self, *, successful: bool) -> None:
         """Show in the metrics how the last attempt to load the configuration ended.
 
         A failure leaves the time of the last success as it was.
         """
-        loaded_at = self.clock.wall() if successful else self._build.config_loaded_at
-        self._build = replace(
-            self._build, config_loaded_at=loaded_at, config_reload_successful=successful
+        loaded_at = self.clock.wall() if successful else self._info.config_loaded_at
+        self._info = replace(
+            self._info, config_loaded_at=loaded_at, config_reload_successful=successful
         )
-        self.page.refresh()
+        self.page.refresh_live()
 
     def reload(self, config: Config) -> ReloadSummary:
-        """Watch the accounts of another configuration from now on.
+        """Poll the accounts of another configuration from now on.
 
-        - An account that is equal, where its secrets come from included, goes on untouched. (A
-          secret in a file is read at each poll: the same path is the same secret.)
-        - One with the same name, SID and origin and other settings keeps its numbers, its counters
-          and its budget. A new poller polls it by the new settings at once, or when a Retry-After
-          that the API gave has passed; a poll under way is given up.
-        - Another SID or origin is another account, whatever its name: the counters start anew.
-        - A removed account's series go at once, its waits end, and a result that still comes is
-          dropped. Its budget is kept for some time, and with it what is left of a Retry-After: who
-          comes back, by whatever name, has not more than before, and is not polled sooner.
+        - An account that is equal, the sources of its secrets included, goes on untouched.
+        - One with the same name, SID and origin but other settings keeps its numbers, counters and
+          rate limiter. A new poller polls it immediately, or when a pending Retry-After has passed;
+          a poll in progress is given up.
+        - Another SID or origin is another account, whatever its name: the counters start at zero.
+        - A removed account's series vanish immediately, its waits end, and a result that still
+          comes is dropped. Its rate limiter, including any pending Retry-After, is kept for two
+          minutes, so removing and adding an account under any name does not bypass the limit.
 
-        Readers see one configuration or the other. Raises StartError where no thread can be started
-        for an account; nothing has changed then.
+        Readers see one configuration or the other. Raises before anything has changed: StartError
+        if no thread can be started for an account, or whatever made rendering fail.
         """
         with self._reloading:
-            before, begin = self._watches, threading.Event()
-            continued = _continued(before, config)
-            budgets = self._known_budgets(before)
-            watches = self._watches_of(config, former=continued, budgets=budgets, begin=begin)
-            added = [watch for watch in watches if watch not in before]
-            left = [watch for watch in before if watch not in watches]
+            before, begin = self._runtimes, threading.Event()
+            now = self.clock.monotonic()
+            limiters = accounts.limiters_in_force(self._limiters, before, now)
+            after = self._runtimes_of(config, limiters, begin)
+            added = [runtime for runtime in after if runtime not in before]
             if self._started:
-                _start(added, begin)
-            self._watches = watches
-            for watch in left:
-                watch.ledger.close()
-            _size_budgets(watches)
-            used = {watch.budget for watch in watches}
-            self._former_budgets = {k: v for k, v in budgets.items() if v[0] not in used}
+                accounts.start_all(added, begin)
+            try:
+                self.page.refresh(
+                    lambda: [runtime.status() for runtime in after],
+                    lambda: self._replace(after, limiters),
+                )
+            except BaseException:
+                accounts.abandon(added, begin)
+                raise
             begin.set()
             if self._stopping.is_set():
-                self.ask_to_stop()  # it came while these watches could not hear it
-            self.page.refresh()
-            return _summary(before, watches, continued)
+                self.ask_to_stop()  # it could not reach these accounts when it came
+            return accounts.summary_of(before, after)
 
-    def _watches_of(
-        self,
-        config: Config,
-        *,
-        former: Mapping[str, _Watch],
-        budgets: dict[tuple[str, str], tuple[RateLimiter, float]],
-        begin: threading.Event | None,
-    ) -> tuple[_Watch, ...]:
-        """A watch for each account: the former one, one that continues it, or one that begins.
+    def _replace(self, after: Sequence[AccountRuntime], limiters: Limiters) -> None:
+        for runtime in self._runtimes:
+            if runtime not in after:
+                runtime.closed.set()
+        self._runtimes, self._limiters = after, limiters
+        accounts.resize_limiters(after)
 
-        `budgets` are those that are known; new ones are added. Two accounts that are one for the
-        API share theirs.
+    def _runtimes_of(
+        self, config: Config, limiters: Limiters, begin: threading.Event | None
+    ) -> Sequence[AccountRuntime]:
+        """A runtime for each account: the same one, one that continues it, or a new one.
+
+        Adds to `limiters`, which accounts that are the same one for the API share.
         """
-        watches: list[_Watch] = []
+        runtimes: list[AccountRuntime] = []
         delay_seconds = 0.0
-        pause_seconds = spread_seconds(len(config.accounts))
         for account in config.accounts:
-            known = former.get(account.name)
-            if known is not None and _equal(known.account, account):
-                watches.append(known)
+            previous = accounts.previous_of(account, self._runtimes)
+            if previous is not None and accounts.are_equal(previous.account, account):
+                runtimes.append(previous)
                 continue
-            state = self._new_state(account) if known is None else known.ledger.state
-            new = _budget_of(account, self.clock), self.clock.monotonic()
-            budget, _ = budgets.setdefault(_budget_key(account), new)
-            wait_seconds = max(delay_seconds, budget.hold_off_seconds())
-            watches.append(self._watch(_Ledger(account, state), budget, begin, wait_seconds))
-            delay_seconds += pause_seconds
-        return tuple(watches)
+            state = self._new_state(account) if previous is None else previous.state
+            unused = _limiter_for(account, self.clock), self.clock.monotonic()
+            limiter, _ = limiters.setdefault(accounts.key_of(account), unused)
+            wait_seconds = max(delay_seconds, limiter.hold_off_seconds())
+            runtimes.append(self._new_runtime(account, state, limiter, begin, wait_seconds))
+            delay_seconds += spread_seconds(len(config.accounts))
+        return runtimes
 
-    def _watch(
+    def _new_runtime(
         self,
-        ledger: _Ledger,
-        budget: RateLimiter,
+        account: Account,
+        state: AccountState,
+        limiter: RateLimiter,
         begin: threading.Event | None,
         first_delay_seconds: float,
-    ) -> _Watch:
+    ) -> AccountRuntime:
+        closed = threading.Event()
         client = Client(
-            account=ledger.account,
-            budget=budget,
-            recorder=ledger.state,
+            account=account,
+            budget=limiter,
+            recorder=state,
             clock=self.clock,
-            sleep=_sleep(self.clock, ledger.closed),
+            sleep=_sleep(self.clock, closed),
             connect=self._connect,
             uniform=self._uniform,
         )
         poller = Poller(
-            ledger,
-            client,
+            account,
+            state,
+            client.fetch_all,
             clock=self.clock,
-            stopping=ledger.closed,
-            on_result=lambda _: self.page.refresh(),
-            on_death=lambda: None if ledger.closed.is_set() else self._on_death(),
+            stopping=closed,
+            publish=lambda result: self._publish(runtime, result),
+            on_death=lambda: None if closed.is_set() else self._on_death(),
             begin=begin,
             first_delay_seconds=first_delay_seconds,
             uniform=self._uniform,
         )
-        return _Watch(ledger, budget, client, poller)
+        runtime = AccountRuntime(account, state, limiter, client, poller, closed)
+        return runtime
 
-    def _known_budgets(
-        self, before: Iterable[_Watch]
-    ) -> dict[tuple[str, str], tuple[RateLimiter, float]]:
-        """Every budget that may still matter, each with the time at which it was last in use."""
-        now = self.clock.monotonic()
-        former = {
-            key: (budget, since)
-            for key, (budget, since) in self._former_budgets.items()
-            if now - since <= _BUDGET_KEPT_SECONDS or budget.hold_off_seconds() > 0
-        }
-        return former | {_budget_key(watch.account): (watch.budget, now) for watch in before}
+    def _publish(self, runtime: AccountRuntime, result: PollResult) -> None:
+        """Record a result together with the bytes that show it; a failure needs no rendering."""
 
+        def record() -> None:
+            runtime.record_poll(result)
 
-def _size_budgets(watches: Iterable[_Watch]) -> None:
-    """Give each budget its size: the smallest that one of the accounts that share it has."""
-    sizes: dict[RateLimiter, int] = {}
-    for watch in watches:
-        size = watch.account.poll.requests_per_minute
-        sizes[watch.budget] = min(size, sizes.get(watch.budget, size))
-    for budget, size in sizes.items():
-        budget.resize(size)
+        def statuses() -> Sequence[AccountStatus]:
+            return [
+                each.status().after(result) if each is runtime else each.status()
+                for each in self._runtimes
+            ]
 
-
-def spread_seconds(accounts: int) -> float:
-    """The time between the first polls of two accounts, where so many begin together."""
-    return min(_FIRST_POLL_SPREAD_SECONDS, _FIRST_POLLS_WITHIN_SECONDS / max(1, accounts))
-
-
-def _continued(before: Iterable[_Watch], config: Config) -> dict[str, _Watch]:
-    """The watches, by name, of accounts that are the same ones by the new configuration."""
-    old = {watch.account.name: watch for watch in before}
-    return {
-        account.name: old[account.name]
-        for account in config.accounts
-        if account.name in old and _budget_key(old[account.name].account) == _budget_key(account)
-    }
-
-
-def _budget_key(account: Account) -> tuple[str, str]:
-    """What makes an account the same one for the API, whatever its name here."""
-    return account.origin, account.sid
-
-
-def _equal(one: Account, other: Account) -> bool:
-    """Whether nothing in the configuration of an account differs."""
-    secrets = [
-        [
-            _origin_of(source)
-            for source in (account.credentials.api_key, account.credentials.api_token)
-        ]
-        for account in (one, other)
-    ]
-    return secrets[0] == secrets[1] and replace(one, credentials=other.credentials) == other
-
-
-def _origin_of(source: SecretSource) -> Secret | str:
-    """What the configuration says of a secret: the path of its file, or the value itself."""
-    return source.loaded if source.file is None else source.file
-
-
-def _start(watches: Iterable[_Watch], begin: threading.Event) -> None:
-    """Start their threads, which wait for `begin`; all of them, or StartError and none."""
-    try:
-        for watch in watches:
-            watch.poller.start()
-    except RuntimeError as error:
-        for watch in watches:
-            watch.ledger.closed.set()
-        begin.set()
-        raise StartError(
-            "no thread can be started for another account; the old ones go on"
-        ) from error
-
-
-def _summary(
-    before: Iterable[_Watch], after: Iterable[_Watch], continued: Mapping[str, _Watch]
-) -> ReloadSummary:
-    kept = {watch.account.name for watch in after if watch in set(before)}
-    return ReloadSummary(
-        added=tuple(w.account.name for w in after if w.account.name not in continued),
-        removed=tuple(w.account.name for w in before if w.account.name not in continued),
-        changed=tuple(
-            w.account.name
-            for w in after
-            if w.account.name in continued and w.account.name not in kept
-        ),
-        kept=tuple(w.account.name for w in after if w.account.name in kept),
-    )
+        if result.error is None:
+            self.page.refresh(statuses, record)
+        else:
+            self.page.refresh_live(record)

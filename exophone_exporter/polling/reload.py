@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Config
-    from exophone_exporter.polling.exporter import Exporter, ReloadSummary
+    from exophone_exporter.polling.accounts import ReloadSummary
+    from exophone_exporter.polling.exporter import Exporter
     from exophone_exporter.threads import Start
 
 _log = logging.getLogger(__name__)

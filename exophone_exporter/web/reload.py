@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from exophone_exporter.polling.exporter import ReloadSummary
+    from exophone_exporter.polling.accounts import ReloadSummary
     from exophone_exporter.polling.reload import Reloader
 
 # Sec-Fetch-Site of requests by our own page, or typed by the user.

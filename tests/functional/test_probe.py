@@ -181,7 +181,7 @@ def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
     state.record_poll(PollResult(now, 1.0, build(Listing(numbers, 1, {}), now, 1.0)))
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
     page.refresh()
-    text = page.render(openmetrics=False, gzipped=False).decode()
+    text = page.body(openmetrics=False, gzipped=False).decode()
     lines = [line.rpartition(" ") for line in text.splitlines()]
     return {
         series: float(value)

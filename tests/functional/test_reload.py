@@ -22,7 +22,8 @@ from starlette.routing import Route
 from exophone_exporter.config import loader as configuration
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.polling.exporter import Exporter, ReloadSummary
+from exophone_exporter.polling.accounts import ReloadSummary
+from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
 from exophone_exporter.web.reload import endpoint
@@ -397,7 +398,7 @@ class TestFiles:
         def reload() -> tuple[tuple[str, ...], list[str], list[str]]:
             time.pass_(100)
             problems = asyncio.run(request()).problems
-            text = exporter.page.render(openmetrics=False, gzipped=False).decode()
+            text = exporter.page.body(openmetrics=False, gzipped=False).decode()
             name = "exophone_exporter_config_last_reload"
             gauges = [line.split()[1] for line in text.splitlines() if line.startswith(name)]
             return problems, gauges, [status.account.name for status in exporter.statuses()]

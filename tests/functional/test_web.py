@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.web.routes import Handler
 
 DEADLINE_SECONDS: Final = 10
@@ -67,14 +68,13 @@ class FakeExporter(Exporter):
 
     def find(self, count: int, **changes: str) -> None:
         """A complete poll of so many numbers, and the page that shows them."""
-        self.poll(count, **changes)
+        self.state.record_poll(PollResult(self.clock.now(), 1.0, self.found(count, **changes)))
         self.page.refresh()
 
-    def poll(self, count: int, **changes: str) -> None:
-        """A complete poll that no page shows yet."""
-        now = self.clock.now()
-        found = tuple(phone(f"sid-{n}", **changes) for n in range(count))
-        self.state.record_poll(PollResult(now, 1.0, build(Listing(found, 1, Counter()), now, 1.0)))
+    def found(self, count: int, **changes: str) -> Snapshot:
+        """What a poll finds."""
+        numbers = tuple(phone(f"sid-{n}", **changes) for n in range(count))
+        return build(Listing(numbers, 1, Counter()), self.clock.now(), 1.0)
 
 
 @contextlib.contextmanager
@@ -205,8 +205,7 @@ def test_scrape_during_a_rendering_gets_the_previous_bytes() -> None:
     exporter.find(5)
     with serving(exporter) as site:
         before = site.ask("/metrics").body
-        exporter.poll(7)
-        with held_rendering(exporter.page, exporter.state):
+        with held_rendering(exporter.page, exporter.state, exporter.found(7)):
             assert site.ask("/metrics").body == before
             assert [site.ask(path).status for path in SERVED] == [200] * len(SERVED)
         assert before.count(b"\nexophone_number_info{") == 5
@@ -219,7 +218,7 @@ def test_scrape_that_waits_for_a_rendering_blocks_nothing_else() -> None:
     app, exporter, waits = app_whose_scrapes_wait()
     with serving_app(app) as port, ThreadPoolExecutor(1) as pool:
         site = Site(port)
-        with held_rendering(exporter.page, exporter.state):
+        with held_rendering(exporter.page, exporter.state, exporter.found(7)):
             exporter.time.pass_(account().poll.stale_after_seconds + 1)
             scrape = pool.submit(site.ask, "/metrics")
             assert waits.wait(DEADLINE_SECONDS)
@@ -232,7 +231,7 @@ def test_scrape_that_waits_for_a_rendering_blocks_nothing_else() -> None:
 
 
 def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
-    """An application, an exporter with a poll to render, and what is set when a scrape waits."""
+    """An application, an exporter with numbers, and what is set when a scrape waits."""
     exporter, waits = FakeExporter(), threading.Event()
 
     def start(run: Callable[[], None]) -> None:
@@ -240,7 +239,6 @@ def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
         start_daemon(run)
 
     exporter.find(5)
-    exporter.poll(7)
     return application(exporter, WebSettings(), start=start), exporter, waits
 
 
@@ -248,7 +246,10 @@ def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
 def test_server_ends_although_a_scrape_waits_for_a_rendering() -> None:
     """The rendering goes on until after the end of the server."""
     app, exporter, waits = app_whose_scrapes_wait()
-    with held_rendering(exporter.page, exporter.state), ThreadPoolExecutor(1) as pool:
+    with (
+        held_rendering(exporter.page, exporter.state, exporter.found(7)),
+        ThreadPoolExecutor(1) as pool,
+    ):
         with serving_app(app) as port:
             exporter.time.pass_(account().poll.stale_after_seconds + 1)
             scrape = pool.submit(Site(port).ask, "/metrics")
@@ -290,7 +291,7 @@ class HeldStatusPage(FakeExporter):
         self.begun.release()
         assert self.go_on.wait(DEADLINE_SECONDS)
         self.at_once -= 1
-        return super().statuses()
+        return tuple(super().statuses())
 
 
 @pytest.mark.fault(132)
@@ -553,7 +554,7 @@ def test_limit_of_zero_is_none(large: FakeExporter) -> None:
 
 
 def test_slow_reader_gets_every_byte_in_the_end(large: FakeExporter) -> None:
-    whole = large.page.render(openmetrics=False, gzipped=False)
+    whole = large.page.body(openmetrics=False, gzipped=False)
     with serving(large) as site, slow_reader(site) as client:
         received = bytearray()
         while not received.endswith(whole[-100:]):

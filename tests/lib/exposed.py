@@ -66,12 +66,12 @@ def assert_exposed(statuses: Sequence[AccountStatus], build: ExporterInfo, clock
 def _assert_exposed(page: MetricsPage, samples: Iterable[_Sample]) -> None:
     expected = _series_of(samples)
     for openmetrics in (False, True):
-        content = page.render(openmetrics=openmetrics, gzipped=False)
+        content = page.body(openmetrics=openmetrics, gzipped=False)
         families = _read(content, openmetrics=openmetrics)
         assert _written(families, openmetrics=openmetrics) == content
         found = [(s.name, s.value, s.labels) for family in families for s in family.samples]
         assert _series_of(found) == expected
-        _assert_unpacked(page.render(openmetrics=openmetrics, gzipped=True), content)
+        _assert_unpacked(page.body(openmetrics=openmetrics, gzipped=True), content)
 
 
 def _assert_unpacked(packed: bytes, content: bytes) -> None:

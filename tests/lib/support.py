@@ -22,9 +22,12 @@ from exophone_exporter.inventory.state import PollResult
 from tests.lib.paths import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import pytest
+
+    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountState
     from exophone_exporter.metrics.page import MetricsPage
 
@@ -155,25 +158,27 @@ class _Held(tuple[Group, ...]):
 
 
 class _Renderer(threading.Thread):
-    """The thread that prepares a page, and can be held by what it reads."""
+    """The thread that renders a page, and can be held by what it reads."""
 
-    def __init__(self, page: MetricsPage) -> None:
-        super().__init__(target=page.refresh)
+    def __init__(self, refresh: Callable[[], None]) -> None:
+        super().__init__(target=refresh)
         self.held = threading.Event()
         self.go_on = threading.Event()
 
 
 @contextlib.contextmanager
-def held_rendering(page: MetricsPage, state: AccountState) -> Iterator[None]:
-    """Another thread renders the page, in the middle of this account while the block runs.
+def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> Iterator[None]:
+    """Another thread publishes this snapshot, and is in the middle of rendering it in the block.
 
-    The page must not have seen the account's newest snapshot yet.
+    The state is the only one of the page.
     """
-    snapshot = state.snapshot
-    assert snapshot is not None
-    slow = replace(snapshot, groups=_Held(snapshot.groups))
-    state.record_poll(PollResult(snapshot.completed, 1.0, slow))
-    renderer = _Renderer(page)
+    slow = replace(found, groups=_Held(found.groups))
+    result = PollResult(found.completed, 1.0, slow)
+    renderer = _Renderer(
+        lambda: page.refresh(
+            lambda: [state.status().after(result)], lambda: state.record_poll(result)
+        )
+    )
     renderer.start()
     try:
         assert renderer.held.wait(_DEADLINE_SECONDS)
@@ -182,6 +187,13 @@ def held_rendering(page: MetricsPage, state: AccountState) -> Iterator[None]:
         renderer.go_on.set()
         renderer.join(_DEADLINE_SECONDS)
     assert not renderer.is_alive()
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Level and message of each line so far, which are then forgotten."""
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    return lines
 
 
 def closed_port() -> int:

@@ -14,7 +14,8 @@ from exophone_exporter.config.loader import revision
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
-from exophone_exporter.inventory.snapshot import Change, build
+from exophone_exporter.inventory.changes import Change
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import ExporterInfo
 from tests.lib.exposed import Exposition

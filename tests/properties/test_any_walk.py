@@ -177,7 +177,7 @@ def fetched(server: Server, size: int, previous: list[str]) -> Listing | PollErr
     clock, state = FakeTime().clock, AccountState(account())
     known = build(Listing(tuple(map(phone, previous)), 1, {}), clock.now(), 1.0)
     state.record_poll(PollResult(clock.now(), 1.0, known))
-    result = poll_once(state, Fetcher(server, size), clock)
+    result = poll_once(state, Fetcher(server, size).fetch_all, clock)
     status = state.status()
     assert status.polls == 2
     assert sum(status.failures.values()) == (result.error is not None)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.inventory.snapshot import CHANGES, Snapshot, build, diff
+from exophone_exporter.inventory.changes import CHANGES, diff
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from tests.lib.support import phone
 
 if TYPE_CHECKING:

@@ -67,15 +67,14 @@ class Expected:
     """What the retry rules make of a case.
 
     `reason` is that of the failure, None where a retry heals or nothing is lost. `requests` are
-    those of the cycle, by endpoint and code. `known` and `served` are worlds: they differ where
-    only the rendering failed. `status` is that of the scrape in the cycle.
+    those of the cycle, by endpoint and code. `world` is the one that is known and served. `status`
+    is that of the scrape in the cycle.
     """
 
     reason: str | None = None
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     retries: int = 0
-    known: str = "new"
-    served: str = "new"
+    world: str = "new"
     status: int = 200
 
 
@@ -86,8 +85,7 @@ def expected_of(case: Case) -> Expected:
     if kind == "scrape":
         return Expected(requests=Counter(REQUESTS), status=500)
     if case.fault in EXCEPTIONS:
-        known = "new" if kind == "render" else "old"
-        return Expected("internal", Counter(REQUESTS[:done]), known=known, served="old")
+        return Expected("internal", Counter(REQUESTS[:done]), world="old")
     endpoint, usual = REQUESTS[done]
     code, error = attempt(case.operation, case.fault, usual)
     if error is None:
@@ -96,7 +94,7 @@ def expected_of(case: Case) -> Expected:
         return Expected(requests=Counter([*REQUESTS, (endpoint, code)]), retries=1)
     asked = [(endpoint, code)] * (error.attempts if case.lasting else 1)
     requests = Counter([*REQUESTS[:done], *asked])
-    return Expected(error.reason, requests, len(asked) - 1, known="old", served="old")
+    return Expected(error.reason, requests, len(asked) - 1, world="old")
 
 
 def attempt(operation: Operation, fault: str, usual: str) -> tuple[str, type[PollError] | None]:
@@ -130,9 +128,9 @@ ANSWERED: Final[Mapping[str, tuple[str, type[PollError]]]] = {
 }
 
 
-def clean(known: str) -> Expected:
+def clean(world: str) -> Expected:
     """A cycle without a fault: the details asked for are those of what the list lacks."""
-    details = REQUESTS[PAGES:] if known == "old" else [("detail", "200")]
+    details = REQUESTS[PAGES:] if world == "old" else [("detail", "200")]
     return Expected(requests=Counter([*REQUESTS[:PAGES], *details]))
 
 
@@ -145,7 +143,7 @@ class Figures:
 
     def note(self, expected: Expected, now: float) -> None:
         """A cycle whose poll ended now."""
-        if expected.known == "new":
+        if expected.world == "new":
             of_world = ("exophone_poll_pages", "exophone_number_changes_total")
             self._live |= {k: v for k, v in GOLDEN["new"].live.items() if k.startswith(of_world)}
             self._live[_series("poll_last_success_timestamp_seconds")] = now
@@ -287,10 +285,10 @@ def assert_whole_after(case: Case, page: ServedPage, *, alone: bool = True) -> N
         assert rig.tortured_cycle() == expected.status
         assert rig.is_alive()
         figures.note(expected, rig.time.wall)
-        assert_shown(rig, expected.served, figures)
+        assert_shown(rig, expected.world, figures)
         assert not canary.traces(repr(rig.error))
         rig.poll()
-        figures.note(clean(expected.known), rig.time.wall)
+        figures.note(clean(expected.world), rig.time.wall)
         assert_shown(rig, "new", figures)
         rig.settle()
         if alone:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from exophone_exporter.errors import REASONS
-from exophone_exporter.inventory.snapshot import CHANGES
+from exophone_exporter.inventory.changes import CHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -243,5 +243,5 @@ def test_times_are_written_as_numbers_are(seconds: list[int | None]) -> None:
 def test_one_scrape_of_each_kind_ends_as_its_format_asks(time: FakeTime) -> None:
     """OpenMetrics ends with its mark, also without any process series."""
     page = MetricsPage(lambda: (), lambda: ExporterInfo("r", 0.0), time.clock, with_process=False)
-    assert page.render(openmetrics=True, gzipped=False).endswith(b"\n# EOF\n")
-    assert b"# EOF" not in page.render(openmetrics=False, gzipped=False)
+    assert page.body(openmetrics=True, gzipped=False).endswith(b"\n# EOF\n")
+    assert b"# EOF" not in page.body(openmetrics=False, gzipped=False)

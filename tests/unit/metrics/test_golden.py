@@ -24,7 +24,8 @@ from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ServerFailed
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page
-from exophone_exporter.inventory.snapshot import Change, Snapshot, build
+from exophone_exporter.inventory.changes import Change
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.paths import DATA
@@ -128,7 +129,7 @@ def families(exposition: bytes, *, openmetrics: bool) -> list[Metric]:
 def test_exposition_of_the_fixed_world_is_the_golden_file(
     page: MetricsPage, openmetrics: bool
 ) -> None:
-    found = normalised(page.render(openmetrics=openmetrics, gzipped=False))
+    found = normalised(page.body(openmetrics=openmetrics, gzipped=False))
     if os.environ.get("EXOPHONE_UPDATE_GOLDEN"):
         FILES[openmetrics].write_bytes(found)
     assert found == FILES[openmetrics].read_bytes()
@@ -148,7 +149,7 @@ def test_the_parsers_accept_it_and_find_each_family_once(
     page: MetricsPage, openmetrics: bool
 ) -> None:
     """A family in two pieces would come out of the parser twice, or be refused."""
-    found = families(page.render(openmetrics=openmetrics, gzipped=False), openmetrics=openmetrics)
+    found = families(page.body(openmetrics=openmetrics, gzipped=False), openmetrics=openmetrics)
     assert {name: n for name, n in Counter(family.name for family in found).items() if n > 1} == {}
     assert len(found) == 34
     assert all(family.documentation and family.type != "unknown" for family in found)
@@ -158,14 +159,14 @@ def test_the_parsers_accept_it_and_find_each_family_once(
 @pytest.mark.fault(82)
 def test_no_label_set_stands_twice(page: MetricsPage, openmetrics: bool) -> None:
     """Neither promtool nor the parsers mind; Prometheus drops the second one."""
-    text = page.render(openmetrics=openmetrics, gzipped=False).decode()
+    text = page.body(openmetrics=openmetrics, gzipped=False).decode()
     series = [line.rpartition(" ")[0] for line in text.split("\n") if not line.startswith("#")]
     assert {name: n for name, n in Counter(series).items() if n > 1} == {}
 
 
 def test_both_formats_hold_the_same_samples(page: MetricsPage) -> None:
     text, openmetrics = (
-        page.render(openmetrics=openmetrics, gzipped=False).split(b"\n")
+        page.body(openmetrics=openmetrics, gzipped=False).split(b"\n")
         for openmetrics in (False, True)
     )
     assert [line for line in text if not line.startswith(b"#")] == [
@@ -189,7 +190,7 @@ def test_both_formats_hold_the_same_samples(page: MetricsPage) -> None:
 def test_odd_name_comes_back_from_the_parser_as_it_was(
     page: MetricsPage, sid: str, friendly_name: str
 ) -> None:
-    exposition = page.render(openmetrics=True, gzipped=False)
+    exposition = page.body(openmetrics=True, gzipped=False)
     (info,) = (
         f for f in families(exposition, openmetrics=True) if f.name == "exophone_number_info"
     )
@@ -202,7 +203,7 @@ def test_promtool_has_nothing_to_say(page: MetricsPage, program: Callable[[str],
     """Its linter knows the conventions of names, units and help texts."""
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"],
-        input=page.render(openmetrics=False, gzipped=False),
+        input=page.body(openmetrics=False, gzipped=False),
         capture_output=True,
         check=False,
     )
@@ -250,7 +251,7 @@ def test_the_vendors_own_sample_gives_exactly_these_lines(time: FakeTime) -> Non
         lambda: [state.status()], lambda: ExporterInfo("r", 0.0), time.clock, with_process=False
     )
     page.refresh()
-    text = page.render(openmetrics=False, gzipped=False).decode()
+    text = page.body(openmetrics=False, gzipped=False).decode()
     inventory, _, _ = text.partition("# HELP exophone_number_changes_total")
     lines = [line for line in inventory.splitlines(keepends=True) if not line.startswith("#")]
     assert "".join(lines) == VENDOR_SAMPLE_LINES

@@ -11,7 +11,8 @@ import pytest
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.inventory.snapshot import Change, build
+from exophone_exporter.inventory.changes import Change
+from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
@@ -131,7 +132,7 @@ class World:
     @property
     def samples(self) -> dict[str, float]:
         """Every sample as a scrape sees it, by name and labels as written."""
-        text = self.page.render(openmetrics=False, gzipped=False).decode()
+        text = self.page.body(openmetrics=False, gzipped=False).decode()
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in lines}
 
@@ -453,7 +454,7 @@ def test_one_sid_in_two_accounts_is_told_apart_by_the_account(time: FakeTime) ->
         lambda: [state.status() for state in states], lambda: ExporterInfo("r", 0.0), time.clock
     )
     page.refresh()
-    lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
+    lines = page.body(openmetrics=False, gzipped=False).decode().splitlines()
     rentals = [line for line in lines if line.startswith("exophone_number_monthly_rental{")]
     assert rentals == [
         'exophone_number_monthly_rental{account="one",currency="INR",sid="same"} 499.0',
@@ -505,7 +506,7 @@ def test_requests_retries_and_waits_are_counted(world: World) -> None:
 @pytest.mark.fault(63)
 def test_revision_that_is_not_utf8_cannot_fail_a_scrape(time: FakeTime) -> None:
     page = MetricsPage(lambda: (), lambda: ExporterInfo("a\udcff\nb", 0.0), time.clock)
-    assert 'revision="a\ufffd b"' in page.render(openmetrics=False, gzipped=False).decode()
+    assert 'revision="a\ufffd b"' in page.body(openmetrics=False, gzipped=False).decode()
 
 
 def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
@@ -515,7 +516,7 @@ def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
         time.clock,
         with_process=False,
     )
-    lines = page.render(openmetrics=False, gzipped=False).decode().splitlines()
+    lines = page.body(openmetrics=False, gzipped=False).decode().splitlines()
     assert 'revision="0123abc"' in lines[2]
     assert lines[2].endswith("} 1.0")
     assert "exophone_exporter_config_last_reload_successful 0.0" in lines
@@ -529,7 +530,7 @@ def test_standard_process_series_are_there_and_no_created_ones(
     time: FakeTime, openmetrics: bool
 ) -> None:
     page = MetricsPage(lambda: (), lambda: ExporterInfo("r", 0.0), time.clock)
-    text = page.render(openmetrics=openmetrics, gzipped=False).decode()
+    text = page.body(openmetrics=openmetrics, gzipped=False).decode()
     names = {line.partition("{")[0].split()[0] for line in text.splitlines() if line[0] != "#"}
     assert {"process_open_fds", "python_info", "python_gc_collections_total"} <= names
     assert not [name for name in names if name.endswith("_created")]

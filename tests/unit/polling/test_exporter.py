@@ -17,7 +17,8 @@ from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
-from exophone_exporter.polling.exporter import Exporter, ReloadSummary, spread_seconds
+from exophone_exporter.polling.accounts import ReloadSummary
+from exophone_exporter.polling.exporter import Exporter, spread_seconds
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from tests.lib.processes import wait_until
@@ -103,7 +104,7 @@ def polled(exporter: Exporter, name: str, polls: int = 1) -> AccountStatus:
 
 
 def scrape(exporter: Exporter) -> str:
-    return exporter.page.render(openmetrics=False, gzipped=False).decode()
+    return exporter.page.body(openmetrics=False, gzipped=False).decode()
 
 
 def accounts_shown(exporter: Exporter, family: str) -> list[str]:
@@ -329,7 +330,7 @@ class Limited:
 
 def poll_once_into(exporter: Exporter, client: Any) -> int:
     """Poll an account whose exporter was not started, in this thread; how many numbers it has."""
-    result = poll_once(client.recorder, client, exporter.clock)
+    result = poll_once(client.recorder, client.fetch_all, exporter.clock)
     exporter.page.refresh()
     assert result.snapshot is not None
     return len(result.snapshot.numbers)

@@ -1,0 +1,151 @@
+"""The accounts that are polled: what each consists of, and what a reload keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from exophone_exporter.errors import StartError, Stopped
+from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable, Sequence
+
+    from exophone_exporter.config.secrets import Secret, SecretSource
+    from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.client import Client
+    from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
+    from exophone_exporter.polling.poller import Poller
+
+# The last requests of a poll reach the API within this time after its account was removed.
+_LIMITER_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
+
+Key = tuple[str, str]
+# Each rate limiter, and when it was last in use.
+Limiters = dict[Key, tuple[RateLimiter, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class AccountRuntime:
+    """The running parts of one account, which a reload keeps or replaces as a whole.
+
+    Where a reload changes only settings, the next runtime continues the state and the limiter.
+    """
+
+    account: Account
+    state: AccountState
+    limiter: RateLimiter
+    client: Client
+    poller: Poller
+    closed: threading.Event
+
+    def status(self) -> AccountStatus:
+        """The account at this instant, with the settings of this runtime."""
+        return self.state.status(self.account)
+
+    def record_poll(self, result: PollResult) -> None:
+        """Take the result of one attempt, or raise Stopped: a closed account must not come back."""
+        if self.closed.is_set():
+            raise Stopped
+        self.state.record_poll(result)
+
+
+@dataclass(frozen=True)
+class ReloadSummary:
+    """What a reload did, as names of accounts in their order; `removed` in the old order.
+
+    An account whose SID or origin differs is another account: it is removed and added.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def summary_of(before: Sequence[AccountRuntime], after: Sequence[AccountRuntime]) -> ReloadSummary:
+    """What was done to get from the one to the other."""
+    old, new = ({runtime.state for runtime in runtimes} for runtimes in (before, after))
+
+    def names(runtimes: Iterable[AccountRuntime]) -> tuple[str, ...]:
+        return tuple(runtime.account.name for runtime in runtimes)
+
+    return ReloadSummary(
+        added=names(r for r in after if r.state not in old),
+        removed=names(r for r in before if r.state not in new),
+        changed=names(r for r in after if r.state in old and r not in before),
+        kept=names(r for r in after if r in before),
+    )
+
+
+def key_of(account: Account) -> Key:
+    """What identifies an account at the API, whatever its name here."""
+    return account.origin, account.sid
+
+
+def previous_of(account: Account, before: Iterable[AccountRuntime]) -> AccountRuntime | None:
+    """The runtime of the same account by the same name, if there was one."""
+    identity = account.name, key_of(account)
+    same = (r for r in before if (r.account.name, key_of(r.account)) == identity)
+    return next(same, None)
+
+
+def are_equal(one: Account, other: Account) -> bool:
+    """Whether nothing in the configuration of two accounts differs.
+
+    The same path is the same secret: its file is read at each poll.
+    """
+    sources = [
+        (_written(account.credentials.api_key), _written(account.credentials.api_token))
+        for account in (one, other)
+    ]
+    return sources[0] == sources[1] and replace(one, credentials=other.credentials) == other
+
+
+def _written(source: SecretSource) -> Secret | str:
+    """What the configuration says of a secret: the path of its file, or the value itself."""
+    return source.loaded if source.file is None else source.file
+
+
+def limiters_in_force(
+    limiters: Limiters, runtimes: Iterable[AccountRuntime], now: float
+) -> Limiters:
+    """The limiters in use, and those of removed accounts that may still matter."""
+    in_use = {key_of(runtime.account) for runtime in runtimes}
+    return {
+        key: (limiter, now if key in in_use else last_used)
+        for key, (limiter, last_used) in limiters.items()
+        if key in in_use
+        or now - last_used <= _LIMITER_KEPT_SECONDS
+        or limiter.hold_off_seconds() > 0
+    }
+
+
+def resize_limiters(runtimes: Iterable[AccountRuntime]) -> None:
+    """Give each limiter the smallest limit of the accounts that share it."""
+    limits: dict[RateLimiter, int] = {}
+    for runtime in runtimes:
+        limit = runtime.account.poll.requests_per_minute
+        limits[runtime.limiter] = min(limit, limits.get(runtime.limiter, limit))
+    for limiter, limit in limits.items():
+        limiter.resize(limit)
+
+
+def start_all(runtimes: Sequence[AccountRuntime], begin: threading.Event) -> None:
+    """Start their threads, which wait for `begin`; all of them, or StartError and none."""
+    try:
+        for runtime in runtimes:
+            runtime.poller.start()
+    except RuntimeError as error:
+        abandon(runtimes, begin)
+        raise StartError(
+            "no thread can be started for another account; the old ones go on"
+        ) from error
+
+
+def abandon(runtimes: Iterable[AccountRuntime], begin: threading.Event) -> None:
+    """End threads that wait for `begin`, before their first poll."""
+    for runtime in runtimes:
+        runtime.closed.set()
+    begin.set()
