@@ -12,7 +12,7 @@ TOOLS := .cache/tools/kustomize
 NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadgroup
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 
 # What a command says, only where it fails: the last line of `make test` is that of pytest.
 quietly = said=$$($(1)) || { echo "$$said"; exit 1; }
