@@ -593,51 +593,39 @@ def test_client_that_leaves_during_the_answer_is_not_an_error(
     assert "Traceback" not in capfd.readouterr().err
 
 
-@contextlib.contextmanager
-def exporting(sim: Simulator, *sids: str) -> Iterator[tuple[Exporter, Site]]:
-    """The real exporter on the simulator; the test starts its pollers."""
-    accounts = tuple(
-        account(sid, sid=sid, origin=sim.url, api_key=f"{sid}-key", api_token=f"{sid}-token")
-        for sid in sids
-    )
-    exporter = Exporter(Config("test", accounts, ()))
-    with serving(exporter) as site:
-        try:
-            yield exporter, site
-        finally:
-            exporter.stop()
-
-
-def test_metrics_and_the_status_page_never_query_the_api() -> None:
-    with Simulator(World(make_account("acme", 5))) as sim, exporting(sim, "acme") as (it, site):
-        it.start()
-        wait_until(it.ready, "the first poll")
-        asked = len(sim.requests)
-        for path in ("/metrics", "/", "/-/healthy", "/-/ready") * 5:
-            assert site.ask(path).status == 200
-        assert len(sim.requests) == asked == 1
-
-
 def test_ready_after_the_first_attempt_of_every_account_good_or_bad() -> None:
-    """A revoked key must not hide the metric that shows it, nor make the exporter unhealthy."""
-    world = World(make_account("acme", 2), make_account("other", 2))
-    with Simulator(world) as sim, exporting(sim, "acme", "other") as (exporter, site):
+    """A revoked key must not hide the metric that shows it, nor make the exporter unhealthy.
+
+    And no path queries the API.
+    """
+    hold = threading.Event()
+
+    def hold_the_other(request: Any) -> None:
+        if request.account_sid == "other":
+            hold.wait(DEADLINE_SECONDS)
+
+    with Simulator(World(make_account("acme", 2), make_account("other", 2))) as sim:
         sim.fail(Fault(status=401, account_sid="acme", times=None))
-        assert [site.ask(path).status for path in SERVED] == [200, 200, 200, 503, 503]
-        hold = threading.Event()
-
-        def hold_the_other(request: Any) -> None:
-            if request.account_sid == "other":
-                hold.wait(DEADLINE_SECONDS)
-
         sim.on_request = hold_the_other
-        exporter.start()
-        up = b'exophone_up{account="%s"} %d.0'
-        wait_until(lambda: up % (b"acme", 0) in site.ask("/metrics").body, "the poll is shown")
-        assert [site.ask(f"/-/{path}").status for path in ("healthy", "ready")] == [200, 503]
-        hold.set()
-        wait_until(lambda: site.ask("/-/ready").status == 200, "both had a poll")
-        wait_until(lambda: up % (b"other", 1) in site.ask("/metrics").body, "the poll is shown")
+        accounts = tuple(
+            account(sid, sid=sid, origin=sim.url, api_key=f"{sid}-key", api_token=f"{sid}-token")
+            for sid in ("acme", "other")
+        )
+        exporter = Exporter(Config("test", accounts, ()))
+        with serving(exporter) as site, contextlib.ExitStack() as stack:
+            stack.callback(exporter.stop)
+            assert [site.ask(path).status for path in SERVED] == [200, 200, 200, 503, 503]
+            exporter.start()
+            wait_until(lambda: shows(site, "acme", 0), "the failure is shown")
+            assert [site.ask(path).status for path in SERVED] == [200, 200, 200, 200, 503]
+            hold.set()
+            wait_until(lambda: shows(site, "other", 1), "the other poll is shown")
+            assert [site.ask(path).status for path in SERVED] == [200] * 5
+            assert len(sim.requests) == 2
+
+
+def shows(site: Site, name: str, up: int) -> bool:
+    return f'exophone_up{{account="{name}"}} {up}.0\n' in site.ask("/metrics").text
 
 
 @pytest.mark.end_to_end
