@@ -95,8 +95,7 @@ class Prober:
     """Answers probes, in the event loop; `clients` returns the current client of each account.
 
     Cached answers go with their client: after a reload, a removed account is unknown, and a changed
-    account is queried again. `start` runs a function in another thread; it raises RuntimeError if
-    there is none.
+    account is queried again. `start` runs a function in another thread, or raises RuntimeError.
     """
 
     def __init__(

@@ -335,7 +335,7 @@ def test_any_target_is_400_or_exactly_one_get_of_that_number(shared: Bench, targ
         assert (answer.status, shared.sim.requests) == (400, [])
 
 
-# A query as it stands in a request: anything but what would end it.
+# A query as it is sent: anything but what would end it.
 QUERIES: Final = st.lists(
     st.sampled_from([b"target=", b"target", b"&", b"=", b"account=", b"support", b"%2", b"%", b"+"])
     | st.binary(max_size=6).map(lambda text: re.sub(rb"[\x00-\x20\x7f#]", b"", text)),
@@ -578,7 +578,7 @@ def test_a_hundred_probes_of_one_number_at_once_are_one_request(error: Exception
 def test_probe_with_more_time_does_not_depend_on_one_with_less() -> None:
     """A probe with a short timeout must not make another probe fail."""
     client = FakeClient(hangs=True)
-    with slow(client) as site, ThreadPoolExecutor(1) as pool:
+    with slow(client) as site, ThreadPoolExecutor(2) as pool:
         hasty = pool.submit(site.probe, "a", "0.5")
         wait_until(lambda: len(client.asked) == 1, "the first is asked")
         patient = pool.submit(site.probe, "a", "6")
