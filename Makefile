@@ -8,10 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The layers that read what others wrote: every branch of them is tested.
 WHOLLY_COVERED := */errors.py,*/exotel/*,*/inventory/snapshot.py,*/inventory/changes.py,*/config/loader.py,*/config/schema.py,*/config/strict_yaml.py,*/config/secrets.py
+TOOLS := .cache/tools/kustomize
 NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-IN_PARALLEL := --numprocesses=$(WORKERS) --dist=loadgroup
+IN_PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 
 # What a command says, only where it fails: the last line of `make test` is that of pytest.
 quietly = said=$$($(1)) || { echo "$$said"; exit 1; }
@@ -46,7 +47,7 @@ fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes 
 	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile=long tests/properties/test_any_*.py
 
 .PHONY: end-to-end
-end-to-end: $(VENV)/.test $(NODE_MODULES) ## run the tests with Prometheus, Alertmanager, Chromium and node
+end-to-end: $(VENV)/.test $(NODE_MODULES) $(TOOLS) ## run the tests with Prometheus, Alertmanager, Chromium and node
 	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) -m end_to_end
 
 .PHONY: soak
@@ -99,7 +100,7 @@ lock: ## pin every dependency anew in constraints.txt
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(VENV) tests/lib/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache mutants
+	rm -rf $(VENV) .cache tests/lib/*/node_modules build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -122,6 +123,9 @@ $(VENV)/.bench: $(VENV)/.installed
 $(VENV)/.mutation: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[mutation]'
 	@touch $@
+
+$(TOOLS): tests/lib/tools/go.mod tests/lib/tools/go.sum
+	cd tests/lib/tools && go build -o '$(CURDIR)/.cache/tools/' tool
 
 $(NODE_MODULES): tests/lib/%/node_modules/.package-lock.json: tests/lib/%/package-lock.json
 	npm ci --prefix tests/lib/$*

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from tests.lib.canary import pytest_runtest_makereport  # noqa: F401 - a hook of pytest
 from tests.lib.dashboards.scene import Scene, scene
+from tests.lib.paths import TOOLS
 from tests.lib.support import FakeTime
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def time() -> FakeTime:
-    """A clock that moves only when told to."""
+    """A clock that moves only when a test moves it."""
     return FakeTime()
 
 
@@ -56,7 +57,7 @@ def program() -> Callable[[str], str]:
     """The path of a program from outside; without it the test is skipped, or fails if required."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
+        path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
         if path is None and os.environ.get("EXOPHONE_REQUIRE_END_TO_END"):
             pytest.fail(f"{name} is not installed, and EXOPHONE_REQUIRE_END_TO_END asks for it")
         if path is None:

@@ -43,7 +43,7 @@ leaves this machine.
   Status page   {url}/
   Metrics       {url}{path}
 
-Count the numbers without a flow (callers of those hear a busy tone):
+Count the numbers without a flow:
 
   curl -s {url}{path} | grep exophone_numbers_unattached
 

@@ -1,4 +1,4 @@
-"""The reference at /docs: every metric and every path, from the code that serves them."""
+"""The page /docs: every metric and every path, from the code that serves them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from exophone_exporter.metrics.exposition import Metric
+    from collections.abc import Callable, Mapping, Sequence
 
 SECTIONS: Final[Mapping[str, str]] = {
     "inventory": "Inventory",
@@ -24,45 +22,31 @@ SECTIONS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Path:
-    """One path that is served, in words; `methods` as people write them, "GET, HEAD".
+class ServedPath:
+    """A path and what it does.
 
-    `linked` says that a plain click gives an answer: no parameter is needed, and nothing is done.
+    `linked` means that the page links to it: a GET needs no parameter and changes nothing.
     """
 
     path: str
-    methods: str
     meaning: str
+    methods: str = "GET, HEAD"
     linked: bool = True
 
 
-@dataclass(frozen=True)
-class MetricSection:
-    """The metrics that stand under one title."""
-
-    title: str
-    metrics: tuple[Metric, ...]
-
-
-def render(paths: Sequence[Path], telemetry_path: str, *, link: Callable[[str], str] = str) -> str:
-    """The page as HTML; `link` makes what stands in a link of a path of ours."""
+def render(
+    paths: Sequence[ServedPath], telemetry_path: str, *, link: Callable[[str], str] = str
+) -> str:
+    """The page as HTML; `link` turns a served path into what a browser must ask for."""
     served = {path.path for path in paths}
-    metrics = (m for m in METRICS if m.section != "probe" or "/probe" in served)
     return html.page(
         "docs.html",
-        sections=sections(metrics),
+        sections={
+            title: [metric for metric in METRICS if metric.section == section]
+            for section, title in SECTIONS.items()
+            if section != "probe" or "/probe" in served
+        },
         paths=paths,
         telemetry_path=telemetry_path,
         link=link,
-    )
-
-
-def sections(metrics: Iterable[Metric]) -> tuple[MetricSection, ...]:
-    """The metrics by section, in the order of the table."""
-    grouped: dict[str, list[Metric]] = {}
-    for metric in metrics:
-        grouped.setdefault(metric.section, []).append(metric)
-    return tuple(
-        MetricSection(SECTIONS.get(section, section.capitalize()), tuple(members))
-        for section, members in grouped.items()
     )

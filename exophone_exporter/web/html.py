@@ -1,4 +1,4 @@
-"""Templates to HTML, escaped; all that is known of Jinja."""
+"""Templates to HTML, by Jinja."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exophone_exporter import __version__
 
 
 def page(template: str, **values: Any) -> str:
-    """A page as HTML; every value is escaped, and one that is missing is an error."""
+    """A page as HTML; every value is escaped, and a missing one is an error."""
     return _environment().get_template(template).render(version=__version__, **values)
 
 

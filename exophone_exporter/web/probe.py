@@ -1,13 +1,12 @@
-"""`/probe?target=SID[&account=NAME]`: one number, asked of the API while the scraper waits.
+"""`/probe?target=SID[&account=NAME]`: queries the API for one number while the scraper waits.
 
-A probe is bounded in every respect. Its target is checked before anything is asked and becomes one
-quoted segment of one path. Its answer comes in time, whatever the API does. All the probes of an
-account have a fifth of its request budget, the same question at the same time is one request, and
-an answer serves for some seconds.
+Every probe is bounded. Its target is checked before any request and becomes one quoted segment of
+one path. Its answer comes in time, whatever the API does. All probes of an account share a fifth of
+its request budget, probes of the same number at the same time share one request, and an answer is
+cached for some seconds.
 
-The event loop reads the question and writes the answer; the request runs in a thread, which is left
-behind when its time is over. The threads are daemons: a name server that hangs must not keep the
-process from ending, as the threads of an executor would.
+The request runs in a daemon thread, which is abandoned when its time is over: a name server that
+hangs must not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.threads import Start
 
-# Without a word from the scraper a probe may take so many times the timeout of a single read.
+# Without a scrape timeout, a probe may take this many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
-# Kept back from the scraper's timeout, so that the answer is there before it has passed.
+# Subtracted from the scrape timeout, so that the answer arrives before it ends.
 OFFSET_SECONDS: Final = 0.5
-# The probes of an account may make this part of its requests; the rest is the poll's.
+# The probes of an account may use one part in this many of its request budget.
 BUDGET_SHARE: Final = 5
-# An answer of the API, "no such number" included, serves again for so long.
+# How long an answer of the API, "no such number" included, is cached.
 CACHE_SECONDS: Final = 10.0
-# Requests of one account under way at once, those left behind included.
-FETCHES_AT_ONCE: Final = 16
+# Parallel requests of one account, abandoned ones included.
+PARALLEL_REQUESTS: Final = 16
 _CACHED_MAX: Final = 1000
 _FIELDS_MAX: Final = 20
 
@@ -69,7 +68,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found: `number` is None where the API did not give it within `seconds`."""
+    """The result of a probe: `number` is None if the API did not return it within `seconds`."""
 
     account: Account
     number: ExoPhone | None
@@ -78,7 +77,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A probe that was not made: HTTP status, a line that says what to do, when to come again."""
+    """A probe that was not made: HTTP status, advice in one line, and when to retry."""
 
     status: int
     text: str
@@ -88,16 +87,15 @@ class Refusal:
 Outcome: TypeAlias = "Probed | Refusal"
 
 
-class _BadQuestion(ValueError):  # noqa: N818 - it says what happened
-    """The request is no probe; the message says what would be one."""
+class _InvalidProbeError(ValueError):
+    """The request is not a valid probe; the message says what is wrong."""
 
 
 class Prober:
-    """Answers probes; `clients` gives the accounts by name and is asked anew by every probe.
+    """Answers probes, in the event loop; `clients` returns the current client of each account.
 
-    What is remembered of a client goes with it: an account that a reload removed is unknown at
-    once, and one that it changed is asked afresh. `start` runs a function in another thread, or
-    raises RuntimeError where there are no more threads.
+    Cached answers go with their client: after a reload, a removed account is unknown, and a changed
+    account is queried again. `start` runs a function in another thread, or raises RuntimeError.
     """
 
     def __init__(
@@ -110,43 +108,39 @@ class Prober:
         self._clients = clients
         self._clock = clock
         self._start = start
-        self._lock = threading.Lock()
-        self._desks: dict[str, _Desk] = {}
+        self._accounts: dict[str, _AccountProber] = {}
 
     async def probe(self, query: bytes, timeouts: Sequence[str]) -> Outcome:
-        """What a raw query string asks for.
-
-        `timeouts` are the values of the scraper's timeout header, in seconds.
-        """
+        """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
         clients = self._clients()
         try:
-            sid, name = _asked(query)
+            sid, name = _parsed(query)
             name = _account_name(name, clients)
             within_seconds = _within_seconds(timeouts, clients[name].account)
-        except _BadQuestion as error:
+        except _InvalidProbeError as error:
             return Refusal(400, str(error))
-        return await self._in_time(self._desk(name, clients), sid, within_seconds)
+        return await self._in_time(self._account(name, clients), sid, within_seconds)
 
-    def _desk(self, name: str, clients: Mapping[str, Client]) -> _Desk:
-        """What is known of the account's client; that of all former clients is forgotten."""
-        with self._lock:
-            self._desks = {
-                known: desk
-                for known, desk in self._desks.items()
-                if clients.get(known) is desk.client
-            }
-            if name not in self._desks:
-                self._desks[name] = _Desk(clients[name], self._clock.monotonic, self._start)
-            return self._desks[name]
+    def _account(self, name: str, clients: Mapping[str, Client]) -> _AccountProber:
+        """The prober of an account; the probers of former clients are dropped."""
+        self._accounts = {
+            name: prober
+            for name, prober in self._accounts.items()
+            if clients.get(name) is prober.client
+        }
+        if name not in self._accounts:
+            prober = _AccountProber(clients[name], self._clock.monotonic, self._start)
+            self._accounts[name] = prober
+        return self._accounts[name]
 
-    async def _in_time(self, desk: _Desk, sid: str, within_seconds: float) -> Outcome:
+    async def _in_time(self, account: _AccountProber, sid: str, within_seconds: float) -> Outcome:
         started_at = self._clock.monotonic()
-        landing = asyncio.wrap_future(desk.ask(sid, within_seconds))
+        future = asyncio.wrap_future(account.probe(sid, within_seconds))
         try:
-            return await asyncio.wait_for(landing, within_seconds)
+            return await asyncio.wait_for(future, within_seconds)
         except TimeoutError:
-            desk.log_failure(sid, "timeout", f"there was no answer within {within_seconds:g}s")
-            return Probed(desk.client.account, None, self._clock.monotonic() - started_at)
+            account.log_failure(sid, "timeout", f"there was no answer within {within_seconds:g}s")
+            return Probed(account.client.account, None, self._clock.monotonic() - started_at)
 
 
 def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
@@ -156,21 +150,21 @@ def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
         timeouts = request.headers.getlist(_TIMEOUT_HEADER)
         outcome = await prober.probe(request.scope["query_string"], timeouts)
         if isinstance(outcome, Refusal):
-            return _refused(outcome)
-        return _answered(
+            return _refusal_response(outcome)
+        return _exposition_response(
             outcome, request.headers.get("Accept", ""), request.headers.get("Accept-Encoding", "")
         )
 
     return probe
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refusal_response(refusal: Refusal) -> Response:
     wait_seconds = refusal.retry_after_seconds
     headers = {} if wait_seconds is None else {"Retry-After": str(wait_seconds)}
     return PlainTextResponse(f"{refusal.text}\n", refusal.status, headers)
 
 
-def _answered(probed: Probed, accept: str, accept_encoding: str) -> Response:
+def _exposition_response(probed: Probed, accept: str, accept_encoding: str) -> Response:
     content_type = negotiation.content_type(accept)
     body = _exposition(probed, openmetrics=content_type == negotiation.OPENMETRICS)
     headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -191,26 +185,26 @@ def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
     return "".join(parts).encode()
 
 
-def _asked(query: bytes) -> tuple[str, str | None]:
-    """The sid and the account's name, None where none is given; everything else is ignored."""
+def _parsed(query: bytes) -> tuple[str, str | None]:
+    """The sid, and the account's name or None; other parameters are ignored."""
     if query.count(b"&") >= _FIELDS_MAX:
-        raise _BadQuestion(f"more than {_FIELDS_MAX} parameters; ask for one number, {_EXAMPLE}")
+        raise _InvalidProbeError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
     values: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         values.setdefault(name, []).append(value)
     targets, accounts = values.get("target", []), values.get("account", [])
     if len(targets) != 1:
-        raise _BadQuestion(f"a probe asks for exactly one target, {_EXAMPLE}")
+        raise _InvalidProbeError(f"exactly one target is required, {_EXAMPLE}")
     if len(accounts) > 1:
-        raise _BadQuestion("a probe asks one account only; give the parameter account once")
+        raise _InvalidProbeError("the parameter account must be given only once")
     return _sid(targets[0]), accounts[0] if accounts else None
 
 
 def _sid(text: str) -> str:
     if not is_askable_sid(text):
-        raise _BadQuestion(
-            "the target is no sid: 1 to 128 printable ASCII characters without space and without"
-            r" / \ ? # %, not . or .., and no URL or host (in a URL, + is written %2B)"
+        raise _InvalidProbeError(
+            "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
+            r" / \ ? # %, and is not . or .. (encode + as %2B; URLs and hosts are not allowed)"
         )
     return text
 
@@ -219,67 +213,64 @@ def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
     if name is None and len(clients) == 1:
         return next(iter(clients))
     if name is None:
-        raise _BadQuestion(f"there are several accounts: say which one with {_ACCOUNTS}")
+        raise _InvalidProbeError(f"there are several accounts; choose one with {_ACCOUNTS}")
     if name not in clients:
-        raise _BadQuestion(f"there is no such account; give a configured one with {_ACCOUNTS}")
+        raise _InvalidProbeError(f"unknown account; choose a configured one with {_ACCOUNTS}")
     return name
 
 
 def _within_seconds(timeouts: Sequence[str], account: Account) -> float:
-    """How long a probe may take: the account's own bound, and less where the scraper waits less."""
+    """How long a probe may take: the account's own limit, or less if the scraper waits less."""
     poll = account.poll
     own = min(OWN_TIMEOUTS * poll.timeout_seconds, poll.deadline_seconds)
     if not timeouts:
         return own
     text = timeouts[0].strip(" \t")
     if len(timeouts) > 1 or _SECONDS.fullmatch(text) is None or float(text) == 0:
-        raise _BadQuestion(f"{_TIMEOUT_HEADER} is a number of seconds above 0, like 10 or 0.5")
+        raise _InvalidProbeError(
+            f"{_TIMEOUT_HEADER} must be a number of seconds above 0, like 10 or 0.5"
+        )
     theirs = float(text)
     return min(own, theirs - OFFSET_SECONDS if theirs > OFFSET_SECONDS else theirs)
 
 
 @dataclass(frozen=True, eq=False)
-class _Flight:
-    """A question under way, which has `within_seconds` until `ends_at`, by the monotonic clock."""
+class _Request:
+    """A request in flight: it has `within_seconds`, until `ends_at` by the monotonic clock."""
 
     within_seconds: float
     ends_at: float
-    landing: Future[Outcome] = field(default_factory=Future)
+    future: Future[Outcome] = field(default_factory=Future)
 
 
-class _Desk:
-    """The probes of one client: what it may ask, what it is asking, and what it just learnt."""
+class _AccountProber:
+    """The probes of one client: their share of the budget, requests in flight, cached answers."""
 
-    def __init__(
-        self,
-        client: Client,
-        monotonic: Callable[[], float],
-        start: Start,
-    ) -> None:
+    def __init__(self, client: Client, monotonic: Callable[[], float], start: Start) -> None:
         self.client = client
         self._monotonic = monotonic
         self._start = start
         self._lock = threading.Lock()
         self._share = max(1, client.account.poll.requests_per_minute // BUDGET_SHARE)
         self._allowance = RateLimiter(self._share, monotonic)
-        self._flights: dict[str, _Flight] = {}
-        self._under_way = 0
-        # By sid: until when an answer serves, by the monotonic clock, and the answer.
-        self._fresh: dict[str, tuple[float, Probed]] = {}
+        self._requests: dict[str, _Request] = {}
+        self._in_flight = 0
+        # By sid: until when an answer is cached, by the monotonic clock, and the answer.
+        self._cached: dict[str, tuple[float, Probed]] = {}
 
-    def ask(self, sid: str, within_seconds: float) -> Future[Outcome]:
-        """What is known of a number, or will be soon; the future cannot be cancelled."""
+    def probe(self, sid: str, within_seconds: float) -> Future[Outcome]:
+        """The outcome for a number, now or later; the future cannot be cancelled."""
         with self._lock:
-            expires_at, probed = self._fresh.get(sid, (-math.inf, None))
+            expires_at, probed = self._cached.get(sid, (-math.inf, None))
             if probed is not None and expires_at > self._monotonic():
-                return _landed(probed)
-            flight = self._flights.get(sid)
-            if flight is not None and self._is_joined(flight, within_seconds):
-                return flight.landing
-            return self._depart(sid, within_seconds)
+                return _done(probed)
+            request = self._requests.get(sid)
+            if request is not None and self._is_shared(request, within_seconds):
+                return request.future
+            return self._start_request(sid, within_seconds)
 
     def log_failure(self, sid: str, reason: str, error: str) -> None:
-        """Say at level debug why a probe failed; a sid that must not be shown is left out."""
+        """Log at level debug why a probe failed, without a sid that must not be shown."""
         account = self.client.account
         shown = sid if account.per_number.phone_number == "full" else "…"
         _log.debug(
@@ -289,25 +280,24 @@ class _Desk:
             ),
         )
 
-    def _is_joined(self, flight: _Flight, within_seconds: float) -> bool:
-        """Not one that has less time than the new question has, nor one that was left behind."""
-        return flight.within_seconds >= within_seconds and flight.ends_at > self._monotonic()
+    def _is_shared(self, request: _Request, within_seconds: float) -> bool:
+        """Not if it has less time than the new probe has, or was abandoned."""
+        return request.within_seconds >= within_seconds and request.ends_at > self._monotonic()
 
-    def _depart(self, sid: str, within_seconds: float) -> Future[Outcome]:
-        """Start a request, if there is room for one more of them."""
-        if self._under_way >= FETCHES_AT_ONCE:
-            return _landed(_BUSY)
+    def _start_request(self, sid: str, within_seconds: float) -> Future[Outcome]:
+        if self._in_flight >= PARALLEL_REQUESTS:
+            return _done(_BUSY)
         if self._allowance.reserve(within_seconds=0) is None:
-            return _landed(self._over_share(self._allowance.wait_seconds()))
-        flight = _Flight(within_seconds, self._monotonic() + within_seconds)
-        flight.landing.set_running_or_notify_cancel()  # so that no waiter cancels it for the others
+            return _done(self._over_share(self._allowance.wait_seconds()))
+        request = _Request(within_seconds, self._monotonic() + within_seconds)
+        request.future.set_running_or_notify_cancel()  # so that no waiter cancels it for others
         try:
-            self._start(lambda: self._fly(sid, flight))
-        except RuntimeError:  # the system has no thread to give
-            return _landed(_BUSY)
-        self._under_way += 1
-        self._flights[sid] = flight
-        return flight.landing
+            self._start(lambda: self._run(sid, request))
+        except RuntimeError:  # the system has no thread left
+            return _done(_BUSY)
+        self._in_flight += 1
+        self._requests[sid] = request
+        return request.future
 
     def _over_share(self, wait_seconds: float) -> Refusal:
         return Refusal(
@@ -318,19 +308,19 @@ class _Desk:
             math.ceil(wait_seconds),
         )
 
-    def _fly(self, sid: str, flight: _Flight) -> None:
-        """Make the request, in a thread of its own; whatever happens, the waiters hear of it."""
-        outcome, lasts = self._outcome(sid, flight.within_seconds)
+    def _run(self, sid: str, request: _Request) -> None:
+        """Make the request, in its own thread; the future gets an outcome whatever happens."""
+        outcome, lasts = self._outcome(sid, request.within_seconds)
         with self._lock:
-            self._under_way -= 1
-            if self._flights.get(sid) is flight:
-                del self._flights[sid]
+            self._in_flight -= 1
+            if self._requests.get(sid) is request:
+                del self._requests[sid]
             if lasts and isinstance(outcome, Probed):
-                self._remember(sid, outcome)
-        flight.landing.set_result(outcome)
+                self._cache(sid, outcome)
+        request.future.set_result(outcome)
 
     def _outcome(self, sid: str, within_seconds: float) -> tuple[Outcome, bool]:
-        """The answer to a question, and whether it is one that lasts for a while."""
+        """The outcome of a request, and whether to cache it."""
         started_at = self._monotonic()
         try:
             number, lasts = self._fetched(sid, within_seconds)
@@ -341,7 +331,7 @@ class _Desk:
         return Probed(self.client.account, number, self._monotonic() - started_at), lasts
 
     def _fetched(self, sid: str, within_seconds: float) -> tuple[ExoPhone | None, bool]:
-        """The number, and whether that lasts; a failure does not, but "no such number" does."""
+        """The number, and whether to cache that: "no such number" is cached, a failure is not."""
         try:
             return self.client.fetch_number(sid, within_seconds), True
         except (BudgetSpent, Stopped):
@@ -349,19 +339,19 @@ class _Desk:
         except PollError as error:
             self.log_failure(sid, error.reason, str(error))
             return None, isinstance(error, NotFound)
-        except Exception as error:  # noqa: BLE001 - the waiters must hear of a defect of ours, too
+        except Exception as error:  # noqa: BLE001 - the waiters need an outcome after a bug, too
             about = fields(account=self.client.account.name)
             _log.error("a defect in the exporter", extra=about, exc_info=error)
             return None, False
 
-    def _remember(self, sid: str, probed: Probed) -> None:
-        self._fresh[sid] = self._monotonic() + CACHE_SECONDS, probed
-        if len(self._fresh) > _CACHED_MAX:
-            del self._fresh[next(iter(self._fresh))]  # the first that was learnt
+    def _cache(self, sid: str, probed: Probed) -> None:
+        self._cached[sid] = self._monotonic() + CACHE_SECONDS, probed
+        if len(self._cached) > _CACHED_MAX:
+            del self._cached[next(iter(self._cached))]  # the oldest
 
 
 _BUSY: Final = Refusal(
-    503, "too many probes of this account are waiting for the API; probe fewer numbers at once", 1
+    503, "too many probes of this account are waiting for the API; run fewer probes in parallel", 1
 )
 _POLL_COMES_FIRST: Final = Refusal(
     429,
@@ -369,12 +359,10 @@ _POLL_COMES_FIRST: Final = Refusal(
     " requests_per_minute",
     math.ceil(WINDOW_SECONDS),
 )
-_STOPPING: Final = Refusal(
-    503, "this account is not asked any more: the exporter stops or was reloaded", 1
-)
+_STOPPING: Final = Refusal(503, "the exporter is stopping or was reloaded; try again", 1)
 
 
-def _landed(outcome: Outcome) -> Future[Outcome]:
+def _done(outcome: Outcome) -> Future[Outcome]:
     future: Future[Outcome] = Future()
     future.set_result(outcome)
     return future

@@ -1,4 +1,4 @@
-"""Routes to small handlers. Nothing here asks the API, and nothing but /metrics renders figures."""
+"""The routes and their handlers. None of them queries the API."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.metrics import negotiation
 from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web import docs_page, status_page
+from exophone_exporter.web.docs_page import ServedPath
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -36,23 +37,21 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_READING: Final = "GET, HEAD"
-_PROBE: Final = docs_page.Path(
+_PROBE: Final = ServedPath(
     "/probe",
-    _READING,
-    "Asks the API for one number, live: ?target=SID, and &account=NAME where there are several.",
+    "Queries the API for one number: ?target=SID, with &account=NAME if there are several.",
     linked=False,
 )
-_RELOAD: Final = docs_page.Path(
+_RELOAD: Final = ServedPath(
     "/-/reload",
-    "POST",
-    "Loads the configuration again; one that is wrong changes nothing and is answered with 500."
-    " 403 without --web.enable-lifecycle.",
+    "Reloads the configuration. An invalid one changes nothing and returns 500. Returns 403"
+    " without --web.enable-lifecycle.",
+    methods="POST",
     linked=False,
 )
-# A large answer is written in pieces, each when the one before has gone: a client that reads slowly
-# then counts as in flight and holds no copy of the answer, but under TLS of a piece. Smaller ones
-# would cost more turns of the loop, and each waits for the interpreter while a poll is read.
+# A large answer is written in pieces, each after the one before is gone: a slow client then counts
+# as in flight and holds no copy of the answer, except one piece under TLS. Smaller pieces take more
+# turns of the loop, and each turn waits for the interpreter while a poll is read.
 _PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 256 * 1024}
 _SMALL_BYTES: Final = 16 * 1024
 
@@ -68,22 +67,20 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
-    `probe` and `reload` answer /probe and /-/reload, which are not served without them; `reload`
-    sees every method. With a route prefix every path stands under it, and `/` leads there.
-    The page for people says which `shard` this is, where there are others.
-    `start` runs what takes long in another thread, or raises RuntimeError where there are no more.
+    `probe` and `reload` handle /probe and /-/reload, which do not exist without them; `reload` gets
+    every method. With a route prefix every path is under it, and `/` redirects there. The status
+    page names the `shard`. `start` runs slow work in another thread, as `in_thread` wants it.
     """
-    handlers = _Handlers(exporter, settings, start)
-    handlers.shard = shard
-    served = _served(handlers, settings.telemetry_path)
+    handlers = _Handlers(exporter, settings, shard, start)
+    served = handlers.served()
     if probe is not None:
-        served.append((_PROBE, probe))
+        served[_PROBE] = probe
     if reload is not None:
-        served.append((_RELOAD, reload))
-    handlers.paths = tuple(path for path, _ in served)
+        served[_RELOAD] = reload
+    handlers.paths = tuple(served)
     prefix = settings.prefix
     app = Starlette(
-        routes=[_route(prefix, path, handler) for path, handler in served]
+        routes=[_route(prefix, path, handler) for path, handler in served.items()]
         + [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix],
         middleware=[Middleware(_RequestLimit, settings.max_requests, prefix)],
     )
@@ -91,51 +88,36 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     return app
 
 
-def _route(prefix: str, path: docs_page.Path, handler: Handler) -> Route:
+def _route(prefix: str, path: ServedPath, handler: Handler) -> Route:
     # An empty list means every method; None would mean GET.
     return Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
 
 
-def _served(handlers: _Handlers, telemetry_path: str) -> list[tuple[docs_page.Path, Handler]]:
-    """What is always served, each path in words and its handler."""
-    return [
-        (docs_page.Path("/", _READING, "Status page for people."), handlers.status),
-        (
-            docs_page.Path(
-                telemetry_path,
-                _READING,
-                "The metrics, as text or OpenMetrics. Always 200; never asks the API.",
-            ),
-            handlers.metrics,
-        ),
-        (docs_page.Path("/docs", _READING, "This reference."), handlers.docs),
-        (
-            docs_page.Path(
-                "/-/healthy",
-                _READING,
-                "200 while the accounts are being polled, whatever the API answers; else 503.",
-            ),
-            handlers.healthy,
-        ),
-        (
-            docs_page.Path(
-                "/-/ready",
-                _READING,
-                "200 once every account has had its first poll, good or bad; 503 before.",
-            ),
-            handlers.ready,
-        ),
-    ]
-
-
 class _Handlers:
-    def __init__(self, exporter: Exporter, settings: WebSettings, start: Start) -> None:
+    """The handlers of what is always served; `paths` are all that are served, for the pages."""
+
+    def __init__(
+        self, exporter: Exporter, settings: WebSettings, shard: Shard, start: Start
+    ) -> None:
         self._exporter = exporter
         self._settings = settings
+        self._shard = shard
         self._start = start
         self._one_status_page = asyncio.Lock()
-        self.paths: tuple[docs_page.Path, ...] = ()
-        self.shard = WHOLE
+        self.paths: tuple[ServedPath, ...] = ()
+
+    def served(self) -> dict[ServedPath, Handler]:
+        """The paths and their handlers."""
+        metrics = "Metrics in the Prometheus text format or OpenMetrics. Never queries the API."
+        healthy = "200 while every poller works, whatever the API answers; 503 otherwise."
+        ready = "200 once every account has been polled, successfully or not; 503 before."
+        return {
+            ServedPath("/", "Status page."): self.status,
+            ServedPath(self._settings.telemetry_path, metrics): self.metrics,
+            ServedPath("/docs", "This reference."): self.docs,
+            ServedPath("/-/healthy", healthy): self.healthy,
+            ServedPath("/-/ready", ready): self.ready,
+        }
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
@@ -148,7 +130,7 @@ class _Handlers:
         return _PartsResponse(parts, headers)
 
     async def _parts(self, openmetrics: bool, gzipped: bool) -> Sequence[bytes]:
-        """The exposition; others are answered while it waits for what must be rendered first."""
+        """The exposition; the loop answers other requests while a thread renders it."""
         page = self._exporter.page
         ready = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
         if ready is not None:
@@ -157,9 +139,9 @@ class _Handlers:
         return await in_thread(make, self._start)
 
     async def status(self, _: Request) -> Response:
-        """The page for people, which takes long where numbers or accounts are many.
+        """The status page, which takes long with many numbers or accounts.
 
-        One at a time: a thread each would take turns with the loop, which then is seldom its own.
+        Only one at a time: with a thread each, the loop would rarely get its turn.
         """
         async with self._one_status_page:
             page = await in_thread(self._status_page, self._start)
@@ -172,33 +154,33 @@ class _Handlers:
             self._settings.telemetry_path,
             link=self._settings.link,
             probe=_PROBE in self.paths,
-            shard=self.shard,
+            shard=self._shard,
         )
 
     async def docs(self, _: Request) -> Response:
-        """What is served here, and what it means."""
+        """The reference of paths and metrics."""
         page = docs_page.render(self.paths, self._settings.telemetry_path, link=self._settings.link)
         return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     async def to_prefix(self, _: Request) -> Response:
-        """From where nothing stands to where everything does."""
+        """The redirect from `/` to the route prefix."""
         return RedirectResponse(f"{self._settings.prefix}/", status_code=302)
 
     async def healthy(self, _: Request) -> Response:
-        """Whether the process does its work; whatever the API does."""
+        """Whether the pollers work, whatever the API does."""
         if self._exporter.healthy():
             return PlainTextResponse("exophone-exporter is healthy.\n")
-        return PlainTextResponse("A poller died or hangs; the log says why.\n", status_code=503)
+        return PlainTextResponse("Unhealthy: a poller has died or is stuck.\n", status_code=503)
 
     async def ready(self, _: Request) -> Response:
-        """Whether a scrape would see every account."""
+        """Whether a scrape shows every account."""
         if self._exporter.ready():
             return PlainTextResponse("exophone-exporter is ready.\n")
-        return PlainTextResponse("Some accounts wait for their first poll.\n", status_code=503)
+        return PlainTextResponse("Not ready: waiting for the first poll.\n", status_code=503)
 
 
 class _PartsResponse(Response):
-    """An answer in parts that others share, written no faster than the client reads."""
+    """An answer in parts shared between requests, written no faster than the client reads."""
 
     def __init__(self, parts: Sequence[bytes], headers: dict[str, str]) -> None:
         length = sum(len(part) for part in parts)
@@ -213,9 +195,9 @@ class _PartsResponse(Response):
         await send({"type": "http.response.body"})
 
     def _pieces(self, piece_bytes: int) -> Iterator[memoryview | bytes]:
-        """Each a step of the loop: large parts cut, small ones together.
+        """Pieces of the parts: large ones cut, small ones joined.
 
-        Only small ones are copied: a client that reads slowly holds what others hold too.
+        Only small parts are copied: slow clients share the large ones.
         """
         small: list[bytes] = []
         for part in self._parts:
@@ -233,8 +215,8 @@ class _PartsResponse(Response):
 class _RequestLimit:
     """Answers 503 when too many requests are in flight, as the official exporters do.
 
-    Probes are counted apart: they wait for the API, and must not keep scrapes out when it hangs.
-    Health is told all the same: busy is not dead, and whoever asks might end the process.
+    Probes count separately: they wait for the API, and must not block scrapes when it hangs. Paths
+    under /-/ are exempt: a failed health check could restart a process that is only busy.
     """
 
     def __init__(self, app: ASGIApp, most: int, prefix: str) -> None:

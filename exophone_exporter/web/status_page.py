@@ -1,4 +1,4 @@
-"""The status page: is it well, how fresh, how many, what does it cost, which are unattached."""
+"""The status page: health, age, counts and cost of each account, and its unattached numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROWS_MAX: Final = 200
 _ROWS_SHOWN_OPEN: Final = 25
-# So few accounts are seen at a glance; more of them get a table of their own.
+# More accounts than this get a table of accounts.
 _ACCOUNTS_LISTED_FROM: Final = 2
 _TROUBLES_MAX: Final = 5
 _MINUTE_SECONDS: Final = 60
@@ -36,7 +36,7 @@ _MINUTE_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One unattached number, in words; without a `probe_query` it is not linked to its probe."""
+    """One unattached number, as shown; without a `probe_query` it has no link to its probe."""
 
     phone_number: str
     friendly_name: str
@@ -51,9 +51,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Card:
-    """One account, in words. `state` is ok, failing, stale or waiting.
+    """One account, as shown. `state` is ok, failing, stale or waiting.
 
-    Without `has_figures` nothing is known, and the counts are of no meaning.
+    Without `has_figures` nothing is known and the counts mean nothing.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An account that does not work, and where the page tells more of it."""
+    """An account that does not work, and the anchor of its card."""
 
     name: str
     anchor: str
@@ -83,9 +83,9 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Overview:
-    """Every account in one line. `state` is ok, attention, failing or waiting.
+    """All accounts in one line. `state` is ok, attention, failing or waiting.
 
-    `title` begins with the state, which is all of it that the tab of a browser shows.
+    `title` begins with the state, because the tab of a browser shows only the beginning.
     """
 
     state: str
@@ -103,10 +103,10 @@ def render(  # noqa: PLR0913 - each is named, and most have a default
     probe: bool = False,
     shard: Shard = WHOLE,
 ) -> str:
-    """The page as HTML; every value that came from outside is escaped.
+    """The page as HTML; every value is escaped.
 
-    `link` makes what stands in a link of a path of ours; `probe` says that /probe is served. Of a
-    `shard` with others beside it the page says which it is.
+    `link` turns a served path into what a browser must ask for. `probe` means that /probe is
+    served. The page names the `shard` unless it is the only one.
     """
     cards = [card(status, now, probe=probe) for status in statuses]
     return html.page(
@@ -118,22 +118,22 @@ def render(  # noqa: PLR0913 - each is named, and most have a default
         rows_shown_open=_ROWS_SHOWN_OPEN,
         telemetry_path=telemetry_path,
         link=link,
-        made_at=datetime.fromtimestamp(now.wall, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        generated_at=datetime.fromtimestamp(now.wall, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
 
 
 def overview(cards: Sequence[Card]) -> Overview:
-    """What is to be known before anything else."""
-    busy = sum(card.unattached_voice for card in cards)
+    """The summary at the top of the page."""
+    unattached = sum(card.unattached_voice for card in cards)
     states = {card.state for card in cards}
-    state, brief = "ok", "✓ all is well"
+    state, brief = "ok", "✓ no problems"
     if {"failing", "stale"} & states:
         state, brief = "failing", f"✗ {_who_fails(cards)}"
     elif "waiting" in states:
         state, brief = "waiting", "… waiting"
-    elif busy:
-        state, brief = "attention", f"! {busy} busy"
-    headline = _counts(cards, busy)
+    elif unattached:
+        state, brief = "attention", f"! {unattached} unattached"
+    headline = _counts(cards, unattached)
     return Overview(state, headline, f"{brief}: {headline} · ExoPhones", _troubles(cards))
 
 
@@ -144,15 +144,15 @@ def _who_fails(cards: Sequence[Card]) -> str:
     return f"{failing[0].name} {'is stale' if failing[0].state == 'stale' else 'fails'}"
 
 
-def _counts(cards: Sequence[Card], busy: int) -> str:
+def _counts(cards: Sequence[Card], unattached_voice: int) -> str:
     known = [card for card in cards if card.has_figures]
     accounts = _count(len(cards), "account")
     if not known:
         return f"{accounts}, no figures"
     numbers = _count(sum(card.numbers for card in known), "number")
     some = " known" if len(known) < len(cards) else ""
-    verb = "give" if busy > 1 else "gives"
-    return f"{accounts}, {numbers}{some}, {busy or 'none'} {verb} callers a busy tone"
+    heard = " (callers hear a busy tone)" if unattached_voice else ""
+    return f"{accounts}, {numbers}{some}, {unattached_voice or 'none'} without a voice flow{heard}"
 
 
 def _count(count: int, noun: str) -> str:
@@ -160,8 +160,8 @@ def _count(count: int, noun: str) -> str:
 
 
 def _troubles(cards: Sequence[Card]) -> tuple[Trouble, ...]:
-    """The accounts that do not work, those that fail first; one alone speaks for itself."""
-    words = {"failing": "fails", "stale": "is stale", "waiting": "waits for its first poll"}
+    """The accounts that do not work, failing ones first; a single account needs no list."""
+    words = {"failing": "fails", "stale": "is stale", "waiting": "is waiting for its first poll"}
     found = [
         Trouble(card.name, f"account-{index}", words[card.state])
         for index, card in enumerate(cards, start=1)
@@ -175,7 +175,7 @@ def _troubles(cards: Sequence[Card]) -> tuple[Trouble, ...]:
 
 
 def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Card:
-    """What the page says of one account."""
+    """The card of one account."""
     snapshot = status.fresh_snapshot(now)
     state, headline = _headline(status, snapshot, now)
     numbers = snapshot.numbers if snapshot else ()
@@ -200,20 +200,20 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
 
 
 def _most_urgent(numbers: Iterable[ExoPhone]) -> tuple[Sequence[ExoPhone], int]:
-    """The unattached numbers that get a row, and how many get none.
+    """The unattached numbers that get a row, and how many others there are.
 
-    Idle ones come first, then those that give a busy tone, each kind by the number. An account may
-    have 100,000: nothing is asked twice of a number, and nothing is sorted that is not shown.
+    Idle ones come first, then those without a voice flow, each kind sorted by number. An account
+    may have 100,000 numbers: none is tested twice, and only the shown ones are sorted.
     """
     kinds: dict[tuple[bool, bool], list[ExoPhone]] = {
-        (idle, busy): [] for idle in (True, False) for busy in (True, False)
+        (idle, voice): [] for idle in (True, False) for voice in (True, False)
     }
     for number in numbers:
         if number.voice_url != "" and number.sms_url != "":
-            continue  # most are attached, and this tells it soonest
-        idle, busy = number.idle, number.unattached("voice")
-        if idle or busy or number.unattached("sms"):  # as ExoPhone.lacks_flow
-            kinds[idle, busy].append(number)
+            continue  # the fastest test, true of most numbers
+        idle, voice = number.idle, number.unattached("voice")
+        if idle or voice or number.unattached("sms"):  # as ExoPhone.needs_attention
+            kinds[idle, voice].append(number)
     rows: list[ExoPhone] = []
     for kind in kinds.values():
         rows += nsmallest(ROWS_MAX - len(rows), kind, key=attrgetter("phone_number"))
@@ -224,20 +224,20 @@ def _headline(
     status: AccountStatus, snapshot: Snapshot | None, now: ClockReading
 ) -> tuple[str, str]:
     if status.last_attempt is None:
-        return "waiting", "The first poll is under way."
+        return "waiting", "The first poll is running."
     if snapshot is not None:
         age = span(now.seconds_since(snapshot.completed))
         if status.error is None:
             return "ok", f"As of {age} ago."
-        return "failing", f"The last poll failed; shown is what was found {age} ago."
+        return "failing", f"The last poll failed. The figures are {age} old."
     if status.snapshot is None:
-        return "failing", "No poll has been complete yet."
+        return "failing", "No poll has succeeded yet."
     age = span(now.seconds_since(status.snapshot.completed))
-    return "stale", f"The last complete poll was {age} ago: too old to be shown."
+    return "stale", f"The last complete poll was {age} ago. Its figures are too old to show."
 
 
 def _polling(status: AccountStatus, now: ClockReading) -> str:
-    """How often the account is polled and, where it went wrong, when that was."""
+    """How often the account is polled and, after a failure, when it was polled last."""
     seconds = status.account.poll.interval_seconds
     exact = seconds < _MINUTE_SECONDS or seconds % _MINUTE_SECONDS == 0
     every = f"Polled every {span(seconds) if exact else f'{seconds:g} s'}"
@@ -247,7 +247,7 @@ def _polling(status: AccountStatus, now: ClockReading) -> str:
 
 
 def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
-    """Sums by currency, never across; "none" where nothing has a price."""
+    """One sum for each currency; "none" if nothing has a price."""
     totals: dict[str, Decimal] = {}
     for of_group in prices:
         for currency, amount in of_group:
@@ -259,7 +259,7 @@ def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
 
 def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
     names = masked_identity(number, account.per_number.phone_number)
-    may_be_told = names.sid == number.sid
+    may_be_shown = names.sid == number.sid
     return Row(
         phone_number=names.phone_number or names.sid,
         friendly_name=names.friendly_name,
@@ -269,12 +269,12 @@ def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
         sms=flow_state(number, "sms"),
         rental=money(number.rental_price, number.currency),
         idle=number.idle,
-        probe_query=_probe_query(number.sid, account.name) if probe and may_be_told else "",
+        probe_query=_probe_query(number.sid, account.name) if probe and may_be_shown else "",
     )
 
 
 def _probe_query(sid: str, account: str) -> str:
-    """The query of a live probe of a number; "" where /probe would refuse the sid."""
+    """The query string that probes a number; "" if /probe would refuse the sid."""
     if not is_askable_sid(sid):
         return ""
     return urlencode({"target": sid, "account": account}, quote_via=quote, safe="")

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "digest"}
 
 
-def assert_readable(told: Notified) -> None:
+def assert_readable(sent: Notified) -> None:
     """It went where its severity belongs, with all that a person needs and templates filled in."""
-    assert told.receiver == RECEIVERS[told.labels["severity"]]
-    assert {"summary", "description", "runbook_url", "dashboard_url"} <= told.annotations.keys()
-    for name, text in told.annotations.items():
+    assert sent.receiver == RECEIVERS[sent.labels["severity"]]
+    assert {"summary", "description", "runbook_url", "dashboard_url"} <= sent.annotations.keys()
+    for name, text in sent.annotations.items():
         assert text, name
         assert not re.search(r"\{\{|\}\}|<no value>|<error|%!|NaN", text), f"{name}: {text}"
-    anchor = told.labels["alertname"].lower()
-    assert told.annotations["runbook_url"].endswith(f"docs/runbooks.md#{anchor}")
-    if "account" in told.labels:
-        assert told.labels["account"] in told.annotations["description"]
-        assert f"var-account={told.labels['account']}" in told.annotations["dashboard_url"]
+    anchor = sent.labels["alertname"].lower()
+    assert sent.annotations["runbook_url"].endswith(f"docs/runbooks.md#{anchor}")
+    if "account" in sent.labels:
+        assert sent.labels["account"] in sent.annotations["description"]
+        assert f"var-account={sent.labels['account']}" in sent.annotations["dashboard_url"]
 
 
 def change(scene: Scene, account_sid: str, **values: Any) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def test_every_alert_of_the_file_has_a_cause_here() -> None:
 
 
 @pytest.mark.end_to_end
-def test_a_number_that_loses_its_flow_is_told_of_once_until_it_has_one_again(
+def test_a_number_that_loses_its_flow_is_reported_once_until_it_has_one_again(
     tmp_path: Path, program: Callable[[str], str]
 ) -> None:
     """Two replicas watch it; no notification before that, and a resolved one afterwards."""
@@ -148,26 +148,26 @@ def test_a_number_that_loses_its_flow_is_told_of_once_until_it_has_one_again(
         running.stay_quiet()
         flow = running.account("support").numbers[0]["voice_url"]
         number = change(running, "support", voice_url=None)
-        told = running.wait_for("ExoPhoneFlowDetached critical number")
-        assert_readable(told)
-        assert told.labels["account"] == "support"
+        sent = running.wait_for("ExoPhoneFlowDetached critical number")
+        assert_readable(sent)
+        assert sent.labels["account"] == "support"
         for name in (number["friendly_name"], number["phone_number"], "account support"):
-            assert name in told.annotations["description"]
+            assert name in sent.annotations["description"]
         running.wait_until_held_back("ExoPhoneVoiceFlowMissing warning number")
         change(running, "support", voice_url=flow)
         over = running.wait_for("ExoPhoneFlowDetached critical number", "resolved")
-        assert over.labels == told.labels
+        assert over.labels == sent.labels
         assert [(also.labels, also.status) for also in running.webhook.alerts] == [
-            (told.labels, "firing"),
-            (told.labels, "resolved"),
+            (sent.labels, "firing"),
+            (sent.labels, "resolved"),
         ]
 
 
 @pytest.mark.end_to_end
-def test_a_revoked_key_is_told_of_and_nothing_else(
+def test_a_revoked_key_is_reported_and_nothing_else(
     tmp_path: Path, program: Callable[[str], str]
 ) -> None:
-    """What follows from it is held back; nor is a number called healthy that nobody sees now."""
+    """What follows from it is inhibited, and no alert about a number is sent as resolved."""
     accounts = [healthy_account("support"), healthy_account("sales")]
     with scene(tmp_path, program, *accounts) as running:
         add(running, "support", voice_url=None)
@@ -185,7 +185,7 @@ def test_a_revoked_key_is_told_of_and_nothing_else(
         running.prometheus.wait_for('absent(ALERTS{alertname="ExoPhoneVoiceFlowMissing"})', 1)
         add(running, "sales", voice_url=None)
         running.wait_for("ExoPhoneVoiceFlowMissing warning number", account="sales")
-        names = [told.labels["alertname"] for told in running.webhook.alerts[before:]]
+        names = [sent.labels["alertname"] for sent in running.webhook.alerts[before:]]
         assert names == ["ExoPhoneCredentialsRejected", "ExoPhoneVoiceFlowMissing"]
         running.account("support").api_key = "support-key"
         running.wait_for("ExoPhoneCredentialsRejected critical", "resolved", account="support")
@@ -205,8 +205,8 @@ def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> N
         for alert, cause_for_all in CAUSES_FOR_ALL.items():
             cause_for_all(running)
             running.wait_for(alert)
-        for told in running.webhook.alerts:
-            assert_readable(told)
+        for sent in running.webhook.alerts:
+            assert_readable(sent)
         missing = "ExoPhoneVoiceFlowMissing warning number"
         assert len(running.arrived(missing, account=sid_of(missing))) == 1
         over = running.arrived(missing, "resolved", account=sid_of(missing))

@@ -10,8 +10,9 @@ import pytest
 from tests.end_to_end.test_dashboard_values import DASHBOARDS, choices, crowd, slow
 from tests.lib.dashboards.expectations import EXPECTED
 from tests.lib.dashboards.grafana_node import read_cells
-from tests.lib.dashboards.grafana_queries import payload
+from tests.lib.dashboards.grafana_queries import panels, payload
 from tests.lib.dashboards.scene import NONE_JOB
+from tests.lib.promql.catalog import KNOWN, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +25,13 @@ pytestmark = pytest.mark.end_to_end
 Json = dict[str, Any]
 Screen = dict[str, Json]
 
-# What a machine says where nobody thought of the case.
+# What a program prints for a case that its authors forgot.
 GARBLED: Final = re.compile(
     r"NaN|undefined|null|Infinity|\[object|Invalid date|1970-|\b(Bil|Mil|Tri|K)$"
     r"|\$\{|\$__|\{\w+=|Value( #\w)?$|__name__"
 )
 DASH: Final = "-"
+RED: Final = "#F2495C"  # of Grafana's dark theme
 
 
 def screens(node: str, view: View) -> dict[str, Screen]:
@@ -128,6 +130,37 @@ def test_no_row_and_no_series_is_there_twice(either: Mapping[str, Screen], uid: 
         for kind in ("values", "series", "timelines"):
             titles = [one["title"] for one in panel.get(kind, ())]
             assert len(set(titles)) == len(titles), f"{title}: {titles}"
+
+
+def test_the_columns_that_overrides_name_exist(
+    seen: dict[str, Screen], seen_without_numbers: dict[str, Screen]
+) -> None:
+    """All tables share their overrides. Grafana ignores one whose column has another name."""
+    screens = (*seen.values(), *seen_without_numbers.values())
+    tables = [
+        table for one in screens for panel in one.values() for table in panel.get("tables", ())
+    ]
+    columns = NONE.union(*(table["columns"] for table in tables))
+    renamed = NONE.union({"Value", "circle"}, *(series.labels for series in KNOWN.values()))
+    for panel in (one for dashboard in DASHBOARDS.values() for one in panels(dashboard)):
+        matchers = [one["matcher"] for one in panel["fieldConfig"]["overrides"]]
+        named = {one["options"] for one in matchers if one["id"] == "byName"}
+        assert panel["type"] != "table" or named <= columns | renamed, panel["title"]
+
+
+def test_a_cell_has_its_colour_and_its_links(seen: Mapping[str, Screen]) -> None:
+    """An unattached flow is red; an account leads to the three dashboards."""
+    (table,) = seen["exophone-numbers"]["Unattached numbers"]["tables"]
+    voice, account = (table["columns"].index(name) for name in ("Voice", "Account"))
+    read = {
+        (row[voice], colors[voice])
+        for row, colors in zip(table["rows"], table["colors"], strict=True)
+    }
+    assert ("Unattached", RED) in read
+    assert ("Attached", RED) not in read
+    links = [link.partition("?")[0] for link in table["links"][0][account]]
+    assert links == [f"/d/{uid}" for uid in EXPECTED]
+    assert "&var-account=apac&" in table["links"][0][account][0]
 
 
 def test_the_row_of_an_unattached_number(seen: Mapping[str, Screen]) -> None:

@@ -16,7 +16,7 @@ from tests.lib.dashboards.grafana_queries import (
     targets,
     variables,
 )
-from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, NONE_JOB, STRETCH
+from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, STRETCH
 from tests.lib.paths import ROOT
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ OF_NO_EXPORTER: Final = {"Next charge"}
         ("account", OF_NO_EXPORTER | OF_EVERY_ACCOUNT),
     ],
 )
-def test_who_chooses_nothing_sees_nothing(
+def test_a_choice_that_matches_nothing_shows_nothing(
     played_scene: Scene, uid: str, variable: str, untouched: set[str]
 ) -> None:
     """No query leaves out the exporter or the account that is chosen."""
@@ -163,25 +163,6 @@ def test_counters_survive_a_restart(played_scene: Scene, uid: str) -> None:
     alone = (played_scene.restarted,)
     view = replace(slow(played_scene), instances=alone, chosen={"instance": alone})
     assert list(asked(view, uid, graphs=True)) == []
-
-
-@pytest.mark.parametrize("uid", EXPECTED)
-def test_a_panel_without_series_per_number_says_why(played_scene: Scene, uid: str) -> None:
-    """Who turned them off reads it in the place where they would be."""
-    view = crowd(played_scene, NONE_JOB, "none")
-    full = live(played_scene)
-    for panel in panels(DASHBOARDS[uid]):
-        if _is_empty(view, uid, panel) and not _is_empty(full, uid, panel):
-            text = panel["fieldConfig"]["defaults"]["noValue"]
-            assert "per-number series" in text or "per_number" in text, panel["title"]
-
-
-def _is_empty(view: View, uid: str, panel: dict[str, Any]) -> bool:
-    return not any(
-        target.ask(view.server)["data"]["result"]
-        for target in targets(DASHBOARDS[uid], choices(view, uid), view.span)
-        if target.panel is panel
-    )
 
 
 def world_values(scene: Scene, key: str) -> set[str]:

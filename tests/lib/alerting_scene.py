@@ -182,9 +182,9 @@ class Scene:
         """The notifications about an alert with these labels, oldest first."""
         wanted = _labels(alert).items() | labels.items()
         return [
-            told
-            for told in self.webhook.alerts
-            if told.status == status and wanted <= told.labels.items()
+            sent
+            for sent in self.webhook.alerts
+            if sent.status == status and wanted <= sent.labels.items()
         ]
 
     def wait_for(self, alert: str, status: str = "firing", **labels: str) -> Notified:

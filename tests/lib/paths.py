@@ -7,3 +7,4 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = ROOT / "tests" / "data"
+TOOLS: Final = ROOT / ".cache" / "tools"  # `make tools` builds them

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 10.0
 PROGRAM = [sys.executable, "-m", "exophone_exporter"]
+BIN = Path(sys.executable).parent
 _CAPTURED: dict[str, Any] = {
     "stdin": subprocess.DEVNULL,
     "stdout": subprocess.PIPE,
@@ -70,6 +71,15 @@ def run(
     assert "Traceback" not in ended.stderr, ended.stderr
     assert not canary.traces(ended.stdout + ended.stderr)
     return ended
+
+
+def output_of(*command: str | Path, seconds: float = 120, **options: Any) -> str:
+    """What a tool says on stdout and then on stderr; it must succeed."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=seconds, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def wait_until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:

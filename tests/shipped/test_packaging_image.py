@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exophone_exporter import __version__
 from tests.lib.paths import ROOT
+from tests.lib.processes import BIN, output_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOCKERFILE = ROOT / "Dockerfile"
+BUILD = ROOT / "deploy" / "container" / "build"
 
 
-def test_the_dockerfile_is_sound() -> None:
-    """As hadolint sees it, without an exception."""
-    hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+def test_hadolint_finds_nothing() -> None:
+    assert output_of(BIN / "hadolint", DOCKERFILE) == ""
 
 
-def test_the_base_cannot_change_unseen() -> None:
-    """A tag for people, a digest for the build; every stage stands on it."""
+def test_the_base_is_pinned_by_digest_and_used_by_every_stage() -> None:
     text = DOCKERFILE.read_text("utf-8")
     (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", base)
@@ -29,8 +29,7 @@ def test_the_base_cannot_change_unseen() -> None:
     assert "ARG BUILD_BASE=${BASE}\n" in text
 
 
-def test_what_the_image_is_made_of_reaches_the_build() -> None:
-    """Each path that is copied from here is let in, and nothing else is."""
+def test_what_the_image_is_made_of_reaches_the_build_and_nothing_else() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     assert {path for line in copied for path in line.split()} == {
@@ -40,53 +39,35 @@ def test_what_the_image_is_made_of_reaches_the_build() -> None:
     assert all((ROOT / line[1:]).exists() for line in lines if line.startswith("!"))
 
 
-def test_what_builds_the_wheel_is_pinned() -> None:
-    """The image takes every version from one file."""
-    pins = (ROOT / "constraints.txt").read_text("utf-8")
-    assert re.search(r"^hatchling==", pins, re.MULTILINE)
-    assert re.search(r"^trove-classifiers==", pins, re.MULTILINE)
-
-
-def test_without_an_engine_it_is_said(tmp_path: Path) -> None:
-    """`make image` names what it needs, and a client of docker without an engine is not it."""
+def test_without_an_engine_make_image_names_what_it_needs(tmp_path: Path) -> None:
+    """A client of docker without an engine builds nothing."""
     for name in ("dirname", "sed", "git"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-    docker.chmod(0o755)
+    script(tmp_path / "docker", "exit 1")
     done = subprocess.run(
-        ["/bin/sh", ROOT / "deploy" / "container" / "build"],
+        ["/bin/sh", BUILD],
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert "takes docker, podman or buildah" in done.stderr
+    assert "needs docker, podman or buildah" in done.stderr
 
 
-def test_the_engine_that_is_here_is_told_all(tmp_path: Path) -> None:
-    """Version and revision; the bases that were asked for; the format that has HEALTHCHECK."""
-    podman = tmp_path / "podman"
-    podman.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
-    podman.chmod(0o755)
-    said = subprocess.run(
-        ["/bin/sh", ROOT / "deploy" / "container" / "build", "--pull-never"],
-        env={"PATH": "/usr/bin:/bin", "ENGINE": str(podman), "IMAGE": "x:1", "BASE": "b:2"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert {
-        "build",
-        f"VERSION={__version__}",
-        "BASE=b:2",
-        "x:1",
-        "--format=docker",
-        "--pull-never",
-    } <= set(said)
-    assert [
-        word for word in said if re.fullmatch(r"REVISION=([0-9a-f]{40}(-dirty)?|unknown)", word)
-    ]
+def test_the_engine_gets_version_revision_and_base(tmp_path: Path) -> None:
+    """And the format that has HEALTHCHECK; it need not be built here, so it only prints."""
+    podman = script(tmp_path / "podman", 'printf "%s\\n" "$@"')
+    env = {"PATH": "/usr/bin:/bin", "ENGINE": str(podman), "IMAGE": "x:1", "BASE": "b:2"}
+    said = output_of("/bin/sh", BUILD, "--pull-never", env=env).splitlines()
+    wanted = {"build", f"VERSION={__version__}", "BASE=b:2", "x:1", "--format=docker"}
+    assert wanted | {"--pull-never"} <= set(said)
+    assert re.search(r"\nREVISION=([0-9a-f]{40}(-dirty)?|unknown)\n", "\n".join(said))
     assert not [word for word in said if word.startswith("BUILD_BASE=")]
     assert said[-1] == "."
+
+
+def script(path: Path, line: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path

@@ -122,7 +122,7 @@ def interpolate(
     """A query with its variables filled in, as Grafana's Prometheus data source does it.
 
     `$1` of a label_replace stays; any other unknown variable fails, which in Grafana would be
-    sent as it stands and find nothing.
+    sent as it is and find nothing.
     """
     built_in = _built_in(span, minimum_step, points_max)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.lib.dashboards.grafana_queries import (
@@ -11,19 +9,10 @@ from tests.lib.dashboards.grafana_queries import (
     RATE_INTERVAL,
     Range,
     Variable,
-    duration_seconds,
     interpolate,
-)
-from tests.lib.dashboards.scene import (
-    AFTER_RESTART,
-    BEFORE_RESTART,
-    FIXED_WORLD,
-    NEW_SID,
-    fixed_world,
 )
 
 HOUR = Range(0, 3600)
-PHONES = Variable("job", ("phones (acme)+in.eu", "other"), ("phones (acme)+in.eu",))
 
 
 def chosen(*values: str, all_value: str = "") -> dict[str, Variable]:
@@ -41,17 +30,10 @@ def chosen(*values: str, all_value: str = "") -> dict[str, Variable]:
     ],
 )
 def test_choices_become_a_regular_expression(variables: dict[str, Variable], expected: str) -> None:
-    """Within a string of PromQL, so a backslash stands twice."""
+    """Within a string of PromQL, so a backslash is doubled."""
     for spelling in ("$account", "${account}", "[[account]]"):
         filled = interpolate(f'm{{account=~"{spelling}"}}', variables, HOUR)
         assert filled == f'm{{account=~"{expected}"}}'
-
-
-def test_a_job_of_any_name_matches_itself_alone() -> None:
-    """The string of PromQL, read, is a pattern for the very name."""
-    pattern = PHONES.in_promql().replace("\\\\", "\\")
-    assert re.fullmatch(pattern, "phones (acme)+in.eu")
-    assert not re.fullmatch(pattern, "phones acmeein.eu")
 
 
 def test_an_unknown_variable_is_refused() -> None:
@@ -80,27 +62,3 @@ def test_intervals(least_step: str, points: int, step: str, rate: str) -> None:
     text = "$__interval $__rate_interval $__range"
     filled = interpolate(text, {}, HOUR, least_step, points)
     assert filled == f"{step} {rate} 3600s"
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("now-24h", 86400), (">15s", 15)])
-def test_durations(text: str, seconds: float) -> None:
-    """As dashboards spell them."""
-    assert duration_seconds(text) == seconds
-
-
-def test_the_script_ends_where_the_world_says() -> None:
-    """Twelve lakh and some rupees a month, so that a cell shows how they are grouped."""
-    world = fixed_world()
-    for step in BEFORE_RESTART + AFTER_RESTART:
-        for change in step:
-            change.apply(world.accounts[change.account].numbers)
-    prices = [
-        number["rental_price"]
-        for name in ("support", "apac")
-        for number in world.accounts[name].numbers
-        if number.get("currency") == "INR"
-    ]
-    readable = [float(price) for price in prices if price != "on request"]
-    assert sum(readable) == pytest.approx(1234567.89)
-    assert NEW_SID in {number["sid"] for number in world.accounts["support"].numbers}
-    assert NEW_SID not in {number["sid"] for number in FIXED_WORLD["support"]}

@@ -16,7 +16,6 @@ import errno
 import gzip
 import http.client
 import json
-import logging
 import os
 import re
 import threading
@@ -58,8 +57,6 @@ _SILENT_INTERVAL_SECONDS: Final = 0.05
 # A fault that lasts is tried at the first piece of the head and of the body.
 _LASTING_PARTS: Final = (0, 2)
 _BEGIN_OF_THE_LIVE_PART: Final = b"# HELP exophone_number_changes_total"
-_OF_THE_PROCESS: Final = ("process_", "python_")
-_LOGGERS: Final = (None, "urllib3", "uvicorn", "uvicorn.error", "asyncio")
 
 
 # ---- what happens, and what may go wrong with it
@@ -247,7 +244,6 @@ _LISTS: Final[Mapping[str, list[list[dict[str, Any]]]]] = {
 }
 _DETAILS: Final = {"d": _number("d")}
 SIDS: Final = {"old": "abcde", "new": "abcdfg"}
-PAGES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -565,49 +561,26 @@ class _Current:
 
 
 class Scrape:
-    """An exposition in two parts: the inventory as bytes, the live part as figures by series.
-
-    Of the live part the series about the process are left out: they are of this very moment.
-    """
+    """An exposition in two parts: the inventory as bytes, the live part as figures by series."""
 
     def __init__(self, body: bytes) -> None:
         self.inventory, _, live = body.partition(_BEGIN_OF_THE_LIVE_PART)
         lines = [line for line in live.decode().splitlines() if not line.startswith(("#", " "))]
         pairs = [line.rpartition(" ") for line in lines]
-        assert len(pairs) == len({series for series, _, _ in pairs})
-        self.live = {
-            series: float(value)
-            for series, _, value in pairs
-            if not series.startswith(_OF_THE_PROCESS)
-        }
+        self.live = {series: float(value) for series, _, value in pairs}
+        assert len(pairs) == len(self.live)
 
     @property
     def sids(self) -> str:
         """Of the numbers that are shown, in their order."""
-        lines = self.inventory.decode().splitlines()
-        info = [line for line in lines if line.startswith("exophone_number_info{")]
-        return "".join(re.findall(r'sid="(.)"', "".join(info)))
+        found = re.findall(rb'^exophone_number_info\{.*sid="(.)"', self.inventory, re.MULTILINE)
+        return b"".join(found).decode()
 
-
-class Logs(logging.Handler):
-    """All that is said in logs at any level, before it is redacted: with tracebacks and fields."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{self.format(record)} {vars(record)}")
-
-    @contextlib.contextmanager
-    def heard(self) -> Iterator[Self]:
-        """Hear every logger while the block runs."""
-        loggers = [logging.getLogger(name) for name in _LOGGERS]
-        before = [logger.level for logger in loggers]
-        logging.getLogger().addHandler(self)
-        for logger in loggers:
-            logger.setLevel(logging.DEBUG)
-        yield self
-        logging.getLogger().removeHandler(self)
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+    @property
+    def failures(self) -> dict[str, float]:
+        """How many polls failed, by the reason."""
+        return {
+            series.partition('reason="')[2][:-2]: count
+            for series, count in self.live.items()
+            if series.startswith("exophone_poll_failures_total{") and count
+        }

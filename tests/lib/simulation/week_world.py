@@ -48,31 +48,18 @@ _BROKEN: Final[Mapping[str, tuple[type[PollError], bool]]] = {
     "cut": (BodyCut, False),
     "not-gzip": (BadBody, True),
 }
-# Statuses: what such a failure is called, and whether asking again is of no use.
-_STATUSES: Final[Mapping[int, tuple[str, bool]]] = {
-    302: ("status", True),
-    204: ("status", True),
-    400: ("status", True),
-    401: ("auth", True),
-    402: ("billing", True),
-    403: ("forbidden", True),
-    404: ("not_found", True),
-    408: ("server", False),
-    425: ("server", False),
-    500: ("server", False),
-    502: ("server", False),
-    503: ("server", False),
-    999: ("status", True),
-}
-# Bodies of a 200 that are not a page: likewise.
-_BODIES: Final[Mapping[bytes, tuple[str, bool]]] = {
-    b"<html>maintenance</html>": ("bad_body", True),
-    b'{"incoming_phone_numbers": [{"sid": "0': ("bad_body", False),
-    b"\xff\xfe": ("bad_body", True),
-    b"": ("bad_body", True),
-    b"[]": ("envelope", True),
-    b'{"http_code": 409, "response": {"error_data": {"message": "no"}}}': ("envelope", True),
-    b'{"page": 0}': ("envelope", True),
+# Statuses, and bodies of a 200 that are not a page: whether asking again is of no use.
+_STATUSES: Final = dict.fromkeys([302, 204, 400, 401, 402, 403, 404, 999], True) | dict.fromkeys(
+    [408, 425, 500, 502, 503], False
+)
+_BODIES: Final[Mapping[bytes, bool]] = {
+    b"<html>maintenance</html>": True,
+    b'{"incoming_phone_numbers": [{"sid": "0': False,
+    b"\xff\xfe": True,
+    b"": True,
+    b"[]": True,
+    b'{"http_code": 409, "response": {"error_data": {"message": "no"}}}': True,
+    b'{"page": 0}': True,
 }
 _KINDS: Final[tuple[str | int | bytes, ...]] = (
     *_BROKEN,
@@ -203,11 +190,11 @@ class Connection:
         kind = weather.kind if random.random() < weather.chance else ""
         asked = _Asked(self._sid_of(url), query, on_status)
         if kind == "silent":
-            self._time_out(asked, min(timeout_seconds, within_seconds))
+            self._time_out(min(timeout_seconds, within_seconds))
         if kind == "drip":
             on_status(200)
-            self._time_out(asked, within_seconds, "200")
-        self._take(asked, random.uniform(0.05, 0.6) * weather.slow, within_seconds)
+            self._time_out(within_seconds)
+        self._take(random.uniform(0.05, 0.6) * weather.slow, within_seconds)
         return self._answer(asked, kind)
 
     def _sid_of(self, url: str) -> str:
@@ -216,39 +203,38 @@ class Connection:
         self._api.model.expect(url.startswith(start), f"a request goes to {url}")
         return unquote(url[len(start) + 1 :])
 
-    def _take(self, asked: _Asked, seconds: float, within_seconds: float) -> None:
+    def _take(self, seconds: float, within_seconds: float) -> None:
         """Let the answer take its time; a machine that sleeps meanwhile often loses it."""
         time = self._api.time
         suspended = time.suspended_seconds
         if seconds >= within_seconds:
-            self._time_out(asked, within_seconds)
+            self._time_out(within_seconds)
         time.sleep(seconds)
         if time.suspended_seconds != suspended and self._api.random.random() < 0.5:
-            self._fail(asked, "none", "connect", final=False)
+            self._fail(final=False)
             raise ConnectFailed("the connection was lost in the night")
 
-    def _time_out(self, asked: _Asked, seconds: float, code: str = "none") -> None:
+    def _time_out(self, seconds: float) -> None:
         self._api.time.sleep(seconds)
-        self._fail(asked, code, "timeout", final=False)
+        self._fail(final=False)
         raise TimedOut("nothing came in time")
 
-    def _fail(self, asked: _Asked, code: str, reason: str, *, final: bool) -> None:
-        self._api.model.failed(self._call, asked.endpoint, code, reason, final=final)
+    def _fail(self, *, final: bool) -> None:
+        self._api.model.failed(self._call, final=final)
 
     def _answer(self, asked: _Asked, kind: str | int | bytes) -> Answer:
         """What the weather makes of it; a kind that does not fit the question is ignored."""
         if isinstance(kind, int):
             return self._status(asked, kind)
         if isinstance(kind, bytes) and not asked.sid:
-            reason, final = _BODIES[kind]
-            self._fail(asked, "200", reason, final=final)
+            self._fail(final=_BODIES[kind])
             return asked.answer(200, kind)
         if isinstance(kind, str) and kind in _BROKEN:
             error, final = _BROKEN[kind]
-            self._fail(asked, "none", error.reason, final=final)
+            self._fail(final=final)
             raise error(kind)
         if kind == "defect":
-            self._fail(asked, "none", "internal", final=True)
+            self._fail(final=True)
             raise ZeroDivisionError
         if kind == "limited":
             return self._limited(asked)
@@ -257,15 +243,14 @@ class Connection:
     def _status(self, asked: _Asked, status: int) -> Answer:
         if asked.sid and status == 404:
             return self._number(asked)
-        reason, final = _STATUSES[status]
-        self._fail(asked, str(status), reason, final=final)
+        self._fail(final=_STATUSES[status])
         return asked.answer(status, b"<RestException><Message>no</Message></RestException>")
 
     def _limited(self, asked: _Asked) -> Answer:
         """429, or 503 with a Retry-After that makes sense or none; the reset is hours off."""
         header, seconds = self._retry_after()
         status = self._api.random.choice([429, 429, 503]) if header is not None else 429
-        self._api.model.limited(self._call, asked.endpoint, str(status), seconds)
+        self._api.model.limited(self._call, seconds)
         self._api.model.note(f"{status} {header} to {self._account.name}")
         reset = self._api.time.moment.wall + self._api.random.choice([-5, 0, 5]) * HOUR
         headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{reset:.0f}"}
@@ -292,14 +277,14 @@ class Connection:
         index, size = int(asked.query["Page"]), int(asked.query["PageSize"])
         numbers, more, body = self._of.page(index, size)
         if wrong and any(number.sid not in self._call.found for number in numbers):
-            self._fail(asked, "200", "pagination", final=True)
+            self._fail(final=True)
             return asked.answer(200, body.replace(b'"page": ', b'"page": 9', 1))
         self._api.model.listed(self._call, numbers, more=more)
         return asked.answer(200, body)
 
     def _number(self, asked: _Asked) -> Answer:
         number = self._of.numbers.get(asked.sid)
-        self._api.model.detailed(self._call, asked.sid, number)
+        self._api.model.detailed(self._call, number)
         if number is None:
             return asked.answer(404, b"")
         return asked.answer(200, json.dumps(self._of.item(number)).encode())
@@ -312,10 +297,6 @@ class _Asked:
     sid: str
     query: Mapping[str, str]
     on_status: Callable[[int], None]
-
-    @property
-    def endpoint(self) -> str:
-        return "detail" if self.sid else "list"
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         self.on_status(status)
