@@ -48,7 +48,7 @@ fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes 
 
 .PHONY: end-to-end
 end-to-end: $(VENV)/.test $(NODE_MODULES) $(TOOLS) ## run the tests with Prometheus, Alertmanager, Chromium and node
-	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) -m end_to_end
+	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile -m end_to_end
 
 .PHONY: soak
 soak: $(VENV)/.test ## run the program for a minute under faults and load, and see that nothing leaks

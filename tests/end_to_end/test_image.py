@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,14 +58,16 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def image() -> Iterator[Image]:
     """The image, built once."""
     require_containers()
-    engine = Engine(tmp_path_factory.mktemp("containers"))
-    import_bases(engine)
-    engine.make_image(NAME)
-    yield Image(engine, json.loads(engine.do("image", "inspect", NAME))[0])
-    engine.do("rmi", "--all", "--force")
+    # Podman wants a path of at most 50 characters.
+    with tempfile.TemporaryDirectory(prefix="podman", ignore_cleanup_errors=True) as folder:
+        engine = Engine(Path(folder))
+        import_bases(engine)
+        engine.make_image(NAME)
+        yield Image(engine, json.loads(engine.do("image", "inspect", NAME))[0])
+        engine.do("rmi", "--all", "--force")
 
 
 def status_of(pid: int) -> dict[str, str]:
