@@ -1,14 +1,13 @@
 """The documented ExoPhones API on a real socket, for the demo, the tests and the benchmarks.
 
-Nobody should need a paid account, or risk one, to see the exporter work. This package imports
-nothing else of the project: it was written from the vendor's page a second time, so that one
-misreading of that page cannot stand on both sides and agree with itself.
+Trying the exporter must not need a paid account. This package imports nothing else of the project:
+it is a second reading of the vendor's documentation, so one misreading cannot be on both sides.
 
-`world` holds the numbers and how they change, `answers` what is said about them and how it fails,
-`server` the socket.
+`world` holds the numbers and changes them, `responses` has the bodies and the faults, `server` the
+HTTP server.
 """
 
-from exophone_exporter.simulator.answers import Fault
+from exophone_exporter.simulator.responses import Fault
 from exophone_exporter.simulator.server import RecordedRequest, Simulator
 from exophone_exporter.simulator.world import Account, World, demo_world, make_account, make_number
 

@@ -1,4 +1,4 @@
-"""The HTTP side of the simulator: sockets, credentials, routes, and a record of what was asked."""
+"""The HTTP server of the simulator: sockets, credentials, routes and a record of all requests."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
-from exophone_exporter.simulator.answers import (
+from exophone_exporter.simulator.responses import (
     BODILESS,
     FOREIGN_ORIGIN,
     Allowance,
-    Answer,
     Endpoint,
     Fault,
     LastPage,
     RequestWindow,
-    error_answer,
-    json_answer,
+    Response,
+    error_response,
+    json_response,
     list_page,
     random_fault,
-    read_page,
+    read_page_request,
     reason_phrase,
 )
 
@@ -51,11 +51,11 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request as it arrived, and the status it was answered with.
+    """A request as it arrived, and the status of its response.
 
-    `path` is as sent, without the query. `account_sid` is the one in the path, if there is one.
-    `status` is 0 while there is no answer, and stays 0 if the connection is reset or held.
-    `at` is `time.monotonic()` at arrival.
+    `path` is as sent, without the query; `account_sid` is the one in the path, if any. `status` is
+    0 until there is a response, and stays 0 if the connection is reset or held open. `at` is
+    `time.monotonic()` at arrival.
     """
 
     method: str
@@ -74,7 +74,7 @@ class _Route(NamedTuple):
 
 
 def _route(path: str) -> _Route | None:
-    """What a path names; None if the API has no such path."""
+    """What a path names; None if the API does not have it."""
     match [unquote(segment) for segment in path.split("/")]:
         case ["", "v2_beta", "Accounts", account_sid, "IncomingPhoneNumbers"]:
             return _Route("list", account_sid, "")
@@ -84,7 +84,7 @@ def _route(path: str) -> _Route | None:
 
 
 def _read_basic_auth(header: str) -> tuple[str, str]:
-    """The user and the password of an Authorization header, both empty if it is malformed."""
+    """User and password of an Authorization header, both empty if it is malformed."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return "", ""
@@ -104,25 +104,25 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 
 
 class Simulator:
-    """The API for the accounts of a world, on a socket of its own; a context manager.
+    """The API for the accounts of a world, on its own socket; a context manager.
 
     Args:
         world: The accounts. It may change while the simulator runs.
         host: Address to listen on.
-        port: 0 takes a free one, which is kept if the simulator is stopped and started again.
-        latency_seconds: Waited before every answer.
+        port: 0 takes a free one, which is kept over a stop and another start.
+        latency_seconds: Delay before every response.
         failure_rate: Share of authorised requests, from 0 to 1, that fail: 500, 502, 503, 429 or
             a reset.
-        requests_per_minute: Per account; above it the answer is 429 with Retry-After, and every
-            other one tells how many are left. None is no limit.
-        page_size_cap: Largest page given, whatever PageSize asks for.
+        requests_per_minute: Limit for each account; requests above it get 429 with Retry-After,
+            all others the number of requests left. None is no limit.
+        page_size_cap: Maximum page size, whatever PageSize asks for.
         foreign_next_page_uri: Whether URIs name another host over plain http, as in the sample.
-        last_page: What `next_page_uri` is on the last page: null, "", not there, or a URI on every
-            page for ever ("lying"), as the documented sample with 2 of 50 numbers has it.
-        seed: Of the random failures.
+        last_page: `next_page_uri` on the last page: null, "", missing, or a URI on every page
+            ("lying"), as in the documented sample with 2 of 50 numbers.
+        seed: Seed of the random failures.
 
-    Set `on_request` to be called before the answer to each authorised list request is computed,
-    in the thread that serves it; the status in its argument is still 0.
+    `on_request`, if set, is called in the serving thread before the response to each authorised
+    list request is computed; the status in its argument is still 0.
     """
 
     def __init__(  # noqa: PLR0913 - each argument is one switch of the vendor's behaviour
@@ -158,7 +158,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The origin to configure as the API's: `http://<host>:<port>`.
+        """The origin of the API: `http://<host>:<port>`.
 
         Raises:
             RuntimeError: No port has been taken yet.
@@ -169,10 +169,10 @@ class Simulator:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The newest 10,000 requests, oldest first, as they are now.
+        """A copy of the newest 10,000 requests, oldest first.
 
-        A request stands here as soon as its answer is decided, before any delay and before a byte
-        of the answer is sent.
+        A request is added as soon as its response is decided, before any delay and before the
+        response is sent.
         """
         with self._lock:
             return list(self._requests)
@@ -188,15 +188,15 @@ class Simulator:
             self._faults.append(replace(fault))
 
     def clear_faults(self) -> None:
-        """Answer as documented again."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def start(self) -> None:
-        """Listen, and serve in threads of its own; nothing if it does already.
+        """Listen and serve in threads; does nothing if it is started already.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: Cannot listen on the address.
         """
         if self._server is None:
             self._server = _Server((self._host, self._port), self)
@@ -204,7 +204,7 @@ class Simulator:
             self._server.start()
 
     def stop(self) -> None:
-        """Close the port and every connection, within a second; nothing if that was done."""
+        """Close the port and every connection within a second; does nothing if it is stopped."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -216,29 +216,29 @@ class Simulator:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def answer(self, request: RecordedRequest) -> Answer:
-        """The answer to a request, which is recorded; its `status` is not looked at."""
-        answer = self._decide(request)
-        status = answer.status if answer.after == "answer" else _UNANSWERED
+    def respond(self, request: RecordedRequest) -> Response:
+        """The response to a request, which is recorded; its own `status` is ignored."""
+        response = self._decide(request)
+        status = response.status if response.after == "answer" else _UNANSWERED
         with self._lock:
             self._requests.append(replace(request, status=status))
-        return replace(answer, delay_seconds=answer.delay_seconds + self._latency_seconds)
+        return replace(response, delay_seconds=response.delay_seconds + self._latency_seconds)
 
-    def _decide(self, request: RecordedRequest) -> Answer:
+    def _decide(self, request: RecordedRequest) -> Response:
         if request.method != "GET":
-            return error_answer(405, headers={"Allow": "GET"})
+            return error_response(405, headers={"Allow": "GET"})
         route = _route(request.path)
         if route is None:
-            return error_answer(404)
+            return error_response(404)
         account = self._authorised(route, request)
         if account is None:
-            return error_answer(401, headers={"WWW-Authenticate": 'Basic realm="Exotel API"'})
+            return error_response(401, headers={"WWW-Authenticate": 'Basic realm="Exotel API"'})
         if route.endpoint == "list" and self.on_request is not None:
             self.on_request(request)
         return self._limited(account, route, request)
 
     def _authorised(self, route: _Route, request: RecordedRequest) -> Account | None:
-        """The account, if the request has its credentials."""
+        """The account if the request has its credentials."""
         account = self.world.accounts.get(route.account_sid)
         headers = {name.lower(): value for name, value in request.headers.items()}
         key, token = _read_basic_auth(headers.get("authorization", ""))
@@ -246,14 +246,14 @@ class Simulator:
             return None
         return account
 
-    def _limited(self, account: Account, route: _Route, request: RecordedRequest) -> Answer:
-        """A fault if one is due, else the real answer within the limit of requests."""
+    def _limited(self, account: Account, route: _Route, request: RecordedRequest) -> Response:
+        """A fault if one matches, else the real response, within the request limit."""
         allowance = self._take_allowance(account, request)
         fault = self._due_fault(route, request)
         if fault is not None:
-            return fault.answer()
+            return fault.response()
         if allowance is None:
-            return self._real_answer(account, route, request)
+            return self._real_response(account, route, request)
         wait_seconds = allowance.retry_after_seconds
         headers = {
             "X-RateLimit-Limit": str(self._requests_per_minute),
@@ -261,9 +261,9 @@ class Simulator:
             "X-RateLimit-Reset": str(int(time.time()) + wait_seconds),
         }
         if not allowance.allowed:
-            return error_answer(429, "json", headers | {"Retry-After": str(wait_seconds)})
-        answer = self._real_answer(account, route, request)
-        return replace(answer, headers=answer.headers | headers)
+            return error_response(429, "json", headers | {"Retry-After": str(wait_seconds)})
+        response = self._real_response(account, route, request)
+        return replace(response, headers=response.headers | headers)
 
     def _take_allowance(self, account: Account, request: RecordedRequest) -> Allowance | None:
         if self._requests_per_minute is None:
@@ -273,9 +273,11 @@ class Simulator:
             return window.take(request.at)
 
     def _due_fault(self, route: _Route, request: RecordedRequest) -> Fault | None:
-        """The first fault that matches, counted as used; else now and then one by chance."""
-        asked = read_page(request.query, self._page_size_cap) if route.endpoint == "list" else None
-        number = None if asked is None else asked.number
+        """The first fault that matches, counted as used; else a random one at the failure rate."""
+        page = None
+        if route.endpoint == "list":
+            page = read_page_request(request.query, self._page_size_cap)
+        number = None if page is None else page.number
         with self._lock:
             for fault in self._faults:
                 if fault.matches(route.endpoint, number, route.account_sid):
@@ -285,26 +287,26 @@ class Simulator:
             unlucky = self._failure_rate > 0 and self._rng.random() < self._failure_rate
             return random_fault(self._rng) if unlucky else None
 
-    def _real_answer(self, account: Account, route: _Route, request: RecordedRequest) -> Answer:
+    def _real_response(self, account: Account, route: _Route, request: RecordedRequest) -> Response:
         if route.endpoint == "detail":
             return self._detail(account, route.exophone_sid)
-        page = read_page(request.query, self._page_size_cap)
+        page = read_page_request(request.query, self._page_size_cap)
         if page is None:
-            return error_answer(400)
+            return error_response(400)
         origin = FOREIGN_ORIGIN if self._foreign_next_page_uri else self.url
         with account.lock:
-            return json_answer(list_page(account, page, origin=origin, last_page=self._last_page))
+            return json_response(list_page(account, page, origin=origin, last_page=self._last_page))
 
-    def _detail(self, account: Account, exophone_sid: str) -> Answer:
+    def _detail(self, account: Account, exophone_sid: str) -> Response:
         with account.lock:
             for number in account.numbers:
                 if number["sid"] == exophone_sid:
-                    return json_answer(number)
-        return error_answer(404)
+                    return json_response(number)
+        return error_response(404)
 
 
 class _Server(socketserver.ThreadingMixIn, HTTPServer):
-    """One thread per connection; all of them can be ended, whatever their clients do."""
+    """One thread for each connection; `stop` ends all of them, whatever their clients do."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -316,7 +318,7 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind without `HTTPServer`'s look-up of the host's name, which can take seconds."""
+        """Bind without the host name lookup of `HTTPServer`, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)
@@ -332,7 +334,7 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         self._accepting.start()
 
     def stop(self) -> None:
-        """Stop accepting, wake every thread by closing its connection, and wait for it a little."""
+        """Stop accepting, close every connection to wake its thread, and wait briefly for each."""
         self.stopping.set()
         self.shutdown()
         self._accepting.join()
@@ -347,7 +349,7 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread that `stop` knows."""
+        """Serve a connection in a thread that `stop` can end."""
         for ended in [thread for thread in self._connections if not thread.is_alive()]:
             del self._connections[ended]
         thread = threading.Thread(
@@ -357,34 +359,33 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         self._connections[thread] = request
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing when a client leaves; tell of anything else, such as a hook that raises."""
+        """Report errors, such as a hook that raises, but not a client that leaves."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection: reads requests, puts answers on the wire."""
+    """One connection: reads requests and sends responses."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
 
     def _serve(self) -> None:
-        arrived_at = time.monotonic()
-        request = self._read_request(arrived_at)
+        request = self._read_request(time.monotonic())
         if self.command != "GET" or "Content-Length" in self.headers:
-            self.close_connection = True  # a body is never read, so nothing after it can be
-        answer = self.server.simulator.answer(request)
-        if self.server.stopping.wait(answer.delay_seconds):
+            self.close_connection = True  # bodies are never read, so nothing can follow one
+        response = self.server.simulator.respond(request)
+        if self.server.stopping.wait(response.delay_seconds):
             self.close_connection = True
-        elif answer.after == "reset":
+        elif response.after == "reset":
             self._reset()
-        elif answer.after == "hang":
+        elif response.after == "hang":
             self._hang()
         else:
-            self._send(answer)
+            self._send(response)
 
-    # The base class looks methods up by name; all but GET are recorded and refused.
+    # The base class finds methods by name; all but GET are recorded and refused.
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
     def _read_request(self, arrived_at: float) -> RecordedRequest:
@@ -400,22 +401,27 @@ class _Handler(BaseHTTPRequestHandler):
             at=arrived_at,
         )
 
-    def _send(self, answer: Answer) -> None:
-        """Write the whole answer at once, so that no part of it waits for an acknowledgement."""
-        headers = dict(answer.headers)
-        body = answer.body
-        if body and not answer.verbatim and _accepts_gzip(self.headers.get("Accept-Encoding", "")):
+    def _send(self, response: Response) -> None:
+        """Send the response in one write, so that no part of it waits for an acknowledgement."""
+        headers, body = dict(response.headers), response.body
+        if (
+            body
+            and not response.verbatim
+            and _accepts_gzip(self.headers.get("Accept-Encoding", ""))
+        ):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        if answer.status not in BODILESS:
+        if response.status not in BODILESS:
             self._add_length(headers, len(body))
-        head = [f"HTTP/1.1 {answer.status} {reason_phrase(answer.status)}"]
+        if self.command == "HEAD":
+            body = b""
+        head = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
         head += [f"{name}: {value}" for name, value in headers.items()]
         head += [f"Date: {self.date_time_string()}", "Server: simulator", "", ""]
-        self.wfile.write("\r\n".join(head).encode("latin-1") + self._visible(body))
+        self.wfile.write("\r\n".join(head).encode("latin-1") + body)
 
     def _add_length(self, headers: dict[str, str], length: int) -> None:
-        """State the length, unless a fault states another: then only closing ends the body."""
+        """Add the length; if a fault sets its own, closing the connection ends the body instead."""
         stated = {name.lower() for name in headers}
         if not stated.isdisjoint(("content-length", "transfer-encoding")):
             self.close_connection = True
@@ -424,20 +430,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             headers.setdefault("Connection", "close")
 
-    def _visible(self, body: bytes) -> bytes:
-        return b"" if self.command == "HEAD" else body
-
     def _reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        # Closed for good when the base class closes its files, before the server could send FIN.
+        # The base class closes its files next, before the server could send FIN.
         self.connection.close()
         self.close_connection = True
 
     def _hang(self) -> None:
         self.close_connection = True
         with suppress(OSError):
-            while self.connection.recv(4096):  # nothing comes until the client or `stop` closes
+            while self.connection.recv(4096):  # until the client or `stop` closes it
                 pass
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Keep standard error for the program under test."""
+        """Log nothing: stderr belongs to the program under test."""

@@ -1,4 +1,4 @@
-"""The numbers of the simulated accounts, and how they change. Everything follows from a seed."""
+"""The numbers of the simulated accounts and their changes, all derived from a seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Place(NamedTuple):
     city: str
 
 
-# No area code begins with another, nor with the prefixes of mobile and toll-free numbers below.
+# No area code starts with another, or with the mobile and toll-free prefixes below.
 _CIRCLES: Final = (
     _Place("MU", "22", "Mumbai"),
     _Place("DL", "11", "Delhi"),
@@ -58,7 +58,7 @@ _MOBILE_PREFIX: Final = "9513"
 _TOLL_FREE_PREFIX: Final = "1800"
 _MOBILE_SHARE: Final = 0.08
 
-# Teams share flows: many numbers, few flows, and seldom the same one for voice and for SMS.
+# Teams share flows: there are many numbers but few flows.
 _VOICE_FLOWS: Final = {
     "Support": "410231",
     "Sales": "410232",
@@ -76,8 +76,8 @@ _RENTALS: Final = {"INR": ("499.000000", "999.000000", "0.000000")}
 _RENTALS_ELSEWHERE: Final = ("12.500000", "25.000000", "0.000000")
 _RENTAL_WEIGHTS: Final = (76, 20, 4)
 
-# Of every 60 numbers, one is idle, one lacks voice, one lacks SMS and one cannot receive SMS. Fixed
-# slots instead of chance: the demo shows each case whatever the seed, and few of each.
+# Of every 60 numbers, one is idle, one lacks voice, one lacks SMS and one cannot receive SMS. The
+# slots are fixed so that the demo shows each case with every seed.
 _SLOTS: Final = 60
 _IDLE_SLOT: Final = 7
 _NO_VOICE_SLOT: Final = 22
@@ -94,10 +94,10 @@ _COUNT_DRIFT: Final = 3
 
 @dataclass
 class Account:
-    """One account of the vendor: its credentials, and its numbers in the order of the list.
+    """One account of the vendor: its credentials and its numbers, in the order of the list.
 
-    Each number is an object as documented, ready for JSON. Hold `lock` while changing `numbers`
-    or a number in it: the server holds it while it writes a page.
+    Each number is a JSON object as documented. Hold `lock` while changing `numbers` or a number in
+    it: the server holds it while it serialises a page.
     """
 
     sid: str
@@ -115,13 +115,13 @@ def make_number(
     country: str = "IN",
     currency: str = "INR",
 ) -> dict[str, Any]:
-    """One number as the detail endpoint describes it: prices as strings, bare times in IST.
+    """One number as the detail endpoint returns it: prices as strings, times in IST without a zone.
 
     Different indexes below 1,000,000 give different phone numbers within an account. Which
     numbers lack a flow follows from the index alone.
 
     Raises:
-        ValueError: The country is none of IN, SG, MY and US.
+        ValueError: The country is not IN, SG, MY or US.
     """
     if country not in _CALLING_CODES:
         raise ValueError(f"no numbering plan for country {country!r}")
@@ -175,11 +175,11 @@ def _number_type(index: int, country: str, rng: random.Random) -> str:
 def _national_number(
     index: int, account_sid: str, country: str, place: _Place, number_type: str
 ) -> str:
-    """The digits after the country's code; unique by index, though they do not look counted."""
+    """The digits after the country code; unique for each index, but not consecutive."""
     prefixes = {"Mobile": _MOBILE_PREFIX, "TollFree": _TOLL_FREE_PREFIX}
     prefix = prefixes.get(number_type, f"{place.area_code}4")
     digits = _NATIONAL_DIGITS[country] - len(prefix)
-    # The factor shares no divisor with a power of ten, so no two indexes meet.
+    # The factor is coprime to every power of ten, so no two indexes collide.
     spread = (index * 611_953 + zlib.crc32(account_sid.encode())) % 10**digits
     return f"{prefix}{spread:0{digits}d}"
 
@@ -187,7 +187,7 @@ def _national_number(
 def _flow_urls(
     index: int, account_sid: str, team: str, rng: random.Random
 ) -> tuple[str | None, str | None]:
-    """The voice and the SMS flow of a number; None where it has none."""
+    """The URLs of the voice and the SMS flow of a number; None without a flow."""
     slot = index % _SLOTS
     voice = _voice_url(account_sid, _VOICE_FLOWS[team])
     sms = _sms_url(account_sid, rng.choice(_SMS_FLOWS))
@@ -218,7 +218,7 @@ def make_account(
     """An account of `count` numbers whose key is `<sid>-key` and whose token is `<sid>-token`.
 
     Raises:
-        ValueError: The country is none of IN, SG, MY and US.
+        ValueError: The country is not IN, SG, MY or US.
     """
     rng = random.Random(f"{seed}:{sid}")
     numbers = [
@@ -229,7 +229,7 @@ def make_account(
 
 
 def demo_world(seed: int = 1) -> World:
-    """A support desk across India in rupees, and its small branch in Singapore in dollars."""
+    """A support desk across India, paid in rupees, and a small branch in Singapore, in dollars."""
     return World(
         make_account("acme-support", 240, seed=seed),
         make_account("acme-sg", 12, seed=seed, country="SG", currency="USD"),
@@ -239,7 +239,7 @@ def demo_world(seed: int = 1) -> World:
 
 @dataclass
 class _Origin:
-    """What an account was at the start, so that changes keep near it."""
+    """An account at the start; changes stay near it."""
 
     count: int
     next_index: int
@@ -248,9 +248,9 @@ class _Origin:
 
 
 class World:
-    """The accounts that exist, and a script of changes to them that follows from the seed.
+    """The accounts, and a sequence of changes to them that is derived from the seed.
 
-    `accounts` is keyed by sid; add, replace or remove accounts there at will.
+    `accounts` is keyed by sid; accounts may be added, replaced or removed there.
     """
 
     def __init__(self, *accounts: Account, seed: int = 1) -> None:
@@ -271,10 +271,10 @@ class World:
             self._origin(account)
 
     def tick(self) -> str:
-        """Make one change to one account and say which in a sentence without a full stop.
+        """Make one change to one account and return its description.
 
-        The count of an account stays within 3 of the first; few of its numbers lose a flow at a
-        time. `date_updated` follows a clock of the world's own, not that of the machine.
+        The size of an account stays within 3 of the initial one, and few of its numbers lack a flow
+        at any time. `date_updated` follows a simulated clock.
 
         Raises:
             ValueError: There are no accounts.
@@ -284,12 +284,10 @@ class World:
         self._now += timedelta(minutes=self._rng.randrange(1, 240))
         account = self._rng.choice(list(self.accounts.values()))
         with account.lock:
-            while (
-                True
-            ):  # a change that does not apply now gives None; adding or removing always does
+            sentence = None
+            while sentence is None:  # a change that does not apply; adding or removing always does
                 sentence = self._rng.choice(self._changes)(account)
-                if sentence is not None:
-                    return f"{account.sid}: {sentence}"
+            return f"{account.sid}: {sentence}"
 
     def _origin(self, account: Account) -> _Origin:
         if account.sid not in self._origins:
@@ -301,7 +299,7 @@ class World:
         return self._origins[account.sid]
 
     def _attach(self, account: Account) -> str | None:
-        """Give a flow to a number that lacks one and could use it."""
+        """Attach a flow to a number that is capable of it and lacks it."""
         missing = _unattached(account, "voice") + _unattached(account, "sms")
         if not missing:
             return None
@@ -311,7 +309,7 @@ class World:
         return f"{number['phone_number']} got {kind} flow {flow_id}"
 
     def _detach(self, account: Account) -> str | None:
-        """Take a flow away, unless a twentieth of the numbers (or two) lack one already."""
+        """Detach a flow, unless a twentieth of the numbers (or two) lack one already."""
         kind = self._rng.choice(("voice", "sms"))
         attached = [number for number in account.numbers if number[f"{kind}_url"]]
         if not attached or len(_unattached(account, kind)) >= max(2, len(account.numbers) // 20):
@@ -332,7 +330,7 @@ class World:
         return f"{number['phone_number']} moved to {kind} flow {flow_id}"
 
     def _other_flow(self, account: Account, number: dict[str, Any], kind: str) -> str:
-        """Set a flow that the number did not have; its id."""
+        """Attach a different flow; returns its id."""
         flow_ids, url = (
             (tuple(_VOICE_FLOWS.values()), _voice_url)
             if kind == "voice"
@@ -350,13 +348,13 @@ class World:
         number = self._unused_number(account, origin)
         number["date_created"] = self._now.strftime(_TIME_FORMAT)
         self._touch(number)
-        # Anywhere in the list: its order is undocumented, so a client must not count on one.
+        # Anywhere in the list: its order is undocumented, so clients must not rely on it.
         account.numbers.insert(self._rng.randint(0, len(account.numbers)), number)
         price = f"{number['rental_price']} {number['currency']}"
         return f"{number['phone_number']} was added for {price} a month"
 
     def _unused_number(self, account: Account, origin: _Origin) -> dict[str, Any]:
-        """A number that the account does not hold, even if its numbers were made by hand."""
+        """A number that the account does not have, even if its numbers were not generated."""
         taken = {value for held in account.numbers for value in (held["sid"], held["phone_number"])}
         while True:
             number = make_number(
@@ -403,7 +401,7 @@ class World:
 
 
 def _unattached(account: Account, kind: str) -> list[tuple[dict[str, Any], str]]:
-    """The numbers that could receive `kind` and have no flow for it, each with the kind."""
+    """The numbers that are capable of `kind` but have no flow for it, each with the kind."""
     return [
         (number, kind)
         for number in account.numbers

@@ -31,7 +31,7 @@ from exophone_exporter.simulator import (
     make_account,
     make_number,
 )
-from exophone_exporter.simulator.answers import RequestWindow
+from exophone_exporter.simulator.responses import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -631,7 +631,7 @@ def test_record_can_be_cleared_and_is_a_copy(sim: Simulator) -> None:
 def test_record_keeps_the_newest_ten_thousand(world: World) -> None:
     sim = Simulator(world)
     for at in range(10_001):
-        sim.answer(RecordedRequest("PUT", "/", {}, {}, None, 0, float(at)))
+        sim.respond(RecordedRequest("PUT", "/", {}, {}, None, 0, float(at)))
     assert len(sim.requests) == 10_000
     assert sim.requests[0].at == 1.0
 
@@ -797,7 +797,7 @@ def test_failures_are_of_several_kinds_and_some_requests_succeed(world: World) -
 
 def test_certain_failure_spares_none(world: World) -> None:
     with Simulator(world, failure_rate=1.0) as sim:
-        assert 200 not in {sim.answer(authorised_request()).status for _ in range(50)}
+        assert 200 not in {sim.respond(authorised_request()).status for _ in range(50)}
 
 
 def authorised_request() -> RecordedRequest:
@@ -809,7 +809,7 @@ def authorised_request() -> RecordedRequest:
 def outcomes(world: World, seed: int) -> list[int]:
     sim = Simulator(world, failure_rate=0.5, seed=seed)
     for _ in range(60):
-        sim.answer(authorised_request())
+        sim.respond(authorised_request())
     return [seen.status for seen in sim.requests]
 
 

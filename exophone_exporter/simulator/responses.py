@@ -1,4 +1,4 @@
-"""What the simulated API answers: pages, error bodies in the vendor's three forms, and faults."""
+"""Responses of the simulated API: pages, error bodies in the vendor's three forms, and faults."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _MESSAGES: Final = {
 
 @dataclass
 class Fault:
-    """An answer given instead of the real one to authorised requests that it matches.
+    """A response that replaces the real one for authorised requests that match.
 
-    `status`, `body` and `headers` are what is sent; a body of None is the vendor's error body for
-    the status, in `form` (with a status below 400 its inner code is 409). The headers replace
-    the simulator's own of the same name, so that even a wrong Content-Length can be sent.
-    `endpoint`, `page` and `account_sid` restrict what is matched; None matches all, and `page` is
-    that of the list. `times` counts the answers, None is for ever. `delay_seconds` comes first,
-    then `after`: "answer" sends the answer, "reset" closes the connection with a TCP reset, "hang"
-    holds it open until the client leaves or the simulator stops.
+    `status`, `body` and `headers` are what is sent. A body of None is the vendor's error body for
+    the status, in `form` (with a status below 400 its inner code is 409). The headers replace the
+    simulator's own headers of the same name, so that even a wrong Content-Length can be sent.
+    `endpoint`, `page` (of the list) and `account_sid` restrict what matches; None matches all.
+    `times` limits how often it is used; None is no limit. After `delay_seconds`, `after` decides:
+    "answer" sends the response, "reset" closes the connection with a TCP reset, "hang" keeps it
+    open until the client leaves or the simulator stops.
     """
 
     status: int = 500
@@ -65,7 +65,7 @@ class Fault:
     form: ErrorForm = "xml"
 
     def matches(self, endpoint: Endpoint, page: int | None, account_sid: str) -> bool:
-        """Whether this fault is meant for such a request; `page` is None for a detail."""
+        """Whether the fault applies to a request; `page` is None for a detail."""
         return (
             self.times != 0
             and self.endpoint in (None, endpoint)
@@ -73,18 +73,15 @@ class Fault:
             and self.account_sid in (None, account_sid)
         )
 
-    def answer(self) -> Answer:
+    def response(self) -> Response:
         """What to send."""
-        usual = error_answer(self.status, self.form)
-        headers = {
-            name: value
-            for name, value in usual.headers.items()
-            if name.lower() not in {own.lower() for own in self.headers}
-        }
-        return Answer(
+        default = error_response(self.status, self.form)
+        own = {name.lower() for name in self.headers}
+        kept = {name: text for name, text in default.headers.items() if name.lower() not in own}
+        return Response(
             self.status,
-            usual.body if self.body is None else self.body,
-            headers | self.headers,
+            default.body if self.body is None else self.body,
+            kept | self.headers,
             delay_seconds=self.delay_seconds,
             after=self.after,
             verbatim=self.body is not None,
@@ -92,8 +89,8 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer before it is put on the wire; `verbatim` forbids compressing the body."""
+class Response:
+    """A response before it is sent; `verbatim` forbids compressing the body."""
 
     status: int
     body: bytes
@@ -103,22 +100,22 @@ class Answer:
     verbatim: bool = False
 
 
-def json_answer(document: dict[str, Any]) -> Answer:
+def json_response(document: dict[str, Any]) -> Response:
     """A success, as JSON."""
-    return Answer(_OK, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    return Response(_OK, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
 
-def error_answer(
+def error_response(
     status: int, form: ErrorForm = "xml", headers: dict[str, str] | None = None
-) -> Answer:
-    """A failure, in one of the three forms that the vendor's pages show."""
+) -> Response:
+    """A failure, in one of the three forms in the vendor's documentation."""
     kind = "application/xml" if form == "xml" else "application/json"
     body = b"" if status in BODILESS else _error_body(status, form)
-    return Answer(status, body, {"Content-Type": kind} | (headers or {}))
+    return Response(status, body, {"Content-Type": kind} | (headers or {}))
 
 
 def _error_body(status: int, form: ErrorForm) -> bytes:
-    # A success with an error inside is a thing the vendor does: the status outside says 200 then.
+    # The vendor may answer 200 with an error inside.
     inner = status if status >= _FIRST_ERROR else _CONFLICT
     message = _MESSAGES.get(inner, reason_phrase(inner))
     if form == "json":
@@ -135,35 +132,37 @@ def _error_body(status: int, form: ErrorForm) -> bytes:
 
 
 def reason_phrase(status: int) -> str:
-    """The phrase of the standard, or "Unknown" for a status that no standard has."""
+    """The standard phrase, or "Unknown" for a status without one."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Unknown"
 
 
-class Page(NamedTuple):
-    """A page of the list: its number from 0, and how many numbers it has room for."""
+class PageRequest(NamedTuple):
+    """A page of the list: its number, from 0, and its size."""
 
     number: int
     size: int
 
 
-def read_page(query: dict[str, str], size_cap: int) -> Page | None:
-    """The page that a query asks for, no larger than `size_cap`; None if it makes no sense."""
+def read_page_request(query: dict[str, str], size_cap: int) -> PageRequest | None:
+    """The page that a query asks for, no larger than `size_cap`; None if the query is invalid."""
     number = _digits(query.get("Page", "0"))
     size = _digits(query.get("PageSize", "50"))
-    return None if number is None or not size else Page(number, min(size, size_cap))
+    return None if number is None or not size else PageRequest(number, min(size, size_cap))
 
 
 def _digits(text: str) -> int | None:
     return int(text) if _COUNT.fullmatch(text) else None
 
 
-def list_page(account: Account, page: Page, *, origin: str, last_page: LastPage) -> dict[str, Any]:
-    """The envelope of the documented sample, around one page of the account's numbers now.
+def list_page(
+    account: Account, page: PageRequest, *, origin: str, last_page: LastPage
+) -> dict[str, Any]:
+    """The envelope of the documented sample, around one page of the account's current numbers.
 
-    `origin` begins every URI in it. Hold the account's lock until the result has been written out.
+    Every URI in it starts with `origin`. Hold the account's lock until the result is serialised.
     """
     start = page.number * page.size
     path = f"{origin}/v2_beta/Accounts/{account.sid}/IncomingPhoneNumbers"
@@ -189,7 +188,7 @@ def list_page(account: Account, page: Page, *, origin: str, last_page: LastPage)
 
 
 class Allowance(NamedTuple):
-    """Whether a request is within its limit, how many more are, and seconds until another is."""
+    """Whether a request is within the limit, how many are left, and seconds until the next one."""
 
     allowed: bool
     remaining: int
@@ -197,14 +196,14 @@ class Allowance(NamedTuple):
 
 
 class RequestWindow:
-    """A limit of requests in any 60 seconds; refused requests do not count against it."""
+    """A limit of requests in any 60 seconds; refused requests do not count."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken: deque[float] = deque()
 
     def take(self, now: float) -> Allowance:
-        """Count a request made at `now`, in seconds of any clock that never goes back."""
+        """Count a request at `now`, in seconds of a monotonic clock."""
         while self._taken and now - self._taken[0] >= LIMIT_WINDOW_SECONDS:
             self._taken.popleft()
         allowed = len(self._taken) < self._limit
@@ -216,7 +215,7 @@ class RequestWindow:
 
 
 def random_fault(rng: random.Random) -> Fault:
-    """One of the failures that a client of any API meets on a bad day."""
+    """One of the failures that every API has at times."""
     return rng.choice(
         (
             Fault(status=500),
