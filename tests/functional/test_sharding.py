@@ -81,7 +81,7 @@ def test_a_server_keeps_its_shard_over_a_reload(config: str) -> None:
         running.wait_for(f"msg=listening .*accounts={len(mine)} shard=1/2")
         for name in mine:
             running.wait_for(f"first poll is complete.*account={name} ")
-        assert "<p>Shard 1/2: other processes watch the other accounts.</p>" in get(f"{url}/")[1]
+        assert "<p>Shard 1/2: other processes poll the other accounts.</p>" in get(f"{url}/")[1]
         running.send(signal.SIGHUP)
         running.wait_for(f'msg="the configuration was reloaded" kept={len(mine)} ')
         assert polled(get(f"{url}/metrics")[1]) == mine
@@ -99,7 +99,7 @@ def test_a_server_with_an_empty_shard_is_ready(config: str) -> None:
         assert get(f"{url}/-/healthy")[0] == 200
         status, text = get(f"{url}/metrics")
         assert (status, polled(text)) == (200, set())
-        assert "no account of the configuration belongs to it." in get(f"{url}/")[1]
+        assert "no configured account belongs to it." in get(f"{url}/")[1]
         assert running.end(seconds=DEADLINE_SECONDS) == 0
 
 
