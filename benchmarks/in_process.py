@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import http.server
+import ssl
 import statistics
+import threading
 import time
+from dataclasses import replace
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
 
+import certifi
+import trustme
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
@@ -15,6 +24,7 @@ from served import Prepared, configuration, pages_of
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
+from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
@@ -29,11 +39,12 @@ from exophone_exporter.metrics.samples import (
 from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.client import Connect
     from exophone_exporter.inventory.snapshot import Snapshot
 
 _ROUNDS: Final = 15
@@ -77,6 +88,55 @@ def poll_cpu(numbers: int, accounts: int = 1, rounds: int = _ROUNDS) -> tuple[fl
     return statistics.median(unchanged), statistics.median(changed)
 
 
+def https_poll_cpu(numbers: int, folder: Path, rounds: int = _ROUNDS) -> float:
+    """CPU of a poll over https that finds nothing changed, in the thread of the poll alone.
+
+    The CA file holds all that certifi's does, which is the default.
+    """
+    authority = trustme.CA()
+    ca_file = folder / "ca.pem"
+    ca_file.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
+    (account,) = configuration(1, 300.0).accounts
+    with _https_api(pages_of("a0", numbers), authority) as origin:
+        account = replace(account, origin=origin, ca_file=str(ca_file))
+        state = AccountState(account)
+        client = _client(account, state, Transport)
+        used = []
+        for _ in range(rounds + 1):
+            began = time.thread_time()
+            if poll_once(state, client, Clock()).error:
+                raise RuntimeError("a poll failed")
+            used.append(time.thread_time() - began)
+    return statistics.median(used[1:])
+
+
+@contextlib.contextmanager
+def _https_api(pages: Sequence[bytes], authority: trustme.CA) -> Iterator[str]:
+    """The origin of an API with these pages, which keeps connections open."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each page waits for a delayed ACK
+
+        def do_GET(self) -> None:
+            body = pages[int(parse_qs(urlsplit(self.path).query)["Page"][0])]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+
+
 def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
     """A poll of the first account, with what follows it; the others have been polled."""
     clock = Clock()
@@ -95,7 +155,7 @@ def _poll_of(connect: Prepared, accounts: int) -> Callable[[], None]:
     return poll
 
 
-def _client(account: Account, state: AccountState, connect: Prepared) -> Client:
+def _client(account: Account, state: AccountState, connect: Connect) -> Client:
     budget = RateLimiter(account.poll.requests_per_minute, Clock().monotonic)
     return Client(
         account=account,

@@ -1,8 +1,8 @@
-"""One GET on the wire: everything that is known of requests and urllib3.
+"""One GET on the wire: the only module that knows requests and urllib3.
 
-requests knows a timeout between two bytes, not one for the whole answer: a server that drips a byte
-now and then, in the headers or in the body, holds a thread for as long as it likes. Here each read
-from the socket asks first how much time is left. Bytes are counted after decompression.
+requests has a timeout for each read and none for the whole response: a server that sends a byte now
+and then, in the headers or in the body, could hold a thread forever. Here every read from the
+socket first asks how much time is left. Bytes are counted before and after decompression.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
@@ -22,8 +23,10 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
 from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NameResolutionError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from exophone_exporter import __version__
 from exophone_exporter.errors import (
@@ -42,13 +45,11 @@ from exophone_exporter.logs import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from urllib3.connectionpool import HTTPConnectionPool
-
     from exophone_exporter.config.secrets import SecretSource
     from exophone_exporter.config.settings import Account
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # with the head, and chunks around the body
+MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # including the head and the chunk sizes
 MAX_ERROR_BODY_BYTES: Final = 4 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 # A shorter secret would be found in phone numbers and prices.
@@ -57,19 +58,24 @@ _MASK: Final = b"<secret>"
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
+    "Connection": "keep-alive",
     "User-Agent": f"exophone-exporter/{__version__}",
 }
-
-
-# How a peer that hangs up is told, by TLS before its handshake is over or while we write.
+# What a closed connection raises; the last two come from TLS, during the handshake or a write.
 _CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_FAILURES: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said. `body` is decompressed; of an error it is at most the first 4 KiB.
+    """A response. `body` is decompressed; of an error it is at most the first 4 KiB.
 
-    Where the server repeats a secret that it was sent, `<secret>` stands in its place.
+    Where the server repeats a secret that it was sent, `<secret>` replaces it.
     """
 
     status: int
@@ -80,36 +86,31 @@ class Answer:
 class Transport:
     """A connection to one account's origin, with its credentials; not shared between threads.
 
-    Never follows a redirect, and takes neither proxies nor credentials from the environment.
+    Never follows a redirect, keeps no cookies, and takes neither proxies nor credentials from the
+    environment: there is no requests.Session.
     """
 
     def __init__(self, account: Account, monotonic: Callable[[], float]) -> None:
         self._account = account
-        self._deadline = Deadline(monotonic)
-        # Read at every use, so that a secret file that was rotated takes effect.
+        self._monotonic = monotonic
+        self._ends_at = -math.inf
+        # Read for each poll, so that a rotated secret file takes effect.
         key = _secret_bytes(account.credentials.api_key)
         token = _secret_bytes(account.credentials.api_token)
         self._auth = HTTPBasicAuth(key, token)
         self._secrets = [
             secret
             for secret in (base64.b64encode(b"%b:%b" % (key, token)), key, token)
-            # Older accounts have their sid for a key; it stands in every URL and in names.
+            # Older accounts use their sid as the key; it is part of every URL and of names.
             if len(secret) >= _MASKED_BYTES_MIN and secret != account.sid.encode()
         ]
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.verify = account.ca_file or True
-        if account.proxy_url:
-            self._session.proxies = {"http": account.proxy_url, "https": account.proxy_url}
-        self._adapter = BoundedAdapter(self._deadline)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
+        self._adapter = _Adapter(account.ca_file, self._remaining_seconds)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
+        self._adapter.close()
 
     def get(
         self,
@@ -120,37 +121,37 @@ class Transport:
         within_seconds: float,
         on_status: Callable[[int], None],
     ) -> Answer:
-        """One GET; raises PollError where no whole answer came.
+        """One GET; raises PollError unless a whole response came.
 
-        `timeout_seconds` bounds the connection and each read, `within_seconds` the whole answer.
-        `on_status` hears of the status as soon as it is there.
+        `timeout_seconds` bounds the connection and each read, `within_seconds` the whole response.
+        `on_status` is called with the status as soon as it is there.
         """
-        self._deadline.set(within_seconds)
+        self._ends_at = self._monotonic() + within_seconds
+        proxy_url = self._account.proxy_url
         try:
-            with self._session.get(
-                url,
-                params=query,
-                auth=self._auth,
-                headers=_HEADERS,
-                timeout=min(timeout_seconds, within_seconds),
-                allow_redirects=False,
+            request = requests.Request("GET", url, _HEADERS, params=query, auth=self._auth)
+            with self._adapter.send(
+                request.prepare(),
                 stream=True,
+                timeout=min(timeout_seconds, within_seconds),
+                proxies={"all": proxy_url} if proxy_url else None,
             ) as response:
                 on_status(response.status_code)
                 return self._answer(response)
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            ValueError,
-        ) as error:
-            self._adapter.close_last()
+        except _FAILURES as error:
             raise _translated(error, self._account) from error
 
+    def _remaining_seconds(self) -> float:
+        """Seconds left for this request; raises TimeoutError where there are none."""
+        remaining = self._ends_at - self._monotonic()
+        if remaining <= 0:
+            raise TimeoutError  # the caller knows whose deadline it was, and says so
+        return remaining
+
     def _answer(self, response: requests.Response) -> Answer:
-        """The whole answer, less what it repeats of the credentials: messages are logged."""
-        told = {name: self._masked(value.encode()) for name, value in response.headers.items()}
-        headers = CaseInsensitiveDict({name: value.decode() for name, value in told.items()})
+        """The response without the credentials that it repeats: messages are logged."""
+        masked = {name: self._masked(value.encode()) for name, value in response.headers.items()}
+        headers = CaseInsensitiveDict({name: value.decode() for name, value in masked.items()})
         return Answer(response.status_code, headers, self._masked(_body(response)))
 
     def _masked(self, data: bytes) -> bytes:
@@ -162,20 +163,9 @@ class Transport:
 def _secret_bytes(source: SecretSource) -> bytes:
     """A secret as it is sent: requests would encode text as Latin-1.
 
-    A variable of the environment that is not UTF-8 goes out as the bytes that came in.
+    An environment variable that is not UTF-8 is sent as the bytes that it holds.
     """
     return source.current().reveal().encode("utf-8", "surrogateescape")
-
-
-class _Session(requests.Session):
-    """A session that knows no redirects.
-
-    Even with `allow_redirects=False` requests prepares the next request: it reads the whole body of
-    the redirect, however large, and raises ValueError where the Location is malformed.
-    """
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Nowhere."""
 
 
 def _body(response: requests.Response) -> bytes:
@@ -183,7 +173,7 @@ def _body(response: requests.Response) -> bytes:
         return _start_of_body(response)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("gzip", "identity", ""):
-        raise BadBody("the answer is in an encoding that was not asked for")
+        raise BadBody("the response has a content encoding that was not requested")
     chunks: list[bytes] = []
     length = 0
     for chunk in response.iter_content(_CHUNK_BYTES):
@@ -195,25 +185,21 @@ def _body(response: requests.Response) -> bytes:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(f"the answer is larger than {MAX_BODY_BYTES // 1024**2} MiB")
+    return TooLarge(f"the response is larger than {MAX_BODY_BYTES // 1024**2} MiB")
 
 
 def _start_of_body(response: requests.Response) -> bytes:
-    """What an error says, as far as it can be read; its status counts in any case."""
+    """The start of an error's body, if it can be read; its status counts in any case."""
     try:
         return next(response.iter_content(MAX_ERROR_BODY_BYTES), b"")
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
+    except (*_FAILURES, TooLarge):
         return b""
 
 
 def _translated(error: Exception, account: Account) -> PollError:
-    """What went wrong, by the cause that requests has wrapped, and in words that say where."""
+    """The PollError for what requests raised, by its causes, with a message that says where."""
     causes = tuple(_causes(error))
     origin = account.origin
-    if any(isinstance(cause, _TooManyBytesError) for cause in causes):
-        return _too_large()
-    if type(error) is OSError:  # requests says so before it connects
-        return TlsFailed(f"the ca_file {account.ca_file} for {origin} cannot be read")
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None and not isinstance(tls, _CLOSED):
         return TlsFailed(f"TLS with {origin} failed: {_tls_reason(tls)}")
@@ -222,26 +208,24 @@ def _translated(error: Exception, account: Account) -> PollError:
     if any(_is_timeout(cause) for cause in causes):
         proxy = f", through the proxy {account.proxy_url}" if account.proxy_url else ""
         return TimedOut(f"{origin} did not answer in time{proxy}")
-    return _translated_answer(error, causes, origin)
+    return _response_error(error, causes, origin)
 
 
-def _translated_answer(
-    error: Exception, causes: tuple[BaseException, ...], origin: str
-) -> PollError:
-    """What was wrong with the bytes that came, or why none did."""
+def _response_error(error: Exception, causes: tuple[BaseException, ...], origin: str) -> PollError:
+    """What was wrong with the bytes that came, or why none came."""
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return BadBody(f"the answer of {origin} cannot be decompressed")
+        return BadBody(f"the response of {origin} cannot be decompressed")
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return BodyCut(f"the answer of {origin} ended before its end")
+        return BodyCut(f"the response of {origin} was cut short")
     if any(_is_not_http(cause) for cause in causes):
-        return NotHttp(f"what answers at {origin} does not speak HTTP as it should")
+        return NotHttp(f"the server at {origin} does not speak valid HTTP")
     return ConnectFailed(f"cannot connect to {origin}: {_reason(causes)}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it was made of, the innermost last; some come more than once.
+    """The error and its causes, the innermost last; some are repeated.
 
-    What urllib3 wraps without raising it stands in the arguments alone.
+    urllib3 passes some causes as an argument only, without raising from them.
     """
     yield error
     for part in (error.__cause__, error.__context__, *error.args):
@@ -257,8 +241,7 @@ def _is_timeout(cause: BaseException) -> bool:
 
 
 def _is_not_http(cause: BaseException) -> bool:
-    # A peer that hangs up before its first byte is a broken connection, though http.client files it
-    # under bad status lines.
+    # http.client counts a connection that closes before its first byte as a bad status line.
     return isinstance(
         cause, (http.client.HTTPException, requests.exceptions.InvalidHeader)
     ) and not isinstance(cause, http.client.RemoteDisconnected)
@@ -266,121 +249,117 @@ def _is_not_http(cause: BaseException) -> bool:
 
 def _tls_reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was refused ({error.verify_message}); is a ca_file needed?"
+        return f"the certificate was rejected ({error.verify_message}); is a ca_file needed?"
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "the port does not speak TLS"
     if not error.reason:
-        return "the handshake was broken off"
+        return "the handshake was aborted"
     return error.reason.lower().replace("_", " ")
 
 
 def _reason(causes: tuple[BaseException, ...]) -> str:
-    """The system's own words, from the innermost cause that has any."""
+    """The operating system's message, from the innermost cause that has one."""
     for cause in reversed(causes):
         if isinstance(cause, _CLOSED):
-            return "the connection was closed without an answer"
+            return "the connection was closed without a response"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        if type(cause) is OSError and cause.args:  # http.client's, of a tunnel that was refused
+        if type(cause) is OSError and cause.args:  # http.client's, for a tunnel that was refused
             return redact(model.clean_text(str(cause)))
     return redact(type(causes[-1]).__name__)
 
 
-class Deadline:
-    """A point in time that reads must not pass; moved forward for each request."""
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """The TLS context that trusts a CA file, None for requests' own bundle.
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._ends_at = 0.0
-
-    def set(self, seconds: float) -> None:
-        """Let it end so many seconds from now."""
-        self._ends_at = self._monotonic() + seconds
-
-    def remaining_seconds(self) -> float:
-        """Seconds left; raises TimeoutError where there are none."""
-        remaining = self._ends_at - self._monotonic()
-        if remaining <= 0:
-            raise TimeoutError  # told in words of ours by whoever knows whose deadline it was
-        return remaining
+    Raises TlsFailed if the file cannot be used.
+    """
+    path = Path(ca_file or DEFAULT_CA_BUNDLE_PATH)
+    try:
+        stat = path.stat()
+        return _loaded_context(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        reason = _tls_reason(error) if isinstance(error, ssl.SSLError) else error.strerror
+        raise TlsFailed(f"the CA file {path} cannot be used: {reason}") from error
 
 
-class BoundedAdapter(HTTPAdapter):
-    """An adapter without retries of its own, whose connections read within a deadline."""
+@functools.lru_cache(maxsize=16)
+def _loaded_context(path: Path, *_version: int) -> ssl.SSLContext:
+    """The context for one version of a CA file: loading certifi's takes 30 ms of CPU."""
+    context = create_urllib3_context()
+    context.load_verify_locations(path)
+    context.set_alpn_protocols(["http/1.1"])
+    # urllib3 does so again for each connection. That frees memory which the handshake of another
+    # thread may be reading: it copies the protocols without the GIL.
+    context.set_alpn_protocols = lambda _: None  # type: ignore[method-assign, assignment]
+    return context
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-        self._last: _BoundedResponse | None = None
-        self._pools: list[HTTPConnectionPool] = []
-        super().__init__(max_retries=0)
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools as requests does, then bind them to the deadline."""
-        super().init_poolmanager(*args, **kwargs)
-        self._bind(self.poolmanager)
+class _Adapter(HTTPAdapter):
+    """Hands out connections that keep the time limit and share their TLS context."""
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Likewise for a proxy."""
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._bind(manager)
-        return manager
+    def __init__(self, ca_file: str | None, remaining_seconds: Callable[[], float]) -> None:
+        super().__init__()
+        self._ca_file = ca_file
+        self._remaining_seconds = remaining_seconds
+        self._pool: Any = None
 
-    def _bind(self, manager: urllib3.PoolManager) -> None:
-        # A class is promised here, and called like one: only the connections differ.
-        pools: Any = {
-            "http": functools.partial(self._pool, urllib3.HTTPConnectionPool, _Connection),
-            "https": functools.partial(self._pool, urllib3.HTTPSConnectionPool, _TlsConnection),
-        }
-        manager.pool_classes_by_scheme = pools
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """The pool that requests would make, with our connections in it; there is one origin."""
+        if self._pool is None:
+            pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+            pool.conn_kw["remaining_seconds"] = self._remaining_seconds
+            pool.ConnectionCls = _Connection
+            if pool.scheme == "https":
+                pool.conn_kw["ca_file"] = self._ca_file
+                pool.ConnectionCls = _TlsConnection
+            self._pool = pool
+        return self._pool
 
-    def _pool(
-        self,
-        pool_class: type[HTTPConnectionPool],
-        connection_class: Callable[..., Any],
-        *args: Any,
-        **kwargs: Any,
-    ) -> HTTPConnectionPool:
-        pool = pool_class(*args, **kwargs)
-        self._pools.append(pool)
-        pool.ConnectionCls = functools.partial(  # type: ignore[assignment]  # likewise
-            self._connection, connection_class
-        )
-        return pool
-
-    def _connection(self, connection_class: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        connection = connection_class(*args, **kwargs)
-        connection.response_class = self._response
-        return connection
-
-    def _response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> _BoundedResponse:
-        self._last = _BoundedResponse(self._deadline, sock, *args, **kwargs)
-        return self._last
+    def cert_verify(self, *args: Any) -> None:
+        """Leave that to the TLS context: requests would let each connection load the bundle."""
 
     def close(self) -> None:
         """Close every connection now.
 
-        urllib3 leaves that to the end of its pools, which an error that was raised in one of them
-        keeps from ending until the garbage collector comes by.
+        urllib3 closes a pool when it is freed, and an error raised in one keeps it alive until the
+        garbage collector runs.
         """
-        for pool in self._pools:
-            pool.close()
-        super().close()
-
-    def close_last(self) -> None:
-        """Close the last response: urllib3 leaves it open where it cannot make its own of it."""
-        if self._last is not None:
-            self._last.close()
+        if self._pool is not None:
+            self._pool.close()
 
 
 class _Connection(HTTPConnection):
-    """A connection that is there within its timeout, however many addresses the host has.
+    """A connection whose responses are read within the time that is left."""
 
-    urllib3 gives each of them the whole timeout: a host with many that are dead passes any
-    deadline. Here they share it, so that the last is tried too.
-    """
+    def __init__(self, *args: Any, remaining_seconds: Callable[[], float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._remaining_seconds = remaining_seconds
+        self._newest: _BoundedResponse | None = None
+
+    def response_class(  # type: ignore[override]  # http.client only calls it
+        self, sock: socket.socket, **kwargs: Any
+    ) -> _BoundedResponse:
+        """Make a response; http.client calls this like the class that it usually is."""
+        self._newest = _BoundedResponse(self._remaining_seconds, sock, **kwargs)
+        return self._newest
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        """Close the response if its head is invalid: urllib3 leaves it open."""
+        try:
+            return super().getresponse()
+        except BaseException:
+            if self._newest is not None:
+                self._newest.close()
+            raise
 
     def _new_conn(self) -> socket.socket:
-        timeout_seconds: Any = self.timeout  # a number: no request goes without one
+        """Connect within the timeout, however many addresses the host has.
+
+        urllib3 gives each of them the whole timeout, so a host with many dead addresses would
+        exceed any deadline. Here they share it, so that the last one is tried too.
+        """
+        timeout_seconds: Any = self.timeout  # a number: every request has one
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
@@ -390,36 +369,45 @@ class _Connection(HTTPConnection):
             sock = super()._new_conn()
         finally:
             self.timeout = timeout_seconds
-        sock.settimeout(timeout_seconds)  # the handshake does not share it
+        sock.settimeout(timeout_seconds)  # the handshake may take the whole of it
         return sock
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
     """The same with TLS."""
 
+    def __init__(
+        self, *args: Any, ca_file: str | None, proxy_config: Any = None, **kwargs: Any
+    ) -> None:
+        context = _tls_context(ca_file)
+        if proxy_config is not None:
+            proxy_config = proxy_config._replace(ssl_context=context)
+        super().__init__(*args, ssl_context=context, proxy_config=proxy_config, **kwargs)
+
 
 class _BoundedResponse(http.client.HTTPResponse):
     """The standard response, reading through `_BoundedReader`."""
 
-    def __init__(self, deadline: Deadline, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, deadline))
-
-
-class _TooManyBytesError(OSError):
-    """More bytes came than any answer needs."""
+    def __init__(
+        self, remaining_seconds: Callable[[], float], sock: socket.socket, **kwargs: Any
+    ) -> None:
+        super().__init__(sock, **kwargs)
+        reader = _BoundedReader(self.fp.detach(), sock, remaining_seconds)
+        self.fp = io.BufferedReader(reader)
 
 
 class _BoundedReader(io.RawIOBase):
-    """Reads from a socket, with the time that is left as the longest wait.
+    """Reads from a socket, waiting for no longer than the time that is left.
 
-    It also counts the bytes as they come: a chunk of the size -1 is read whole by http.client.
+    It also counts the bytes as they come: http.client reads a chunk of the size -1 to its end.
     """
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+    def __init__(
+        self, raw: io.RawIOBase, sock: socket.socket, remaining_seconds: Callable[[], float]
+    ) -> None:
         self._raw = raw
         self._sock = sock
-        self._deadline = deadline
+        self._remaining_seconds = remaining_seconds
         self._timeout_seconds = sock.gettimeout() or math.inf
         self._bytes_left = MAX_RAW_BYTES
 
@@ -427,12 +415,11 @@ class _BoundedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        remaining = self._deadline.remaining_seconds()
-        self._sock.settimeout(min(self._timeout_seconds, remaining))
+        self._sock.settimeout(min(self._timeout_seconds, self._remaining_seconds()))
         count = self._raw.readinto(buffer)
         self._bytes_left -= count or 0
         if self._bytes_left < 0:
-            raise _TooManyBytesError
+            raise _too_large()
         return count
 
     def close(self) -> None:

@@ -271,8 +271,8 @@ NO_SUCH_NAME: Final = "http://" + "a-name-longer-than-any-that-there-is." * 9 + 
 LONG_HEADER: Final = "X-Long: " + "x" * 70_000
 # Words of the messages.
 LATE: Final = "did not answer in time"
-CUT: Final = "ended before its end"
-NOT_HTTP: Final = "does not speak HTTP"
+CUT: Final = "was cut short"
+NOT_HTTP: Final = "does not speak valid HTTP"
 NOT_JSON: Final = "bytes is not JSON"
 NOT_FOLLOWED: Final = "which is not followed; fix base_url or region"
 
@@ -313,7 +313,7 @@ NETWORK: Final = [
     row(2, "hangs", hanging, "timeout", 3, LATE),
     row(3, "refused", refusing, "connect", 3, "Connection refused"),
     row(4, "reset", on_the_wire(saying_then_reset(b"")), "connect", 3, "reset by peer"),
-    row(4, "closed", on_the_wire(saying(b"")), "connect", 3, "closed without an answer"),
+    row(4, "closed", on_the_wire(saying(b"")), "connect", 3, "closed without a response"),
     row(5, "silence", silent(b""), "timeout", 3, LATE),
     row(6, "headers-alone", silent(LONG_HEAD), "timeout", 3, LATE),
     row(7, "drip", drip, "timeout", 1, "not complete after its deadline of 0.5s"),
@@ -383,7 +383,7 @@ BODY: Final = [
     row(52, "bomb", answered(BOMB, GZIPPED), "too_large", 1, "larger than 8 MiB"),
     row(53, "bad-gzip", answered(b"x" * 99, GZIPPED), "bad_body", 1, "cannot be decompressed"),
     row(54, "cut-gzip", answered(CUT_GZIP, GZIPPED), "bad_body", 2, NOT_JSON),
-    row(55, "brotli", answered(GOOD, "Content-Encoding: br"), "bad_body", 1, "not asked for"),
+    row(55, "brotli", answered(GOOD, "Content-Encoding: br"), "bad_body", 1, "not requested"),
     row(57, "missing", answered(b"{}"), "envelope", 1, "is missing where a list"),
     row(58, "object", answered(LIST_IS_AN_OBJECT), "envelope", 1, "is a object where a list"),
     row(59, "no-item", answered(listing(1, {"sid": ""})), "envelope", 1, "none of the 2 items"),

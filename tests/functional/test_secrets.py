@@ -98,16 +98,16 @@ MASKED = "no such user <secret> with <secret> in <secret>"
             ok(b"", f"Retry-After: {TOKEN}", status="429 Slow"), "429: the API", id="retry-after"
         ),
         pytest.param(
-            ok(b"x", f"Content-Encoding: {TOKEN}"), "in an encoding", id="content-encoding"
+            ok(b"x", f"Content-Encoding: {TOKEN}"), "a content encoding", id="content-encoding"
         ),
         pytest.param(ok(REPEATED.encode()), "is not JSON", id="not-json"),
-        pytest.param(f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(), "speak HTTP", id="status-line"),
+        pytest.param(f"HTTP/1.1 {TOKEN}\r\n\r\n".encode(), "speak valid HTTP", id="status-line"),
         pytest.param(
             f"HTTP/1.1 200 {TOKEN}\r\nContent-Length: 0\r\n\r\n".encode(),
             "is not JSON",
             id="reason-phrase",
         ),
-        pytest.param(f"{KEY} {TOKEN}\r\n".encode(), "speak HTTP", id="banner"),
+        pytest.param(f"{KEY} {TOKEN}\r\n".encode(), "speak valid HTTP", id="banner"),
     ],
 )
 def test_what_the_api_repeats_of_the_credentials_is_masked(

@@ -230,7 +230,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(b""),
             "connect",
             3,
-            "the connection was closed without an answer",
+            "the connection was closed without a response",
             id="closed-before-a-byte",
             marks=pytest.mark.fault(4),
         ),
@@ -254,7 +254,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(ok(b'{"page"', "Content-Length: 99")),
             "bad_body",
             3,
-            "ended before its end",
+            "was cut short",
             id="body-cut",
             marks=pytest.mark.fault(8),
         ),
@@ -262,7 +262,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying_then_reset(ok(b'{"page"', "Content-Length: 99")),
             "bad_body",
             3,
-            "ended before its end",
+            "was cut short",
             id="reset-in-the-body",
             marks=pytest.mark.fault(8),
         ),
@@ -270,7 +270,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(CHUNKED + b"40\r\nabc"),
             "bad_body",
             3,
-            "ended before its end",
+            "was cut short",
             id="chunk-cut",
             marks=pytest.mark.fault(9),
         ),
@@ -278,7 +278,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(CHUNKED + b"xyz\r\nabc\r\n"),
             "bad_body",
             3,
-            "ended before its end",
+            "was cut short",
             id="bad-chunk-size",
             marks=pytest.mark.fault(9),
         ),
@@ -286,7 +286,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(b"SSH-2.0-OpenSSH_9.6\r\n"),
             "connect",
             1,
-            "does not speak HTTP",
+            "does not speak valid HTTP",
             id="ssh",
             marks=pytest.mark.fault(10),
         ),
@@ -294,7 +294,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(HEAD + b"X-Long: " + b"x" * 70_000 + b"\r\n\r\n"),
             "connect",
             1,
-            "does not speak HTTP",
+            "does not speak valid HTTP",
             id="long-header",
             marks=pytest.mark.fault(11),
         ),
@@ -302,7 +302,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(HEAD + b"X-Many: 1\r\n" * 101 + b"\r\n"),
             "connect",
             1,
-            "does not speak HTTP",
+            "does not speak valid HTTP",
             id="101-headers",
             marks=pytest.mark.fault(11),
         ),
@@ -310,14 +310,14 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(HEAD + b"Content-Length: 1, 2\r\n\r\nab"),
             "connect",
             1,
-            "does not speak HTTP",
+            "does not speak valid HTTP",
             id="two-lengths",
         ),
         pytest.param(
             saying(b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK\r\n\r\n"),
             "connect",
             1,
-            "does not speak HTTP",
+            "does not speak valid HTTP",
             id="arabic-status",
             marks=pytest.mark.fault(38),
         ),
@@ -351,7 +351,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(ok(LIST, "Content-Encoding: br")),
             "bad_body",
             1,
-            "^the answer is in an encoding that was not asked for$",
+            "^the response has a content encoding that was not requested$",
             id="brotli",
             marks=pytest.mark.fault(55),
         ),
@@ -359,7 +359,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(ok(zlib.compress(LIST), "Content-Encoding: deflate")),
             "bad_body",
             1,
-            "^the answer is in an encoding that was not asked for$",
+            "^the response has a content encoding that was not requested$",
             id="deflate",
             marks=pytest.mark.fault(55),
         ),
@@ -367,7 +367,7 @@ def test_host_that_no_request_can_be_made_to() -> None:
             saying(ok(gzip.compress(gzip.compress(LIST)), "Content-Encoding: gzip, gzip")),
             "bad_body",
             1,
-            "^the answer is in an encoding that was not asked for$",
+            "^the response has a content encoding that was not requested$",
             id="gzip-twice",
             marks=pytest.mark.fault(55),
         ),
@@ -741,7 +741,7 @@ def test_status_counts_though_its_body_never_comes() -> None:
 def test_body_over_the_cap_is_not_read_on(head: bytes) -> None:
     with failing(flooding(head, b" " * 65536, 1024 * MIB)) as (error, server, asker):
         assert (error.reason, asker.codes) == ("too_large", ["200"])
-        assert str(error) == "the answer is larger than 8 MiB"
+        assert str(error) == "the response is larger than 8 MiB"
         assert server.flooded_bytes < 12 * MIB
 
 
@@ -851,7 +851,7 @@ def test_certificate_that_is_not_good_is_refused_once(
         asker = Asker(server.url, ca_file=ca_file if trusted else None)
         error = asker.error()
         assert (error.reason, asker.codes) == ("tls", ["none"])
-        assert f"TLS with {server.url} failed: the certificate was refused ({cause}" in str(error)
+        assert f"TLS with {server.url} failed: the certificate was rejected ({cause}" in str(error)
         assert "is a ca_file needed?" in str(error)
         assert server.requests == []
 
@@ -869,7 +869,7 @@ def test_self_signed_certificate_is_refused_once(ca_file: str, tmp_path: Path) -
         asker = Asker(server.url, ca_file=ca_file)
         error = asker.error()
         assert (error.reason, asker.codes) == ("tls", ["none"])
-        assert f"TLS with {server.url} failed: the certificate was refused" in str(error)
+        assert f"TLS with {server.url} failed: the certificate was rejected" in str(error)
         assert "self-signed certificate" in str(error)
         assert server.requests == []
 
@@ -915,7 +915,7 @@ def test_connection_closed_in_the_handshake_is_no_fault_of_tls(said: bytes) -> N
         asker = Asker(origin)
         error = asker.error()
     assert (error.reason, asker.codes) == ("connect", ["none"] * 3)
-    assert str(error) == f"cannot connect to {origin}: the connection was closed without an answer"
+    assert str(error) == f"cannot connect to {origin}: the connection was closed without a response"
 
 
 @pytest.mark.fault(4)
@@ -958,7 +958,7 @@ def test_handshake_that_the_server_refuses_is_told_in_its_words() -> None:
     ("reason", "told"),
     [
         pytest.param("RECORD_LAYER_FAILURE", "the port does not speak TLS", id="openssl-3.2"),
-        pytest.param(None, "the handshake was broken off", id="no-reason"),
+        pytest.param(None, "the handshake was aborted", id="no-reason"),
     ],
 )
 def test_reasons_that_other_versions_of_openssl_give(
@@ -1023,18 +1023,14 @@ def test_redirect_from_https_to_http_is_not_followed(authority: trustme.CA, ca_f
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
-        pytest.param(None, "the ca_file {path} for {url} cannot be read", id="missing"),
-        pytest.param(
-            "no certificate",
-            "TLS with {url} failed: no certificate or crl found",
-            id="not-pem",
-        ),
+        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param("no certificate", "no certificate or crl found", id="not-pem"),
     ],
 )
 def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(
-    authority: trustme.CA, tmp_path: Path, content: str | None, told: str
+    authority: trustme.CA, tmp_path: Path, content: str | None, reason: str
 ) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
@@ -1043,8 +1039,32 @@ def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(
         asker = Asker(server.url, ca_file=str(path))
         error = asker.error()
         assert (error.reason, asker.codes) == ("tls", ["none"])
-        assert str(error) == told.format(path=path, url=server.url)
+        assert str(error) == f"the CA file {path} cannot be used: {reason}"
         assert server.requests == []
+
+
+def test_ca_file_is_loaded_once_for_each_version_of_it(
+    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path: Path
+) -> None:
+    loaded: list[Path] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def count(context: ssl.SSLContext, cafile: Path) -> None:
+        loaded.append(cafile)
+        load(context, cafile)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", count)
+    path = tmp_path / "ca.pem"
+    path.write_bytes(authority.cert_pem.bytes())
+    with tls_server(authority.issue_cert("localhost"), saying(ok(LIST))) as server:
+        for _ in range(3):
+            assert Asker(server.url, ca_file=str(path)).page().numbers
+        assert loaded == [path]
+        path.write_bytes(trustme.CA().cert_pem.bytes())
+        assert "the certificate was rejected" in str(Asker(server.url, ca_file=str(path)).error())
+        path.write_bytes(authority.cert_pem.bytes())
+        assert Asker(server.url, ca_file=str(path)).page().numbers
+    assert loaded == [path] * 3
 
 
 # Proxies, and what the environment says
@@ -1090,6 +1110,15 @@ def test_dead_proxy_is_called_by_its_name(scheme: str) -> None:
     error = asker.error()
     assert (error.reason, asker.codes) == ("connect", ["none"] * 3)
     assert str(error) == f"the proxy {proxy} failed: Connection refused"
+
+
+def test_ca_file_is_what_a_proxy_is_verified_with(authority: trustme.CA, ca_file: str) -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+    with tls_server(authority.issue_cert("localhost"), saying(refusal)) as proxy:
+        asker = Asker("https://api.exotel.com", proxy_url=proxy.url, ca_file=ca_file)
+        assert "407 Proxy Authentication Required" in str(asker.error())
+        assert proxy.requests[0].startswith("CONNECT api.exotel.com:443 ")
+        assert "certificate" in str(Asker("https://a.example", proxy_url=proxy.url).error())
 
 
 def test_silent_proxy_is_named_too() -> None:
