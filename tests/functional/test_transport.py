@@ -429,11 +429,11 @@ def test_silence_after_a_late_start_ends_at_the_deadline_too() -> None:
 def test_one_answer_may_take_three_timeouts() -> None:
     script = dripping(HEAD + b"Content-Length: 999\r\n\r\n", b" " * 999)
     began = time.monotonic()
-    with failing(script, timeout_seconds=0.08) as (error, _, asker):
+    with failing(script, timeout_seconds=0.2) as (error, _, asker):
         seconds = time.monotonic() - began
         assert type(error) is TimedOut
         assert asker.codes == ["200"] * 3
-        assert 0.7 < seconds < 3
+        assert 1.75 < seconds < 6
 
 
 @pytest.mark.fault(5)
