@@ -376,13 +376,11 @@ class _Connection(HTTPConnection):
 class _TlsConnection(_Connection, HTTPSConnection):
     """The same with TLS."""
 
-    def __init__(
-        self, *args: Any, ca_file: str | None, proxy_config: Any = None, **kwargs: Any
-    ) -> None:
-        context = _tls_context(ca_file)
-        if proxy_config is not None:
-            proxy_config = proxy_config._replace(ssl_context=context)
-        super().__init__(*args, ssl_context=context, proxy_config=proxy_config, **kwargs)
+    def __init__(self, *args: Any, ca_file: str | None, **kwargs: Any) -> None:
+        kwargs["ssl_context"] = context = _tls_context(ca_file)
+        if proxy := kwargs.get("proxy_config"):
+            kwargs["proxy_config"] = proxy._replace(ssl_context=context)
+        super().__init__(*args, **kwargs)
 
 
 class _BoundedResponse(http.client.HTTPResponse):
