@@ -335,22 +335,22 @@ class _Connection(HTTPConnection):
     def __init__(self, *args: Any, remaining_seconds: Callable[[], float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._remaining_seconds = remaining_seconds
-        self._newest: _BoundedResponse | None = None
+        self._close_newest: Callable[[], None] = lambda: None  # until there is a response
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: socket.socket, **kwargs: Any
     ) -> _BoundedResponse:
         """Make a response; http.client calls this like the class that it usually is."""
-        self._newest = _BoundedResponse(self._remaining_seconds, sock, **kwargs)
-        return self._newest
+        response = _BoundedResponse(self._remaining_seconds, sock, **kwargs)
+        self._close_newest = response.close
+        return response
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """Close the response if its head is invalid: urllib3 leaves it open."""
         try:
             return super().getresponse()
         except BaseException:
-            if self._newest is not None:
-                self._newest.close()
+            self._close_newest()
             raise
 
     def _new_conn(self) -> socket.socket:
