@@ -32,4 +32,4 @@ def check_config(args: argparse.Namespace) -> int:
         return 0
     from exophone_exporter.cli.query import check_live  # noqa: PLC0415 - urllib3 opens a socket
 
-    return max((check_live(account) for account in loaded.accounts), default=0)
+    return check_live(loaded.accounts)

@@ -15,8 +15,8 @@ from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError, NotFound, PollError, StartError
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
-from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
-from exophone_exporter.polling.exporter import client_for
+from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
+from exophone_exporter.polling.exporter import clients_of
 from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
@@ -41,14 +41,8 @@ def once(args: argparse.Namespace) -> int:
     """
     states = [AccountState(account) for account in _loaded(args).accounts]
     results = _poll_all(states)
-    clock = Clock()
-    page = MetricsPage(
-        lambda: [state.status() for state in states],
-        lambda: ExporterInfo(loader.revision(), clock.wall()),
-        clock,
-        with_process=False,
-    )
-    text = page.body(openmetrics=False, gzipped=False)
+    info = ExporterInfo(loader.revision(), Clock().wall())
+    text = text_of_one_poll([state.status() for state in states], info)
     if args.output is None:
         output.write_bytes(text)
     else:
@@ -81,15 +75,16 @@ def number(args: argparse.Namespace) -> int:
     """Print one number from the detail endpoint, of the first account that has it."""
     without: list[str] = []
     failures: list[str] = []
-    for account in _chosen(loader.load(args.config_file), args.account):
+    for client in _clients(_chosen(loader.load(args.config_file), args.account)):
+        name = client.account.name
         try:
-            found = _client(account).fetch_number(args.sid)
+            found = client.fetch_number(args.sid)
         except NotFound:
-            without.append(account.name)
+            without.append(name)
         except PollError as error:
-            failures.append(f"{account.name}: {error}")
+            failures.append(f"{name}: {error}")
         else:
-            _print_number(account.name, found, args.format)
+            _print_number(name, found, args.format)
             return 0
     for failure in failures:
         say(failure)
@@ -105,15 +100,19 @@ def _print_number(account: str, number: ExoPhone, form: str) -> None:
         output.print_json(output.record(account, number))
 
 
-def check_live(account: Account) -> int:
-    """Fetch the first page of one account and print the outcome; returns 1 if that failed."""
-    try:
-        page = _client(account).fetch_first_page()
-    except PollError as error:
-        output.write(f"{account.name}: failed ({error.reason}): {error}\n")
-        return 1
-    output.write(f"{account.name}: OK, {page.items} numbers on the first page\n")
-    return 0
+def check_live(accounts: Sequence[Account]) -> int:
+    """Fetch the first page of each account and print the outcomes; returns 1 if one failed."""
+    code = 0
+    for client in _clients(accounts):
+        name = client.account.name
+        try:
+            page = client.fetch_first_page()
+        except PollError as error:
+            output.write(f"{name}: failed ({error.reason}): {error}\n")
+            code = 1
+        else:
+            output.write(f"{name}: OK, {page.items} numbers on the first page\n")
+    return code
 
 
 def _loaded(args: argparse.Namespace) -> Config:
@@ -136,26 +135,26 @@ def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
     return chosen
 
 
-def _client(account: Account) -> Client:
-    return client_for(AccountState(account), Clock(), threading.Event())
+def _clients(accounts: Sequence[Account]) -> Sequence[Client]:
+    return clients_of([AccountState(account) for account in accounts], Clock(), threading.Event())
 
 
 def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
-    """One poll of each account, in parallel: each account has its own budget."""
-    clock, stopping = Clock(), threading.Event()
+    """One poll of each account, in parallel."""
+    clock = Clock()
+    clients = clients_of(states, clock, threading.Event())
     progress, reporters = output.show_progress([state.account.name for state in states])
     places = threading.Semaphore(_PARALLEL_POLLS)
     results: dict[str, PollResult] = {}
 
-    def poll(state: AccountState, on_page: Callable[[int, int], None]) -> None:
+    def poll(state: AccountState, client: Client, on_page: Callable[[int, int], None]) -> None:
         with places:
-            client = client_for(state, clock, stopping)
             results[state.account.name] = poll_once(state, client.fetch_all, clock, on_page)
 
     # Daemon threads, not a pool: Ctrl-C must not wait for an API that hangs.
     threads = [
-        threading.Thread(target=poll, args=pair, daemon=True)
-        for pair in zip(states, reporters, strict=True)
+        threading.Thread(target=poll, args=each, daemon=True)
+        for each in zip(states, clients, reporters, strict=True)
     ]
     with progress:
         for thread in threads:

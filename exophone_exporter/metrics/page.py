@@ -191,6 +191,16 @@ class MetricsPage:
         return live
 
 
+def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) -> bytes:
+    """The text format of accounts that were just polled, however long the others took.
+
+    It has nothing about the process.
+    """
+    found = [(status.account, status.snapshot) for status in statuses if status.snapshot]
+    live = _Live(statuses, exporter, process=(), read_at=0.0).body(openmetrics=False)
+    return b"".join(_chunks(inventory_of(found, NOTHING), live, gzipped=False))
+
+
 def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> _Found:
     """The accounts that have something to show."""
     snapshots = [(status.account, status.fresh_snapshot(now)) for status in statuses]

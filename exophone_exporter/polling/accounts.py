@@ -10,7 +10,7 @@ from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.config.settings import Account
@@ -81,7 +81,8 @@ def summary_of(before: Sequence[AccountRuntime], after: Sequence[AccountRuntime]
 
 def key_of(account: Account) -> Key:
     """What identifies an account at the API, whatever its name here."""
-    return account.origin, account.sid
+    default_port = ":443" if account.origin.startswith("https:") else ":80"
+    return account.origin.removesuffix(default_port), account.sid
 
 
 def previous_of(account: Account, before: Iterable[AccountRuntime]) -> AccountRuntime | None:
@@ -122,14 +123,13 @@ def limiters_in_force(
     }
 
 
-def resize_limiters(runtimes: Iterable[AccountRuntime]) -> None:
-    """Give each limiter the smallest limit of the accounts that share it."""
-    limits: dict[RateLimiter, int] = {}
-    for runtime in runtimes:
-        limit = runtime.account.poll.requests_per_minute
-        limits[runtime.limiter] = min(limit, limits.get(runtime.limiter, limit))
-    for limiter, limit in limits.items():
-        limiter.resize(limit)
+def requests_per_minute(accounts: Iterable[Account]) -> Mapping[Key, int]:
+    """The limit of each account at the API: the smallest one of the names that share it."""
+    limits: dict[Key, int] = {}
+    for account in accounts:
+        limit = account.poll.requests_per_minute
+        limits[key_of(account)] = min(limit, limits.get(key_of(account), limit))
+    return limits
 
 
 def start_all(runtimes: Sequence[AccountRuntime], begin: threading.Event) -> None:

@@ -33,15 +33,25 @@ _FIRST_POLLS_WITHIN_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 0.5
 
 
-def client_for(state: AccountState, clock: Clock, stopping: threading.Event) -> Client:
-    """A client of one account that counts in its state; `stopping` ends its waits."""
-    return Client(
-        account=state.account,
-        budget=_limiter_for(state.account, clock),
-        recorder=state,
-        clock=clock,
-        sleep=_sleep(clock, stopping),
-    )
+def clients_of(
+    states: Sequence[AccountState], clock: Clock, stopping: threading.Event
+) -> Sequence[Client]:
+    """A client for each account, which counts in its state; `stopping` ends its waits.
+
+    Accounts with the same SID and origin share one rate limiter.
+    """
+    limits = accounts.requests_per_minute(state.account for state in states)
+    limiters = {key: RateLimiter(limit, clock.monotonic) for key, limit in limits.items()}
+    return [
+        Client(
+            account=state.account,
+            budget=limiters[accounts.key_of(state.account)],
+            recorder=state,
+            clock=clock,
+            sleep=_sleep(clock, stopping),
+        )
+        for state in states
+    ]
 
 
 def _sleep(clock: Clock, stopping: threading.Event) -> Callable[[float], None]:
@@ -50,10 +60,6 @@ def _sleep(clock: Clock, stopping: threading.Event) -> Callable[[float], None]:
             raise Stopped
 
     return sleep
-
-
-def _limiter_for(account: Account, clock: Clock) -> RateLimiter:
-    return RateLimiter(account.poll.requests_per_minute, clock.monotonic)
 
 
 def spread_seconds(count: int) -> float:
@@ -94,7 +100,6 @@ class Exporter:
         self._limiters: Limiters = {}
         self._runtimes: Sequence[AccountRuntime] = ()
         self._runtimes = self._runtimes_of(config, self._limiters, begin=None)
-        accounts.resize_limiters(self._runtimes)
 
     def start(self) -> None:
         """Begin to poll."""
@@ -189,7 +194,9 @@ class Exporter:
             if runtime not in after:
                 runtime.closed.set()
         self._runtimes, self._limiters = after, limiters
-        accounts.resize_limiters(after)
+        limits = accounts.requests_per_minute(runtime.account for runtime in after)
+        for key, limit in limits.items():
+            limiters[key][0].resize(limit)
 
     def _runtimes_of(
         self, config: Config, limiters: Limiters, begin: threading.Event | None
@@ -199,6 +206,7 @@ class Exporter:
         Adds to `limiters`, which accounts that are the same one for the API share.
         """
         runtimes: list[AccountRuntime] = []
+        limits = accounts.requests_per_minute(config.accounts)
         delay_seconds = 0.0
         for account in config.accounts:
             previous = accounts.previous_of(account, self._runtimes)
@@ -206,8 +214,9 @@ class Exporter:
                 runtimes.append(previous)
                 continue
             state = self._new_state(account) if previous is None else previous.state
-            unused = _limiter_for(account, self.clock), self.clock.monotonic()
-            limiter, _ = limiters.setdefault(accounts.key_of(account), unused)
+            key = accounts.key_of(account)
+            unused = RateLimiter(limits[key], self.clock.monotonic), self.clock.monotonic()
+            limiter, _ = limiters.setdefault(key, unused)
             wait_seconds = max(delay_seconds, limiter.hold_off_seconds())
             runtimes.append(self._new_runtime(account, state, limiter, begin, wait_seconds))
             delay_seconds += spread_seconds(len(config.accounts))

@@ -101,6 +101,16 @@ class TestOnce:
         )
 
     @pytest.mark.fault(123)
+    def test_it_shows_what_it_polled_however_long_the_rest_took(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        sim.fail(Fault(status=200, body=DETAIL, delay_seconds=2, account_sid="acme"))
+        file = config_file(tmp_path, sim, "interval: 1s, deadline: 1s, stale_after: 1s")
+        ended = run("once", "--config.file", str(file))
+        assert 'exophone_up{account="beta"} 1.0' in ended.stdout
+        assert ended.stdout.count('exophone_number_info{account="beta"') == 3
+
+    @pytest.mark.fault(123)
     def test_a_failure_is_in_the_metrics_and_on_stderr(self, call: Call, sim: Simulator) -> None:
         sim.fail(Fault(status=402, account_sid="acme", times=None))
         ended = call("once")
@@ -309,6 +319,28 @@ class TestNumber:
         assert ended.code == 1
         assert "exophone-exporter: acme: 403" in ended.stderr
         assert ended.stderr.endswith("no number with the SID `nosuch` in beta\n")
+
+
+@pytest.mark.fault(123)
+@pytest.mark.parametrize(
+    "words",
+    [["once"], ["numbers"], ["number", "nosuch"], ["check-config", "--live"]],
+    ids=lambda words: words[0],
+)
+def test_two_names_for_one_account_share_its_request_limit(
+    words: list[str], tmp_path: Path, sim: Simulator
+) -> None:
+    file = tmp_path / "exophone.yml"
+    entry = f"sid: beta, base_url: {sim.url}, api_key: beta-key, api_token: beta-token"
+    file.write_text(
+        "poll: {interval: 1m, requests_per_minute: 1, deadline: 5s}\n"
+        f"accounts: [{{name: one, {entry}}}, {{name: two, {entry}}}]\n",
+        encoding="utf-8",
+    )
+    ended = run(*words, "--config.file", str(file))
+    assert ended.code == 1
+    assert "the budget of 1 requests a minute is spent" in ended.stdout + ended.stderr
+    assert len(sim.requests) == 1
 
 
 class TestCheckConfig:
