@@ -8,19 +8,33 @@ alike.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from exophone_exporter.metrics.exposition import Metric, MetricType, Section
 
-_GROUP = ("account", "country", "region", "number_type")
+_ACCOUNT = ("account",)
+_NUMBER = ("account", "sid")
+_PRICE = (*_NUMBER, "currency")
+_KIND = ("country", "region", "number_type")
+_GROUP = ("account", *_KIND)
 _POLL = "as of the account's last complete poll"
 _PROBE = "as the API reports now"
+_metrics: list[Metric] = []
 
 
 def _metric(
-    section: Section, metric_type: MetricType, name: str, labels: tuple[str, ...], text: str
+    section: Section,
+    name: str,
+    labels: tuple[str, ...],
+    text: str,
+    metric_type: MetricType | None = None,
 ) -> Metric:
-    return Metric(f"exophone_{name}", metric_type, labels, text, section)
+    """Add a metric to the table; without a type its name says whether it is a counter."""
+    guessed: MetricType = "counter" if name.endswith("_total") else "gauge"
+    metric = Metric(f"exophone_{name}", metric_type or guessed, labels, text, section)
+    _metrics.append(metric)
+    return metric
 
 
 def live(metric: Metric) -> Metric:
@@ -28,292 +42,170 @@ def live(metric: Metric) -> Metric:
     return replace(metric, help=metric.help.replace(_POLL, _PROBE))
 
 
-NUMBERS: Final = _metric("inventory", "gauge", "numbers", _GROUP, f"ExoPhones rented, {_POLL}.")
-MONTHLY_RENTAL: Final = _metric(
-    "inventory",
-    "gauge",
+_inventory = partial(_metric, "inventory")
+NUMBERS: Final = _inventory("numbers", _GROUP, f"ExoPhones rented, {_POLL}.")
+MONTHLY_RENTAL: Final = _inventory(
     "monthly_rental",
     (*_GROUP, "currency"),
     f"Sum of the monthly rentals in units of the currency, {_POLL}.",
 )
-NUMBERS_UNATTACHED: Final = _metric(
-    "inventory",
-    "gauge",
+NUMBERS_UNATTACHED: Final = _inventory(
     "numbers_unattached",
     (*_GROUP, "flow"),
     f"ExoPhones that can receive on the channel (flow) and have no flow attached, {_POLL}.",
 )
-NUMBERS_IDLE: Final = _metric(
-    "inventory",
-    "gauge",
-    "numbers_idle",
-    _GROUP,
-    f"ExoPhones with neither a voice nor an SMS flow, {_POLL}.",
+NUMBERS_IDLE: Final = _inventory(
+    "numbers_idle", _GROUP, f"ExoPhones with neither a voice nor an SMS flow, {_POLL}."
 )
-IDLE_MONTHLY_RENTAL: Final = _metric(
-    "inventory",
-    "gauge",
+IDLE_MONTHLY_RENTAL: Final = _inventory(
     "idle_monthly_rental",
     (*_GROUP, "currency"),
     f"Monthly rental of the idle ExoPhones in units of the currency, {_POLL}.",
 )
-FLOW_NUMBERS: Final = _metric(
-    "inventory",
-    "gauge",
+FLOW_NUMBERS: Final = _inventory(
     "flow_numbers",
     ("account", "flow", "flow_id"),
     f"ExoPhones attached to each flow; external is any URL that is not an Exotel flow, {_POLL}.",
 )
 
-NUMBER_INFO: Final = _metric(
-    "number",
-    "gauge",
+_number = partial(_metric, "number")
+NUMBER_INFO: Final = _number(
     "number_info",
-    (
-        "account",
-        "sid",
-        "phone_number",
-        "friendly_name",
-        "country",
-        "region",
-        "number_type",
-        "vanity",
-        "voice_flow_id",
-        "sms_flow_id",
-    ),
+    (*_NUMBER, "phone_number", "friendly_name", *_KIND, "vanity", "voice_flow_id", "sms_flow_id"),
     f"One ExoPhone and its names, always 1; join on account and sid; {_POLL}.",
 )
-NUMBER_FLOW_ATTACHED: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_FLOW_ATTACHED: Final = _number(
     "number_flow_attached",
-    ("account", "sid", "flow"),
+    (*_NUMBER, "flow"),
     f"Whether the ExoPhone has a flow attached, for each channel that it supports, {_POLL}.",
 )
-NUMBER_MONTHLY_RENTAL: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_MONTHLY_RENTAL: Final = _number(
     "number_monthly_rental",
-    ("account", "sid", "currency"),
+    _PRICE,
     f"Monthly rental of the ExoPhone in units of the currency, {_POLL}.",
 )
-NUMBER_ONE_TIME_PRICE: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_ONE_TIME_PRICE: Final = _number(
     "number_one_time_price",
-    ("account", "sid", "currency"),
+    _PRICE,
     f"Price paid once for the ExoPhone in units of the currency, {_POLL}.",
 )
-NUMBER_INCOMING_RATE: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_INCOMING_RATE: Final = _number(
     "number_incoming_rate",
-    ("account", "sid", "currency"),
+    _PRICE,
     f"Price of one pulse of an incoming call in units of the currency, {_POLL}.",
 )
-NUMBER_INCOMING_PULSE_SECONDS: Final = _metric(
-    "number",
-    "gauge",
-    "number_incoming_pulse_seconds",
-    ("account", "sid"),
-    f"Duration of one pulse of an incoming call, {_POLL}.",
+NUMBER_INCOMING_PULSE_SECONDS: Final = _number(
+    "number_incoming_pulse_seconds", _NUMBER, f"Duration of one pulse of an incoming call, {_POLL}."
 )
-NUMBER_CREATED: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_CREATED: Final = _number(
     "number_created_timestamp_seconds",
-    ("account", "sid"),
+    _NUMBER,
     f"When the ExoPhone was bought, in seconds since 1970, {_POLL}.",
 )
-NUMBER_UPDATED: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_UPDATED: Final = _number(
     "number_updated_timestamp_seconds",
-    ("account", "sid"),
+    _NUMBER,
     f"When the ExoPhone was last updated, in seconds since 1970, {_POLL}.",
 )
-NUMBER_SERIES_DROPPED: Final = _metric(
-    "number",
-    "gauge",
+NUMBER_SERIES_DROPPED: Final = _number(
     "number_series_dropped",
-    ("account",),
+    _ACCOUNT,
     f"ExoPhones without series of their own because of per_number.limit, {_POLL}.",
 )
 
 NUMBER_CHANGES: Final = _metric(
     "change",
-    "counter",
     "number_changes_total",
     ("account", "change"),
     "Changes of ExoPhones between two complete polls.",
 )
 
-UP: Final = _metric(
-    "polling",
-    "gauge",
-    "up",
-    ("account",),
-    "Whether the last poll of the account succeeded; absent before the first poll.",
+_polling = partial(_metric, "polling")
+UP: Final = _polling(
+    "up", _ACCOUNT, "Whether the last poll of the account succeeded; absent before the first poll."
 )
-POLL_INTERVAL: Final = _metric(
-    "polling",
-    "gauge",
+POLL_INTERVAL: Final = _polling(
     "poll_interval_seconds",
-    ("account",),
+    _ACCOUNT,
     "Configured time from the start of one poll to the start of the next.",
 )
-POLL_STALE_AFTER: Final = _metric(
-    "polling",
-    "gauge",
-    "poll_stale_after_seconds",
-    ("account",),
-    "Configured age after which data is no longer served.",
+POLL_STALE_AFTER: Final = _polling(
+    "poll_stale_after_seconds", _ACCOUNT, "Configured age after which data is no longer served."
 )
-POLL_LAST_ATTEMPT: Final = _metric(
-    "polling",
-    "gauge",
+POLL_LAST_ATTEMPT: Final = _polling(
     "poll_last_attempt_timestamp_seconds",
-    ("account",),
+    _ACCOUNT,
     "End of the last poll, successful or not, in seconds since 1970; 0 before the first.",
 )
-POLL_LAST_SUCCESS: Final = _metric(
-    "polling",
-    "gauge",
+POLL_LAST_SUCCESS: Final = _polling(
     "poll_last_success_timestamp_seconds",
-    ("account",),
+    _ACCOUNT,
     "End of the last complete poll, in seconds since 1970; 0 before the first.",
 )
-POLL_DURATION: Final = _metric(
-    "polling",
-    "gauge",
+POLL_DURATION: Final = _polling(
     "poll_duration_seconds",
-    ("account",),
+    _ACCOUNT,
     "Duration of the last complete poll, including time spent waiting for the request budget.",
 )
-POLL_PAGES: Final = _metric(
-    "polling", "gauge", "poll_pages", ("account",), "Pages read by the last complete poll."
+POLL_PAGES: Final = _polling("poll_pages", _ACCOUNT, "Pages read by the last complete poll.")
+POLLS: Final = _polling("polls_total", _ACCOUNT, "Polls of the account, successful or not.")
+POLL_FAILURES: Final = _polling(
+    "poll_failures_total", ("account", "reason"), "Failed polls of the account, by reason."
 )
-POLLS: Final = _metric(
-    "polling", "counter", "polls_total", ("account",), "Polls of the account, successful or not."
-)
-POLL_FAILURES: Final = _metric(
-    "polling",
-    "counter",
-    "poll_failures_total",
-    ("account", "reason"),
-    "Failed polls of the account, by reason.",
-)
-POLL_REJECTED_RECORDS: Final = _metric(
-    "polling",
-    "gauge",
+POLL_REJECTED_RECORDS: Final = _polling(
     "poll_rejected_records",
     ("account", "reason"),
     "Records of the last complete poll that are not ExoPhones, or repeat one with other contents.",
 )
-POLL_UNREADABLE_VALUES: Final = _metric(
-    "polling",
-    "gauge",
+POLL_UNREADABLE_VALUES: Final = _polling(
     "poll_unreadable_values",
     ("account", "field"),
     "Values of the last complete poll that cannot be read, by field.",
 )
-API_REQUESTS: Final = _metric(
-    "polling",
-    "counter",
+API_REQUESTS: Final = _polling(
     "api_requests_total",
     ("account", "endpoint", "code"),
     "Requests to the API, by HTTP status; none if there was no response.",
 )
-API_RETRIES: Final = _metric(
-    "polling", "counter", "api_retries_total", ("account",), "Retried requests to the API."
-)
-API_WAIT_SECONDS: Final = _metric(
-    "polling",
-    "counter",
+API_RETRIES: Final = _polling("api_retries_total", _ACCOUNT, "Retried requests to the API.")
+API_WAIT_SECONDS: Final = _polling(
     "api_wait_seconds_total",
-    ("account",),
+    _ACCOUNT,
     "Time spent waiting for the request budget or before a retry.",
 )
-API_REQUEST_DURATION: Final = _metric(
-    "polling",
-    "histogram",
+API_REQUEST_DURATION: Final = _polling(
     "api_request_duration_seconds",
     ("account", "endpoint"),
     "Time from sending a request to the end of its response.",
+    "histogram",
 )
 
-BUILD_INFO: Final = _metric(
-    "exporter",
-    "gauge",
+_exporter = partial(_metric, "exporter")
+BUILD_INFO: Final = _exporter(
     "exporter_build_info",
     ("version", "revision", "python_version"),
     "Version of the exporter and of Python, always 1.",
 )
-CONFIG_RELOAD_SUCCESSFUL: Final = _metric(
-    "exporter",
-    "gauge",
+CONFIG_RELOAD_SUCCESSFUL: Final = _exporter(
     "exporter_config_last_reload_successful",
     (),
     "Whether the last attempt to load the configuration succeeded.",
 )
-CONFIG_RELOAD_TIMESTAMP: Final = _metric(
-    "exporter",
-    "gauge",
+CONFIG_RELOAD_TIMESTAMP: Final = _exporter(
     "exporter_config_last_reload_success_timestamp_seconds",
     (),
     "When the configuration was last loaded successfully, in seconds since 1970.",
 )
 
-PROBE_SUCCESS: Final = _metric(
-    "probe",
-    "gauge",
-    "probe_success",
-    (),
-    "Whether the API returned the probed ExoPhone in time; on /probe only.",
+_probe = partial(_metric, "probe")
+PROBE_SUCCESS: Final = _probe(
+    "probe_success", (), "Whether the API returned the probed ExoPhone in time; on /probe only."
 )
-PROBE_DURATION: Final = _metric(
-    "probe",
-    "gauge",
+PROBE_DURATION: Final = _probe(
     "probe_duration_seconds",
     (),
     "Duration of the request to the API, including waiting; on /probe only.",
 )
 
-METRICS: Final[tuple[Metric, ...]] = (
-    NUMBERS,
-    MONTHLY_RENTAL,
-    NUMBERS_UNATTACHED,
-    NUMBERS_IDLE,
-    IDLE_MONTHLY_RENTAL,
-    FLOW_NUMBERS,
-    NUMBER_INFO,
-    NUMBER_FLOW_ATTACHED,
-    NUMBER_MONTHLY_RENTAL,
-    NUMBER_ONE_TIME_PRICE,
-    NUMBER_INCOMING_RATE,
-    NUMBER_INCOMING_PULSE_SECONDS,
-    NUMBER_CREATED,
-    NUMBER_UPDATED,
-    NUMBER_SERIES_DROPPED,
-    NUMBER_CHANGES,
-    UP,
-    POLL_INTERVAL,
-    POLL_STALE_AFTER,
-    POLL_LAST_ATTEMPT,
-    POLL_LAST_SUCCESS,
-    POLL_DURATION,
-    POLL_PAGES,
-    POLLS,
-    POLL_FAILURES,
-    POLL_REJECTED_RECORDS,
-    POLL_UNREADABLE_VALUES,
-    API_REQUESTS,
-    API_RETRIES,
-    API_WAIT_SECONDS,
-    API_REQUEST_DURATION,
-    BUILD_INFO,
-    CONFIG_RELOAD_SUCCESSFUL,
-    CONFIG_RELOAD_TIMESTAMP,
-    PROBE_SUCCESS,
-    PROBE_DURATION,
-)
+# In the order of this file, which is that of the exposition and of the docs.
+METRICS: Final[tuple[Metric, ...]] = (*_metrics,)
