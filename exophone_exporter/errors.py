@@ -14,8 +14,8 @@ ExoPhoneError
     ├── CredentialsRejected auth         401
     ├── Forbidden           forbidden    403
     ├── BillingRefused      billing      402
-    ├── NotFound            not_found    404
-    ├── RateLimited         rate_limited 429, or 503 with Retry-After
+    ├── NotFound            not_found    404, 410
+    ├── RateLimited         rate_limited 429, or 403 or 503 with Retry-After
     ├── ServerFailed        server       408, 425, 5xx
     ├── UnexpectedStatus    status       any other status
     ├── TooLarge            too_large    more bytes than an answer may have
@@ -23,6 +23,7 @@ ExoPhoneError
     │   ├── BodyCut         bad_body     the connection ended before the body
     │   └── JsonCut         bad_body     the JSON ended before its end
     ├── BadEnvelope         envelope     JSON, but not the documented object
+    │   └── ErrorInside     envelope     an error inside a 200, before its code is read
     ├── BadPagination       pagination   pages that contradict each other
     └── InternalError       internal     a defect in the exporter
 
@@ -66,11 +67,13 @@ class PollError(ExoPhoneError):
     """Asking the API failed.
 
     `reason` is the metric label. `attempts` says how often one request is tried in all before the
-    failure stands: 1 is never again.
+    failure stands: 1 is never again. `status` is that of the answer, or the one inside a 200; None
+    where there is neither.
     """
 
     reason: ClassVar[str]
     attempts: ClassVar[int] = 1
+    status: int | None = None
 
 
 class ConnectFailed(PollError):
@@ -128,13 +131,13 @@ class BillingRefused(PollError):
 
 
 class NotFound(PollError):
-    """404: no such account, or no such number."""
+    """404 or 410: no such account, or no such number."""
 
     reason = "not_found"
 
 
 class RateLimited(PollError):
-    """429, or 503 with Retry-After; `retry_after_seconds` is None where the API did not say."""
+    """429, or 403 or 503 with Retry-After; `retry_after_seconds` is None where there was none."""
 
     reason = "rate_limited"
     attempts = 3
@@ -185,6 +188,17 @@ class BadEnvelope(PollError):
     """JSON, but not the documented object, or an error inside a 200."""
 
     reason = "envelope"
+
+
+class ErrorInside(BadEnvelope):
+    """A 200 with an error inside: `code` is the status there, None where it cannot be read."""
+
+    def __init__(self, code: int | None, words: str) -> None:
+        super().__init__(
+            f"the API answered 200 with an error inside: {words or 'without a message'}"
+        )
+        self.code = code
+        self.words = words
 
 
 class BadPagination(PollError):

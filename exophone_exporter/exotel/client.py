@@ -15,6 +15,7 @@ from exophone_exporter.errors import (
     BadEnvelope,
     BudgetSpent,
     DeadlinePassed,
+    ErrorInside,
     NotFound,
     PollError,
     RateLimited,
@@ -23,7 +24,7 @@ from exophone_exporter.errors import (
 from exophone_exporter.exotel import model
 from exophone_exporter.exotel.listing import confirm_removals, fetch_listing
 from exophone_exporter.exotel.page_cache import PageCache
-from exophone_exporter.exotel.responses import error_of, retry_delay_seconds
+from exophone_exporter.exotel.responses import error_inside, error_of, retry_delay_seconds
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.logs import fields
 
@@ -165,7 +166,9 @@ class _Calls:
         query = {"Page": str(index), "PageSize": str(size)}
         pages, zone = self._client.pages, self._poll.timezone
         return self._retried(
-            lambda: pages.read(index, self._get("list", self._list_url, query), zone)
+            lambda: self._ask(
+                "list", self._list_url, query, lambda body: pages.read(index, body, zone)
+            )
         )
 
     def number(self, sid: str) -> ExoPhone:
@@ -173,8 +176,9 @@ class _Calls:
         if sid in (".", ".."):  # no request can name it: in a path it means another place
             raise NotFound("the API cannot be asked about a sid of dots")
         url = f"{self._list_url}/{quote(sid, safe='')}"
+        zone = self._poll.timezone
         number = self._retried(
-            lambda: model.parse_number(self._get("detail", url, {}), self._poll.timezone)
+            lambda: self._ask("detail", url, {}, lambda body: model.parse_number(body, zone))
         )
         if number.sid != sid:
             raise BadEnvelope("the detail endpoint answered about another number")
@@ -195,8 +199,24 @@ class _Calls:
             self._wait(wait_seconds)
         raise AssertionError  # pragma: no cover - count() has no end
 
-    def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> bytes:
-        """One request: the body of a 200, or the PollError that anything else is."""
+    def _ask(
+        self, endpoint: Endpoint, url: str, query: Mapping[str, str], read: Callable[[bytes], _T]
+    ) -> _T:
+        """One request: what `read` makes of a good answer, or the PollError that it is."""
+        answer = self._get(endpoint, url, query)
+        wall = self._client.clock.wall()
+        error = error_of(answer, wall, endpoint)
+        if error is None:
+            try:
+                return read(answer.body)
+            except ErrorInside as inside:
+                error = error_inside(inside, answer, wall, endpoint)
+        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
+            self._client.budget.hold_off(error.retry_after_seconds)
+        raise error  # not from what was caught: its words are not masked
+
+    def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> Answer:
+        """One request and its answer, whatever the status."""
         self._take_place()
         answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
         within_seconds = min(answer_seconds, self._time_left_seconds())
@@ -204,7 +224,7 @@ class _Calls:
         codes = ["none"]
         started_at = client.clock.monotonic()
         try:
-            answer = self._connection.get(
+            return self._connection.get(
                 url,
                 query,
                 timeout_seconds=self._poll.timeout_seconds,
@@ -217,12 +237,6 @@ class _Calls:
         finally:
             seconds = client.clock.monotonic() - started_at
             client.recorder.record_request(endpoint, codes[-1], seconds)
-        error = error_of(answer.status, answer.headers, answer.body, client.clock.wall())
-        if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
-            client.budget.hold_off(error.retry_after_seconds)
-        if error is not None:
-            raise error
-        return answer.body
 
     def _take_place(self) -> None:
         """Wait for the account's budget to allow one more request."""

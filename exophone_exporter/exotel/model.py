@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
+from exophone_exporter.errors import BadBody, BadEnvelope, ErrorInside, JsonCut
+from exophone_exporter.exotel.error_bodies import error_in_markup, error_in_object
+from exophone_exporter.exotel.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
+
+    from exophone_exporter.exotel.error_bodies import ErrorBody
 
 Channel = Literal["voice", "sms"]
 CHANNELS: Final[tuple[Channel, ...]] = ("voice", "sms")
@@ -53,11 +57,9 @@ FIELDS: Final = (
     "uri",
 )
 
-_TEXT_MAX = 256
 _URL_MAX = 2048
+_WORDS_MAX = 4096
 _PRICE_LENGTH_MAX = 22
-# C0, DEL and C1: a terminal takes U+009B for the start of a command.
-_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?")
 _EXOTEL_FLOW = re.compile(
@@ -66,7 +68,6 @@ _EXOTEL_FLOW = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _ASKABLE_SID = re.compile(r"(?:(?![/\\?#%])[!-~]){1,128}")
-_VENDOR_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 class ExoPhone(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -155,7 +156,7 @@ def parse_page(body: bytes, zone: tzinfo) -> Page:
     """Read one answer of the list endpoint; bare timestamps are in `zone`.
 
     Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object,
-    or whose every item had to be rejected.
+    or whose every item had to be rejected: as ErrorInside where it holds an error.
     """
     envelope = _envelope(body)
     items = envelope.get("incoming_phone_numbers")
@@ -206,36 +207,13 @@ def is_askable_sid(text: str) -> bool:
     return _ASKABLE_SID.fullmatch(text) is not None and text not in (".", "..")
 
 
-def vendor_message(body: bytes) -> str:
-    """What an error body of the vendor says, in at most 256 characters; "" where nothing is found.
-
-    The three forms in the wild: XML RestException, the same as JSON, and {"http_code", "response"}.
-    """
-    text = body.decode("utf-8", "replace")
-    xml = _VENDOR_MESSAGE.search(text)
-    if xml:
-        return clean_text(xml.group(1))
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    return clean_text(_json_message(value))
-
-
-def clean_text(text: str, limit: int = _TEXT_MAX) -> str:
-    """`text` as a label value may be: no surrogates or control characters, at most `limit` long."""
-    if _UNFIT.search(text):
-        text = _UNFIT.sub(lambda match: " " if match.group() < "\ud800" else "\ufffd", text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def _envelope(body: bytes) -> dict[str, Any]:
     value = _json(body)
     if not isinstance(value, dict):
         raise BadEnvelope(f"the answer is a JSON {_json_type(value)} where an object was promised")
-    inner = _inner_error(value)
+    inner = error_in_object(value)
     if inner:
-        raise BadEnvelope(f"the API answered 200 with an error inside: {inner}")
+        raise _error_inside(inner)
     return value
 
 
@@ -247,11 +225,17 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(text, parse_float=_fraction, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
+        if inner := error_in_markup(body):
+            raise _error_inside(inner) from None
         cut = text.startswith("{") and (error.pos >= len(text) or not text.endswith("}"))
         kind = JsonCut if cut else BadBody
         raise kind(f"the answer of {len(body)} bytes is not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
         raise BadBody(f"the answer of {len(body)} bytes is JSON beyond all measure") from error
+
+
+def _error_inside(found: ErrorBody) -> ErrorInside:
+    return ErrorInside(found.code, clean_text(found.words, _WORDS_MAX))
 
 
 def _refuse_constant(_name: str) -> Any:
@@ -264,37 +248,6 @@ def _fraction(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:  # an excessive exponent; this is not a ValueError
         return Decimal("Infinity")
-
-
-def _inner_error(value: dict[str, Any]) -> str:
-    """The error inside a 200; an empty list next to it does not mean no numbers."""
-    failed = (
-        value.get("RestException")
-        or value.get("status") == "failure"
-        or _index(value.get("http_code")) not in (None, 200)
-    )
-    return (clean_text(_json_message(value)) or "without a message") if failed else ""
-
-
-def _json_message(value: Any) -> str:
-    if not isinstance(value, dict):
-        return ""
-    exception, response = value.get("RestException"), value.get("response")
-    if isinstance(exception, dict):
-        return _told(exception.get("Message"))
-    if isinstance(response, dict):
-        data = response.get("error_data")
-        said = [data.get("description"), data.get("message")] if isinstance(data, dict) else []
-        told = map(_told, (*said, response.get("code"), value.get("http_code")))
-        return next(filter(None, told), "")
-    return ""
-
-
-def _told(value: Any) -> str:
-    """A message or a code; nothing else is for people."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return ""
-    return str(value)
 
 
 def _json_type(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from exophone_exporter.errors import (
     BillingRefused,
     CredentialsRejected,
+    ErrorInside,
     Forbidden,
     NotFound,
     PollError,
@@ -17,80 +19,157 @@ from exophone_exporter.errors import (
     ServerFailed,
     UnexpectedStatus,
 )
-from exophone_exporter.exotel import model
+from exophone_exporter.exotel import error_bodies
+from exophone_exporter.exotel.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exophone_exporter.exotel.model import Endpoint
+    from exophone_exporter.exotel.transport import Answer
+
 RETRY_AFTER_CAP_SECONDS: Final = 600.0
 _BACKOFF_FIRST_SECONDS: Final = 0.5
+# The vendor's advice for a limit without a Retry-After: begin with a second, and double.
+_LIMIT_FIRST_SECONDS: Final = 1.0
 _BACKOFF_CAP_SECONDS: Final = 10.0
 _BACKOFF_DOUBLINGS_MAX: Final = 16
 _OK: Final = 200
 _TOO_MANY_REQUESTS: Final = 429
-_UNAVAILABLE: Final = 503
+# With a Retry-After they are limits too.
+_PERHAPS_LIMITS: Final = (403, 503)
+_PARAMETERS: Final = (400, 422)
+_CLASS_OF_REDIRECTS: Final = 3
+_CLASS_OF_FAILURES: Final = 5
 
 _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
+    202: (UnexpectedStatus, "the API accepted the request and sent no result yet"),
+    400: (UnexpectedStatus, "the API rejects the parameters of the request"),
     401: (
         CredentialsRejected,
         (
-            "401: the API key or token is wrong, or the region is: an account in Mumbai"
+            "the API key or token is wrong, or the region is: an account in Mumbai"
             " (region: mumbai) gets the same answer from Singapore"
         ),
     ),
-    402: (BillingRefused, "402: the account's plan or balance does not allow it"),
-    403: (Forbidden, "403: the account is suspended or the key lacks the permission"),
-    404: (NotFound, "404: no such account or number; is the sid right?"),
-    408: (ServerFailed, "408: the server waited too long"),
-    425: (ServerFailed, "425: the server asks to come again later"),
+    402: (BillingRefused, "the account's plan or balance does not allow it"),
+    403: (Forbidden, "the account is suspended or the key lacks the permission"),
+    404: (NotFound, "no such account or number; is the sid right?"),
+    408: (ServerFailed, "the server waited too long"),
+    409: (UnexpectedStatus, "the request conflicts with the state of the account"),
+    410: (NotFound, "the account or number is gone"),
+    422: (UnexpectedStatus, "the API rejects the parameters of the request"),
+    425: (ServerFailed, "the server asked to retry later"),
+    503: (ServerFailed, "the API is down, overloaded, or limits the requests"),
 }
 
 
-def error_of(
-    status: int, headers: Mapping[str, str], body: bytes, now_wall: float
-) -> PollError | None:
+@dataclass(frozen=True)
+class _Said:
+    """What an answer says: its status, headers and words, and where the status was."""
+
+    status: int
+    headers: Mapping[str, str]
+    words: str
+    inside: bool = False
+    html: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.status} inside a 200" if self.inside else f"{self.status}"
+
+    @property
+    def quoted(self) -> str:
+        """The words for the end of a message, "" where they say no more than the status."""
+        speaker = "an HTML page, not the API," if self.html else "the API"
+        silent = self.words in ("", str(self.status))
+        return "" if silent else f' ({speaker} says: "{self.words}")'
+
+
+def error_of(answer: Answer, now_wall: float, endpoint: Endpoint = "list") -> PollError | None:
     """The error that an answer is, None for a 200; `now_wall` dates a Retry-After."""
-    if status == _OK:
+    if answer.status == _OK:
         return None
-    said = model.vendor_message(body)
-    behind = f' (the API says: "{said}")' if said else ""
-    retry_after = headers.get("Retry-After")
-    if status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after is not None):
-        wait = retry_after_seconds(retry_after, now_wall)
-        asks = "" if wait is None else f", and asks to wait {wait:g}s"
-        return RateLimited(f"{status}: the API limits the requests{asks}{behind}", wait)
-    if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
-        return UnexpectedStatus(_redirect_advice(status, headers))
-    if status in _ERRORS:
-        kind, message = _ERRORS[status]
-        return kind(message + behind)
-    if 500 <= status < 600:  # noqa: PLR2004 - the class of server errors
-        return ServerFailed(f"{status}: the API failed{behind}")
-    return UnexpectedStatus(
-        f"{status}: an answer that the API's documentation does not know{behind}"
+    words = _fit(error_bodies.vendor_message(answer.body), answer)
+    html = error_bodies.is_html(answer.body)
+    return _error(_Said(answer.status, answer.headers, words, html=html), now_wall, endpoint)
+
+
+def error_inside(
+    found: ErrorInside, answer: Answer, now_wall: float, endpoint: Endpoint = "list"
+) -> PollError:
+    """The error that the same status would be outside of a 200; without a status an envelope."""
+    words = _fit(found.words, answer)
+    if found.code is None:
+        return ErrorInside(None, words)
+    return _error(_Said(found.code, answer.headers, words, inside=True), now_wall, endpoint)
+
+
+def _fit(words: str, answer: Answer) -> str:
+    """Words for a message: however the body wrote a secret, it is masked before they are cut."""
+    return clean_text(answer.mask(words))
+
+
+def _error(said: _Said, now_wall: float, endpoint: Endpoint) -> PollError:
+    error = _limit(said, now_wall) or _refusal(said, endpoint)
+    error.status = said.status
+    return error
+
+
+def _limit(said: _Said, now_wall: float) -> RateLimited | None:
+    """The limit that an answer is, if it is one."""
+    retry_after = said.headers.get("Retry-After")
+    wait = retry_after_seconds(retry_after, now_wall)
+    perhaps = said.status in _PERHAPS_LIMITS and retry_after is not None
+    if said.status != _TOO_MANY_REQUESTS and not perhaps:
+        return None
+    asks = "" if wait is None else f", and asks to wait {wait:g}s"
+    return RateLimited(f"{said.label}: the API limits the requests{asks}{said.quoted}", wait)
+
+
+def _refusal(said: _Said, endpoint: Endpoint) -> PollError:
+    status_class = said.status // 100
+    if status_class == _CLASS_OF_REDIRECTS:
+        return UnexpectedStatus(_redirect_advice(said))
+    kind, advice = _ERRORS.get(
+        said.status,
+        (ServerFailed, "the API failed")
+        if status_class == _CLASS_OF_FAILURES
+        else (UnexpectedStatus, "a status that the API's documentation does not list"),
     )
+    if said.status in _PARAMETERS and endpoint == "list":
+        advice += "; is page_size larger than it allows?"
+    if kind is Forbidden and said.html:
+        advice = "a firewall or proxy in front of the API refused the request"
+    return kind(f"{said.label}: {advice}{said.quoted}")
 
 
-def _redirect_advice(status: int, headers: Mapping[str, str]) -> str:
+def _redirect_advice(said: _Said) -> str:
     """Where a redirect leads, as an origin alone: the rest of it may hold anything."""
     try:
-        location = urlsplit(headers["Location"])
+        location = urlsplit(said.headers["Location"])
         host = location.netloc.rpartition("@")[2]
         where = f"{location.scheme}://{host}" if location.scheme and host else "elsewhere"
     except (KeyError, ValueError):  # none at all, or a malformed one
         where = "elsewhere"
-    where = model.clean_text(where)
-    return f"{status}: a redirect to {where}, which is not followed; fix base_url or region"
+    where = clean_text(where)
+    return f"{said.label}: a redirect to {where}, which is not followed; fix base_url or region"
 
 
 def retry_delay_seconds(
     attempt: int, error: PollError, uniform: Callable[[float, float], float]
 ) -> float:
-    """Seconds before attempt `attempt` + 1: what the API asks, else exponential, full jitter."""
-    if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
+    """Seconds before attempt `attempt` + 1: what the API asks, else exponential, full jitter.
+
+    The jitter of a limit comes on top: a sooner request would be refused again.
+    """
+    doubled = 2 ** min(attempt - 1, _BACKOFF_DOUBLINGS_MAX)
+    if not isinstance(error, RateLimited):
+        return uniform(0, min(_BACKOFF_CAP_SECONDS, _BACKOFF_FIRST_SECONDS * doubled))
+    if error.retry_after_seconds is not None:
         return error.retry_after_seconds
-    doublings = min(attempt - 1, _BACKOFF_DOUBLINGS_MAX)
-    return uniform(0, min(_BACKOFF_CAP_SECONDS, _BACKOFF_FIRST_SECONDS * 2**doublings))
+    least = min(_BACKOFF_CAP_SECONDS, _LIMIT_FIRST_SECONDS * doubled)
+    return uniform(least, 2 * least)
 
 
 def retry_after_seconds(header: str | None, now_wall: float) -> float | None:

@@ -39,7 +39,7 @@ from exophone_exporter.errors import (
     TlsFailed,
     TooLarge,
 )
-from exophone_exporter.exotel import model
+from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.logs import redact
 
 if TYPE_CHECKING:
@@ -75,12 +75,14 @@ _FAILURES: Final = (
 class Answer:
     """A response. `body` is decompressed; of an error it is at most the first 4 KiB.
 
-    Where the server repeats a secret that it was sent, `<secret>` replaces it.
+    Where the server repeats a secret that it was sent, `<secret>` replaces it. `mask` does so in a
+    text that is made from the body, which could have written the secret with escapes.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    mask: Callable[[str], str] = str
 
 
 class Transport:
@@ -152,7 +154,11 @@ class Transport:
         """The response without the credentials that it repeats: messages are logged."""
         masked = {name: self._masked(value.encode()) for name, value in response.headers.items()}
         headers = CaseInsensitiveDict({name: value.decode() for name, value in masked.items()})
-        return Answer(response.status_code, headers, self._masked(_body(response)))
+        body = self._masked(_body(response))
+        return Answer(response.status_code, headers, body, self._masked_text)
+
+    def _masked_text(self, text: str) -> str:
+        return self._masked(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
     def _masked(self, data: bytes) -> bytes:
         for secret in self._secrets:
@@ -265,7 +271,7 @@ def _reason(causes: tuple[BaseException, ...]) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if type(cause) is OSError and cause.args:  # http.client's, for a tunnel that was refused
-            return redact(model.clean_text(str(cause)))
+            return redact(clean_text(str(cause)))
     return redact(type(causes[-1]).__name__)
 
 

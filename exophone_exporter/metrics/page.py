@@ -20,7 +20,7 @@ from prometheus_client import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exophone_exporter import __version__
-from exophone_exporter.exotel.model import clean_text
+from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.compression import deflated
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of

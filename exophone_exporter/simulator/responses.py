@@ -45,8 +45,9 @@ class Fault:
     """A response that replaces the real one for authorised requests that match.
 
     `status`, `body` and `headers` are what is sent. A body of None is the vendor's error body for
-    the status, in `form` (with a status below 400 its inner code is 409). The headers replace the
-    simulator's own headers of the same name, so that even a wrong Content-Length can be sent.
+    the status, in `form`; with a status below 400 the error inside it is `inner`. The headers
+    replace the simulator's own headers of the same name, so that even a wrong Content-Length can be
+    sent.
     `endpoint`, `page` (of the list) and `account_sid` restrict what matches; None matches all.
     `times` limits how often it is used; None is no limit. After `delay_seconds`, `after` decides:
     "answer" sends the response, "reset" closes the connection with a TCP reset, "hang" keeps it
@@ -63,6 +64,7 @@ class Fault:
     times: int | None = 1
     after: After = "answer"
     form: ErrorForm = "xml"
+    inner: int = _CONFLICT
 
     def matches(self, endpoint: Endpoint, page: int | None, account_sid: str) -> bool:
         """Whether the fault applies to a request; `page` is None for a detail."""
@@ -75,7 +77,7 @@ class Fault:
 
     def response(self) -> Response:
         """What to send."""
-        default = error_response(self.status, self.form)
+        default = error_response(self.status, self.form, inner=self.inner)
         own = {name.lower() for name in self.headers}
         kept = {name: text for name, text in default.headers.items() if name.lower() not in own}
         return Response(
@@ -106,17 +108,22 @@ def json_response(document: dict[str, Any]) -> Response:
 
 
 def error_response(
-    status: int, form: ErrorForm = "xml", headers: dict[str, str] | None = None
+    status: int,
+    form: ErrorForm = "xml",
+    headers: dict[str, str] | None = None,
+    inner: int = _CONFLICT,
 ) -> Response:
-    """A failure, in one of the three forms in the vendor's documentation."""
+    """A failure, in one of the three forms in the vendor's documentation.
+
+    The vendor may answer 200 with an error inside: below 400 that error is `inner`.
+    """
     kind = "application/xml" if form == "xml" else "application/json"
-    body = b"" if status in BODILESS else _error_body(status, form)
+    told = status if status >= _FIRST_ERROR else inner
+    body = b"" if status in BODILESS else _error_body(told, form)
     return Response(status, body, {"Content-Type": kind} | (headers or {}))
 
 
-def _error_body(status: int, form: ErrorForm) -> bytes:
-    # The vendor may answer 200 with an error inside.
-    inner = status if status >= _FIRST_ERROR else _CONFLICT
+def _error_body(inner: int, form: ErrorForm) -> bytes:
     message = _MESSAGES.get(inner, reason_phrase(inner))
     if form == "json":
         return json.dumps({"RestException": {"Status": inner, "Message": message}}).encode()

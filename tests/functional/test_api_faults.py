@@ -264,7 +264,8 @@ BOMB: Final = gzip.compress(bytes(64 * MIB))
 GZIPPED: Final = "Content-Encoding: gzip"
 LIST_IS_AN_OBJECT: Final = b'{"incoming_phone_numbers": {}}'
 KYC: Final = b"<RestException><Message>KYC is pending</Message></RestException>"
-INNER_CODE: Final = b'{"http_code": 409, "response": {"error_data": {"message": "KYC"}}}'
+INNER_CODE: Final = b'{"http_code": 402, "response": {"error_data": {"message": "KYC"}}}'
+INNER_XML: Final = b"<RestException><Status>429</Status></RestException>"
 INNER_EXCEPTION: Final = b'{"RestException": {"Message": "KYC"}}'
 LONG_HEAD: Final = HEAD + b"Content-Length: 999\r\n\r\n"
 LIST_PATH: Final = "/v2_beta/Accounts/acme/IncomingPhoneNumbers?Page=0&PageSize=50"
@@ -333,8 +334,23 @@ NETWORK: Final = [
 ]
 STATUS: Final = [
     row(19, "html", answered(b"<html>canary</html>"), "bad_body", 1, f"19 {NOT_JSON}"),
-    row(20, "code", answered(INNER_CODE), "envelope", 1, "200 with an error inside: KYC"),
-    row(20, "exception", answered(INNER_EXCEPTION), "envelope", 1, "an error inside: KYC"),
+    row(
+        20,
+        "code",
+        answered(INNER_CODE),
+        "billing",
+        1,
+        'balance does not allow it (the API says: "KYC")',
+    ),
+    row(20, "exception", answered(INNER_EXCEPTION), "envelope", 1, "200 with an error inside: KYC"),
+    row(
+        20,
+        "limit",
+        answered(INNER_XML, "Retry-After: 30", deadline_seconds=5.0),
+        "rate_limited",
+        1,
+        "429 inside a 200: ",
+    ),
     row(20, "status", answered(listing(status="failure")), "envelope", 1, "an error inside"),
     row(21, "201", answered(GOOD, status="201 Created"), "status", 1, "201: "),
     row(21, "202", answered(GOOD, status="202 Accepted"), "status", 1, "202: "),
@@ -348,7 +364,9 @@ STATUS: Final = [
     refused(27, "401", "auth", 1),
     refused(28, "402", "billing", 1),
     refused(29, "403", "forbidden", 1),
+    refused(29, "403", "rate_limited", 1, "Retry-After: 30"),
     refused(30, "404", "not_found", 1),
+    refused(30, "410", "not_found", 1),
     *(refused(31, status, "server", 3) for status in ("408", "425", "502", "504")),
     refused(32, "429", "rate_limited", 3, "Retry-After: 4"),
     refused(32, "429", "rate_limited", 1, "Retry-After: 30"),

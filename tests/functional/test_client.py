@@ -248,20 +248,6 @@ def test_failure_of_a_late_page_fails_the_walk(
     ("body", "reason", "attempts"),
     [
         pytest.param(b"<html>Log in</html>", "bad_body", 1, id="html", marks=pytest.mark.fault(19)),
-        pytest.param(
-            b'{"http_code": 409, "response": {"error_data": {"message": "x"}}}',
-            "envelope",
-            1,
-            id="inner-code",
-            marks=pytest.mark.fault(20),
-        ),
-        pytest.param(
-            b'{"RestException": {"Status": 409, "Message": "x"}}',
-            "envelope",
-            1,
-            id="inner-exception",
-            marks=pytest.mark.fault(20),
-        ),
         pytest.param(b"", "bad_body", 1, id="empty", marks=pytest.mark.fault(40)),
         pytest.param(b"null", "envelope", 1, id="null", marks=pytest.mark.fault(41)),
         pytest.param(b"[]", "envelope", 1, id="list", marks=pytest.mark.fault(41)),
@@ -356,8 +342,72 @@ def test_status_is_asked_as_often_as_it_may_change(
     assert caught.value.reason == reason
     assert recorder.requests == [("list", str(status))] * attempts
     assert recorder.retries == attempts - 1
-    assert time.slept == [0.5, 1.0][: attempts - 1]
+    assert time.slept == {429: [2, 4], 502: [0.5, 1]}.get(status, [])
     assert recorder.waits == time.slept
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("endpoint", ["list", "detail"], ids=str)
+@pytest.mark.parametrize("form", ["xml", "json", "http_code"], ids=str)
+@pytest.mark.parametrize(
+    ("inner", "reason"),
+    [
+        (401, "auth"),
+        (402, "billing"),
+        (403, "forbidden"),
+        (404, "not_found"),
+        (410, "not_found"),
+        (409, "status"),
+        (429, "rate_limited"),
+        (500, "server"),
+        (999, "envelope"),
+    ],
+    ids=str,
+)
+def test_error_inside_a_200_is_what_the_same_status_is(
+    *,
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    endpoint: Any,
+    form: Any,
+    inner: int,
+    reason: str,
+) -> None:
+    sim.fail(Fault(status=200, inner=inner, form=form, endpoint=endpoint, times=None))
+    client = client_of(sim.url)
+    with pytest.raises(PollError) as caught:
+        client.fetch_all({}) if endpoint == "list" else client.fetch_number("a")
+    assert caught.value.reason == reason
+    assert len(sim.requests) == caught.value.attempts
+
+
+@pytest.mark.fault(20)
+def test_limit_inside_a_200_is_waited_for(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    sim.fail(Fault(status=200, inner=429, headers={"Retry-After": "9"}))
+    assert walked(client_of(sim.url)) == sids(sim)
+    assert time.slept == [9]
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(r'{"message": "acme\u002dtoken"}', id="json-escapes"),
+        pytest.param("<RestException><Message>acme&#45;token</Message>", id="entity"),
+        pytest.param("<Message>acme&#45;token</Message>", id="entity-of-an-error"),
+    ],
+)
+def test_secret_that_the_vendor_repeats_with_escapes_is_masked(
+    sim: Simulator, client_of: Callable[..., Client], body: str
+) -> None:
+    """In the whole chain of errors, which a traceback shows."""
+    status = 400 if body.startswith("<Message") else 200
+    sim.fail(Fault(status=status, body=body.encode()))
+    with pytest.raises(PollError, match="<secret>") as caught:
+        client_of(sim.url).fetch_first_page()
+    assert "acme-token" not in " ".join(_told(caught.value))
 
 
 def test_fault_that_passes_costs_a_retry_and_nothing_else(
@@ -620,14 +670,14 @@ def test_retry_is_told_to_those_who_look_closely(
     sim: Simulator, client_of: Callable[..., Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "exophone_exporter")
-    sim.fail(Fault(status=503, body=b"<Message>Busy</Message>", times=1))
+    sim.fail(Fault(status=502, body=b"<Message>Busy</Message>", times=1))
     client_of(sim.url).fetch_first_page()
     (told,) = [record for record in caplog.records if record.name.startswith("exophone_exporter")]
     assert (told.levelname, told.getMessage()) == ("DEBUG", "asking again")
     assert told.__dict__["fields"] == {
         "account": "support",
         "reason": "server",
-        "error": '503: the API failed (the API says: "Busy")',
+        "error": '502: the API failed (the API says: "Busy")',
         "wait_seconds": 0.5,
     }
 

@@ -19,7 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
-from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone, clean_text
+from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone
+from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics.page import MetricsPage

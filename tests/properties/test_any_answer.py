@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from exophone_exporter.cli import output
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import REASONS, PollError
+from exophone_exporter.exotel.error_bodies import vendor_message
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import (
     FIELDS,
@@ -25,8 +26,8 @@ from exophone_exporter.exotel.model import (
     Page,
     parse_number,
     parse_page,
-    vendor_message,
 )
+from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import ExporterInfo
@@ -186,7 +187,7 @@ def assert_survives(body: bytes) -> None:
         )
     if number is not None:
         assert_fit(number)
-    assert len(vendor_message(body)) <= 256
+    assert len(clean_text(vendor_message(body))) <= 256
 
 
 def assert_shown(walk: Listing, per_number: PerNumber) -> None:

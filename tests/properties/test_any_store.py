@@ -13,7 +13,8 @@ from exophone_exporter import errors
 from exophone_exporter.config.loader import revision
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone, clean_text
+from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone
+from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.changes import Change
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult

@@ -10,8 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
 from exophone_exporter.exotel.model import (
@@ -19,14 +17,11 @@ from exophone_exporter.exotel.model import (
     REJECTIONS,
     ExoPhone,
     Page,
-    clean_text,
     flow_id,
     is_askable_sid,
     parse_number,
     parse_page,
-    vendor_message,
 )
-from tests.lib.strategies import ANY_TEXT
 from tests.lib.support import INDIA, SAMPLES, phone
 
 FLOW = "http://my.exotel.in/acme/exoml/start_voice/11"
@@ -735,107 +730,6 @@ def test_page_and_size_are_whole_numbers_or_not_said(sent: object, read: int | N
 def test_page_may_be_zero_and_a_size_may_not() -> None:
     page = page_of(page=0, page_size=0)
     assert (page.page, page.page_size) == (0, None)
-
-
-CONFLICT = {
-    "http_code": 409,
-    "response": {"code": 409, "error_data": {"description": "busy"}, "status": "failure"},
-}
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        pytest.param(
-            {"RestException": {"Status": 401, "Message": "bad key"}}, "bad key", id="rest"
-        ),
-        pytest.param(CONFLICT, "busy", id="http-code"),
-        pytest.param(CONFLICT | {"http_code": "409"}, "busy", id="http-code-in-digits"),
-        pytest.param({"status": "failure"}, "without a message", id="status"),
-        pytest.param({"http_code": 500}, "without a message", id="code-alone"),
-        pytest.param(CONFLICT | {"incoming_phone_numbers": []}, "busy", id="with-an-empty-list"),
-        pytest.param({"RestException": {"Message": "no"}, "sid": "a"}, "no", id="with-a-sid"),
-        pytest.param({"RestException": {"Message": "no\nmore"}}, "no more", id="of-two-lines"),
-    ],
-)
-@pytest.mark.fault(20)
-def test_error_inside_a_200_is_a_failure_and_says_why(answer: dict[str, Any], said: str) -> None:
-    """Above all it is not an account that has lost all of its numbers."""
-    for parse in (parse_page, parse_number):
-        with pytest.raises(BadEnvelope, match=f"200 with an error inside: {said}"):
-            parse(json.dumps(answer).encode(), INDIA)
-
-
-@pytest.mark.fault(20)
-def test_inner_code_200_is_no_error() -> None:
-    assert page_of({"sid": "a"}, http_code=200, status="success").items == 1
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        pytest.param(
-            b"<?xml version='1.0'?><TwilioResponse><RestException><Status>401</Status>"
-            b"<Message>Authentication failed</Message></RestException></TwilioResponse>",
-            "Authentication failed",
-            id="xml",
-        ),
-        pytest.param(
-            b'{"RestException": {"Status": 404, "Message": "No such number", "Code": 20404}}',
-            "No such number",
-            id="json-rest-exception",
-        ),
-        pytest.param(
-            b'{"http_code": 403, "response": {"code": 403, "error_data": {"code": 1010,'
-            b' "description": "KYC is missing"}, "status": "failure"}}',
-            "KYC is missing",
-            id="http-code-with-a-description",
-        ),
-        pytest.param(
-            b'{"http_code": 403, "response": {"error_data": {"message": "KYC"}}}',
-            "KYC",
-            id="http-code-with-a-message",
-        ),
-        pytest.param(
-            b'{"http_code": 403, "response": {"code": 403, "error_data": {"code": 1010,'
-            b' "message": "Forbidden", "description": "KYC is missing"}}}',
-            "KYC is missing",
-            id="description-says-more-than-the-message",
-        ),
-        pytest.param(
-            b'{"http_code": 403, "response": {"code": 1010, "error_data": null}}',
-            "1010",
-            id="inner-code",
-        ),
-        pytest.param(b'{"http_code": 403, "response": {}}', "403", id="outer-code"),
-        pytest.param(b'{"response": {}}', "", id="response-that-says-nothing"),
-        pytest.param(b'{"RestException": {"Message": null}}', "", id="null-is-not-none"),
-        pytest.param(b'{"RestException": {"Message": ["a"]}}', "", id="message-is-a-list"),
-        pytest.param(b'{"RestException": {"Message": true}}', "", id="message-is-a-boolean"),
-        pytest.param(b'{"RestException": "no"}', "", id="exception-is-a-string"),
-        pytest.param(b"[]", "", id="list"),
-        pytest.param(b"<html><h1>502 Bad Gateway</h1></html>", "", id="html"),
-        pytest.param(b"", "", id="empty"),
-        pytest.param(b"[" * 100_000, "", id="nested"),
-        pytest.param(b"9" * 5000, "", id="huge-integer"),
-        pytest.param(b"<Message>a <b> c</Message>", "a <b> c", id="markup"),
-        pytest.param(b"<Message>a</Message><Message>b</Message>", "a", id="the-first"),
-        pytest.param(b"<Message>a\nb\xff</Message>", "a b\ufffd", id="unfit-characters"),
-        pytest.param(b"<Message>" + b"x" * 300 + b"</Message>", "x" * 255 + "…", id="too-long"),
-    ],
-)
-def test_vendors_own_words_are_found_in_each_form_of_error(body: bytes, said: str) -> None:
-    assert vendor_message(body) == said
-
-
-@given(ANY_TEXT, st.integers(1, 30))
-def test_clean_text_is_short_and_clean_and_cleaning_again_changes_nothing(
-    text: str, limit: int
-) -> None:
-    cleaned = clean_text(text, limit)
-    cleaned.encode("utf-8")
-    assert len(cleaned) <= limit
-    assert clean_text(cleaned, limit) == cleaned
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from exophone_exporter.errors import PollError, RateLimited, ServerFailed
-from exophone_exporter.exotel.responses import error_of, retry_after_seconds, retry_delay_seconds
+from exophone_exporter.errors import ErrorInside, PollError, RateLimited, ServerFailed
+from exophone_exporter.exotel.responses import (
+    error_inside,
+    error_of,
+    retry_after_seconds,
+    retry_delay_seconds,
+)
+from exophone_exporter.exotel.transport import Answer
 
 # 14 November 2023, 22:13:20 UTC
 NOW = 1_700_000_000.0
@@ -22,13 +28,14 @@ _XML = (
 
 def error(status: int, body: bytes = b"", **headers: str) -> PollError:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    found = error_of(status, CaseInsensitiveDict(names), body, NOW)
+    found = error_of(Answer(status, CaseInsensitiveDict(names), body), NOW)
     assert found is not None
+    assert found.status == status
     return found
 
 
 def test_200_is_no_error() -> None:
-    assert error_of(200, {}, b"", NOW) is None
+    assert error_of(Answer(200, {}, b""), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,8 @@ def test_200_is_no_error() -> None:
         pytest.param(404, "not_found", 1, id="404", marks=pytest.mark.fault(30)),
         pytest.param(408, "server", 3, id="408", marks=pytest.mark.fault(31)),
         pytest.param(409, "status", 1, id="409"),
+        pytest.param(410, "not_found", 1, id="410", marks=pytest.mark.fault(30)),
+        pytest.param(422, "status", 1, id="422", marks=pytest.mark.fault(26)),
         pytest.param(425, "server", 3, id="425", marks=pytest.mark.fault(31)),
         pytest.param(429, "rate_limited", 3, id="429", marks=pytest.mark.fault(32)),
         pytest.param(499, "status", 1, id="499"),
@@ -78,14 +87,28 @@ def test_status_has_a_reason_and_a_number_of_attempts(
             " (region: mumbai) gets the same answer from Singapore",
             id="401",
         ),
+        pytest.param(202, "the API accepted the request and sent no result yet", id="202"),
+        pytest.param(
+            400,
+            "the API rejects the parameters of the request; is page_size larger than it allows?",
+            id="400",
+        ),
+        pytest.param(
+            422,
+            "the API rejects the parameters of the request; is page_size larger than it allows?",
+            id="422",
+        ),
         pytest.param(402, "the account's plan or balance does not allow it", id="402"),
         pytest.param(403, "the account is suspended or the key lacks the permission", id="403"),
         pytest.param(404, "no such account or number; is the sid right?", id="404"),
         pytest.param(408, "the server waited too long", id="408"),
-        pytest.param(418, "an answer that the API's documentation does not know", id="418"),
-        pytest.param(425, "the server asks to come again later", id="425"),
+        pytest.param(409, "the request conflicts with the state of the account", id="409"),
+        pytest.param(410, "the account or number is gone", id="410"),
+        pytest.param(418, "a status that the API's documentation does not list", id="418"),
+        pytest.param(425, "the server asked to retry later", id="425"),
         pytest.param(429, "the API limits the requests", id="429"),
         pytest.param(500, "the API failed", id="500"),
+        pytest.param(503, "the API is down, overloaded, or limits the requests", id="503"),
     ],
 )
 def test_advice_is_all_that_is_told_where_the_vendor_says_nothing(status: int, told: str) -> None:
@@ -93,11 +116,66 @@ def test_advice_is_all_that_is_told_where_the_vendor_says_nothing(status: int, t
 
 
 @pytest.mark.fault(36)
-def test_503_that_names_a_wait_is_a_limit() -> None:
-    found = error(503, retry_after="30")
+@pytest.mark.parametrize("status", [403, 503], ids=str)
+def test_403_or_503_that_names_a_wait_is_a_limit(status: int) -> None:
+    found = error(status, retry_after="30")
     assert isinstance(found, RateLimited)
     assert found.retry_after_seconds == 30
-    assert str(found) == "503: the API limits the requests, and asks to wait 30s"
+    assert str(found) == f"{status}: the API limits the requests, and asks to wait 30s"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        pytest.param(
+            403, "a firewall or proxy in front of the API refused the request", id="firewall"
+        ),
+        pytest.param(502, "the API failed", id="gateway"),
+    ],
+)
+@pytest.mark.fault(29)
+def test_page_of_html_is_not_taken_for_the_word_of_the_api(status: int, told: str) -> None:
+    page = b"<!DOCTYPE html><html><head><title>Attention &amp; more</title></head></html>"
+    assert str(error(status, page)) == (
+        f'{status}: {told} (an HTML page, not the API, says: "Attention & more")'
+    )
+
+
+@pytest.mark.fault(26)
+def test_question_about_a_single_number_has_no_page_size() -> None:
+    found = error_of(Answer(400, {}, b""), NOW, "detail")
+    assert str(found) == "400: the API rejects the parameters of the request"
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "reason", "told"),
+    [
+        pytest.param(401, {}, "auth", "401 inside a 200: the API key or token", id="401"),
+        pytest.param(402, {}, "billing", "402 inside a 200: the account's plan", id="402"),
+        pytest.param(404, {}, "not_found", "404 inside a 200: no such account", id="404"),
+        pytest.param(
+            429,
+            {"Retry-After": "7"},
+            "rate_limited",
+            "429 inside a 200: the API limits the requests, and asks to wait 7s",
+            id="429",
+        ),
+        pytest.param(500, {}, "server", "500 inside a 200: the API failed", id="500"),
+        pytest.param(
+            None, {}, "envelope", "the API answered 200 with an error inside: oh <>", id="none"
+        ),
+    ],
+)
+@pytest.mark.fault(20)
+def test_error_inside_a_200_is_that_of_the_same_status(
+    code: int | None, headers: dict[str, str], reason: str, told: str
+) -> None:
+    answer = Answer(200, headers, b"", mask=lambda text: text.replace("canary", "<>"))
+    found = error_inside(ErrorInside(code, "oh canary"), answer, NOW)
+    assert (found.reason, found.status) == (reason, code)
+    assert str(found).startswith(told)
+    assert "oh <>" in str(found)
+    assert "canary" not in str(found)
 
 
 @pytest.mark.fault(27)
@@ -215,13 +293,19 @@ def test_backoff_doubles_up_to_a_cap_with_full_jitter(attempt: int, most_seconds
     assert asked == [(0, most_seconds)]
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("attempt", "asked", "expected"),
     [
-        pytest.param(30.0, 30, id="what-the-api-asks"),
-        pytest.param(0.0, 0, id="at-once"),
-        pytest.param(None, 0.5, id="own-backoff-where-it-does-not-say"),
+        pytest.param(1, 30.0, 30, id="as-the-api-asks"),
+        pytest.param(1, 0.0, 0, id="immediately"),
+        pytest.param(1, None, (1, 2), id="a-second-at-least"),
+        pytest.param(2, None, (2, 4), id="then-two"),
+        pytest.param(9, None, (10, 20), id="capped"),
     ],
 )
-def test_limit_waits_as_the_api_asks(asked: float | None, expected: float) -> None:
-    assert retry_delay_seconds(1, RateLimited("429", asked), lambda _, high: high) == expected
+def test_limit_is_waited_for(attempt: int, asked: float | None, expected: object) -> None:
+    def uniform(low: float, high: float) -> Any:
+        return low, high
+
+    assert retry_delay_seconds(attempt, RateLimited("429", asked), uniform) == expected
