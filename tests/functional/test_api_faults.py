@@ -12,7 +12,6 @@ import datetime as dt
 import gzip
 import json
 import logging
-import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -36,6 +35,7 @@ from tests.lib.fault_server import (
     FaultServer,
     dripping,
     flooding,
+    hanging_port,
     ok,
     saying,
     saying_then_reset,
@@ -179,14 +179,7 @@ def refusing() -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def hanging() -> Iterator[Settings]:
-    """A full backlog takes no connection and refuses none."""
-    with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            filler = opened.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        port = listener.getsockname()[1]
+    with hanging_port() as port:
         yield {"origin": f"http://127.0.0.1:{port}", "timeout_seconds": 0.15}
 
 
@@ -269,8 +262,10 @@ INNER_XML: Final = b"<RestException><Status>429</Status></RestException>"
 INNER_EXCEPTION: Final = b'{"RestException": {"Message": "KYC"}}'
 LONG_HEAD: Final = HEAD + b"Content-Length: 999\r\n\r\n"
 LIST_PATH: Final = "/v2_beta/Accounts/acme/IncomingPhoneNumbers?Page=0&PageSize=50"
+LONG_NAME: Final = "http://" + "a" * 300
 NO_SUCH_NAME: Final = "http://" + "a-name-longer-than-any-that-there-is." * 9 + "invalid"
 LONG_HEADER: Final = "X-Long: " + "x" * 70_000
+ARABIC: Final = b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK\r\n\r\n"
 # Words of the messages.
 LATE: Final = "did not answer in time"
 CUT: Final = "was cut short"
@@ -306,7 +301,7 @@ def silent(data: bytes) -> Fault:
 
 
 drip = on_the_wire(dripping(LONG_HEAD, b" " * 999), deadline_seconds=0.5)
-slow_pages = on_the_wire(page_after_page, deadline_seconds=1.0)
+slow_pages = on_the_wire(page_after_page, deadline_seconds=2.0)
 endless_body = on_the_wire(flooding(b"HTTP/1.1 403 Forbidden\r\n\r\n", b"x" * 65536, 1024 * MIB))
 endless_answer = on_the_wire(flooding(HEAD + b"\r\n", b" " * 65536, 1024 * MIB))
 
@@ -320,17 +315,19 @@ NETWORK: Final = [
     row(6, "headers-alone", silent(LONG_HEAD), "timeout", 3, LATE),
     row(7, "drip", drip, "timeout", 1, "not complete after its deadline of 0.5s"),
     row(8, "cut", on_the_wire(saying(LONG_HEAD + b'{"page"')), "bad_body", 3, CUT),
+    row(8, "reset", on_the_wire(saying_then_reset(LONG_HEAD + b"{")), "bad_body", 3, CUT),
     row(9, "chunk-cut", on_the_wire(saying(CHUNKED + b"40\r\nab")), "bad_body", 3, CUT),
     row(9, "no-chunk", on_the_wire(saying(CHUNKED + b"xyz\r\n")), "bad_body", 3, CUT),
     row(10, "ssh", on_the_wire(saying(b"SSH-2.0-OpenSSH_9.6\r\n")), "connect", 1, NOT_HTTP),
     row(11, "long-header", answered(GOOD, LONG_HEADER), "connect", 1, NOT_HTTP),
     row(11, "101-headers", answered(GOOD, *["X-Many: 1"] * 101), "connect", 1, NOT_HTTP),
+    row(11, "two-lengths", answered(GOOD, "Content-Length: 1, 2"), "connect", 1, NOT_HTTP),
     row(13, "expired", certified("localhost", -1, trusted=True), "tls", 1, "has expired"),
     row(13, "name", certified("a.example", 1, trusted=True), "tls", 1, "Hostname mismatch"),
     row(13, "unknown", certified("localhost", 1, trusted=False), "tls", 1, "local issuer cert"),
     row(14, "plain-port", tls_on_a_plain_port, "tls", 1, "the port does not speak TLS"),
     row(15, "proxy", behind_a_dead_proxy, "connect", 3, "the proxy http://127.0.0.1:"),
-    row(17, "slow", slow_pages, "timeout", 3, "not complete after its deadline of 1s"),
+    row(17, "slow", slow_pages, "timeout", 3, "not complete after its deadline of 2s"),
 ]
 STATUS: Final = [
     row(19, "html", answered(b"<html>canary</html>"), "bad_body", 1, f"19 {NOT_JSON}"),
@@ -359,6 +356,11 @@ STATUS: Final = [
     *(redirected(22, status, "/x", "elsewhere") for status in ("301", "302", "303", "307", "308")),
     redirected(23, "302", "https://u:canary@a.example:1/canary?canary", "https://a.example:1"),
     redirected(24, "302", "http://[::1", "elsewhere"),
+    redirected(24, "302", "http://h:99999999/", "http://h:99999999"),
+    redirected(24, "302", LONG_NAME + "/", LONG_NAME[:255] + "…"),
+    redirected(24, "302", "http://\xff\xfe/", "http://\xff\xfe"),
+    redirected(24, "302", "file:///etc/passwd", "elsewhere"),
+    redirected(24, "302", "http://.../", "http://..."),
     redirected(25, "302", LIST_PATH, "elsewhere"),
     refused(26, "400", "status", 1),
     refused(27, "401", "auth", 1),
@@ -380,6 +382,7 @@ STATUS: Final = [
     row(37, "endless", endless_body, "forbidden", 1, "403: "),
     refused(38, "999", "status", 1),
     row(38, "000", answered(GOOD, status="000 Odd"), "connect", 1, NOT_HTTP),
+    row(38, "arabic", on_the_wire(saying(ARABIC)), "connect", 1, NOT_HTTP),
     row(38, "storm", on_the_wire(storm, timeout_seconds=10.0), "too_large", 1, "larger than 8 MiB"),
     row(39, "late", late_page, "server", 4, "500: "),
 ]
@@ -403,6 +406,8 @@ BODY: Final = [
     row(53, "bad-gzip", answered(b"x" * 99, GZIPPED), "bad_body", 1, "cannot be decompressed"),
     row(54, "cut-gzip", answered(CUT_GZIP, GZIPPED), "bad_body", 2, NOT_JSON),
     row(55, "brotli", answered(GOOD, "Content-Encoding: br"), "bad_body", 1, "not requested"),
+    row(55, "deflate", answered(GOOD, "Content-Encoding: deflate"), "bad_body", 1, "not requested"),
+    row(55, "twice", answered(GOOD, f"{GZIPPED}, gzip"), "bad_body", 1, "not requested"),
     row(57, "missing", answered(b"{}"), "envelope", 1, "is missing where a list"),
     row(58, "object", answered(LIST_IS_AN_OBJECT), "envelope", 1, "is a object where a list"),
     row(59, "no-item", answered(listing(1, {"sid": ""})), "envelope", 1, "none of the 2 items"),

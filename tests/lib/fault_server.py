@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Script = Callable[["Conversation"], None]
 
@@ -153,6 +153,18 @@ def flooding(head: bytes, data: bytes, total_bytes: int) -> Script:
         conversation.flood(data, total_bytes)
 
     return script
+
+
+@contextlib.contextmanager
+def hanging_port() -> Iterator[int]:
+    """A port with a full backlog, which takes no connection and refuses none."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 class FaultServer:
