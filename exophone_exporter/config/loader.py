@@ -7,9 +7,11 @@ the file; here it is merged with the defaults and checked as a whole.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -29,8 +31,7 @@ from exophone_exporter.config.secrets import (
     Secret,
     SecretSource,
     line_from_bytes,
-    secret_from_bytes,
-    secret_from_text,
+    line_from_text,
 )
 from exophone_exporter.config.settings import Account, Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
@@ -110,11 +111,11 @@ def _from_variables(environ: Mapping[str, str], read_file: ReadFile) -> Config:
     """The configuration with one account, checked like that of a file."""
     problems = ProblemList(ENVIRONMENT_SOURCE, {}, _variable_name)
     entry: dict[str, strict_yaml.Value] = {}
-    for field in _VARIABLES:
+    for key in _VARIABLES:
         try:
-            entry |= _from_variable(field, environ, read_file)
+            entry |= _from_variable(key, environ, read_file)
         except ValueError as error:
-            problems.note(("accounts", 0, field), str(error))
+            problems.note(("accounts", 0, key), str(error))
     if "sid" in entry:
         entry["name"] = entry["sid"]
     builder = _ConfigBuilder(ENVIRONMENT_SOURCE, problems, environ, read_file)
@@ -152,21 +153,15 @@ def _from_variable(
     return {}
 
 
+@dataclass(repr=False)  # the environment holds secrets
 class _ConfigBuilder:
     """Checks one document and builds its Config, collecting every problem on the way."""
 
-    def __init__(
-        self,
-        source: str,
-        problems: ProblemList,
-        environ: Mapping[str, str],
-        read_file: ReadFile,
-    ) -> None:
-        self._source = source
-        self._problems = problems
-        self._environ = environ
-        self._read_file = read_file
-        self._warnings: list[str] = []
+    _source: str
+    _problems: ProblemList
+    _environ: Mapping[str, str]
+    _read_file: ReadFile
+    _warnings: list[str] = field(default_factory=list)
 
     def build(self, document: strict_yaml.Value) -> Config:
         """The Config of a document; raises ConfigError with every problem, by line."""
@@ -188,8 +183,8 @@ class _ConfigBuilder:
         """
         file = validate(schema.File, document, self._problems, schema.ADVICE)
         if file is None:
-            valid_part = _without(document, self._problems.paths)
-            file = validate(schema.File, valid_part, self._problems, schema.ADVICE)
+            document = _without(document, self._problems.paths)
+            file = validate(schema.File, document, self._problems, schema.ADVICE)
         if file is None:
             raise self._problems.error()
         return file
@@ -279,36 +274,33 @@ class _ConfigBuilder:
     def _read_secret(self, way: str, value: str) -> SecretSource:
         """The secret that a key sets; raises OSError or ValueError."""
         if way.endswith("_file"):
-            secret = secret_from_bytes(self._read_file(value, SECRET_FILE_MAX_BYTES))
+            line = line_from_bytes(self._read_file(value, SECRET_FILE_MAX_BYTES))
             self._warn_if_open(value)
-            source = SecretSource(secret, value, self._read_file)
+            source = SecretSource(Secret(line), value, self._read_file)
         elif way.endswith("_env"):
-            source = SecretSource(self._secret_in_variable(value))
+            source = SecretSource(Secret(self._variable(value)))
         else:
-            source = SecretSource(secret_from_text(value))
+            source = SecretSource(Secret(line_from_text(value)))
         if way.startswith("api_key") and source.loaded.has_colon():
             raise ValueError(
                 "contains a colon, which no API key does; is it key and token in one value?"
             )
         return source
 
-    def _secret_in_variable(self, name: str) -> Secret:
+    def _variable(self, name: str) -> str:
         if not self._environ.get(name):
             # A name in capitals is a variable; anything else may be the secret itself.
             shown = name if name.isupper() else "given here"
             unset = "is set but empty" if name in self._environ else "is not set"
             raise ValueError(f"the environment variable {shown} {unset}")
-        return secret_from_text(self._environ[name])
+        return line_from_text(self._environ[name])
 
     def _warn_if_open(self, path: str) -> None:
-        try:
-            mode = Path(path).stat().st_mode
-        except OSError:
-            return
-        if mode & stat.S_IROTH:
-            self._warnings.append(
-                f"{path} is readable by every user of this machine; run chmod o-r on it"
-            )
+        with contextlib.suppress(OSError):
+            if Path(path).stat().st_mode & stat.S_IROTH:
+                self._warnings.append(
+                    f"{path} is readable by every user of this machine; run chmod o-r on it"
+                )
 
     def _check_certificates(self, path: strict_yaml.Path, file: str) -> None:
         try:
@@ -322,27 +314,29 @@ class _ConfigBuilder:
 
 def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
     """Pairs of keys whose values are valid alone but not together, with the reason."""
-    least = 60 / poll.requests_per_minute
-    interval, stale_after = (
-        duration_text(poll.interval_seconds),
-        duration_text(poll.stale_after_seconds),
-    )
+    least, stale_after = 60 / poll.requests_per_minute, duration_text(poll.stale_after_seconds)
+    interval, deadline = map(duration_text, (poll.interval_seconds, poll.deadline_seconds))
     if poll.interval_seconds < least:
-        message = (
-            f"an interval of {interval} is too short: {poll.requests_per_minute} requests a minute"
-            f" allow one request every {least:.2g}s"
+        yield (
+            ("interval", "requests_per_minute"),
+            (
+                f"an interval of {interval} is too short: {poll.requests_per_minute} requests"
+                f" a minute allow one request every {least:.2g}s"
+            ),
         )
-        yield ("interval", "requests_per_minute"), message
     if poll.stale_after_seconds < poll.interval_seconds:
-        message = (
-            f"a stale_after of {stale_after} is shorter than the interval of {interval}:"
-            " data would be stale before the next poll"
+        yield (
+            ("stale_after", "interval"),
+            (
+                f"a stale_after of {stale_after} is shorter than the interval of {interval}:"
+                " data would be stale before the next poll"
+            ),
         )
-        yield ("stale_after", "interval"), message
     if poll.deadline_seconds > poll.stale_after_seconds:
-        deadline = duration_text(poll.deadline_seconds)
-        message = f"a deadline of {deadline} is longer than the stale_after of {stale_after}"
-        yield ("deadline", "stale_after"), message
+        yield (
+            ("deadline", "stale_after"),
+            f"a deadline of {deadline} is longer than the stale_after of {stale_after}",
+        )
 
 
 def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_yaml.Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 _MAPPING_EXPECTED = "must be a mapping of keys to values"
+_LIST_EXPECTED = "must be a list: lines that start with `- `"
 _MESSAGES: Final = {
     "missing": "is missing",
     "model_type": _MAPPING_EXPECTED,
     "model_attributes_type": _MAPPING_EXPECTED,
     "dict_type": _MAPPING_EXPECTED,
-    "list_type": "must be a list: lines that start with `- `",
-    "tuple_type": "must be a list: lines that start with `- `",
+    "list_type": _LIST_EXPECTED,
+    "tuple_type": _LIST_EXPECTED,
 }
 
 
@@ -54,33 +56,28 @@ def listed(names: Mapping[str, object] | list[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+@dataclass
 class ProblemList:
     """The problems of one source, each with its line; `name` gives the displayed name of a path."""
 
-    def __init__(
-        self,
-        source: str,
-        lines: Mapping[strict_yaml.Path, int],
-        name: Callable[[strict_yaml.Path], str] = dotted,
-    ) -> None:
-        self._source = source
-        self.lines = lines
-        self._name = name
-        self._found: list[tuple[int, str]] = []
-        self._named: set[str] = set()
-        self.paths: list[strict_yaml.Path] = []
+    source: str
+    lines: Mapping[strict_yaml.Path, int]
+    name: Callable[[strict_yaml.Path], str] = dotted
+    paths: list[strict_yaml.Path] = field(default_factory=list)
+    _found: list[tuple[int, str]] = field(default_factory=list)
+    _named: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._found)
 
     def __contains__(self, path: strict_yaml.Path) -> bool:
         """Whether a problem was noted at exactly this place."""
-        return self._name(path) in self._named
+        return self.name(path) in self._named
 
     def note(self, path: strict_yaml.Path, message: str) -> None:
         """Note what is wrong at a place and what would be right."""
-        name, line = self._name(path), self._line(path)
-        where = f"{self._source}:{line}" if line else self._source
+        name, line = self.name(path), self._line(path)
+        where = f"{self.source}:{line}" if line else self.source
         self._found.append((line, f"{where}: {name}: {message}"))
         self._named.add(name)
         self.paths.append(path)
@@ -146,13 +143,13 @@ def _unknown_key(path: strict_yaml.Path, model: type[BaseModel]) -> str:
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section of a file, with the key that it is written under."""
-    for name, field in model.model_fields.items():
-        for kind in (field.annotation, *get_args(field.annotation)):
+    for name, info in model.model_fields.items():
+        for kind in (info.annotation, *get_args(info.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield field.alias or name, kind
+                yield info.alias or name, kind
                 yield from _sections(kind)

@@ -166,17 +166,15 @@ def _host(host: str) -> str:
             return f"[{ipaddress.IPv6Address(host)}]"
         encoded = host.encode("idna").decode("ascii")
     except ValueError:
-        raise refuse("has an invalid host name") from None
+        encoded = ""
     if not _HOST.fullmatch(encoded):
         raise refuse("has an invalid host name")
     return encoded
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

@@ -61,7 +61,7 @@ class SecretSource:
             return self.loaded
         # A file that is being replaced can be gone or empty for a moment.
         with contextlib.suppress(OSError, ValueError):
-            self.loaded = secret_from_bytes(self.read_file(self.file, SECRET_FILE_MAX_BYTES))
+            self.loaded = Secret(line_from_bytes(self.read_file(self.file, SECRET_FILE_MAX_BYTES)))
         return self.loaded
 
 
@@ -73,27 +73,18 @@ class Credentials:
     api_token: SecretSource
 
 
-def secret_from_bytes(content: bytes) -> Secret:
-    """The secret in a file; raises ValueError with advice, never with the content."""
-    return Secret(line_from_bytes(content))
-
-
-def secret_from_text(text: str) -> Secret:
-    """The secret in a value or a variable; raises ValueError with advice, never with the value."""
-    return Secret(_line(text))
-
-
 def line_from_bytes(content: bytes) -> str:
     """The one line in a file: UTF-8, without a byte order mark or the newline that editors add.
 
-    A newline that is kept makes every request a silent 401. Raises ValueError with advice.
+    A newline that is kept makes every request a silent 401. Raises like `line_from_text`.
     """
     # Not as a decoding error of Python, which contains the bytes; invalid values are refused below.
     text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-    return _line(text.rstrip("\r\n"))
+    return line_from_text(text.rstrip("\r\n"))
 
 
-def _line(text: str) -> str:
+def line_from_text(text: str) -> str:
+    """The text of a secret as it is; raises ValueError with advice, never with the text."""
     if not text.strip():
         raise ValueError("is empty")
     if any("\ud800" <= character <= "\udfff" for character in text):

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 Path: TypeAlias = "tuple[str | int, ...]"
 
-_PLAIN_TAGS: Final = {
-    "tag:yaml.org,2002:str",
-    "tag:yaml.org,2002:map",
-    "tag:yaml.org,2002:seq",
-}
+_PLAIN_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
 
 _SHOWN_MAX = 80
 _TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
@@ -101,26 +97,19 @@ def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
 
 
 class _Loader(yaml.BaseLoader):
-    """The composer without aliases: they are what makes merge bombs.
+    """The composer without aliases and anchors.
 
-    Nor has it anchors: without them a value that begins with & would quietly lose its first word.
+    Merge bombs are made of aliases; an anchor would silently take the first word from a value.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not supported: write the value out", event.start_mark
-            )
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # likewise
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                "anchors are not supported: quote a value that starts with `&`",
-                event.start_mark,
-            )
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
+        if getattr(event, "anchor", None) is None:
+            return super().compose_node(parent, index)
+        problem = "anchors are not supported: quote a value that starts with `&`"
+        if isinstance(event, yaml.AliasEvent):
+            problem = "aliases are not supported: write the value out"
+        raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
 def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Value:
@@ -147,9 +136,9 @@ def _scalar(node: yaml.ScalarNode) -> str:
 
 
 def shown(text: str) -> str:
-    """Text of the file as a message shows it: one word, without escapes, and not without end.
+    """Text of the file as a message shows it: its first word, printable and shortened.
 
-    A line that is indented too far goes on with the value before it, and may hold a secret.
+    A line that is indented too far continues the value before it, and may hold a secret.
     """
     word, *more = text.split(maxsplit=1) or [""]
     word = "".join(character if character.isprintable() else "?" for character in word)

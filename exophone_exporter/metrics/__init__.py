@@ -1,5 +1,6 @@
 """Snapshots become exposition bytes, once per snapshot.
 
-`table` defines every metric; `exposition` is the text format; `series` says which lines an account
-has; `page` puts them together, compresses and caches them; `negotiation` chooses the format.
+`catalog` defines every metric; `exposition` is the text format; `samples` says which lines an
+account has; `inventory` renders and compresses the large part, `page` adds the live part;
+`negotiation` chooses the format.
 """

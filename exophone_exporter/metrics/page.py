@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -63,6 +63,7 @@ class _Live:
     exporter: ExporterInfo
     process: Sequence[Family]
     read_at: float
+    _bodies: dict[bool, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def collect(self) -> Iterable[Family]:
         """The families about the process, for prometheus_client to write."""
@@ -78,24 +79,15 @@ class _Live:
         ]
         return [(metric, text) for metric, text in texts if text]
 
-    @cached_property
-    def _text(self) -> tuple[bytes, bytes]:
-        return self._body(generate_text(self), openmetrics=False)
-
-    @cached_property
-    def _openmetrics(self) -> tuple[bytes, bytes]:
-        # prometheus_client ends its part with the end mark.
-        process = bytes(generate_openmetrics(self))  # type: ignore[no-untyped-call]  # it has no types
-        return self._body(process, openmetrics=True)
-
     def body(self, *, openmetrics: bool) -> tuple[bytes, bytes]:
         """The live part in one format, and the same as raw deflate with its end."""
-        return self._openmetrics if openmetrics else self._text
-
-    def _body(self, process: bytes, *, openmetrics: bool) -> tuple[bytes, bytes]:
-        own = [metric.header(openmetrics=openmetrics) + text for metric, text in self._lines]
-        text = "".join(own).encode() + process
-        return text, deflated([text], zlib.Z_FINISH)
+        if openmetrics not in self._bodies:
+            own = [metric.header(openmetrics=openmetrics) + text for metric, text in self._lines]
+            # prometheus_client ends its part with the end mark.
+            process: bytes = (generate_openmetrics if openmetrics else generate_text)(self)
+            text = "".join(own).encode() + process
+            self._bodies[openmetrics] = text, deflated([text], zlib.Z_FINISH)
+        return self._bodies[openmetrics]
 
 
 @dataclass(eq=False)

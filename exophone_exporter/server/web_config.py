@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from exophone_exporter.config import strict_yaml
+from exophone_exporter.config.fields import Section, quoted, refuse
 from exophone_exporter.config.files import read_file, read_text
 from exophone_exporter.config.problems import ProblemList, read_document, validate
 from exophone_exporter.config.strict_yaml import shown
@@ -78,14 +76,9 @@ class PasswordHash:
         raise TypeError("a password hash is not copied out of the process")
 
 
-def _refuse(message: str) -> PydanticCustomError:
-    # The text goes in as a value: a brace that a user wrote is not a template.
-    return PydanticCustomError("web_config", "{text}", {"text": message})
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _refuse("holds a list or a mapping where one value belongs")
+        raise refuse("holds a list or a mapping where one value belongs")
     return value
 
 
@@ -98,7 +91,7 @@ def _known(kind: str, names: Iterable[str]) -> BeforeValidator:
         if text not in known:
             near = difflib.get_close_matches(text, known, 1)
             advice = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(known)}"
-            raise _refuse(f"`{shown(text)}` is not a {kind} that is offered; {advice}")
+            raise refuse(f"{quoted(text)} is not a {kind} that is offered; {advice}")
         return text
 
     return BeforeValidator(read)
@@ -110,9 +103,9 @@ def _choice(names: Iterable[str], refused: Iterable[str] = (), reason: str = "")
     def read(value: Any) -> str:
         text = _text(value)
         if text in refused:
-            raise _refuse(f"`{text}` {reason}")
+            raise refuse(f"`{text}` {reason}")
         if text not in names:
-            raise _refuse(f"`{shown(text)}` is not one of {', '.join(names)}")
+            raise refuse(f"{quoted(text)} is not one of {', '.join(names)}")
         return text
 
     return BeforeValidator(read)
@@ -124,9 +117,9 @@ def _header(*words: str) -> BeforeValidator:
     def read(value: Any) -> str:
         text = " ".join(_text(value or "").splitlines()).strip()
         if words and text not in words:
-            raise _refuse(f"`{shown(text)}` is not one of {', '.join(words)}")
+            raise refuse(f"{quoted(text)} is not one of {', '.join(words)}")
         if not text.isprintable():
-            raise _refuse("holds a control character")
+            raise refuse("holds a control character")
         return text
 
     return BeforeValidator(read)
@@ -135,7 +128,7 @@ def _header(*words: str) -> BeforeValidator:
 def _password_hash(value: Any) -> PasswordHash:
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
         # Not shown: it may be the password.
-        raise _refuse(
+        raise refuse(
             "is not a bcrypt hash ($2a$, $2b$ or $2y$); make one with `htpasswd -nBC 10 USER`"
         )
     return PasswordHash(value)
@@ -143,7 +136,7 @@ def _password_hash(value: Any) -> PasswordHash:
 
 def _one_curve(curves: tuple[str, ...]) -> tuple[str, ...]:
     if len(curves) > 1:
-        raise _refuse("Python supports only one curve; keep one, or leave the list out for all")
+        raise refuse("Python supports only one curve; keep one, or leave the list out for all")
     return curves
 
 
@@ -151,7 +144,7 @@ def _fits(pattern: re.Pattern[str], message: str) -> BeforeValidator:
     def read(value: Any) -> str:
         text = _text(value)
         if not pattern.fullmatch(text):
-            raise _refuse(message.format(shown(text)))
+            raise refuse(message.format(shown(text)))
         return text
 
     return BeforeValidator(read)
@@ -174,11 +167,7 @@ _Suite = Annotated[str, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS1
 _Curve = Annotated[str, _known("curve", tls.CURVES)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class _Section(_Model):
+class _Section(Section):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_blank(cls, value: Any) -> Any:
@@ -222,7 +211,7 @@ class TlsSettings(_Section):
         return self.model_copy(update=paths)
 
 
-class _Headers(_Model):
+class _Headers(Section):
     strict_transport_security: Annotated[str, _header()] = Field(
         "", alias="Strict-Transport-Security"
     )
@@ -259,7 +248,7 @@ class _File(_Section):
     rate_limit: _RateLimit = _RateLimit()
     basic_auth_users: dict[
         str, Annotated[InstanceOf[PasswordHash], BeforeValidator(_password_hash)]
-    ] = {}
+    ] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from exophone_exporter.config.secrets import (
     Credentials,
     Secret,
     SecretSource,
-    secret_from_bytes,
-    secret_from_text,
+    line_from_bytes,
+    line_from_text,
 )
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError
@@ -59,13 +59,13 @@ def source(path: Path) -> SecretSource:
 )
 def test_what_editors_add_to_a_secret_is_left_out(content: bytes) -> None:
     """A newline that stays would make every request a silent 401."""
-    assert secret_from_bytes(content).reveal() == "canary"
+    assert line_from_bytes(content) == "canary"
 
 
 @pytest.mark.fault(101)
 def test_a_secret_may_hold_any_letters() -> None:
     """They are sent as UTF-8."""
-    assert secret_from_bytes("schlüssel-٣-😀".encode()).reveal() == "schlüssel-٣-😀"
+    assert line_from_bytes("schlüssel-٣-😀".encode()) == "schlüssel-٣-😀"
 
 
 @pytest.mark.fault(101)
@@ -93,7 +93,7 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(
 ) -> None:
     """The error says what is wrong and holds nothing of the bytes."""
     with pytest.raises(ValueError, match=f"^{advice}$") as caught:
-        secret_from_bytes(content)
+        line_from_bytes(content)
     assert caught.value.args == (advice,)
     assert type(caught.value) is ValueError
     assert caught.value.__context__ is None
@@ -102,14 +102,14 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(
 def test_a_variable_that_is_not_utf_8_is_refused() -> None:
     """The system gives such bytes as lone surrogates, which no request could carry."""
     with pytest.raises(ValueError, match=r"^is not UTF-8 text$"):
-        secret_from_text("canary\udcff")
+        line_from_text("canary\udcff")
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_secret_that_can_be_sent_or_a_value_error(content: bytes) -> None:
     """A secret is one line of UTF-8; no other error comes out, such as one of decoding."""
     try:
-        secret = secret_from_bytes(content).reveal()
+        secret = line_from_bytes(content)
     except UnicodeError:
         raise
     except ValueError:
