@@ -8,6 +8,7 @@ socket first asks how much time is left. Bytes are counted before and after deco
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import http.client
 import io
@@ -39,6 +40,7 @@ from exophone_exporter.errors import (
     TlsFailed,
     TooLarge,
 )
+from exophone_exporter.exotel.response_head import readable_head
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.logs import redact
 
@@ -52,6 +54,9 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # including the head and the chunk sizes
 MAX_ERROR_BODY_BYTES: Final = 4 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
+_HEADERS_MAX: Final = 100
+_HEADER_BYTES_MAX: Final = 64 * 1024
+_INFORMATIONAL: Final = {*range(100, 200)} - {101}
 # A shorter secret would be found in phone numbers and prices.
 _MASKED_BYTES_MIN: Final = 8
 _MASK: Final = b"<secret>"
@@ -177,8 +182,7 @@ def _secret_bytes(source: SecretSource) -> bytes:
 def _body(response: requests.Response) -> bytes:
     if response.status_code != requests.codes.ok:
         return _start_of_body(response)
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("gzip", "identity", ""):
+    if response.headers.get("Content-Encoding", "gzip") != "gzip":
         raise BadBody("the response has a content encoding that was not requested")
     chunks: list[bytes] = []
     length = 0
@@ -195,11 +199,14 @@ def _too_large() -> TooLarge:
 
 
 def _start_of_body(response: requests.Response) -> bytes:
-    """The start of an error's body, if it can be read; its status counts in any case."""
-    try:
-        return next(response.iter_content(MAX_ERROR_BODY_BYTES), b"")
-    except (*_FAILURES, TooLarge):
-        return b""
+    """The start of an error's body, as far as it can be read; its status counts in any case."""
+    start = b""
+    with contextlib.suppress(*_FAILURES, TooLarge):
+        for chunk in response.iter_content(MAX_ERROR_BODY_BYTES):
+            start += chunk
+            if len(start) >= MAX_ERROR_BODY_BYTES:
+                break
+    return start[:MAX_ERROR_BODY_BYTES]
 
 
 def _translated(error: Exception, account: Account) -> PollError:
@@ -390,7 +397,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """The standard response, reading through `_BoundedReader`."""
+    """The standard response, reading through `_BoundedReader`, with any readable head."""
 
     def __init__(
         self, remaining_seconds: Callable[[], float], sock: socket.socket, **kwargs: Any
@@ -398,6 +405,33 @@ class _BoundedResponse(http.client.HTTPResponse):
         super().__init__(sock, **kwargs)
         reader = _BoundedReader(self.fp.detach(), sock, remaining_seconds)
         self.fp = io.BufferedReader(reader)
+
+    def begin(self) -> None:
+        """Read the head; http.client gets the readable part of it, and the body from the socket."""
+        stream = self.fp
+        try:
+            super().begin()
+        finally:
+            if not self.isclosed():
+                self.fp = stream
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The status of the final response: http.client takes any but a 100 for it."""
+        while True:
+            status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            lines = [*self._header_lines()]
+            if status[1] not in _INFORMATIONAL:
+                self.fp = io.BufferedReader(io.BytesIO(readable_head(lines)))
+                return status
+
+    def _header_lines(self) -> Iterator[bytes]:
+        """The lines up to the empty one, in pieces no longer than http.client allows."""
+        for _ in range(_HEADERS_MAX + 1):
+            line = self.fp.readline(_HEADER_BYTES_MAX + 1)
+            if line in (b"\r\n", b"\n", b""):
+                return
+            yield line
+        raise http.client.HTTPException(f"more than {_HEADERS_MAX} header lines")
 
 
 class _BoundedReader(io.RawIOBase):

@@ -497,19 +497,71 @@ def test_gzip_bomb_does_not_fill_the_memory(bomb: bytes, status: str, reason: st
     [
         pytest.param(ok(LIST, "Content-Type: text/html"), id="wrong-type"),
         pytest.param(ok(gzip.compress(LIST), "Content-Encoding: gzip"), id="gzip"),
-        pytest.param(ok(gzip.compress(LIST), "Content-Encoding: GZIP"), id="gzip-in-capitals"),
-        pytest.param(ok(LIST, "Content-Encoding: identity"), id="identity"),
+        *(
+            pytest.param(
+                ok(gzip.compress(LIST), f"Content-Encoding: {coding}"),
+                id=coding,
+                marks=pytest.mark.fault(55),
+            )
+            for coding in ("GZIP", "x-gzip", "X-GZip, identity", "identity,gzip", "gzip,")
+        ),
+        pytest.param(ok(LIST, "Content-Encoding: identity, Identity"), id="identity"),
         pytest.param(ok(LIST, "Content-Encoding:"), id="no-encoding"),
         pytest.param(HEAD + b"\r\n" + LIST, id="until-closed"),
         pytest.param(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(LIST), LIST), id="chunked"),
         pytest.param(b"HTTP/1.0 200\r\n\r\n" + LIST, id="http-1.0"),
-        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + ok(LIST), id="after-100"),
         pytest.param(ok(b"\xef\xbb\xbf" + LIST), id="bom", marks=pytest.mark.fault(44)),
     ],
 )
 def test_good_json_is_taken_however_it_is_wrapped(answer: bytes) -> None:
     with FaultServer(saying(answer)) as server:
         assert [n.sid for n in Asker(server.url).page().numbers] == ["a"]
+
+
+def informed(*statuses: str) -> bytes:
+    """The good answer behind others that are no answers yet."""
+    interim = "HTTP/1.1 {}\r\nLink: </x>; rel=preload\r\n\r\n"
+    return "".join(map(interim.format, statuses)).encode() + ok(LIST)
+
+
+def headed(*lines: bytes) -> bytes:
+    """The good answer with these lines before those of its length."""
+    return ok(LIST).replace(b"\r\n", b"\r\n" + b"".join(line + b"\r\n" for line in lines), 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(informed("100 Continue"), id="100", marks=pytest.mark.fault(151)),
+        pytest.param(informed("102 Processing"), id="102", marks=pytest.mark.fault(151)),
+        pytest.param(informed("103 Early Hints"), id="103", marks=pytest.mark.fault(151)),
+        pytest.param(informed("103 a", "100 b", "199"), id="many", marks=pytest.mark.fault(151)),
+        *(
+            pytest.param(headed(line), id=repr(line), marks=pytest.mark.fault(150))
+            for line in (
+                b"My Param: None",
+                b"X-Frame-Options : DENY",
+                b"no colon at all",
+                b" a fold of nothing",
+                b"X-Bare: a\rb",
+                b": no name",
+                b"X-\xfc: 1",
+                b"From a mailbox",
+            )
+        ),
+        pytest.param(
+            ok(LIST).replace(b"Length: 76", b"Length: 76, 76"),
+            id="length-twice",
+            marks=pytest.mark.fault(150),
+        ),
+    ],
+)
+def test_good_answer_is_taken_from_a_connection_that_stays_open(answer: bytes) -> None:
+    """Its length counts, though another line of its head makes no sense."""
+    with FaultServer(saying_then_silence(answer)) as server:
+        asker = Asker(server.url)
+        assert [n.sid for n in asker.page().numbers] == ["a"]
+        assert asker.codes == ["200"]
 
 
 # TLS
