@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -18,14 +17,23 @@ from urllib.parse import urlsplit
 import pytest
 
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from tests.lib.fault_server import FaultServer, answering, ok
-from tests.lib.processes import Running, config_file, get, run, started, wait_until
+from tests.lib.fault_server import Conversation, FaultServer, ok
+from tests.lib.processes import (
+    DEADLINE_SECONDS,
+    LOOPBACK,
+    Running,
+    can_get,
+    config_file,
+    get,
+    run,
+    started,
+    wait_until,
+)
+from tests.lib.servers import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LOOPBACK: Final = "--web.listen-address=127.0.0.1:0"
-DEADLINE_SECONDS: Final = 10.0
 MIB: Final = 1024 * 1024
 # A thread needs a stack of a gigabyte of addresses: of these it can be given none, or enough.
 LARGE_STACKS: Final = "ulimit -s 1048576"
@@ -50,7 +58,8 @@ def hooked(folder: Path, code: str) -> dict[str, str]:
 
 def limit(running: Running, which: int, soft: int) -> None:
     """Limit a process that runs; what it has stays."""
-    resource.prlimit(running.pid, which, (soft, resource.RLIM_INFINITY))
+    _, hard = resource.prlimit(running.pid, which)
+    resource.prlimit(running.pid, which, (soft, hard))
 
 
 def address_space(running: Running) -> int:
@@ -59,31 +68,43 @@ def address_space(running: Running) -> int:
     return int(pages) * resource.getpagesize()
 
 
+def cpu_seconds(running: Running) -> float:
+    """The time that a process has used."""
+    fields = Path(f"/proc/{running.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    return sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 # --- descriptors and connections
 
 
-def connect(running: Running, count: int) -> contextlib.ExitStack:
-    """So many clients that say nothing, or only half a request."""
+WHOLE: Final = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@contextlib.contextmanager
+def connected(running: Running, count: int, *sent: bytes) -> Iterator[list[socket.socket]]:
+    """So many clients, each of which sends the next of some bytes."""
     parts = urlsplit(running.url())
     with contextlib.ExitStack() as opened:
+        clients = []
         for number in range(count):
             client = socket.create_connection((parts.hostname, parts.port), DEADLINE_SECONDS)
-            opened.enter_context(client)
+            clients.append(opened.enter_context(client))
             with contextlib.suppress(ConnectionError):
-                client.sendall(b"GET /metrics HTTP/1.1\r\n"[: 23 * (number % 2)])
-        return opened.pop_all()
+                client.sendall(sent[number % len(sent)])
+        yield clients
 
 
 @pytest.mark.fault(107)
+@pytest.mark.fault(133)
 def test_a_thousand_connections_take_no_thread_and_no_more_than_their_cap(
     tmp_path: Path, sim: Simulator
 ) -> None:
-    """544 of them together; and a scrape is answered meanwhile."""
+    """544 of them together; a scrape is answered meanwhile, and nothing is left of them."""
     with started("--config.file", str(config_file(tmp_path, sim)), LOOPBACK) as running:
         running.wait_for("first poll is complete")
         assert up(running)
         threads, descriptors = running.threads(), running.descriptors()
-        with connect(running, 1000):
+        with connected(running, 1000, b"", WHOLE[:9], WHOLE, b"\0\r\n\r\n", WHOLE * 2):
             assert up(running)
             assert running.threads() == threads
             assert running.descriptors() <= descriptors + 544
@@ -100,7 +121,7 @@ def test_with_forty_descriptors_a_crowd_neither_ends_it_nor_stops_its_polls_for_
     with started("--config.file", config, LOOPBACK, wrapper='ulimit -n 40; exec "$@"') as running:
         running.wait_for("first poll is complete")
         assert "process_max_fds 40.0" in get(f"{running.url()}/metrics")[1].splitlines()
-        with connect(running, 200):
+        with connected(running, 200, b"", WHOLE[:9]):
             running.wait_for("too many open files; accepting is paused.*ulimit -n")
             wait_until(lambda: can_get(f"{running.url()}/metrics"), "a scrape is answered")
             wait_until(lambda: can_get(f"{running.url()}/-/healthy"), "health is answered")
@@ -110,11 +131,27 @@ def test_with_forty_descriptors_a_crowd_neither_ends_it_nor_stops_its_polls_for_
         assert running.end() == 0
 
 
-def can_get(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except (OSError, http.client.HTTPException):
-        return False
+@pytest.mark.fault(130)
+def test_without_a_descriptor_accepting_pauses_and_then_answers_those_that_waited(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    """The loop does not spin meanwhile."""
+    with started("--config.file", str(config_file(tmp_path, sim)), LOOPBACK) as running:
+        running.wait_for("first poll is complete")
+        assert up(running)
+        limit(running, resource.RLIMIT_NOFILE, 3)
+        with connected(running, 5, WHOLE) as waiting:
+            running.wait_for("too many open files; accepting is paused.*ulimit -n")
+            before = cpu_seconds(running)
+            for client in waiting:
+                client.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    client.recv(1)
+                client.settimeout(DEADLINE_SECONDS)
+            assert cpu_seconds(running) - before < 0.5  # of one second
+            limit(running, resource.RLIMIT_NOFILE, 256)
+            assert all(rest_of(client).startswith(b"HTTP/1.1 200 ") for client in waiting)
+        assert running.end() == 0
 
 
 # --- threads
@@ -170,8 +207,14 @@ def test_page_too_large_for_the_memory_is_one_failed_poll(tmp_path: Path) -> Non
     """
     good = ok(json.dumps({"incoming_phone_numbers": [{"sid": "a"}]}).encode())
     large = ok(b'{"incoming_phone_numbers": [{"sid": "\xf0\x9f\x98\x80' + b"x" * 7 * MIB + b'"}]}')
-    go_on: list[str] = []
-    with FaultServer(answering(good), answering(large), answering(good)) as server:
+    given = [good]
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        given.append(given[0])
+        conversation.send(given[0])
+
+    with FaultServer(script) as server:
         file = tmp_path / "exophone.yml"
         file.write_text(
             "poll: {interval: 2s, deadline: 2s, requests_per_minute: 10000}\naccounts:\n"
@@ -183,16 +226,18 @@ def test_page_too_large_for_the_memory_is_one_failed_poll(tmp_path: Path) -> Non
         with started("--config.file", str(file), LOOPBACK, env=one_heap) as running:
             running.wait_for("first poll is complete")
             limit(running, resource.RLIMIT_AS, address_space(running) + 24 * MIB)
+            given[0] = large
             running.wait_for("a defect in the exporter.*account=acme")
-            go_on += get(f"{running.url()}/metrics")[1].splitlines()
-            assert len(server.requests) == 2
+            page = get(f"{running.url()}/metrics")[1]
+            given[0] = good
             running.wait_for("the poll works again.* numbers=1")
             assert running.process.poll() is None
             running.send(signal.SIGTERM)
             assert running.process.wait(DEADLINE_SECONDS) == 0
-    assert 'exophone_poll_failures_total{account="acme",reason="internal"} 1.0' in go_on
-    assert 'exophone_up{account="acme"} 0.0' in go_on
-    assert len([line for line in go_on if line.startswith("exophone_number_info{")]) == 1
+    assert re.search(r'exophone_poll_failures_total{account="acme",reason="internal"} [1-9]', page)
+    assert 'exophone_up{account="acme"} 0.0\n' in page
+    assert page.count("\nexophone_number_info{") == 1
+    assert given.count(large) == running.stderr.count("a defect in the exporter")
     assert "MemoryError" in running.stderr
 
 

@@ -79,16 +79,16 @@ def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
-async def hello(_: Any, __: Any, send: Any) -> None:
+async def scheme(scope: Any, _: Any, send: Any) -> None:
     headers = [(b"content-length", b"5")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"hello"})
+    await send({"type": "http.response.body", "body": scope["scheme"].encode()})
 
 
 @contextlib.contextmanager
 def serving(ground: Ground, time: FakeTime) -> Iterator[int]:
     """The port of a server that follows the settings and files."""
-    with running_app(hello, tls=ground.follow(time).current) as server:
+    with running_app(scheme, tls=ground.follow(time).current) as server:
         yield port_of(server)
 
 
@@ -150,7 +150,7 @@ def test_the_certificate_and_http_1_1_are_offered(ground: Ground, time: FakeTime
     client.set_alpn_protocols(["h2", "http/1.1"])
     with serving(ground, time) as port:
         assert meet(port, client) == Met(
-            b"hello", ("server.example",), "TLSv1.3", "TLS_AES_256_GCM_SHA384", "http/1.1"
+            b"https", ("server.example",), "TLSv1.3", "TLS_AES_256_GCM_SHA384", "http/1.1"
         )
 
 
@@ -341,8 +341,8 @@ def test_only_a_certificate_with_an_allowed_name_is_accepted(
     """Of several authorities' clients, those that are named."""
     ground.require_clients(client_allowed_sans=("one.example", "192.0.2.7"))
     with serving(ground, time) as port:
-        assert meet(port, ground.client("two.example", "one.example")).said == b"hello"
-        assert meet(port, ground.client("192.0.2.7")).said == b"hello"
+        assert meet(port, ground.client("two.example", "one.example")).said == b"https"
+        assert meet(port, ground.client("192.0.2.7")).said == b"https"
         assert is_refused(port, ground.client("two.example"))
         assert is_refused(port, ground.client("sub.one.example"))
 

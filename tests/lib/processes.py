@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from exophone_exporter.simulator import Simulator
 
 DEADLINE_SECONDS = 10.0
+LOOPBACK = "--web.listen-address=127.0.0.1:0"
 PROGRAM = [sys.executable, "-m", "exophone_exporter"]
 BIN = Path(sys.executable).parent
 _CAPTURED: dict[str, Any] = {
@@ -104,6 +106,14 @@ def get(url: str, **headers: str) -> tuple[int, str]:
             status, body = error.code, error.read().decode()
     assert not canary.traces(body)
     return status, body
+
+
+def can_get(url: str) -> bool:
+    """Whether it is answered, and with 200."""
+    try:
+        return get(url)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def ask(client: socket.socket) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import trustme
+
 DEADLINE_SECONDS = 10.0
 
 
@@ -88,6 +90,15 @@ class Site:
             connection.request(method, path, headers=named)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
+
+
+def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server that is called localhost, and of a client that trusts it."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 def rest_of(client: socket.socket) -> bytes:
