@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import traceback
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -47,6 +48,15 @@ _TRACE: Final = re.compile(
 def traces(text: str | bytes) -> list[str]:
     """Every secret of a test in a text: as it is, in hexadecimal or in Base64."""
     return _TRACE.findall(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def everything_of(error: BaseException | None) -> str:
+    """All that a person or a log can see of an error and of the errors behind it."""
+    if error is None:
+        return ""
+    own = [str(error), repr(error), repr(error.args), repr(vars(error))]
+    own += traceback.format_exception_only(error)
+    return "\n".join([*own, everything_of(error.__cause__), everything_of(error.__context__)])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import subprocess
 import threading
@@ -22,11 +24,12 @@ from exophone_exporter.inventory.state import PollResult
 from tests.lib.paths import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import pytest
 
+    from exophone_exporter.config.files import ReadFile
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountState
     from exophone_exporter.metrics.page import MetricsPage
@@ -97,6 +100,20 @@ def account(
         ca_file=ca_file,
         proxy_url=proxy_url,
     )
+
+
+def files_of(contents: Mapping[str, bytes | Exception]) -> ReadFile:
+    """Reads files that are not on the disk; an error is raised in place of its file."""
+
+    def read(path: str, _limit_bytes: int) -> bytes:
+        if "\0" in path:
+            raise ValueError("embedded null byte")
+        content = contents.get(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    return read
 
 
 @dataclass
