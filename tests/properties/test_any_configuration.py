@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import traceback
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,9 +14,11 @@ from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.server import web_config
 from exophone_exporter.server.web_config import WebConfig
+from tests.lib.canary import everything_of
 from tests.lib.corpus import corpus
 from tests.lib.paths import DATA, ROOT
 from tests.lib.strategies import edited, edited_lines, share
+from tests.lib.support import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ CANARY: Final = "Kx7QpZ2mVt9"
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
 # A secret is out when so many of its characters in a row are.
 TELLING: Final = 5
+READ_FILE: Final = files_of({"/secrets/good": CANARY.encode()})
 ENVIRON: Final = {"TOKEN": f"{CANARY}-token", "EMPTY": ""}
 LINE: Final = re.compile(r"FILE(:([1-9][0-9]*))?: \S.*")
 UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -141,26 +143,8 @@ DRAFTS: Final = st.recursive(
 ).map(lambda value: json.dumps(value).encode())
 
 
-def read_file(path: str, _limit_bytes: int) -> bytes:
-    """The one secret file there is."""
-    if "\0" in path:
-        raise ValueError("embedded null byte")
-    if path != "/secrets/good":
-        raise FileNotFoundError(2, "No such file or directory", path)
-    return CANARY.encode()
-
-
-def everything_of(error: BaseException | None) -> str:
-    """All that a person or a log could come to see of an error, and of what it was made of."""
-    if error is None:
-        return ""
-    own = [str(error), repr(error), repr(error.args), repr(vars(error))]
-    own += traceback.format_exception_only(error)
-    return "\n".join([*own, everything_of(error.__cause__), everything_of(error.__context__)])
-
-
 def refusal_of(read: Callable[[], Config | WebConfig], lines: int = 10**6) -> ConfigError | None:
-    """How it was refused: line by line, each telling where; None where it was accepted."""
+    """How it was refused, in lines that each say where; None where it was accepted."""
     try:
         accepted = read()
     except ConfigError as error:
@@ -170,11 +154,11 @@ def refusal_of(read: Callable[[], Config | WebConfig], lines: int = 10**6) -> Co
         return None
     assert refused.problems
     for problem in refused.problems:
-        told = LINE.fullmatch(problem)
-        assert told, problem
+        line = LINE.fullmatch(problem)
+        assert line, problem
         assert not UNFIT.search(problem)
         assert len(problem) < 1000
-        assert told[2] is None or 1 <= int(told[2]) <= lines
+        assert line[2] is None or 1 <= int(line[2]) <= lines
     return refused
 
 
@@ -187,7 +171,7 @@ def assert_configured(content: bytes) -> None:
 
 
 def assert_silent(error: ConfigError | None, secret: str = CANARY) -> None:
-    """No part of a secret that tells anything is in what can be seen of an error."""
+    """No telling part of a secret is in what can be seen of an error."""
     seen = everything_of(error)
     parts = {secret[start : start + TELLING] for start in range(len(secret) - TELLING + 1)}
     assert not [part for part in parts if part in seen], seen
@@ -201,7 +185,6 @@ def assert_silent(error: ConfigError | None, secret: str = CANARY) -> None:
 @pytest.mark.fault(93)
 @pytest.mark.fault(94)
 def test_any_bytes_are_a_configuration_or_refused(content: bytes) -> None:
-    """Of the exporter, and of its web server."""
     assert_configured(content)
 
 
@@ -209,7 +192,6 @@ def test_any_bytes_are_a_configuration_or_refused(content: bytes) -> None:
 @example(b'{"name": null, "sid": "x"}')
 @example(b'{"accounts": [{"name": "a", "sid": "b", "poll": {"interval": {}}}, []]}')
 def test_any_document_is_a_configuration_or_refused(content: bytes) -> None:
-    """Whatever stands where."""
     assert_configured(content)
 
 
@@ -219,7 +201,7 @@ def test_any_document_is_a_configuration_or_refused(content: bytes) -> None:
 @pytest.mark.fault(95)
 @pytest.mark.fault(96)
 def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes) -> None:
-    """The example and every file of these tests, with lines and words lost, moved and put in."""
+    """The example and every file of these tests, with lines and words removed, moved and added."""
     assert_configured(content)
 
 
@@ -228,13 +210,11 @@ def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes
 @pytest.mark.fault(93)
 @pytest.mark.fault(102)
 def test_no_error_shows_a_secret_however_the_file_around_it_is_spoiled(text: str) -> None:
-    """As long as it stands where a secret is to stand."""
-    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, read_file)))
+    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, READ_FILE)))
 
 
 @given(spoiled(USERS, rf"( *)(ravi)(?:: )()({CANARY})"))
 def test_no_error_shows_a_password_however_the_file_around_it_is_spoiled(text: str) -> None:
-    """Nor the key of the server's certificate."""
     assert_silent(refusal_of(lambda: web_config.parse(text, "FILE")))
 
 
@@ -255,20 +235,18 @@ NAMES: Final = tuple(
 )
 @pytest.mark.fault(104)
 def test_any_environment_is_a_configuration_or_refused(environ: dict[str, str]) -> None:
-    """With names of variables in the place of lines."""
-    told: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     try:
-        loader.load(None, environ, read_file)
+        loader.load(None, environ, READ_FILE)
     except ConfigError as error:
-        told = error.problems
-    assert all(problem.startswith("environment: EXOTEL_") for problem in told)
-    assert not UNFIT.search("".join(told))
+        problems = error.problems
+    assert all(problem.startswith("environment: EXOTEL_") for problem in problems)
+    assert not UNFIT.search("".join(problems))
 
 
 @pytest.mark.parametrize("content", corpus("configurations"))
 def test_configurations_that_once_broke_something(content: bytes) -> None:
-    """Each by what it was."""
     assert_configured(content)
     text = content.decode("utf-8", "surrogateescape")
-    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, read_file)))
+    assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, READ_FILE)))
     assert_silent(refusal_of(lambda: web_config.parse(text, "FILE")))

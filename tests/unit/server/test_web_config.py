@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import ssl
-import traceback
 from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from exophone_exporter.server.web_config import (
     check_web_config,
     follow,
 )
+from tests.lib.canary import everything_of
 from tests.lib.paths import DATA
 
 if TYPE_CHECKING:
@@ -80,15 +80,6 @@ def refusal(call: Callable[[], object]) -> ConfigError:
 
 def problems(text: str) -> tuple[str, ...]:
     return refusal(lambda: web_config.parse(text, "FILE")).problems
-
-
-def everything_of(error: BaseException | None) -> str:
-    """All that a person or a log could come to see of an error, and of what it was made of."""
-    if error is None:
-        return ""
-    own = [str(error), repr(error), repr(error.args), repr(vars(error))]
-    own += traceback.format_exception(error)
-    return "\n".join([*own, everything_of(error.__cause__), everything_of(error.__context__)])
 
 
 def files(kind: str) -> list[Any]:
