@@ -393,9 +393,9 @@ def test_redirect_is_not_followed(status: str) -> None:
     """Neither the host itself nor another one gets a second request, let alone credentials."""
     with FaultServer(saying(ok(LIST))) as other:
         for target, told in ((f"{other.url}/x", other.url), ("/other/path", "elsewhere")):
-            with failing(saying(ok(b"", f"Location: {target}", status=status))) as (error, *rest):
+            answer = ok(b"", f"Location: {target}", status=status)
+            with failing(saying(answer)) as (error, server, asker):
                 assert f"a redirect to {told}, which is not followed" in str(error)
-                server, asker = rest
                 assert (server.connections, asker.codes) == (1, [status[:3]])
         assert (other.connections, other.requests) == (0, [])
 
