@@ -12,7 +12,7 @@ from tests.lib.dashboards.expectations import EXPECTED
 from tests.lib.dashboards.grafana_node import read_cells
 from tests.lib.dashboards.grafana_queries import panels, payload
 from tests.lib.dashboards.scene import NONE_JOB
-from tests.lib.promql.catalog import KNOWN, NONE
+from tests.lib.queries import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,8 +140,8 @@ def test_the_columns_that_overrides_name_exist(
     tables = [
         table for one in screens for panel in one.values() for table in panel.get("tables", ())
     ]
-    columns = NONE.union(*(table["columns"] for table in tables))
-    renamed = NONE.union({"Value", "circle"}, *(series.labels for series in KNOWN.values()))
+    columns = {column for table in tables for column in table["columns"]}
+    renamed = LABELS | {"Value", "circle"}
     for panel in (one for dashboard in DASHBOARDS.values() for one in panels(dashboard)):
         matchers = [one["matcher"] for one in panel["fieldConfig"]["overrides"]]
         named = {one["options"] for one in matchers if one["id"] == "byName"}

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.paths import ROOT
+from tests.lib.queries import unknown_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -47,6 +49,27 @@ def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
     usage = _usage()
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", _code(document))):
         assert flag in usage or flag in _FOREIGN_FLAGS, flag
+
+
+def test_queries_in_the_documents_name_metrics_and_labels_that_exist() -> None:
+    rules = (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
+    recorded = re.findall(r"- record: (\S+)", rules)
+    found = [(page.name, query) for page in DOCUMENTS for query in _queries(page)]
+    wrong = [(page, query) for page, query in found if unknown_names(query, recorded)]
+    assert not wrong
+    assert len(found) > 10
+
+
+def _queries(document: Path) -> Iterator[str]:
+    """Those in fences, of which each has one or one on each line, in the text, and of rules."""
+    text = document.read_text("utf-8")
+    for fence in re.findall(r"```promql\n(.*?)```", text, re.DOTALL):
+        blocks = re.split(r"\n(?=\S)", fence.strip())
+        yield from (block for block in blocks if not block.startswith("#"))
+    for inline in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):
+        if re.search(r"\bexophone_\w+.*[({\[]", inline) and "://" not in inline:
+            yield re.sub(r"(?<=}) [\d.]+$", "", inline)  # a sample
+    yield from re.findall(r"^\s+expr: ([^|>\n].*)$", text, re.MULTILINE)
 
 
 # Flags of other programs that the documents show.

@@ -12,15 +12,21 @@ import pytest
 import yaml
 
 from tests.lib.paths import ROOT
-from tests.lib.promql.catalog import KNOWN, REPLICA
-from tests.lib.promql.flow import inspect
-from tests.lib.promql.rules import ALERTS, FILE, RULES, Inspected, Rule, RuleSet
+from tests.lib.queries import LABELS, unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PROMETHEUS: Final = FILE.parent
+Rule = dict[str, Any]
+
+PROMETHEUS: Final = ROOT / "prometheus"
+FILE: Final = PROMETHEUS / "exophone.rules.yml"
+RULES: Final[list[Rule]] = [
+    rule for group in yaml.safe_load(FILE.read_text("utf-8"))["groups"] for rule in group["rules"]
+]
+ALERTS: Final = [rule for rule in RULES if "alert" in rule]
+RECORDED: Final = {rule["record"] for rule in RULES if "record" in rule}
 RUNBOOKS: Final = (ROOT / "docs" / "runbooks.md").read_text("utf-8")
 HEADINGS: Final = re.findall(r"^## (ExoPhone\w+)$", RUNBOOKS, re.MULTILINE)
 SCENARIO_FILES: Final = sorted((ROOT / "tests" / "shipped" / "rules").glob("*.test.yml"))
@@ -48,7 +54,6 @@ OF_ALL_REPLICAS: Final = {
     "ExporterAbsent",
 }
 _TEMPLATE_LABEL = re.compile(r"\$labels\.(\w+)")
-RULE_SET: Final = RuleSet()
 
 
 def title(alert: Rule) -> str:
@@ -57,67 +62,22 @@ def title(alert: Rule) -> str:
 
 
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=title)
-each_rule = pytest.mark.parametrize(
-    "inspected", RULE_SET.rules, ids=lambda one: one.rule.get("record") or title(one.rule)
-)
 
 
 # What a rule asks.
 
 
-@each_rule
-def test_a_rule_asks_for_what_exists_and_gets_a_right_figure(inspected: Inspected) -> None:
-    """Metrics and labels exist, in the templates too; no account, currency or replica gets lost."""
-    assert not inspected.findings
-    texts = " ".join(inspected.rule.get("annotations", {}).values())
-    assert set(_TEMPLATE_LABEL.findall(texts)) <= inspected.labels
-
-
-@each_rule
-def test_an_alert_has_a_condition_and_is_one_whatever_the_replicas(inspected: Inspected) -> None:
-    """The condition may be in a rule that records the series of the alert; pint does not see it."""
-    if "alert" in inspected.rule:
-        assert inspected.has_condition
-        about_one = inspected.rule["alert"].removeprefix("ExoPhone") in OF_ONE_EXPORTER
-        assert about_one == bool(inspected.labels & REPLICA)
-
-
-UNATTACHED: Final = "max by (job, account) (exophone_numbers_idle) > 0"
-
-
-@pytest.mark.parametrize(
-    ("record", "expr", "conditional"),
-    [
-        (UNATTACHED, "a:b:c", True),
-        ("exophone_up", "last_over_time(a:b:c[1h])", False),
-        ("exophone_up", "a:b:c > 0 or a:b:c", False),
-        ("exophone_up", "a:b:c unless exophone_up == 1", False),
-        ("exophone_up", "a:b:c and on (job) (up == 0)", True),
-        ("exophone_up == bool 0", "max by (job, account) (a:b:c)", False),
-        ("exophone_up == 0 and on () (a:b:c or up)", "max by (job, account) (a:b:c)", True),
-        ("exophone_up", "absent(a:b:c)", True),
-    ],
-)
-def test_an_alert_without_a_condition_is_found(
-    record: str, expr: str, *, conditional: bool
-) -> None:
-    rules = RuleSet([{"record": "a:b:c", "expr": record}, {"alert": "A", "expr": expr}])
-    assert rules.rules[1].has_condition is conditional
-    assert not any(rule.findings for rule in rules.rules)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or title(rule))
+def test_a_rule_asks_for_what_exists(rule: Rule) -> None:
+    assert unknown_names(rule["expr"], RECORDED) == set()
+    texts = " ".join(rule.get("annotations", {}).values())
+    assert set(_TEMPLATE_LABEL.findall(texts)) <= LABELS
 
 
 def test_what_is_recorded_is_used() -> None:
     text = FILE.read_text("utf-8")
     for rule in RULES:
         assert "record" not in rule or text.count(rule["record"]) > 1, rule["record"]
-
-
-def test_queries_in_the_runbooks_can_be_asked() -> None:
-    blocks = re.findall(r"```promql\n(.+?)```", RUNBOOKS, re.DOTALL)
-    assert len(blocks) > 5
-    for query in "".join(blocks).splitlines():
-        assert not inspect(query, RULE_SET.catalog).findings
-    assert RULE_SET.catalog.keys() > KNOWN.keys()
 
 
 # What an alert says.
@@ -194,6 +154,8 @@ def test_each_rule_has_a_case_that_fires_and_one_that_does_not(alert: Rule) -> N
     ]
     fired = [each["exp_labels"] for case in cases for each in case.get("exp_alerts") or ()]
     assert any(alert["labels"].items() <= labels.items() for labels in fired)
+    of_one = alert["alert"].removeprefix("ExoPhone") in OF_ONE_EXPORTER
+    assert {"instance" in labels for labels in fired} == {of_one}
     assert any(not case.get("exp_alerts") for case in cases)
 
 
