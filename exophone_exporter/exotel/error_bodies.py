@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
-from exophone_exporter.exotel.text import folded, means_nothing
+from exophone_exporter.exotel.text import folded, is_word_for_nothing
 
 _START_BYTES: Final = 4096
 _DEPTH_MAX: Final = 6
@@ -185,7 +185,7 @@ def _plain(text: str) -> str:
     if "</" in text:
         text = _TAG.sub(" ", text)
     text = " ".join(html.unescape(text).split())
-    return "" if means_nothing(text) else text
+    return "" if is_word_for_nothing(text) else text
 
 
 def _start(body: bytes) -> str:

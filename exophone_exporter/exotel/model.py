@@ -1,19 +1,20 @@
 """Untrusted JSON becomes ExoPhones: all cleaning and tolerance is here, and nothing else.
 
 Source: the vendor's page on the ExoPhones API; its samples are trusted where its type table
-contradicts them. A value that was sent but cannot be read is None, never 0, and its field is named
-in `ExoPhone.unreadable`. Pure: bytes and a time zone in, frozen values or a PollError out.
+contradicts them. Every form of a value with a certain meaning is read. A value that was sent but
+cannot be read is None, never 0, and its field is named in `ExoPhone.unreadable`. Pure: bytes and a
+time zone in, frozen values or a PollError out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,7 +22,7 @@ import msgspec
 
 from exophone_exporter.errors import BadBody, BadEnvelope, ErrorInside, JsonCut
 from exophone_exporter.exotel.error_bodies import error_in_markup, error_in_object
-from exophone_exporter.exotel.text import clean_text
+from exophone_exporter.exotel.text import clean_text, folded, is_word_for_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,19 @@ _URL_MAX = 2048
 _WORDS_MAX = 4096
 _PRICE_LENGTH_MAX = 22
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?")
+_CURRENCY = re.compile(r"[A-Za-z]{3}", re.ASCII)
+_URL = re.compile(r"https?://[^\s/?#]", re.IGNORECASE | re.ASCII)
+# ISO 8601 with or without a zone, and the form of e-mail, which Twilio uses.
+_TIMESTAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,][0-9]+)?"
+    r" ?(Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?",
+    re.IGNORECASE,
+)
+_MAIL_TIMESTAMP = re.compile(
+    r"(?:[A-Z][a-z]{2}, )?[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2}"
+    r" (?:UTC|GMT|(?!-0000)[+-][0-9]{4})"
+)
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _EXOTEL_FLOW = re.compile(
     r"https?://my\.(?:exotel\.in|exotel\.com|in\.exotel\.com)/"
     r"(?:[^/?#]+/)?exoml/start(?:_voice|_sms)?/([^/?#]{1,64})/?(?:[?#].*)?",
@@ -152,26 +165,29 @@ class Page:
     rejected: Mapping[str, int]
 
 
-def parse_page(body: bytes, zone: tzinfo) -> Page:
+def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) -> Page:
     """Read one answer of the list endpoint; bare timestamps are in `zone`.
 
+    `shared` keeps each text that many numbers have once in memory, for all the pages of a walk.
     Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object,
     or whose every item had to be rejected: as ErrorInside where it holds an error.
     """
-    envelope = _envelope(body)
+    envelope = _Object(_envelope(body))
     items = envelope.get("incoming_phone_numbers")
     if not isinstance(items, list):
         found = "missing" if items is None else f"a {_json_type(items)}"
         raise BadEnvelope(f"incoming_phone_numbers is {found} where a list was promised")
     rejected: Counter[str] = Counter()
-    numbers = tuple(n for n in (_item(item, zone, rejected) for item in items) if n is not None)
+    shared = {} if shared is None else shared
+    read = (_item(item, zone, rejected, shared) for item in items)
+    numbers = tuple(number for number in read if number is not None)
     if items and not numbers:
         raise BadEnvelope(f"none of the {len(items)} items of the page is an ExoPhone with a sid")
     return Page(
         numbers=numbers,
         page=_index(envelope.get("page")),
         page_size=_index(envelope.get("page_size")) or None,
-        more=bool(envelope["next_page_uri"]) if "next_page_uri" in envelope else None,
+        more=bool(envelope.get("next_page_uri")) if "next_page_uri" in envelope else None,
         items=len(items),
         rejected=rejected,
     )
@@ -179,7 +195,7 @@ def parse_page(body: bytes, zone: tzinfo) -> Page:
 
 def parse_number(body: bytes, zone: tzinfo) -> ExoPhone:
     """Read one answer of the detail endpoint, the bare object; raises as `parse_page` does."""
-    number = _item(_envelope(body), zone, Counter())
+    number = _item(_envelope(body), zone, Counter(), {})
     if number is None:
         raise BadEnvelope("the answer is an object without a sid")
     return number
@@ -195,7 +211,7 @@ def flow_id(url: str) -> str:
     if not url:
         return ""
     match = _EXOTEL_FLOW.fullmatch(url)
-    return sys.intern(match.group(1)) if match else EXTERNAL_FLOW
+    return match.group(1) if match else EXTERNAL_FLOW
 
 
 def is_askable_sid(text: str) -> bool:
@@ -269,11 +285,13 @@ def _index(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _item(item: Any, zone: tzinfo, rejected: Counter[str]) -> ExoPhone | None:
+def _item(
+    item: Any, zone: tzinfo, rejected: Counter[str], shared: dict[str, str]
+) -> ExoPhone | None:
     if not isinstance(item, dict):
         rejected["not_an_object"] += 1
         return None
-    reader = _Reader(item)
+    reader = _Reader(item, shared)
     sid = reader.text("sid").strip()
     if not sid:
         rejected["no_sid"] += 1
@@ -287,7 +305,7 @@ def _item(item: Any, zone: tzinfo, rejected: Counter[str]) -> ExoPhone | None:
         country=reader.word("country"),
         region=reader.word("region"),
         number_type=reader.word("number_type"),
-        currency=reader.word("currency"),
+        currency=reader.currency("currency"),
         vanity_number=reader.boolean("vanity_number"),
         voice_capable=voice_capable,
         sms_capable=sms_capable,
@@ -304,15 +322,41 @@ def _item(item: Any, zone: tzinfo, rejected: Counter[str]) -> ExoPhone | None:
     )
 
 
-class _Reader:
-    """Reads the fields of one object and remembers which of them could not be read."""
+class _Object:
+    """A JSON object by the documented names of its fields, whatever case they were sent in."""
 
-    def __init__(self, item: dict[str, Any]) -> None:
-        self._item = item
+    def __init__(self, sent: dict[str, Any]) -> None:
+        self._sent = sent
+        self._folded: dict[str, Any] | None = None
+
+    def get(self, field: str) -> Any:
+        """The value of a field, None where it is missing or a text that means nothing."""
+        value = self.sent(field)
+        return None if isinstance(value, str) and is_word_for_nothing(value) else value
+
+    def sent(self, field: str) -> Any:
+        """The value of a field as it is, None where it is missing."""
+        return self._sent[field] if field in self._sent else self._in_any_case(field)
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._sent or self._in_any_case(field, self) is not self
+
+    def _in_any_case(self, field: str, default: object = None) -> Any:
+        if self._folded is None:
+            self._folded = folded(self._sent)
+        return self._folded.get(field.replace("_", ""), default)
+
+
+class _Reader(_Object):
+    """Reads the fields of one number and remembers which of them could not be read."""
+
+    def __init__(self, item: dict[str, Any], shared: dict[str, str]) -> None:
+        super().__init__(item)
+        self._shared = shared
         self.unreadable: list[str] = []
 
     def text(self, field: str) -> str:
-        value = self._item.get(field)
+        value = self.get(field)
         if isinstance(value, str):
             return clean_text(value)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -322,53 +366,79 @@ class _Reader:
         return ""
 
     def word(self, field: str) -> str:
-        """A text that many numbers share, kept once in memory."""
-        return sys.intern(self.text(field).strip())
+        """A text that many numbers share."""
+        return self._once(self.text(field).strip())
+
+    def currency(self, field: str) -> str:
+        """A code of three letters; amounts in anything else cannot be added up."""
+        text = self.word(field)
+        if text and not _CURRENCY.fullmatch(text):
+            self.unreadable.append(field)
+            return ""
+        return self._once(text.upper())
 
     def url(self, field: str) -> str | None:
-        value = self._item.get(field)
-        if value is None:
+        value = self.get(field)
+        text = clean_text(value, _URL_MAX).strip() if isinstance(value, str) else None
+        if value is None or text == "":
             return ""
-        if isinstance(value, str):
-            return sys.intern(clean_text(value, _URL_MAX).strip())
+        if text and _URL.match(text):
+            return self._once(text)
         self.unreadable.append(field)
         return None
 
     def boolean(self, field: str) -> bool | None:
-        value = self._item.get(field)
-        if value is None or isinstance(value, bool):
-            return value
-        self.unreadable.append(field)
-        return None
+        return self._boolean(field, self.sent(field))
 
     def capabilities(self) -> tuple[bool, bool]:
-        value = self._item.get("capabilities")
-        pair = (value.get("voice"), value.get("sms")) if isinstance(value, dict) else (None, None)
-        sent = value if not isinstance(value, dict) else None
-        if sent is not None or any(c is not None and not isinstance(c, bool) for c in pair):
+        value = self.get("capabilities")
+        if value is None:
+            return True, True
+        if not isinstance(value, dict):
             self.unreadable.append("capabilities")
-        return pair[0] is not False, pair[1] is not False
+            return True, True
+        channels = folded(value)
+        voice, sms = (self._boolean("capabilities", channels.get(name)) for name in CHANNELS)
+        return voice is not False, sms is not False
 
     def decimal(self, field: str) -> Decimal | None:
-        value = self._item.get(field)
+        value = self.get(field)
         if value is None:
             return None
         # Checked here, so that the cache of what was read never holds a text of a megabyte.
-        scalar = isinstance(value, (str, int, Decimal))
-        fits = scalar and len(str(value)) <= _PRICE_LENGTH_MAX
-        read = _decimal(str(value)) if fits else None
+        text = _digits(value)
+        read = _decimal(text) if len(text) <= _PRICE_LENGTH_MAX else None
         if read is None:
             self.unreadable.append(field)
         return read
 
     def timestamp(self, field: str, zone: tzinfo) -> int | None:
-        value = self._item.get(field)
+        value = self.get(field)
         if value is None:
             return None
-        read = _timestamp(value, zone) if isinstance(value, str) else None
+        read = _timestamp(value.strip(), zone) if isinstance(value, str) else None
         if read is None:
             self.unreadable.append(field)
         return read
+
+    def _once(self, text: str) -> str:
+        return self._shared.setdefault(text, text)
+
+    def _boolean(self, field: str, value: Any) -> bool | None:
+        """The truth of a value in any case and type; "false" is one and not a word for nothing."""
+        text = str(value).strip().lower()
+        if text in _BOOLEANS:
+            return _BOOLEANS[text]
+        if value is not None and not is_word_for_nothing(text) and field not in self.unreadable:
+            self.unreadable.append(field)
+        return None
+
+
+def _digits(value: Any) -> str:
+    """An amount as a text of digits, sent as a number or as text; "" for any other type."""
+    if isinstance(value, Decimal) and abs(value.adjusted()) < _PRICE_LENGTH_MAX:
+        return f"{value:f}"  # a number of JSON may have an exponent
+    return str(value).strip() if isinstance(value, (str, int)) else ""
 
 
 @lru_cache(maxsize=1024)
@@ -377,11 +447,19 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _timestamp(text: str, zone: tzinfo) -> int | None:
-    if not _TIMESTAMP.fullmatch(text):
-        return None
     try:
-        read = datetime.fromisoformat(text)
+        if match := _TIMESTAMP.fullmatch(text):
+            read = datetime.fromisoformat(match.group(1) + _offset(match.group(2)))
+        elif _MAIL_TIMESTAMP.fullmatch(text):
+            read = parsedate_to_datetime(text)
+        else:
+            return None
         moment = (read if read.tzinfo else read.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return int(moment.timestamp())
+
+
+def _offset(zone: str | None) -> str:
+    """The zone of a timestamp as Python reads it; "" for none."""
+    return "+00:00" if zone and zone[0] not in "+-" else zone or ""

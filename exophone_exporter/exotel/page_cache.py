@@ -23,18 +23,22 @@ class PageCache:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[bytes, Page]] = {}
+        # Not sys.intern: Python 3.12 never frees what was interned.
+        self._shared: dict[str, str] = {}
 
     def read(self, index: int, body: bytes, zone: tzinfo) -> Page:
         """The answer for a page, as `model.parse_page` reads it; `zone` is always the same."""
+        if index == 0:
+            self._shared = {}
         digest = hashlib.sha256(body).digest()
         known = self._known.get(index)
         if known is not None and known[0] == digest:
             return known[1]
-        page = model.parse_page(body, zone)
+        page = model.parse_page(body, zone, self._shared)
         self._known[index] = (digest, page)
         return page
 
     def forget_from(self, index: int) -> None:
         """Drop what lies behind the end of the list."""
-        for beyond in [each for each in self._known if each >= index]:
+        for beyond in [each for each in tuple(self._known) if each >= index]:
             self._known.pop(beyond, None)

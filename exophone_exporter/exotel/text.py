@@ -8,7 +8,7 @@ from typing import Any, Final
 TEXT_MAX: Final = 256
 # C0, DEL and C1: a terminal takes U+009B for the start of a command.
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_NOTHING: Final = frozenset({"", "null", "undefined", "none", "nil", "false"})
+_NOTHING: Final = frozenset({"null", "undefined", "none", "nil", "false"})
 
 
 def clean_text(text: str, limit: int = TEXT_MAX) -> str:
@@ -18,8 +18,8 @@ def clean_text(text: str, limit: int = TEXT_MAX) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def means_nothing(text: str) -> bool:
-    """Whether a text is blank, or a word that programs write where they have no value."""
+def is_word_for_nothing(text: str) -> bool:
+    """Whether a text is a word that programs write where they have no value."""
     return text.strip().lower() in _NOTHING
 
 
