@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -103,3 +104,16 @@ def test_walk_that_became_shorter_forgets_the_rest() -> None:
         again = client.fetch_all({})
     same = [new is old for new, old in zip(again.numbers, before.numbers, strict=True)]
     assert not any(same[50:])
+
+
+def test_numbers_of_a_walk_share_their_texts_and_nothing_keeps_them_after_it() -> None:
+    """Not by sys.intern: Python 3.12 never frees what was interned."""
+    url = "https://customer.example/" + "u" * 100
+    answer = json.dumps({"incoming_phone_numbers": [{"sid": "a", "voice_url": url}]}).encode()
+    memory = PageCache()
+    first, second = (memory.read(i, answer, INDIA).numbers[0].voice_url for i in (0, 1))
+    next_walk = memory.read(0, answer + b" ", INDIA).numbers[0].voice_url
+    assert first is second
+    assert next_walk == first
+    assert next_walk is not first
+    assert sys.intern(str(url)) is not first
