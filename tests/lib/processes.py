@@ -168,12 +168,14 @@ class Running:
         """A signal to this process alone."""
         os.kill(self.pid, number)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 2.0) -> int:
+    def end(
+        self, number: signal.Signals = signal.SIGTERM, seconds: float = DEADLINE_SECONDS
+    ) -> int:
         """Send a signal; the exit code, which must come within so many seconds."""
         self.send(number)
         return self.code(seconds)
 
-    def code(self, seconds: float = 2.0) -> int:
+    def code(self, seconds: float = DEADLINE_SECONDS) -> int:
         """The exit code, which must come within so many seconds; nothing bad was seen."""
         code = self.process.wait(timeout=seconds)
         for reader in self._readers:

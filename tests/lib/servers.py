@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     import trustme
 
 DEADLINE_SECONDS = 10.0
+# What a process of its own serves.
+APP = """
+from exophone_exporter.server import open_server
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"served"})
+"""
 
 
 @contextlib.contextmanager
