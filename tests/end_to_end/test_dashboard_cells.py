@@ -35,7 +35,6 @@ RED: Final = "#F2495C"  # of Grafana's dark theme
 
 
 def screens(node: str, view: View) -> dict[str, Screen]:
-    """The panels of each dashboard by their titles, as they are read."""
     found = {}
     for uid in EXPECTED:
         asked = payload(DASHBOARDS[uid], view.server, choices(view, uid), view.span)
@@ -46,13 +45,11 @@ def screens(node: str, view: View) -> dict[str, Screen]:
 
 @pytest.fixture(scope="module")
 def seen(played_scene: Scene, program: Callable[[str], str]) -> dict[str, Screen]:
-    """Two replicas, at the pace of minutes."""
     return screens(program("node"), slow(played_scene))
 
 
 @pytest.fixture(scope="module")
 def seen_without_numbers(played_scene: Scene, program: Callable[[str], str]) -> dict[str, Screen]:
-    """An exporter without series per number."""
     return screens(program("node"), crowd(played_scene, NONE_JOB, "none"))
 
 
@@ -62,12 +59,10 @@ def either(
     seen: dict[str, Screen],
     seen_without_numbers: dict[str, Screen],
 ) -> dict[str, Screen]:
-    """One after the other."""
     return seen if request.param == "all" else seen_without_numbers
 
 
 def texts(panel: Json) -> Iterator[str]:
-    """All texts of a panel."""
     yield panel.get("message", "")
     for table in panel.get("tables", ()):
         yield from table["columns"]
@@ -84,13 +79,11 @@ def texts(panel: Json) -> Iterator[str]:
 
 
 def rows(panel: Json) -> list[dict[str, str]]:
-    """The rows of a table, by column."""
     (table,) = panel["tables"]
     return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
 def values(panel: Json) -> dict[str, str]:
-    """The figures of a panel by their headings."""
     return {one["title"]: one["text"] for one in panel["values"]}
 
 
@@ -243,7 +236,6 @@ def test_the_states_of_the_timeline(seen: Mapping[str, Screen]) -> None:
 
 
 def test_circles_and_flows_by_name(seen: Mapping[str, Screen]) -> None:
-    """Circles of India have names, elsewhere the region is what it is; channels are words."""
     circles = rows(seen["exophone-numbers"]["By circle and type"])
     assert {row["Circle"] for row in circles} >= {"Mumbai", "Karnataka", "SG", "Unknown"}
     flows = rows(seen["exophone-numbers"]["Numbers per flow"])

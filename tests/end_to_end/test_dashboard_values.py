@@ -33,7 +33,6 @@ DASHBOARDS: Final[dict[str, Any]] = {
 
 
 def live(scene: Scene) -> View:
-    """The scene as Prometheus scraped it."""
     return View(scene, scene.pair, scene.live, scene.instances)
 
 
@@ -57,7 +56,6 @@ def of_dashboard(view: View, uid: str) -> View:
 
 
 def choices(view: View, uid: str) -> dict[str, Variable]:
-    """The variables of a dashboard."""
     chosen = of_dashboard(view, uid).chosen
     return variables(DASHBOARDS[uid], view.server, view.span, chosen)
 
@@ -166,7 +164,6 @@ def test_counters_survive_a_restart(played_scene: Scene, uid: str) -> None:
 
 
 def world_values(scene: Scene, key: str) -> set[str]:
-    """The values of a key in the world, from start to end."""
     worlds = (FIXED_WORLD, scene.numbers)
     every = (one for world in worlds for numbers in world.values() for one in numbers)
     return {one[key] for one in every if one.get(key)}
@@ -207,7 +204,6 @@ MARKS: Final = {
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_the_annotations_mark_what_happened(played_scene: Scene, uid: str) -> None:
-    """Of the accounts in which it did, within the range."""
     view = slow(played_scene)
     found = annotation_answers(DASHBOARDS[uid], view.server, choices(view, uid), view.span)
     accounts = {

@@ -6,12 +6,10 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import against
 import pytest
-import requests
 import results
 import tables
 
@@ -49,12 +47,6 @@ def test_the_table_has_the_median_run_and_every_verdict() -> None:
         results.rows([[RESULT, RESULT], [RESULT]])
 
 
-def test_a_result_is_a_line_that_fits_a_terminal() -> None:
-    assert RESULT.line().startswith("1 scrape  ")
-    assert RESULT.line().endswith("0.34 ms  n: 0.46 ms                   1.353  met")
-    assert len(replace(RESULT, what="w" * 50, anchor="everything changed").line()) <= 120
-
-
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
@@ -68,14 +60,6 @@ def test_a_result_is_a_line_that_fits_a_terminal() -> None:
 )
 def test_an_amount_has_the_digits_that_mean_something(value: float, unit: str, text: str) -> None:
     assert tables.amount(value, unit) == text
-
-
-@pytest.mark.parametrize(
-    ("ratio", "text"), [(1.0444, "1.044"), (0.052, "0.052"), (9.83, "9.8"), (2003.4, "2,003")]
-)
-def test_a_ratio_is_exact_where_the_goals_are(ratio: float, text: str) -> None:
-    """1.044 and 1.054 are on both sides of a goal."""
-    assert tables.ratio_text(ratio) == text
 
 
 def test_only_the_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
@@ -111,38 +95,6 @@ def test_the_least_of_all_rounds_is_compared() -> None:
         [("scrape", "2.00 ms", "1.00 ms", "0.500"), ("memory", "89.0 MB", "89.0 MB", "1.000")],
         "lrrr",
     )
-
-
-def test_every_number_of_the_api_changes_between_polls_if_asked_to() -> None:
-    """A poll begins with its first page."""
-    api = against.Api(numbers=60)
-    with api.served() as url:
-        still = [names_of_a_poll(url) for _ in range(2)]
-        api.changing = True
-        moving = [names_of_a_poll(url) for _ in range(12)]
-        api.forget()
-        for _ in range(3):
-            names_of_a_poll(url)
-        api.wait_for_polls(1)
-        assert api.forget() == 2
-    assert len(still[0]) == 60
-    assert still[0] == still[1]
-    for one, next_one in pairwise([still[1], *moving]):
-        assert all(a != b for a, b in zip(one, next_one, strict=True))
-
-
-def names_of_a_poll(url: str) -> list[str]:
-    """What the two pages of the account show."""
-    found = []
-    for page in (0, 1):
-        answer = requests.get(
-            f"{url}/v2_beta/Accounts/acme/IncomingPhoneNumbers",
-            params={"Page": page, "PageSize": 50},
-            auth=("acme-key", "acme-token"),
-            timeout=10,
-        )
-        found += [number["friendly_name"] for number in answer.json()["incoming_phone_numbers"]]
-    return found
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,6 @@ def test_systemd_accepts_the_units_and_the_drop_ins_of_the_manual(
 
 
 @pytest.mark.end_to_end
-def test_systemd_finds_a_mistake(program: Callable[[str], str], tmp_path: Path) -> None:
-    """The test above proves nothing otherwise."""
-    assert "'PrivateNonsense'" in verified(program, tmp_path, "[Service]\nPrivateNonsense=yes\n")
-
-
-@pytest.mark.end_to_end
 def test_the_exposure_of_the_service_is_as_the_manual_says(program: Callable[[str], str]) -> None:
     """At most 1.1 by `systemd-analyze security`, which is OK."""
     words = ("security", "--offline=true", "--threshold=11", SERVICE)

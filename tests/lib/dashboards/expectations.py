@@ -69,12 +69,10 @@ class View:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """The chosen accounts."""
         return self.chosen.get("account", tuple(FIXED_WORLD))
 
     @property
     def fresh(self) -> tuple[str, ...]:
-        """Those of them whose data is fresh."""
         return tuple(name for name in FRESH if name in self.accounts)
 
     @property
@@ -142,12 +140,10 @@ def total(numbers: Iterable[Number], value: Callable[[Number], Any], *by: str) -
 
 
 def text(number: Number, key: str) -> str:
-    """A text of a number by the name of its label."""
     return str(number.get({"account": "account_sid"}.get(key, key), ""))
 
 
 def rental(number: Number) -> Decimal | None:
-    """The monthly rental, None where it cannot be read."""
     try:
         return Decimal(number["rental_price"])
     except InvalidOperation:
@@ -155,7 +151,6 @@ def rental(number: Number) -> Decimal | None:
 
 
 def idle(number: Number) -> bool:
-    """Neither flow."""
     return not number["voice_url"] and not number["sms_url"]
 
 
@@ -177,7 +172,6 @@ def idle_shares(view: View, *by: str) -> Series:
 
 
 def rental_columns(view: View, *by: str, circle: bool = False) -> Series:
-    """Rental, idle rental and share, named by the currency."""
     found: Series = {}
     for name, series in (
         ("Rental", total(view.numbers, rental, *by, "currency")),
@@ -192,17 +186,14 @@ def rental_columns(view: View, *by: str, circle: bool = False) -> Series:
 
 
 def with_circle(named: dict[str, str]) -> dict[str, str]:
-    """With country and region in one label."""
     return named | {"circle": f"{named.get('country', '')}-{named.get('region', '')}"}
 
 
 def names(number: Number, *keys: str) -> dict[str, str]:
-    """Some labels of a number's own."""
     return {key: text(number, key) for key in keys}
 
 
 def dearest_idle(view: View) -> Series:
-    """Rental of every idle number."""
     if view.series == "none":
         return {}
     keys = ("account", "sid", "phone_number", "friendly_name", "country", "region", "number_type")
@@ -233,7 +224,6 @@ def days_until_charge(view: View) -> Series:
 
 
 def each_instance(value: Any, **more: str) -> Expected:
-    """The same for each exporter."""
     return lambda view: {
         labels(job=view.job, instance=instance, **more): _of(value, view)
         for instance in view.instances
@@ -241,8 +231,6 @@ def each_instance(value: Any, **more: str) -> Expected:
 
 
 def each_account(value: Any, accounts: tuple[str, ...] = KNOWN, **more: str) -> Expected:
-    """The same for each of some accounts as each exporter has it."""
-
     def expected(view: View) -> Series:
         return {
             labels(job=view.job, instance=instance, account=account, **more): _of(
@@ -271,7 +259,6 @@ def old(view: View) -> Within:
 
 
 def paced(seconds: float) -> Callable[[View], float]:
-    """A span that is stretched with the scene."""
     return lambda view: seconds * view.pace
 
 
@@ -329,7 +316,6 @@ def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
 
 
 def nothing(_: View) -> Series:
-    """No series: the world has nothing of the kind."""
     return {}
 
 
@@ -365,17 +351,14 @@ UP: Final = dict.fromkeys(FRESH, 1.0) | {"stale": 0.0, "refused": 0.0}
 
 
 def failing(view: View) -> Series:
-    """How many accounts fail, and so have old data or none at all."""
     return {labels(): float(len({"refused", "stale"} & set(view.accounts)))}
 
 
 def oldest(view: View) -> Series:
-    """The greatest age of any data."""
     return {labels(): (old if "stale" in view.accounts else fresh())(view)}
 
 
 def build(view: View) -> Series:
-    """What each exporter says that it is."""
     return {
         labels(**{name: value for name, value in named.items() if name != "__name__"}): 1.0
         for named, _ in view.raw("exophone_exporter_build_info")
@@ -482,7 +465,6 @@ def unattached_since(view: View) -> Series:
 
 
 def rental_cells(view: View) -> Series:
-    """The rental of the numbers that lack a flow, in the column of its currency."""
     return {
         labels(
             column=f"Rental {number['currency']}",
@@ -495,7 +477,6 @@ def rental_cells(view: View) -> Series:
 
 
 def listed(view: View) -> Series:
-    """The names of the numbers that lack a flow."""
     found: Series = {}
     for number in lacking(view):
         flows = {f"{flow}_flow_id": flow_id(number, flow) for flow in FLOWS}
@@ -565,13 +546,11 @@ def timeline(view: View) -> Series:
 
 
 def timeline_at_start(view: View) -> Series:
-    """The same at the start; a number that came begins without a flow."""
     came = {key: value for key, value in timeline(view).items() if ("sid", NEW_SID) in key}
     return timeline(view.at_the_start()) | came
 
 
 def changes(view: View) -> Series:
-    """How often each change happened."""
     kinds = Counter(
         change.kind for step in STEPS for change in step if change.account in view.accounts
     )
@@ -579,13 +558,10 @@ def changes(view: View) -> Series:
 
 
 def count(value: Callable[[Number], Any]) -> Expected:
-    """One count of numbers."""
     return lambda view: {labels(): float(sum(value(one) for one in view.numbers))}
 
 
 def by_circle(column: str, value: Callable[[Number], Any]) -> Expected:
-    """Counts by circle and type."""
-
     def expected(view: View) -> Series:
         groups = total(view.numbers, value, "country", "region", "number_type")
         return {
@@ -597,7 +573,6 @@ def by_circle(column: str, value: Callable[[Number], Any]) -> Expected:
 
 
 def per_flow(view: View) -> Series:
-    """Numbers of each flow."""
     found = Counter(
         labels(account=one["account_sid"], flow=flow, flow_id=flow_id(one, flow))
         for one in view.anywhere().numbers
@@ -608,12 +583,10 @@ def per_flow(view: View) -> Series:
 
 
 def ages(view: View) -> Series:
-    """The age of each account's data."""
     return {labels(account=name, job=view.job): fresh()(view) for name in view.fresh}
 
 
 def past_limit(view: View) -> Series:
-    """Data that is too old to be served."""
     return {
         labels(account=name, job=view.job): old(view)
         for name in ("stale",)
@@ -622,19 +595,16 @@ def past_limit(view: View) -> Series:
 
 
 def never(view: View) -> Series:
-    """Accounts without a complete poll."""
     return {
         labels(account=name, job=view.job): 0.0 for name in ("refused",) if name in view.accounts
     }
 
 
 def lacks_voice(number: Number) -> bool:
-    """Capable of calls, without a flow for them."""
     return missing(number, "voice")
 
 
 def lacks_sms(number: Number) -> bool:
-    """Capable of messages, without a flow for them."""
     return missing(number, "sms")
 
 
@@ -677,7 +647,6 @@ EXPECTED: Final = {
 
 
 def values(answer: Any, place: int) -> Series:
-    """The last (-1) or first (0) value of each series of an answer."""
     return {
         series_key(series): float(
             (series["values"][place] if "values" in series else series["value"])[1]
@@ -687,7 +656,6 @@ def values(answer: Any, place: int) -> Series:
 
 
 def sums(answer: Any) -> Series:
-    """What the points of each series add up to."""
     return {
         series_key(series): sum(float(value) for _, value in series["values"])
         for series in answer["data"]["result"]

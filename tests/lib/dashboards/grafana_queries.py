@@ -43,7 +43,6 @@ class Range:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
         return self.end - self.start
 
     def shortened(self, seconds: float) -> Range:
@@ -86,7 +85,6 @@ class Variable:
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The chosen options, All spelled out."""
         return self.options if self.chosen == (ALL,) else self.chosen
 
     def in_promql(self) -> str:
@@ -230,12 +228,10 @@ class Target:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The panel's title and the query's letter."""
         return self.panel["title"], self.target["refId"]
 
     @property
     def step_seconds(self) -> float:
-        """The distance of two points of its graph."""
         return self.span.step_seconds(*_limits(self.panel, self.target))
 
     def last_window(self) -> Range:
@@ -252,7 +248,6 @@ class Target:
 
 
 def _limits(panel: Json, target: Json) -> tuple[str, int]:
-    """The least step of a query, and the most points of its panel."""
     return target.get("interval", ""), panel.get("maxDataPoints", POINTS_MAX)
 
 

@@ -144,7 +144,6 @@ class Change:
     values: Number = field(default_factory=dict)
 
     def apply(self, numbers: list[Number]) -> None:
-        """Make it happen."""
         if self.kind == "added":
             numbers.append(dict(self.values))
             return
@@ -155,7 +154,6 @@ class Change:
 
 
 def _flow(account: str, sid: str, kind: str, flow_id: str = "") -> Change:
-    """A flow attached, detached or moved, as the kind says."""
     flow = kind.partition("_")[0]
     return Change(kind, account, sid, {f"{flow}_url": _url(account, flow, flow_id)})
 
@@ -222,7 +220,6 @@ class Scene:
 
     @property
     def slow(self) -> Range:
-        """When it happened in `stretched`."""
         start = STRETCHED_END - (self.end - self.start) * STRETCH
         return Range(start, STRETCHED_END, SCRAPE_SECONDS * STRETCH)
 
