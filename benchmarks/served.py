@@ -105,13 +105,14 @@ class _Connection:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def get(
+    def get(  # noqa: PLR0913 - each is named
         self,
         url: str,  # noqa: ARG002 - there is one account behind it
         query: Mapping[str, str],
         *,
         timeout_seconds: float,  # noqa: ARG002 - nobody waits
         within_seconds: float,  # noqa: ARG002 - likewise
+        on_connect: Callable[[], None],  # noqa: ARG002 - likewise
         on_status: Callable[[int], None],
     ) -> Answer:
         """The page that is asked for."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
-    from exophone_exporter.exotel.rate_limiter import RateLimiter
+    from exophone_exporter.exotel.rate_limiter import RateLimiter, Slot
     from exophone_exporter.exotel.transport import Answer
 
 # One whole answer may take this many times the timeout of a single read.
@@ -68,16 +68,20 @@ class Connection(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def get(
+    def get(  # noqa: PLR0913 - each is named
         self,
         url: str,
         query: Mapping[str, str],
         *,
         timeout_seconds: float,
         within_seconds: float,
+        on_connect: Callable[[], None],
         on_status: Callable[[int], None],
     ) -> Answer:
-        """One GET; raises PollError where no whole answer came."""
+        """One GET; raises PollError where no whole answer came.
+
+        `on_connect` is called if a new connection had to be made, before the request is sent.
+        """
         ...
 
 
@@ -217,7 +221,7 @@ class _Calls:
 
     def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> Answer:
         """One request and its answer, whatever the status."""
-        self._take_place()
+        slot = self._take_slot()
         answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
         within_seconds = min(answer_seconds, self._time_left_seconds())
         client = self._client
@@ -229,6 +233,7 @@ class _Calls:
                 query,
                 timeout_seconds=self._poll.timeout_seconds,
                 within_seconds=within_seconds,
+                on_connect=lambda: client.budget.stamp(slot),
                 on_status=lambda status: codes.append(str(status)),
             )
         except TimedOut:
@@ -238,18 +243,31 @@ class _Calls:
             seconds = client.clock.monotonic() - started_at
             client.recorder.record_request(endpoint, codes[-1], seconds)
 
-    def _take_place(self) -> None:
-        """Wait for the account's budget to allow one more request."""
-        wait_seconds = self._client.budget.reserve(self._time_left_seconds())
-        if wait_seconds is None:
-            spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
-            if self._within_seconds is not None:
-                raise BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
-            raise BudgetSpent(
-                f"{spent} before the deadline of {self._poll.deadline_seconds:g}s;"
-                " raise the deadline"
+    def _take_slot(self) -> Slot:
+        """Wait until one more request may be sent; raises PollError if that is too late."""
+        limiter = self._client.budget
+        slot = limiter.reserve(self._time_left_seconds())
+        while slot is not None:
+            wait_seconds = limiter.delay_seconds(slot)
+            if wait_seconds > self._time_left_seconds():
+                break
+            self._wait(wait_seconds)
+            if wait_seconds == 0:
+                return slot
+        raise self._not_in_time()
+
+    def _not_in_time(self) -> PollError:
+        held_seconds = self._client.budget.hold_off_seconds()
+        if held_seconds > self._remaining_seconds():
+            return RateLimited(
+                f"the API asked to wait for another {held_seconds:.0f}s", held_seconds
             )
-        self._wait(wait_seconds)
+        spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
+        if self._within_seconds is not None:
+            return BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
+        return BudgetSpent(
+            f"{spent} before the deadline of {self._poll.deadline_seconds:g}s; raise the deadline"
+        )
 
     def _wait(self, seconds: float) -> None:
         """Wait, if only to hear that no more is wanted."""

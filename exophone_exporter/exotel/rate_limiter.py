@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,53 +20,85 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 61.0
 
 
-class RateLimiter:
-    """A sliding window of the places taken; shared by the poll and the probes of one account.
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One request: `at` is when it was sent or, before that, the earliest time for it.
 
-    Also records until when the API asked to wait. Callers must check that themselves; places are
-    given out in any case.
+    It may be sent a window after the request in `after`, which is the one so many slots earlier as
+    the limit allows.
+    """
+
+    at: float
+    after: Slot | None
+
+
+class RateLimiter:
+    """A sliding window of the requests made, shared by all that ask about one account.
+
+    It also keeps everybody waiting who asks while the API wants no request. Safe between threads.
     """
 
     def __init__(self, requests_per_minute: int, monotonic: Callable[[], float]) -> None:
-        self._places: deque[float] = deque(maxlen=requests_per_minute)
+        self._slots: deque[Slot] = deque(maxlen=requests_per_minute)
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._asked_until = -math.inf
+        self._held_until = -math.inf
 
-    def reserve(self, within_seconds: float) -> float | None:
-        """Take the next place; returns the seconds to wait until it may be used.
+    @property
+    def requests_per_minute(self) -> int:
+        """The limit."""
+        return self._slots.maxlen or 0
 
-        None, and nothing is taken, where that would be more than `within_seconds`.
+    def reserve(self, within_seconds: float) -> Slot | None:
+        """Take the next slot; None, and nothing is taken, if it is not free within that time."""
+        with self._lock:
+            slot = Slot(0.0, self._oldest())
+            if self._delay_seconds(slot) > within_seconds:
+                return None
+            self._slots.append(slot)
+            return slot
+
+    def delay_seconds(self, slot: Slot) -> float:
+        """Seconds until a request may be sent; at 0 it counts as sent now.
+
+        Ask again after that time: it grows if the API asks to wait, or if earlier requests leave
+        late.
         """
         with self._lock:
-            now = self._monotonic()
-            wait_seconds = self._wait_seconds(now)
-            if wait_seconds > within_seconds:
-                return None
-            self._places.append(now + wait_seconds)
-            return wait_seconds
+            return self._delay_seconds(slot)
+
+    def stamp(self, slot: Slot) -> None:
+        """The request leaves only now, because connecting took some time."""
+        with self._lock:
+            slot.at = self._monotonic()
 
     def wait_seconds(self) -> float:
-        """Seconds until there is a place; takes none."""
+        """Seconds until a slot is free; takes none."""
         with self._lock:
-            return self._wait_seconds(self._monotonic())
+            return self._delay_seconds(Slot(0.0, self._oldest()))
 
     def hold_off(self, seconds: float) -> None:
-        """Remember that the API asked to wait so long from now."""
+        """Send nothing for so long from now, because the API asked for it."""
         with self._lock:
-            self._asked_until = max(self._asked_until, self._monotonic() + seconds)
+            self._held_until = max(self._held_until, self._monotonic() + seconds)
 
     def hold_off_seconds(self) -> float:
         """Seconds left of the longest wait that the API asked for, or 0."""
         with self._lock:
-            return max(0.0, self._asked_until - self._monotonic())
+            return max(0.0, self._held_until - self._monotonic())
 
     def resize(self, requests_per_minute: int) -> None:
         """Allow so many from now on, those of the last minute included."""
         with self._lock:
-            self._places = deque(self._places, maxlen=requests_per_minute)
+            self._slots = deque(self._slots, maxlen=requests_per_minute)
 
-    def _wait_seconds(self, now: float) -> float:
-        if len(self._places) != self._places.maxlen:
-            return 0.0
-        return max(0.0, self._places[0] + WINDOW_SECONDS - now)
+    def _oldest(self) -> Slot | None:
+        return self._slots[0] if len(self._slots) == self._slots.maxlen else None
+
+    def _delay_seconds(self, slot: Slot) -> float:
+        now = self._monotonic()
+        free_at = -math.inf if slot.after is None else slot.after.at + WINDOW_SECONDS
+        slot.at = max(now, free_at, self._held_until)
+        if slot.at == now:
+            slot.after = None  # or each slot would keep all earlier ones
+        return slot.at - now

@@ -101,6 +101,7 @@ class Transport:
         self._account = account
         self._monotonic = monotonic
         self._ends_at = -math.inf
+        self._on_connect: Callable[[], None] = lambda: None
         # Read for each poll, so that a rotated secret file takes effect.
         key = _secret_bytes(account.credentials.api_key)
         token = _secret_bytes(account.credentials.api_token)
@@ -111,7 +112,7 @@ class Transport:
             # Older accounts use their sid as the key; it is part of every URL and of names.
             if len(secret) >= _MASKED_BYTES_MIN and secret != account.sid.encode()
         ]
-        self._adapter = _Adapter(account.ca_file, self._remaining_seconds)
+        self._adapter = _Adapter(account.ca_file, self._remaining_seconds, self._connected)
 
     def __enter__(self) -> Self:
         return self
@@ -119,21 +120,24 @@ class Transport:
     def __exit__(self, *_: object) -> None:
         self._adapter.close()
 
-    def get(
+    def get(  # noqa: PLR0913 - each is named
         self,
         url: str,
         query: Mapping[str, str],
         *,
         timeout_seconds: float,
         within_seconds: float,
+        on_connect: Callable[[], None],
         on_status: Callable[[int], None],
     ) -> Answer:
         """One GET; raises PollError unless a whole response came.
 
         `timeout_seconds` bounds the connection and each read, `within_seconds` the whole response.
-        `on_status` is called with the status as soon as it is there.
+        `on_connect` is called when a new connection is there, `on_status` with the status as soon
+        as it is there.
         """
         self._ends_at = self._monotonic() + within_seconds
+        self._on_connect = on_connect
         proxy_url = self._account.proxy_url
         try:
             request = requests.Request("GET", url, _HEADERS, params=query, auth=self._auth)
@@ -154,6 +158,9 @@ class Transport:
         if remaining <= 0:
             raise TimeoutError  # the caller knows whose deadline it was, and says so
         return remaining
+
+    def _connected(self) -> None:
+        self._on_connect()
 
     def _answer(self, response: requests.Response) -> Answer:
         """The response without the credentials that it repeats: messages are logged."""
@@ -311,10 +318,16 @@ def _loaded_context(path: Path, *_version: int) -> ssl.SSLContext:
 class _Adapter(HTTPAdapter):
     """Hands out connections that keep the time limit and share their TLS context."""
 
-    def __init__(self, ca_file: str | None, remaining_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ca_file: str | None,
+        remaining_seconds: Callable[[], float],
+        on_connect: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._ca_file = ca_file
         self._remaining_seconds = remaining_seconds
+        self._on_connect = on_connect
         self._pool: Any = None
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -322,6 +335,7 @@ class _Adapter(HTTPAdapter):
         if self._pool is None:
             pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
             pool.conn_kw["remaining_seconds"] = self._remaining_seconds
+            pool.conn_kw["on_connect"] = self._on_connect
             pool.ConnectionCls = _Connection
             if pool.scheme == "https":
                 pool.conn_kw["ca_file"] = self._ca_file
@@ -345,10 +359,21 @@ class _Adapter(HTTPAdapter):
 class _Connection(HTTPConnection):
     """A connection whose responses are read within the time that is left."""
 
-    def __init__(self, *args: Any, remaining_seconds: Callable[[], float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        remaining_seconds: Callable[[], float],
+        on_connect: Callable[[], None],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._remaining_seconds = remaining_seconds
+        self._on_connect = on_connect
         self._close_newest: Callable[[], None] = lambda: None  # until there is a response
+
+    def connect(self) -> None:
+        super().connect()
+        self._on_connect()
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: socket.socket, **kwargs: Any

@@ -217,8 +217,7 @@ class Exporter:
             key = accounts.key_of(account)
             unused = RateLimiter(limits[key], self.clock.monotonic), self.clock.monotonic()
             limiter, _ = limiters.setdefault(key, unused)
-            wait_seconds = max(delay_seconds, limiter.hold_off_seconds())
-            runtimes.append(self._new_runtime(account, state, limiter, begin, wait_seconds))
+            runtimes.append(self._new_runtime(account, state, limiter, begin, delay_seconds))
             delay_seconds += spread_seconds(len(config.accounts))
         return runtimes
 
@@ -248,6 +247,7 @@ class Exporter:
             stopping=closed,
             publish=lambda result: self._publish(runtime, result),
             on_death=lambda: None if closed.is_set() else self._on_death(),
+            hold_off_seconds=limiter.hold_off_seconds,
             begin=begin,
             first_delay_seconds=first_delay_seconds,
             uniform=self._uniform,

@@ -7,7 +7,7 @@ import random
 import threading
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from exophone_exporter.errors import InternalError, PollError, RateLimited, Stopped
+from exophone_exporter.errors import InternalError, PollError, Stopped
 from exophone_exporter.exotel.client import ignore_page
 from exophone_exporter.inventory.changes import diff
 from exophone_exporter.inventory.snapshot import build
@@ -95,18 +95,13 @@ def _failed(error: PollError, started: ClockReading, clock: Clock) -> PollResult
     return PollResult(ended, ended.monotonic - started.monotonic, error=error)
 
 
-def _retry_after_seconds(result: PollResult) -> float:
-    """How long after its end the API asked to wait; a clock set during the poll says nothing."""
-    error = result.error
-    return (error.retry_after_seconds or 0.0) if isinstance(error, RateLimited) else 0.0
-
-
 class Poller(threading.Thread):
     """Polls one account until `stopping` is set; `publish` takes each result.
 
     With `begin`, it waits for that event first. When stopped in the middle of a walk, it asks for
     no further page. The interval runs from start to start, jittered by 5 % so that accounts do not
-    align. Polls of an account never overlap, and the next one respects Retry-After.
+    align. Polls of an account never overlap, and none begins while the API wants no request:
+    `hold_off_seconds` says for how long.
     """
 
     def __init__(  # noqa: PLR0913 - each is a seam, and keyword-only
@@ -119,6 +114,7 @@ class Poller(threading.Thread):
         stopping: threading.Event,
         publish: Callable[[PollResult], None],
         on_death: Callable[[], None],
+        hold_off_seconds: Callable[[], float] = lambda: 0.0,
         begin: threading.Event | None = None,
         first_delay_seconds: float = 0.0,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -131,11 +127,12 @@ class Poller(threading.Thread):
         self._stopping = stopping
         self._publish = publish
         self._on_death = on_death
+        self._hold_off_seconds = hold_off_seconds
         self._begin = begin
         self._first_delay_seconds = first_delay_seconds
         self._uniform = uniform
         self._logger = PollLogger(account, state.snapshot)
-        self._hung_at = clock.monotonic() + first_delay_seconds + _HUNG_AFTER_SECONDS
+        self._hung_at = clock.awake() + first_delay_seconds + _HUNG_AFTER_SECONDS
 
     def run(self) -> None:
         """Poll until stopped. A death that nothing below foresaw is reported, never silent."""
@@ -150,20 +147,21 @@ class Poller(threading.Thread):
 
     def healthy(self) -> bool:
         """Whether the thread lives and does not hang."""
-        return self.is_alive() and self._clock.monotonic() < self._hung_at
+        return self.is_alive() and self._clock.awake() < self._hung_at
 
     def _poll_until_stopped(self) -> None:
         if self._begin is not None:
             self._clock.wait(self._begin, None)
         self._wait(self._first_delay_seconds, self._clock.now())
         while True:
+            while (seconds := self._hold_off_seconds()) > 0:
+                self._wait(seconds, self._clock.now())
             started = self._clock.now()
             deadline_seconds = self._account.poll.deadline_seconds
-            self._hung_at = started.monotonic + deadline_seconds + _HUNG_AFTER_SECONDS
+            self._hung_at = self._clock.awake() + deadline_seconds + _HUNG_AFTER_SECONDS
             result = poll_once(self._state, self._fetch, self._clock, publish=self._publish)
             self._logger.log(result)
             self._wait(self._interval_seconds(), started)
-            self._wait(_retry_after_seconds(result), result.ended)
 
     def _interval_seconds(self) -> float:
         """Seconds from the start of one poll to that of the next."""
@@ -172,6 +170,6 @@ class Poller(threading.Thread):
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until this many seconds after `since`, or raise Stopped."""
-        self._hung_at = self._clock.monotonic() + seconds + _HUNG_AFTER_SECONDS
+        self._hung_at = self._clock.awake() + seconds + _HUNG_AFTER_SECONDS
         if self._clock.wait_since(since, seconds, self._stopping):
             raise Stopped

@@ -163,7 +163,7 @@ class Supervision:
 
     def reloading(self) -> None:
         """Say that the configuration is being reloaded."""
-        microseconds = int(self._clock.monotonic() * 1e6)
+        microseconds = int(self._clock.awake() * 1e6)
         self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
     def reloaded(self, successful: bool) -> None:

@@ -23,6 +23,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qsl
+from weakref import WeakKeyDictionary
 
 from starlette.responses import PlainTextResponse, Response
 
@@ -109,6 +110,8 @@ class Prober:
         self._clock = clock
         self._start = start
         self._accounts: dict[str, _AccountProber] = {}
+        # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
+        self._allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = WeakKeyDictionary()
 
     async def probe(self, query: bytes, timeouts: Sequence[str]) -> Outcome:
         """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
@@ -129,9 +132,17 @@ class Prober:
             if clients.get(name) is prober.client
         }
         if name not in self._accounts:
-            prober = _AccountProber(clients[name], self._clock.monotonic, self._start)
-            self._accounts[name] = prober
+            client = clients[name]
+            self._accounts[name] = _AccountProber(client, self._allowance(client), self._start)
         return self._accounts[name]
+
+    def _allowance(self, client: Client) -> RateLimiter:
+        """The part of an account's request limit that its probes, by any name, may use."""
+        share = max(1, client.budget.requests_per_minute // BUDGET_SHARE)
+        new = RateLimiter(share, self._clock.monotonic)
+        allowance = self._allowances.setdefault(client.budget, new)
+        allowance.resize(share)
+        return allowance
 
     async def _in_time(self, account: _AccountProber, sid: str, within_seconds: float) -> Outcome:
         started_at = self._clock.monotonic()
@@ -246,13 +257,12 @@ class _Request:
 class _AccountProber:
     """The probes of one client: their share of the budget, requests in flight, cached answers."""
 
-    def __init__(self, client: Client, monotonic: Callable[[], float], start: Start) -> None:
+    def __init__(self, client: Client, allowance: RateLimiter, start: Start) -> None:
         self.client = client
-        self._monotonic = monotonic
+        self._monotonic = client.clock.monotonic
         self._start = start
         self._lock = threading.Lock()
-        self._share = max(1, client.account.poll.requests_per_minute // BUDGET_SHARE)
-        self._allowance = RateLimiter(self._share, monotonic)
+        self._allowance = allowance
         self._requests: dict[str, _Request] = {}
         self._in_flight = 0
         # By sid: until when an answer is cached, by the monotonic clock, and the answer.
@@ -287,6 +297,8 @@ class _AccountProber:
     def _start_request(self, sid: str, within_seconds: float) -> Future[Outcome]:
         if self._in_flight >= PARALLEL_REQUESTS:
             return _done(_BUSY)
+        if held_seconds := self.client.budget.hold_off_seconds():
+            return _done(_held_off(held_seconds))
         if self._allowance.reserve(within_seconds=0) is None:
             return _done(self._over_share(self._allowance.wait_seconds()))
         request = _Request(within_seconds, self._monotonic() + within_seconds)
@@ -302,7 +314,8 @@ class _AccountProber:
     def _over_share(self, wait_seconds: float) -> Refusal:
         return Refusal(
             429,
-            f"the probes of this account may make {self._share} requests a minute,"
+            f"the probes of this account may make {self._allowance.requests_per_minute} requests a"
+            " minute,"
             " so that the poll keeps the rest of its budget; probe fewer numbers or less often,"
             " or raise requests_per_minute",
             math.ceil(wait_seconds),
@@ -360,6 +373,11 @@ _POLL_COMES_FIRST: Final = Refusal(
     math.ceil(WINDOW_SECONDS),
 )
 _STOPPING: Final = Refusal(503, "the exporter is stopping or was reloaded; try again", 1)
+
+
+def _held_off(seconds: float) -> Refusal:
+    text = "the API asked to wait with requests about this account"
+    return Refusal(429, text, math.ceil(seconds))
 
 
 def _done(outcome: Outcome) -> Future[Outcome]:

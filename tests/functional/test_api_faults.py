@@ -86,13 +86,13 @@ class Watched:
     def poll(self, **settings: Any) -> PollResult:
         """One poll five minutes after the last; waits before a retry take no time."""
         self._time.pass_(300)
-        own = account(api_key=KEY, api_token=TOKEN, **settings)
+        own, waits = account(api_key=KEY, api_token=TOKEN, **settings), FakeTime()
         client = Client(
             account=own,
-            budget=RateLimiter(1000, Clock().monotonic),
+            budget=RateLimiter(1000, waits.clock.monotonic),
             recorder=self.state,
             clock=Clock(),
-            sleep=lambda _: None,
+            sleep=waits.sleep,
         )
         result = poll_once(self.state, client.fetch_all, self._time.clock)
         self._poll_logger.log(result)

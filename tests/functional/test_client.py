@@ -26,6 +26,7 @@ from exophone_exporter.errors import (
 )
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
+from exophone_exporter.exotel.transport import Answer, Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
@@ -650,7 +651,7 @@ def test_bounded_question_without_a_place_in_the_budget_asks_nothing(
             BudgetSpent, match=r"^the budget of 1 requests a minute is spent for the next 60s$"
         ):
             client.fetch_number("a", 60.0)
-    assert client.budget.reserve(61.0) == 61.0
+    assert client.budget.wait_seconds() == 61.0
     assert recorder.requests == [("detail", "404")]
 
 
@@ -664,6 +665,28 @@ def test_bounded_question_whose_time_ran_out_while_waiting_makes_no_request(
     with pytest.raises(DeadlinePassed, match=r"^there was no answer within 61s$"):
         client.fetch_number("a", 61.0)
     assert (time.slept, len(recorder.requests)) == ([61], 1)
+
+
+@pytest.mark.fault(78)
+def test_request_counts_from_when_its_connection_is_there(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    """It takes 9 seconds, once: the second page uses the same connection."""
+
+    class SlowTransport(Transport):
+        def get(self, *args: Any, on_connect: Callable[[], None], **limits: Any) -> Answer:
+            def connect() -> None:
+                time.pass_(9)
+                on_connect()
+
+            return super().get(*args, on_connect=connect, **limits)
+
+    client = replace(
+        client_of(sim.url, requests_per_minute=2, page_size=60, timeout_seconds=10.0),
+        connect=SlowTransport,
+    )
+    assert client.fetch_all({}).pages == 2
+    assert client.budget.wait_seconds() == 61
 
 
 def test_retry_is_told_to_those_who_look_closely(

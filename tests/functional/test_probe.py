@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.config.settings import PerNumber
-from exophone_exporter.errors import ServerFailed, Stopped
+from exophone_exporter.errors import RateLimited, ServerFailed, Stopped
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.rate_limiter import RateLimiter
@@ -150,6 +150,8 @@ class FakeClient:
         self, own: Account | None = None, error: Exception | None = None, *, hangs: bool = False
     ) -> None:
         self.account = own or account()
+        self.clock = Clock()
+        self.budget = RateLimiter(self.account.poll.requests_per_minute, self.clock.monotonic)
         self.error = error
         self.go = threading.Event()
         if not hangs:
@@ -653,6 +655,37 @@ def test_probe_after_a_poll_that_used_the_budget_is_429() -> None:
         it.time.pass_(55)  # the bound of 6 s is now enough to wait for a place
         assert it.site.probe("b").success == 0
         assert it.time.slept == [6.0]
+
+
+@pytest.mark.fault(170)
+def test_probes_are_429_while_the_api_asked_to_wait(one: Bench) -> None:
+    """By every name of the account; a poll waits too, or fails without a request."""
+    one.clients["twin"] = replace(one.clients["support"], recorder=CountingRecorder())
+    one.sim.fail(Fault(status=429, headers={"Retry-After": "300"}))
+    assert one.site.query("?target=a&account=support").success == 0
+    one.time.pass_(99.5)
+    for name in ("support", "twin"):
+        refused = one.site.query(f"?target=b&account={name}")
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "201")
+        assert "the API asked to wait" in refused.text
+    with pytest.raises(RateLimited, match=r"^the API asked to wait for another 200s$"):
+        one.clients["twin"].fetch_all({})
+    assert (len(one.sim.requests), one.time.slept) == (1, [])
+    one.time.pass_(200.5)
+    assert one.site.query("?target=b&account=twin").status == 200
+
+
+@pytest.mark.fault(114)
+def test_names_of_one_account_and_reloads_share_the_fifth_of_the_probes() -> None:
+    with bench(account(requests_per_minute=10)) as it:
+        support = it.clients["support"]
+        it.clients["twin"] = replace(support)
+        assert [it.site.query(f"?target=a&account={name}").status for name in it.clients] == [
+            200,
+            200,
+        ]
+        it.clients["support"] = replace(support)  # as after a reload
+        assert it.site.query("?target=b&account=support").status == 429
 
 
 def test_account_that_a_reload_removed_is_unknown_immediately(one: Bench) -> None:

@@ -122,16 +122,24 @@ class FakeTime:
 
     wall: float = 1_700_000_000.0
     monotonic: float = 1000.0
+    suspended: float = 0.0
     slept: list[float] = field(default_factory=list)
 
     @property
     def clock(self) -> Clock:
-        return Clock(lambda: self.wall, lambda: self.monotonic)
+        return Clock(
+            lambda: self.wall, lambda: self.monotonic, awake=lambda: self.monotonic - self.suspended
+        )
 
     def pass_(self, seconds: float) -> None:
         """Let time pass on both clocks."""
         self.wall += seconds
         self.monotonic += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep, and with it every wait."""
+        self.suspended += seconds
+        self.pass_(seconds)
 
     def sleep(self, seconds: float) -> None:
         if seconds > 0:

@@ -182,13 +182,12 @@ class Week:
         seconds = self.random.choice([-3 * DAY, -HOUR, -30.0, 30.0, HOUR, 3 * DAY])
         self.model.note(f"the wall clock is set by {seconds}")
         self.time.step(seconds)
-        self.model.clock_moved(seconds)
 
     def machine_sleeps(self) -> None:
         seconds = self.random.choice([10.0, 600.0, HOUR, 8 * HOUR])
         self.model.note(f"the machine sleeps for {seconds}")
         self.time.suspend(seconds)
-        self.model.clock_moved(seconds)
+        self.model.woke()
 
     def configuration_is_reloaded(self) -> None:
         """Some accounts are removed, changed, renamed, swapped or added; the others are equal."""

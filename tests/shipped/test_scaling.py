@@ -51,9 +51,9 @@ def walk_seconds(requests: int) -> float:
     time = FakeTime()
     budget = RateLimiter(PER_MINUTE, lambda: time.monotonic)
     for _ in range(requests):
-        wait_seconds = budget.reserve(math.inf)
-        assert wait_seconds is not None
-        time.pass_(wait_seconds)
+        slot = budget.reserve(math.inf)
+        assert slot is not None
+        time.pass_(budget.delay_seconds(slot))
     return time.monotonic - FakeTime().monotonic
 
 

@@ -58,7 +58,7 @@ class _Task:
 
 
 class VirtualTime:
-    """The clock, and which thread runs. Times are in seconds; `now` is that of the monotonic clock.
+    """The clock, and which thread runs. Times are in seconds; `now` stands still in a suspend.
 
     For more than `patience_seconds` of real time no thread may hold the turn.
     """
@@ -69,7 +69,9 @@ class VirtualTime:
         self.steps = 0
         self._wall_ahead = 1_700_000_000.0
         self._patience_seconds = patience_seconds
-        self.clock = Clock(self._wall, self._monotonic, self._wait, slice_seconds)
+        self.clock = Clock(
+            self._wall, self._monotonic, self._wait, slice_seconds, awake=self._awake
+        )
         self._driver = _Task(threading.current_thread(), 0)
         self._running = self._driver
         self._tasks: dict[int, _Task] = {threading.get_ident(): self._driver}
@@ -83,7 +85,7 @@ class VirtualTime:
     @property
     def moment(self) -> ClockReading:
         """This moment on both clocks, for other threads."""
-        return ClockReading(self.now + self._wall_ahead, self.now)
+        return ClockReading(self.now + self._wall_ahead, self.true)
 
     @property
     def true(self) -> float:
@@ -95,7 +97,7 @@ class VirtualTime:
         self._wall_ahead += seconds
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: the monotonic clock stands still, the wall clock goes on."""
+        """Let the machine sleep: waits stand still, the clocks go on."""
         self._wall_ahead += seconds
         self.suspended_seconds += seconds
 
@@ -161,6 +163,10 @@ class VirtualTime:
         return self.now + self._wall_ahead
 
     def _monotonic(self) -> float:
+        self._task()
+        return self.true
+
+    def _awake(self) -> float:
         self._task()
         return self.now
 

@@ -64,17 +64,17 @@ class Known:
 class Watched:
     """One account of the configuration: by which settings, and when it was last polled.
 
-    The first poll is due at `due_at`; `forward` is how far clocks had been set forward before.
+    The first poll is due at `due_at`. A wait notices a suspend late, at most by `late_seconds`.
     """
 
     account: Account
     known: Known
     due_at: float
-    forward: float
     started: ClockReading | None = None
     walk: Call | None = None
     took_seconds: float = 0.0
     overdue_at: float = math.inf
+    late_seconds: float = 0.0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -88,6 +88,7 @@ class Call:
     watched: Watched
     is_walk: bool
     started: ClockReading
+    suspended_seconds: float
     given_up: bool = False
     found: dict[str, Number] = field(default_factory=dict)
     listed: bool = False
@@ -96,21 +97,14 @@ class Call:
 
 
 @dataclass
-class Asked:
-    """A wait that the API asked for: since when, and how far clocks had been set forward then."""
-
-    at: float
-    forward: float
-    seconds: float
-
-
-@dataclass
 class Traffic:
-    """The requests of one account, whatever its names, by the API's own clock."""
+    """The requests of one account, whatever its names, by the API's own clock.
+
+    It wants none until `held_until`.
+    """
 
     arrivals: list[float] = field(default_factory=list)
-    asked: Asked | None = None
-    probe_asked_until: float = 0.0
+    held_until: float = 0.0
     calls: set[Call] = field(default_factory=set)
 
 
@@ -133,7 +127,6 @@ class Model:
         self.ratios: list[float] = []
         self.polls = self.requests = self.given_up = self.scrapes = 0
         self.fingerprint = 0
-        self._forward = 0.0
         self._ended: list[Call] = []
         self._scraped_at = -math.inf
         self._inventory: tuple[list[bytes], dict[str, set[tuple[str, ...]]]] = ([], {})
@@ -158,7 +151,7 @@ class Model:
 
     def load(self, accounts: Sequence[Account], equal: Iterable[str] = ()) -> None:
         """Another configuration is loaded; the accounts named in `equal` do not differ."""
-        equal, now, begins = {*equal}, self.time.now, 0
+        equal, now, begins = {*equal}, self.time.true, 0
         before, self.watched, self._scraped_at = self.watched, {}, -math.inf
         for account in accounts:
             old = before.get(account.name)
@@ -168,7 +161,7 @@ class Model:
             goes_on = old is not None and old.key == (account.origin, account.sid)
             known = old.known if goes_on and old is not None else Known()
             due_at = now + SPREAD_SECONDS * begins
-            self.watched[account.name] = Watched(account, known, due_at, self._forward)
+            self.watched[account.name] = Watched(account, known, due_at)
             begins += 1
         staying = {*self.watched.values()}
         for old in before.values():
@@ -186,27 +179,20 @@ class Model:
                 call.given_up = True
                 self.given_up += call.is_walk
 
-    def clock_moved(self, seconds: float) -> None:
-        """The wall clock was set, or went on while the machine slept."""
-        self._forward += max(0.0, seconds)
+    def woke(self) -> None:
+        """The machine slept: what has become due begins within a slice of a wait."""
         for watched in self.watched.values():
-            watched.overdue_at = math.inf
-            if seconds > 0 and watched.walk is None and self._is_due(watched):
+            watched.overdue_at, watched.late_seconds = math.inf, self.time.clock.slice_seconds
+            if watched.walk is None and self._due_at(watched) <= self.time.true:
                 watched.overdue_at = self.time.now + self.time.clock.slice_seconds
 
-    def _is_due(self, watched: Watched) -> bool:
-        """Whether by either clock the next poll, as late as jitter allows, should have begun."""
-        if watched.started is None or self._still_asked_seconds(watched) > 0:
-            return False
-        passed = since(watched.started, self.time.moment)
-        return passed >= (1 + JITTER) * watched.account.poll.interval_seconds
-
-    def _still_asked_seconds(self, watched: Watched) -> float:
-        """What is left of a wait that the API asked for, by the clock that is furthest on."""
-        asked = self._of(watched).asked
-        if asked is None:
-            return 0.0
-        return asked.seconds - (self.time.now - asked.at) - (self._forward - asked.forward)
+    def _due_at(self, watched: Watched) -> float:
+        """When the next poll, as late as jitter allows, begins."""
+        held_until = self._of(watched).held_until
+        if watched.started is None:
+            return max(watched.due_at, held_until)
+        interval = (1 + JITTER) * watched.account.poll.interval_seconds
+        return max(watched.started.monotonic + max(interval, watched.took_seconds), held_until)
 
     def _of(self, watched: Watched) -> Traffic:
         return self.traffic.setdefault(watched.key, Traffic())
@@ -218,8 +204,8 @@ class Model:
         watched = self.watched.get(account.name)
         if watched is None or watched.account is not account:
             self.expect(not is_walk, f"{account.name} is polled by settings that are gone")
-            watched = Watched(account, Known(), self.time.now, self._forward)
-        call = Call(watched, is_walk, self.time.moment)
+            watched = Watched(account, Known(), self.time.true)
+        call = Call(watched, is_walk, self.time.moment, self.time.suspended_seconds)
         self._of(watched).calls.add(call)
         if is_walk:
             self._begin(call)
@@ -242,13 +228,15 @@ class Model:
             self.news.set()
         watched.started, watched.walk = call.started, call
         watched.due_at = watched.overdue_at = math.inf
+        watched.late_seconds = 0.0
 
     def _check_not_early(self, watched: Watched) -> None:
         if watched.started is None:
-            at = self.time.now + self._forward - watched.forward
-            self.expect(at >= watched.due_at - EPSILON, f"{watched.account.name} crowds in")
+            self.expect(
+                self.time.true >= watched.due_at - EPSILON, f"{watched.account.name} crowds in"
+            )
             return
-        passed = since(watched.started, self.time.moment)
+        passed = self.time.moment.seconds_since(watched.started)
         interval = watched.account.poll.interval_seconds
         least = (1 - JITTER) * interval - EPSILON
         self.expect(passed >= least, f"{watched.account.name} is polled after {passed:.1f}s only")
@@ -257,18 +245,13 @@ class Model:
 
     def _check_not_late(self, watched: Watched, slack: float) -> None:
         """Whether the next poll is late by now."""
-        name, now = watched.account.name, self.time.now
-        self.expect(now <= watched.overdue_at + slack, f"{name} is not polled after a resume")
-        traffic = self._of(watched)
-        asked = traffic.asked
-        asked_until = asked.at + asked.seconds if asked else 0.0
-        if watched.started is None:
-            at = max(watched.due_at, asked_until, traffic.probe_asked_until)
-            self.expect(now <= at + slack, f"{name} is not polled after a reload")
+        name, slack = watched.account.name, slack + watched.late_seconds
+        if watched.overdue_at != math.inf:
+            held_until = self._of(watched).held_until - self.time.suspended_seconds
+            at = max(watched.overdue_at, held_until)
+            self.expect(self.time.now <= at + slack, f"{name} is not polled after a resume")
             return
-        interval = watched.account.poll.interval_seconds
-        at = watched.started.monotonic + max((1 + JITTER) * interval, watched.took_seconds)
-        self.expect(now <= max(at, asked_until) + slack, f"{name} is polled late")
+        self.expect(self.time.true <= self._due_at(watched) + slack, f"{name} is polled late")
 
     def sent(self, call: Call, travels_seconds: float) -> None:
         """A request leaves, and reaches the API so much later."""
@@ -277,9 +260,9 @@ class Model:
         if call.is_walk:
             self.expect(not call.given_up, f"the poll of {name} asks on after it was given up")
             self.expect(not call.final, f"{name} is asked again after a final answer")
-            left = self._still_asked_seconds(watched)
-            self.expect(left <= EPSILON, f"{name} is asked {left:.1f}s before the API wants it")
             call.failed = False
+        left = self._of(watched).held_until - self.time.true
+        self.expect(left <= EPSILON, f"{name} is asked {left:.1f}s before the API wants it")
         self._check_budget(watched, travels_seconds)
 
     def _check_budget(self, watched: Watched, travels_seconds: float) -> None:
@@ -306,11 +289,8 @@ class Model:
         """The API asked to wait so long; None where it did not say so in a way that counts."""
         self.failed(call, final=False)
         traffic = self._of(call.watched)
-        if seconds is not None and not call.is_walk:
-            until = max(traffic.probe_asked_until, self.time.now + seconds)
-            traffic.probe_asked_until = until
-        elif seconds is not None and not call.given_up:
-            traffic.asked = Asked(self.time.now, self._forward, seconds)
+        if seconds is not None:
+            traffic.held_until = max(traffic.held_until, self.time.true + seconds)
 
     def listed(self, call: Call, numbers: Sequence[Number], *, more: bool) -> None:
         """A page of the list was given."""
@@ -329,7 +309,9 @@ class Model:
         if not call.is_walk or call.given_up:
             return
         call.watched.walk = None
-        call.watched.took_seconds = took = self.time.now - call.started.monotonic
+        took = self.time.true - call.started.monotonic
+        call.watched.took_seconds = took
+        took -= self.time.suspended_seconds - call.suspended_seconds
         deadline_seconds = call.watched.account.poll.deadline_seconds
         self.expect(took <= deadline_seconds + EPSILON, f"a poll took {took:.1f}s")
         self._ended.append(call)
@@ -382,19 +364,18 @@ class Model:
 
     def edges(self) -> Iterator[float]:
         """When next to look: just before and just after data becomes too old to be served."""
-        ahead = self.time.moment.wall - self.time.now
         for watched in self.watched.values():
             completed = watched.known.completed
             if completed is not None and self._is_fresh(watched):
                 stale_after = watched.account.poll.stale_after_seconds
-                at = min(completed.monotonic, completed.wall - ahead) + stale_after
+                at = completed.monotonic + stale_after - self.time.suspended_seconds
                 yield at - EDGE if at - 2 * EDGE > self.time.now else at + EDGE
 
     def _is_fresh(self, watched: Watched) -> bool:
         completed = watched.known.completed
         if completed is None:
             return False
-        age = since(completed, self.time.moment)
+        age = self.time.moment.seconds_since(completed)
         return age <= watched.account.poll.stale_after_seconds
 
     def check(self, exporter: Exporter) -> None:
@@ -449,11 +430,6 @@ class Model:
             if series.partition(",")[0].endswith(("_total", "_count", "_bucket")):
                 self.expect(value >= seen.get(series, 0.0), f"{series} of {name} fell to {value}")
                 seen[series] = value
-
-
-def since(earlier: ClockReading, later: ClockReading) -> float:
-    """Seconds between two moments, by the clock that went further."""
-    return max(0.0, later.wall - earlier.wall, later.monotonic - earlier.monotonic)
 
 
 def as_sent(number: ExoPhone) -> Number:

@@ -181,6 +181,7 @@ class Connection:
         *,
         timeout_seconds: float,
         within_seconds: float,
+        on_connect: Callable[[], None],  # noqa: ARG002 - connecting takes no time
         on_status: Callable[[int], None],
     ) -> Answer:
         """One request: it travels, is answered by the weather, and tells the model of it."""

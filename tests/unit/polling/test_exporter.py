@@ -305,6 +305,20 @@ class TestKept:
             time.end(within_seconds=1)
         assert limited.asked["acme"] == pytest.approx([1000.0, 1500.0])
 
+    @pytest.mark.fault(170)
+    def test_wait_that_the_api_asked_holds_every_name_of_the_account(self) -> None:
+        twins = [account(name, interval_seconds=60.0) for name in ("a", "b")]
+        time = VirtualTime()
+        limited = Limited(time)
+        exporter = Exporter(configuration(*twins), clock=time.clock, connect=limited)
+        exporter.start()
+        with contextlib.closing(time):
+            time.adopt()
+            time.pass_until(1499)
+            assert limited.asked["acme"] == [1000.0]
+            exporter.ask_to_stop()
+            time.end(within_seconds=1)
+
 
 class Limited:
     """An API that always asks to wait 500 seconds, and notes by sid when it was asked."""
@@ -455,7 +469,8 @@ class TestBudget:
         return exporter.clients()[name].budget
 
     def waits(self, exporter: Exporter, count: int, name: str = "a") -> list[float]:
-        return [self.budget(exporter, name).reserve(1000.0) for _ in range(count)]
+        slots = [self.budget(exporter, name).reserve(1000.0) for _ in range(count)]
+        return [slot.at - exporter.clock.monotonic() for slot in slots]
 
     def test_smaller_budget_counts_what_was_spent(self, time: FakeTime) -> None:
         exporter = Exporter(configuration(account("a", requests_per_minute=10)), clock=time.clock)

@@ -19,6 +19,7 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.polling.poller import Poller, poll_once
 from tests.lib.support import FakeTime, account, log_lines, phone
@@ -57,6 +58,7 @@ class FakeApi:
         self._seconds = seconds
         self._before = before
         self._inside = threading.Lock()
+        self.limiter = RateLimiter(1, lambda: time.monotonic)
         self.started: list[float] = []
         self.previous: list[set[str]] = []
 
@@ -70,6 +72,8 @@ class FakeApi:
             self.previous.append(set(previous))
             self._time.pass_(self._seconds)
             outcome = next(self._outcomes, Stopped())
+            if isinstance(outcome, RateLimited):
+                self.limiter.hold_off(outcome.retry_after_seconds or 0.0)
             if isinstance(outcome, BaseException):
                 raise outcome
             on_page(outcome.pages, len(outcome.numbers))
@@ -101,6 +105,7 @@ def poller(time: FakeTime, api: FakeApi, state: AccountState, **changes: Any) ->
         "stopping": TimedEvent(time),
         "publish": state.record_poll,
         "on_death": lambda: pytest.fail("the poller died"),
+        "hold_off_seconds": api.limiter.hold_off_seconds,
         "uniform": middle,
     }
     return Poller(state.account, state, api.fetch, **(settings | changes))
@@ -312,43 +317,53 @@ class TestSchedule:
         limited = RateLimited("429", retry_after_seconds)
         assert starts(time, limited, seconds=10)[1] == next_at
 
-    @pytest.mark.fault(124)
-    def test_clock_set_forward_during_a_poll_does_not_shorten_what_the_api_asks(
-        self, time: FakeTime
-    ) -> None:
-        """The interval is over by that clock; the answer that asks to wait came later."""
-        steps = iter([3600])
-
-        def set_forward() -> None:
-            time.wall += next(steps, 0)
-
-        limited = RateLimited("429", 100.0)
-        assert starts(time, limited, listing(), seconds=10, before=set_forward) == [0, 110, 410]
-
     @pytest.mark.parametrize(
-        ("at_wait", "hours", "polls_at"),
+        ("set_seconds", "suspended_seconds", "polls_at"),
         [
             pytest.param(
-                0, -1, [0, 300, 600, 900], marks=pytest.mark.fault(124), id="clock-set-back"
+                -3600, 0, [0, 300, 600, 900], marks=pytest.mark.fault(124), id="clock-set-back"
             ),
             pytest.param(
-                3, 1, [0, 20, 320, 620], marks=pytest.mark.fault(124), id="clock-set-forward"
+                3600, 0, [0, 300, 600, 900], marks=pytest.mark.fault(124), id="clock-set-forward"
             ),
             pytest.param(
-                3, 8, [0, 20, 320, 620], marks=pytest.mark.fault(125), id="night-of-suspend"
+                0, 28800, [0, 28820, 29120, 29420], marks=pytest.mark.fault(125), id="suspend"
             ),
         ],
     )
-    def test_step_of_the_wall_clock_causes_no_burst(
-        self, time: FakeTime, at_wait: int, hours: int, polls_at: list[float]
+    def test_only_a_suspend_makes_the_next_poll_due_and_causes_no_burst(
+        self,
+        time: FakeTime,
+        set_seconds: float,
+        suspended_seconds: float,
+        polls_at: list[float],
     ) -> None:
-        """The monotonic clock stands still in a suspend; a step forward looks the same."""
-
         def step(waits: int) -> None:
-            time.wall += hours * 3600 if waits == at_wait else 0
+            if waits == 3:
+                time.wall += set_seconds
+                time.suspend(suspended_seconds)
 
         event = TimedEvent(time, step)
         assert starts(time, listing(), listing(), listing(), stopping=event) == polls_at
+
+    @pytest.mark.fault(125)
+    def test_a_thread_that_was_suspended_does_not_hang(self, time: FakeTime) -> None:
+        """Neither the liveness probe nor the watchdog may end the process after a night."""
+        healthy: list[bool] = []
+
+        def sleep_and_wake(_waits: int) -> None:
+            time.suspend(28800)
+            healthy.append(watched.healthy())
+
+        watched = poller(
+            time,
+            FakeApi(time, listing()),
+            AccountState(account()),
+            stopping=TimedEvent(time, sleep_and_wake),
+        )
+        watched.start()
+        watched.join(WAIT_SECONDS)
+        assert healthy == [True]
 
     def test_failures_of_every_kind_do_not_end_it(self, time: FakeTime) -> None:
         errors = (TimedOut("slow"), ValueError("x"), MemoryError(), BadBody("html"))
