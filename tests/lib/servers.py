@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 # What a process of its own serves.
 APP = """
 from exophone_exporter.server import open_server
