@@ -1,6 +1,6 @@
 """The page of /metrics against prometheus_client: read back, written again, unpacked.
 
-What the samples must be is reckoned here from the views, one by one, without the renderer.
+What the samples must be is computed here from the statuses, one by one, without the renderer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
 class Exposition:
-    """The page over the views of some accounts, which may change from one check to the next."""
+    """The page over the statuses of some accounts, which may change between two checks."""
 
     def __init__(
         self, statuses: Callable[[], Sequence[AccountStatus]], build: ExporterInfo, clock: Clock
@@ -54,13 +54,13 @@ class Exposition:
         self._page = MetricsPage(statuses, lambda: build, clock, with_process=False)
 
     def check(self) -> None:
-        """Both formats hold exactly the samples of the views, as prometheus_client writes them."""
+        """Both formats hold exactly the expected samples, as prometheus_client writes them."""
         self._page.refresh()
         _assert_exposed(self._page, _expected(self._statuses(), self._build, self._clock.now()))
 
 
 def assert_exposed(statuses: Sequence[AccountStatus], build: ExporterInfo, clock: Clock) -> None:
-    """A page that was never asked before holds exactly the samples of the views."""
+    """A new page holds exactly the expected samples."""
     Exposition(lambda: statuses, build, clock).check()
 
 
@@ -69,14 +69,14 @@ def _assert_exposed(page: MetricsPage, samples: Iterable[_Sample]) -> None:
     for openmetrics in (False, True):
         content = page.body(openmetrics=openmetrics, gzipped=False)
         families = _read(content, openmetrics=openmetrics)
-        assert _written(families, openmetrics=openmetrics) == content
+        assert written(families, openmetrics=openmetrics) == content
         found = [(s.name, s.value, s.labels) for family in families for s in family.samples]
         assert _series_of(found) == expected
-        _assert_unpacked(page.body(openmetrics=openmetrics, gzipped=True), content)
+        assert_one_member(page.body(openmetrics=openmetrics, gzipped=True), content)
 
 
-def _assert_unpacked(packed: bytes, content: bytes) -> None:
-    """One gzip member, and nothing behind it: browsers show no second one."""
+def assert_one_member(packed: bytes, content: bytes) -> None:
+    """One gzip member of exactly these bytes: browsers show no second one."""
     strict = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     assert strict.decompress(packed) + strict.flush() == content
     assert (strict.eof, strict.unused_data) == (True, b"")
@@ -89,7 +89,7 @@ def _read(content: bytes, *, openmetrics: bool) -> list[Family]:
     return [*parsed(content.decode())]
 
 
-def _written(families: Iterable[Family], *, openmetrics: bool) -> bytes:
+def written(families: Iterable[Family], *, openmetrics: bool) -> bytes:
     """What prometheus_client makes of families that it has read."""
 
     class Collector:

@@ -35,7 +35,7 @@ ENVIRON = {
     "TWO_LINES": "canary\ncanary",
     "NOT_UTF8": "canary\udcff",  # as os.environ gives a byte that is not UTF-8
 }
-SECRETS = {
+SECRETS: dict[str, bytes | Exception] = {
     "/secrets/good": b"canary\n",
     "/secrets/empty": b"",
     "/secrets/newline": b"\r\n",

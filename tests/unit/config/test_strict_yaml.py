@@ -71,6 +71,10 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
         ("- !x {}", TAGS),
         ("a: !!binary aGk=", TAGS),
         ('"\\ud800": 2', r"contains half a character (an escape from \ud800 to \udfff)"),
+        (
+            'a: "\\U00110000"',
+            "contains an escape sequence for a character that does not exist",
+        ),
         ("a: &b [c]", "anchors are not supported: quote a value that starts with `&` (column 4)"),
         ("&b a: c", "anchors are not supported: quote a value that starts with `&` (column 1)"),
     ],
@@ -80,6 +84,7 @@ def test_what_is_not_plain_is_refused_everywhere(text: str, message: str) -> Non
     with pytest.raises(YamlError) as caught:
         strict_yaml.parse(text)
     assert (caught.value.line, caught.value.message, str(caught.value)) == (1, message, message)
+    assert caught.value.__context__ is None
 
 
 def test_the_same_key_in_two_mappings_is_fine() -> None:

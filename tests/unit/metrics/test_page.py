@@ -1,4 +1,4 @@
-"""The bytes of /metrics: when they are made, shared and let go, and what gzip makes of them."""
+"""The bytes of /metrics: when they are made and shared, and what gzip makes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gzip
 import json
 import threading
 import tracemalloc
-import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from operator import le
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.config.settings import PerNumber
@@ -30,6 +28,7 @@ from exophone_exporter.metrics.inventory import NOTHING, inventory_of
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import make_account
+from tests.lib.exposed import assert_one_member
 from tests.lib.processes import wait_until
 from tests.lib.support import INDIA, FakeTime, account, held_rendering, phone
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
 
-DEADLINE_SECONDS: Final = 10
+DEADLINE_SECONDS: Final = 60
 BUILD: Final = ExporterInfo("r", 0.0)
 # A scrape that may overtake another has done so by then.
 OVERTAKING_SECONDS: Final = 0.1
@@ -99,34 +98,21 @@ def every_form(page: MetricsPage) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("openmetrics", FORMATS)
-@pytest.mark.parametrize(
-    "count",
-    [
-        pytest.param(0, id="empty"),
-        pytest.param(3, id="small"),
-        pytest.param(10_000, id="ten-thousand"),
-    ],
-)
+@pytest.mark.parametrize("count", [0, 10_000])
 def test_gzip_is_one_member_of_exactly_the_plain_bytes(
     time: FakeTime, state: AccountState, page: MetricsPage, count: int, openmetrics: bool
 ) -> None:
-    """Browsers show only the first member of a stream: there must be no second."""
     if count:
         put(state, time, numbers(count))
         page.refresh()
     plain = page.body(openmetrics=openmetrics, gzipped=False)
     gzipped = page.body(openmetrics=openmetrics, gzipped=True)
     assert plain.count(b'\nexophone_number_info{account="support"') == count
-    assert gzip.decompress(gzipped) == plain
-    stream = zlib.decompressobj(wbits=31)
-    assert stream.decompress(gzipped) == plain
-    assert (stream.eof, stream.unused_data) == (True, b"")
+    assert_one_member(gzipped, plain)
     assert len(gzipped) < len(plain) / 5
 
 
-@pytest.mark.parametrize(
-    "gzipped", [pytest.param(False, id="plain"), pytest.param(True, id="gzip")]
-)
+@pytest.mark.parametrize("gzipped", [False, True], ids=["plain", "gzip"])
 def test_poll_that_found_equal_numbers_renders_and_compresses_nothing(
     time: FakeTime, state: AccountState, page: MetricsPage, gzipped: bool
 ) -> None:
@@ -191,9 +177,7 @@ def test_rendering_that_fails_changes_nothing(
 
 
 @pytest.mark.fault(132)
-@pytest.mark.parametrize(
-    ("accounts", "count"), [pytest.param(1, 4000, id="one"), pytest.param(4, 1000, id="several")]
-)
+@pytest.mark.parametrize(("accounts", "count"), [(1, 4000), (4, 1000)])
 def test_a_number_costs_2500_bytes_at_rest_and_5000_while_its_account_is_rendered(
     time: FakeTime, accounts: int, count: int
 ) -> None:
@@ -267,17 +251,15 @@ def test_health_of_polling_is_at_most_one_second_old(
 ) -> None:
     """Many scrapers in one second cost one rendering."""
 
-    def retries() -> bytes:
-        text = page.body(openmetrics=openmetrics, gzipped=False)
-        (line,) = (x for x in text.splitlines() if x.startswith(b"exophone_api_retries_total{"))
-        return line.split()[-1]
+    def retries() -> float:
+        return value_of(RETRIES, page.body(openmetrics=openmetrics, gzipped=False))
 
-    assert retries() == b"0.0"
+    assert retries() == 0
     state.record_retry()
     time.pass_(0.99)
-    assert retries() == b"0.0"
+    assert retries() == 0
     time.pass_(0.01)
-    assert retries() == b"1.0"
+    assert retries() == 1
 
 
 def value_of(series: bytes, text: bytes) -> float:
@@ -346,19 +328,12 @@ def test_end_of_a_poll_shows_immediately(
 
 
 def test_once_has_no_series_about_its_process(time: FakeTime, state: AccountState) -> None:
-    """A process that has ended has no file descriptors to tell of."""
     without = page_of(time, [state]).body(openmetrics=False, gzipped=False)
-    names = {line.split(b"{")[0].split(b" ")[0] for line in without.splitlines() if line[0] != 35}
-    assert {name for name in names if not name.startswith(b"exophone_")} == set()
+    samples = [line for line in without.splitlines() if not line.startswith(b"#")]
+    assert all(line.startswith(b"exophone_") for line in samples)
     with_process = page_of(time, [state], with_process=True).body(openmetrics=False, gzipped=False)
     assert with_process.startswith(without)
     assert b"\nprocess_resident_memory_bytes " in with_process[len(without) :]
-
-
-def test_scrape_before_the_first_prepare_is_whole(page: MetricsPage) -> None:
-    text = page.body(openmetrics=True, gzipped=False).decode()
-    found = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # it has no types
-    assert "exophone_polls" in {family.name for family in found}
 
 
 @pytest.mark.fault(132)
@@ -408,7 +383,7 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
 
 
 def size_of(body: bytes) -> int:
-    """How many numbers a scrape tells of; it must say so consistently, in every family."""
+    """How many numbers a scrape shows; all families must agree."""
     text = body.decode().removesuffix("# EOF\n")
     families = {family.name: family for family in text_string_to_metric_families(text)}
     total = sum(sample.value for sample in families["exophone_numbers"].samples)
@@ -419,7 +394,6 @@ def size_of(body: bytes) -> int:
 
 
 def test_other_order_or_settings_of_accounts_are_another_page(time: FakeTime) -> None:
-    """Though no number has changed."""
     states = [AccountState(account("a")), AccountState(account("b"))]
     page = page_of(time, states)
     for state in states:
@@ -454,7 +428,6 @@ def inventory_in(page: MetricsPage) -> bytes:
 def test_inventory_does_not_depend_on_the_one_before_or_on_the_steps(
     turns: list[list[tuple[list[int], bool]]],
 ) -> None:
-    """Numbers come and go, accounts and their settings change."""
     made = NOTHING
     for turn in turns:
         found = [
