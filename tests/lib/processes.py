@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.simulator import Simulator
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 LOOPBACK = "--web.listen-address=127.0.0.1:0"
 PROGRAM = [sys.executable, "-m", "exophone_exporter"]
 BIN = Path(sys.executable).parent

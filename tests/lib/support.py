@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SAMPLES = DATA / "samples"
 INDIA = ZoneInfo("Asia/Kolkata")
-_DEADLINE_SECONDS = 10.0
+_DEADLINE_SECONDS = 60.0
 
 _PHONE = ExoPhone(
     sid="sid-1",
