@@ -139,8 +139,7 @@ def test_no_configuration_at_all_names_both_ways_and_the_demo() -> None:
     assert "exophone-exporter demo" in ended.stderr
 
 
-@pytest.mark.fault(93)
-@pytest.mark.fault(123)
+@pytest.mark.fault(93, 123)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -276,8 +276,7 @@ INVALID: Final = {
 }
 
 
-@pytest.mark.fault(113)
-@pytest.mark.fault(109)
+@pytest.mark.fault(113, 109)
 @pytest.mark.parametrize(
     ("query", "advice"),
     [(query, advice) for advice, queries in INVALID.items() for query in queries],

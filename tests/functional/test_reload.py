@@ -184,8 +184,7 @@ class TestOutcome:
         assert exporter.noted == [True, True]
 
 
-@pytest.mark.fault(116)
-@pytest.mark.fault(119)
+@pytest.mark.fault(116, 119)
 def test_requests_during_a_reload_share_one_more_that_begins_later() -> None:
     """A reload that has begun may have read the file before it was changed."""
     load = HeldLoad()

@@ -94,8 +94,7 @@ def connected(running: Running, count: int, *sent: bytes) -> Iterator[list[socke
         yield clients
 
 
-@pytest.mark.fault(107)
-@pytest.mark.fault(133)
+@pytest.mark.fault(107, 133)
 def test_a_thousand_connections_take_no_thread_and_no_more_than_their_cap(
     tmp_path: Path, sim: Simulator
 ) -> None:

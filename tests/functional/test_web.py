@@ -609,8 +609,7 @@ def shows(site: Site, name: str, up: int) -> bool:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.fault(67)
-@pytest.mark.fault(117)
+@pytest.mark.fault(67, 117)
 @pytest.mark.parametrize(
     ("path", "found"),
     [

@@ -182,8 +182,7 @@ def assert_silent(error: ConfigError | None, secret: str = CANARY) -> None:
     | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
 )
 @example(b"\xff\xfea\0")
-@pytest.mark.fault(93)
-@pytest.mark.fault(94)
+@pytest.mark.fault(93, 94)
 def test_any_bytes_are_a_configuration_or_refused(content: bytes) -> None:
     assert_configured(content)
 
@@ -197,9 +196,7 @@ def test_any_document_is_a_configuration_or_refused(content: bytes) -> None:
 
 @share(200)
 @given(rewritten(SEEDS) | rewritten(WEB_SEEDS))
-@pytest.mark.fault(94)
-@pytest.mark.fault(95)
-@pytest.mark.fault(96)
+@pytest.mark.fault(94, 95, 96)
 def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes) -> None:
     """The example and every file of these tests, with lines and words removed, moved and added."""
     assert_configured(content)
@@ -207,8 +204,7 @@ def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes
 
 @share(200)
 @given(spoiled(ACCOUNTS, rf"( *)(api_\w+)(?:: )(['\"]?)({CANARY}\w*)['\"]?"))
-@pytest.mark.fault(93)
-@pytest.mark.fault(102)
+@pytest.mark.fault(93, 102)
 def test_no_error_shows_a_secret_however_the_file_around_it_is_spoiled(text: str) -> None:
     assert_silent(refusal_of(lambda: loader.parse(text, "FILE", ENVIRON, READ_FILE)))
 

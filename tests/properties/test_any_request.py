@@ -344,9 +344,7 @@ def assert_served(site: Site, sent: bytes) -> None:
 
 @share(300)
 @given(sent=CONVERSATIONS)
-@pytest.mark.fault(108)
-@pytest.mark.fault(109)
-@pytest.mark.fault(110)
+@pytest.mark.fault(108, 109, 110)
 def test_any_bytes_are_answered_or_the_connection_ends(site: Site, sent: bytes) -> None:
     """Odd methods, targets, versions, headers, bodies; several together; other protocols."""
     assert_served(site, sent)

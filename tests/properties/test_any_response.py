@@ -157,9 +157,7 @@ def assert_understood(ask: Ask, answer: bytes) -> None:
 
 
 @given(answer=ANSWERS)
-@pytest.mark.fault(8)
-@pytest.mark.fault(10)
-@pytest.mark.fault(54)
+@pytest.mark.fault(8, 10, 54)
 def test_any_answer_on_the_wire_is_a_page_or_an_error_of_ours(ask: Ask, answer: bytes) -> None:
     """Heads, lengths, encodings and chunks that are nearly right, and what is not HTTP at all."""
     assert_understood(ask, answer)

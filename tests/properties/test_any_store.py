@@ -184,9 +184,7 @@ def assert_exposed_throughout(accounts: dict[str, Polled], build: ExporterInfo) 
 @share(60)
 @given(ACCOUNTS, ANY_TEXT, st.booleans(), SECONDS)
 @example({}, "\udcff", True, 0.0)
-@pytest.mark.fault(63)
-@pytest.mark.fault(64)
-@pytest.mark.fault(65)
+@pytest.mark.fault(63, 64, 65)
 def test_any_store_is_exposed_as_it_is_and_as_the_reference_writes_it(
     accounts: dict[str, Polled], commit: str, reloaded: bool, loaded_at: float
 ) -> None:

@@ -219,9 +219,7 @@ def assert_true(server: Server, size: int, previous: list[str]) -> None:
 )
 @example(count=40, size=7, nature=Nature(7), changes=["none", "reverse"], gone=0, known=40)
 @example(count=30, size=7, nature=Nature(offset="overlaps"), changes=[], gone=25, known=30)
-@pytest.mark.fault(71)
-@pytest.mark.fault(72)
-@pytest.mark.fault(76)
+@pytest.mark.fault(71, 72, 76)
 def test_any_server_gives_the_true_numbers_or_one_failure(
     *, count: int, size: int, nature: Nature, changes: list[str], gone: int, known: int
 ) -> None:
@@ -235,8 +233,7 @@ def test_any_server_gives_the_true_numbers_or_one_failure(
 
 @share(200)
 @given(count=COUNTS, size=SIZES, cap=st.integers(1, 8) | st.just(100), gone=st.integers(0, 25))
-@pytest.mark.fault(75)
-@pytest.mark.fault(79)
+@pytest.mark.fault(75, 79)
 def test_honest_server_whose_list_rests_gives_exactly_its_list(
     *, count: int, size: int, cap: int, gone: int
 ) -> None:
@@ -259,8 +256,7 @@ def test_honest_server_whose_list_rests_gives_exactly_its_list(
     changes=st.lists(GROWTH, max_size=12),
 )
 @example(count=13, size=1, states_page=HONEST, more=HONEST, cap=100, changes=["add first"])
-@pytest.mark.fault(70)
-@pytest.mark.fault(76)
+@pytest.mark.fault(70, 76)
 def test_list_that_only_grows_loses_no_number_that_nobody_knew(
     *, count: int, size: int, states_page: str, more: str, cap: int, changes: list[str]
 ) -> None:

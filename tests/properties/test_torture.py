@@ -143,20 +143,12 @@ def test_clean_cycle_is_the_real_thing(page: ServedPage) -> None:
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.fault != "silence"], ids=lambda case: case.id
 )
-@pytest.mark.fault(3)
-@pytest.mark.fault(4)
-@pytest.mark.fault(8)
-@pytest.mark.fault(9)
-@pytest.mark.fault(39)
-@pytest.mark.fault(54)
-@pytest.mark.fault(120)
-@pytest.mark.fault(134)
+@pytest.mark.fault(3, 4, 8, 9, 39, 54, 120, 134)
 def test_fault_of_one_operation_leaves_everything_whole(page: ServedPage, case: Case) -> None:
     assert_whole_after(case, page)
 
 
-@pytest.mark.fault(5)
-@pytest.mark.fault(6)
+@pytest.mark.fault(5, 6)
 def test_silence_in_any_operation_leaves_everything_whole() -> None:
     """These cases only wait, and so they run at the same time, each with a server of its own."""
     before = Resources.now()

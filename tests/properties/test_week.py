@@ -306,10 +306,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.fault(124)
-@pytest.mark.fault(125)
-@pytest.mark.fault(126)
-@pytest.mark.fault(127)
+@pytest.mark.fault(124, 125, 126, 127)
 def test_promises_of_time_are_kept_for_a_week(
     seed: int, record_property: Callable[[str, object], None]
 ) -> None:

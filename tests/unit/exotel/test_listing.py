@@ -65,10 +65,7 @@ class Script:
         ),
     ],
 )
-@pytest.mark.fault(68)
-@pytest.mark.fault(69)
-@pytest.mark.fault(70)
-@pytest.mark.fault(71)
+@pytest.mark.fault(68, 69, 70, 71)
 def test_walk_ends_where_the_api_has_no_more(pages: list[Page], sids: str, requests: int) -> None:
     """An unsaid next page is asked for after a full one; a page without anything new is the end."""
     script = Script(*pages)
@@ -199,8 +196,7 @@ def test_page_that_comes_for_ever_under_any_number_is_given_up_after_two_more() 
     assert len(script.asked) == 4
 
 
-@pytest.mark.fault(82)
-@pytest.mark.fault(83)
+@pytest.mark.fault(82, 83)
 def test_first_of_two_versions_wins_and_the_other_is_counted() -> None:
     def pages(index: int, _size: int) -> Page:
         name = ("first", "first", "second")[index]

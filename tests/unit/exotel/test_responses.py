@@ -196,8 +196,7 @@ def test_rate_limit_hints_of_a_skewed_clock_are_not_believed() -> None:
     assert found.retry_after_seconds is None
 
 
-@pytest.mark.fault(22)
-@pytest.mark.fault(23)
+@pytest.mark.fault(22, 23)
 @pytest.mark.parametrize(
     ("location", "where"),
     [

@@ -86,8 +86,7 @@ def test_failure_for_another_reason_is_logged_immediately(
     ]
 
 
-@pytest.mark.fault(81)
-@pytest.mark.fault(80)
+@pytest.mark.fault(81, 80)
 def test_numbers_that_all_vanish_are_one_warning(
     time: FakeTime, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,8 +130,7 @@ def test_each_change_is_one_line_that_names_the_number(
     ]
 
 
-@pytest.mark.fault(81)
-@pytest.mark.fault(132)
+@pytest.mark.fault(81, 132)
 def test_changes_beyond_50_are_one_line_with_their_counts(
     time: FakeTime, caplog: pytest.LogCaptureFixture
 ) -> None:

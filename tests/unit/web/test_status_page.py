@@ -220,8 +220,7 @@ def test_no_table_where_nothing_is_unattached(time: FakeTime) -> None:
     assert page.tags["table"] == page.tags["details"] == 0
 
 
-@pytest.mark.fault(67)
-@pytest.mark.fault(117)
+@pytest.mark.fault(67, 117)
 def test_everything_from_outside_is_escaped(time: FakeTime) -> None:
     """The hostile page has the same tags and attributes as a harmless one."""
 
