@@ -88,11 +88,11 @@ pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboar
 	$(BIN)/python -m tests.lib.dashboards.draw
 
 .PHONY: golden
-golden: $(VENV)/.test ## write the golden expositions anew; read the diff before you commit it
+golden: $(VENV)/.test ## write the golden expositions again; read the diff before you commit it
 	EXOPHONE_UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit/metrics/test_golden.py
 
 .PHONY: lock
-lock: ## pin every dependency anew in constraints.txt
+lock: ## pin every dependency again in constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable '.[test,deploy,lint,mutation,bench]'

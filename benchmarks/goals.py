@@ -309,7 +309,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--goal", type=int, action="append", choices=GOALS, help="only this goal")
     parser.add_argument("--runs", type=int, help="1, or 3 with --write")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md anew")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md again")
     args = parser.parse_args()
     args.runs = args.runs or (_RUNS_WRITTEN if args.write else 1)
     needed = [program for _, programs in GOALS.values() for program in programs]

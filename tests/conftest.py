@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # `pytester` tests the other two.
 pytest_plugins = ["tests.lib.faults", "tests.lib.surrogates", "pytester"]
 
-# A busy machine is no defect of ours: what takes long is measured by benchmarks, not by tests.
+# A busy machine is not a defect: what takes long is measured by benchmarks, not by tests.
 # `make test` tries the same examples every time, so that what breaks was broken by the change at
 # hand; `make fuzz` (--hypothesis-profile=long) tries others, and many.
 settings.register_profile("exophone", deadline=None, derandomize=True)

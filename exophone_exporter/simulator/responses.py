@@ -49,7 +49,7 @@ class Fault:
     replace the simulator's own headers of the same name, so that even a wrong Content-Length can be
     sent.
     `endpoint`, `page` (of the list) and `account_sid` restrict what matches; None matches all.
-    `times` limits how often it is used; None is no limit. After `delay_seconds`, `after` decides:
+    `times` limits how often it is used; None sets no limit. After `delay_seconds`, `after` decides:
     "answer" sends the response, "reset" closes the connection with a TCP reset, "hang" keeps it
     open until the client leaves or the simulator stops.
     """

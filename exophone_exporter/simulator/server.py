@@ -114,7 +114,7 @@ class Simulator:
         failure_rate: Share of authorised requests, from 0 to 1, that fail: 500, 502, 503, 429 or
             a reset.
         requests_per_minute: Limit for each account; requests above it get 429 with Retry-After,
-            all others the number of requests left. None is no limit.
+            all others the number of requests left. None sets no limit.
         page_size_cap: Maximum page size, whatever PageSize asks for.
         foreign_next_page_uri: Whether URIs name another host over plain http, as in the sample.
         last_page: `next_page_uri` on the last page: null, "", missing, or a URI on every page

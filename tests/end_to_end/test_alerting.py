@@ -1,4 +1,4 @@
-"""What reaches whoever is on call: from the simulated API through our rules to a webhook."""
+"""What reaches the person on call: from the simulated API through our rules to a webhook."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ GOOD: Final = listing({"sid": "a", "phone_number": "+911140000001", "rental_pric
 
 
 class Watched:
-    """One account as it is polled, told of in the log, and shown on /metrics; time stands still."""
+    """One account as it is polled, logged, and shown on /metrics; tests move its clock."""
 
     def __init__(self, time: FakeTime) -> None:
         self._time = time
@@ -289,7 +289,7 @@ def refused(number: int, status: str, reason: str, attempts: int, *headers: str)
 
 
 def redirected(number: int, status: str, location: str, told: str) -> Any:
-    """A row about a redirect, and what is told of where it leads."""
+    """A row about a redirect, and what the message says of where it leads."""
     fault = answered(b"", f"Location: {location}", status=f"{status} Odd")
     says = f"{status}: a redirect to {told}, {NOT_FOLLOWED}"
     return row(number, f"{status}-{told}", fault, "status", 1, says)
@@ -446,7 +446,7 @@ def test_poll_that_fails_keeps_the_figures_and_tells_once_why(
 
 
 def number(**sent: object) -> bytes:
-    """A whole answer with one number, of which this is sent beside its sid."""
+    """A whole answer with one number, of which this is sent next to its sid."""
     return ok(listing({"sid": "a"} | sent))
 
 

@@ -517,7 +517,7 @@ def _page_of(sim: Simulator) -> bytes:
 def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
     client_of: Callable[..., Client], time: FakeTime
 ) -> None:
-    """And the metrics say so: the budget is no hidden part of a poll."""
+    """And the metrics say so: the wait for the budget is visible."""
     with Simulator(World(make_account("acme", 10_000))) as sim:
         client = client_of(sim.url, requests_per_minute=50, deadline_seconds=300.0)
         state = AccountState(client.account)
@@ -786,7 +786,7 @@ def test_stop_ends_a_walk_that_confirms_what_it_lacks(
 def test_calls_in_parallel_do_not_disturb_each_other(
     sim: Simulator, client_of: Callable[..., Client]
 ) -> None:
-    """Probes run beside the poll of the same account."""
+    """Probes run during the poll of the same account."""
     client = client_of(sim.url)
     results: list[list[str]] = []
     threads = [threading.Thread(target=lambda: results.append(walked(client))) for _ in range(8)]

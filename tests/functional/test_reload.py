@@ -1,4 +1,4 @@
-"""Asking for a reload: by signal or by POST, many at once, and with files that are wrong."""
+"""Asking for a reload: by signal or by POST, many together, and with files that are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets stand in the Authorization header to the configured origin, and nowhere else.
+"""Secrets are in the Authorization header to the configured origin, and nowhere else.
 
 Beside these tests every session is searched for the secrets that its tests use; see `canary`.
 """
@@ -403,6 +403,6 @@ def test_a_test_that_shows_a_secret_fails(
     pytester.makeconftest("from tests.lib.canary import pytest_runtest_makereport")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     result = pytester.runpytest_subprocess("-o", "log_level=DEBUG")
-    capsys.readouterr()  # what it showed is no leak of this session
+    capsys.readouterr()  # what it showed did not leak in this session
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*showed a secret*"])

@@ -45,7 +45,7 @@ def test_body(): pass
 
 
 def test_rows_keep_their_numbers_for_ever() -> None:
-    """Row 91 was given up, and its number is not used again; later rows stand in any section."""
+    """Row 91 was given up, and its number is not used again; later rows are in any section."""
     numbers = [row.number for row in rows_of(TABLE.read_text("utf-8"))]
     assert len(numbers) == len({*numbers})
     assert {*range(1, 137)} - {*numbers} == {91}

@@ -168,7 +168,7 @@ def test_the_exporter_accepts_its_configuration(
 
 
 def test_the_labels_of_the_exporter_win(one: Mapping[str, dict[str, Any]]) -> None:
-    """Where a target's label has the name of one of ours, ours must not become exported_..."""
+    """A label of the exporter whose name a target's label has must not become exported_..."""
     taken = {label for metric in METRICS for label in metric.labels} & OF_THE_TARGET
     assert taken == {"endpoint"}
     (endpoint,) = one["ServiceMonitor"]["spec"]["endpoints"]

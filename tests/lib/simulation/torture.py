@@ -165,7 +165,7 @@ def cases_of(operations: Sequence[Operation]) -> list[Case]:
 
 
 class Tape:
-    """The operations while it is armed; whoever does one asks it first what goes wrong."""
+    """The operations while it is armed; each of them asks it first what goes wrong."""
 
     def __init__(self, case: Case | None = None) -> None:
         self.operations: list[Operation] = []

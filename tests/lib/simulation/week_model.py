@@ -1,7 +1,7 @@
-"""What the exporter must do and show, kept beside it from what happens to it alone.
+"""What the exporter must do and show, kept apart from it, from what happens to it alone.
 
 The model hears of every request and answer from the API's side, of every reload and clock step from
-whoever makes them, and reads no state of the exporter's: it says what is wrong when the exporter
+their makers, and reads no state of the exporter's: it says what is wrong when the exporter
 asks too much, too soon, too late or twice, and compares what is shown with what must be.
 
 All times are in seconds of the monotonic clock unless they are a `Moment`.
@@ -220,7 +220,7 @@ class Model:
             for other in self._of(watched).calls
             if other.is_walk and other is not call and not other.given_up
         ]
-        self.expect(not others, f"{name} is polled twice at once")
+        self.expect(not others, f"{name} is polled twice in parallel")
         self._check_not_early(watched)
         self._check_not_late(watched, EPSILON)
         if self.ambush:
@@ -327,7 +327,7 @@ class Model:
             return
         by_name = {status.account.name: status for status in statuses}
         for call in ended:
-            self._scraped_at = -math.inf  # the page is made anew
+            self._scraped_at = -math.inf  # the page is made again
             self.polls += 1
             self._settle(call, by_name[call.watched.account.name])
 

@@ -1,4 +1,4 @@
-"""Any 60 seconds hold at most so many requests, whoever makes them, and none while it is held."""
+"""Any 60 seconds hold at most so many requests, from all callers, and none while it is held."""
 
 from __future__ import annotations
 

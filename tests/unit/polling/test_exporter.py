@@ -128,7 +128,7 @@ def accounts_shown(exporter: Exporter, family: str) -> list[str]:
 def test_accounts_begin_one_after_the_other_and_all_of_them_soon(
     accounts: int, last_begins_after: float
 ) -> None:
-    """They do not ask at once, and the five hundredth is not without data for minutes."""
+    """They do not ask all together, and the five hundredth is not without data for minutes."""
     pause_seconds = spread_seconds(accounts)
     assert 0 < pause_seconds <= 0.5
     assert (accounts - 1) * pause_seconds == pytest.approx(last_begins_after, abs=0.01)
@@ -178,7 +178,7 @@ class TestWhatIsCompared:
         assert summary == replace(NOTHING, removed=("a",), added=("b",))
 
     def test_secret_file_with_another_content_is_the_same_and_another_path_is_not(self) -> None:
-        """Its content is read at each poll; what was read last is no part of the configuration."""
+        """Its content is read at each poll; what was read last is not part of the configuration."""
         token = SecretSource(Secret("token"))
 
         def by_file(path: str, content: bytes) -> Account:
@@ -285,7 +285,7 @@ class TestKept:
     def test_wait_that_the_api_asked_of_an_account_outlasts_a_reload(
         self, after: dict[str, Any] | None
     ) -> None:
-        """Whatever the account is called then, and though the poll that was told so is given up."""
+        """Whatever the account is called then, and though the poll that learned it is given up."""
         before, other = account("a", deadline_seconds=900.0), account("other", sid="other")
         steps = [[account(**({"name": "a"} | (after or {}))), other]]
         if after is None:

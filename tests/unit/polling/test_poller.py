@@ -65,7 +65,7 @@ class FakeApi:
     def fetch(
         self, previous: Mapping[str, ExoPhone], on_page: Callable[[int, int], None]
     ) -> Listing:
-        assert self._inside.acquire(blocking=False), "two polls of one account at once"
+        assert self._inside.acquire(blocking=False), "two polls of one account in parallel"
         try:
             self._before()
             self.started.append(self._time.monotonic)

@@ -105,7 +105,7 @@ function sorted(frame: DataFrame, names: string[], sortBy: SortBy[]): number[] {
     direction: desc ? ('DESC' as const) : ('ASC' as const),
   }));
   const strange = sortBy.find(({ displayName }) => !names.includes(displayName));
-  if (strange) throw new Error(`sorted by ${strange.displayName}, which is none of ${names}`);
+  if (strange) throw new Error(`sorted by ${strange.displayName}, not by one of ${names}`);
   const rows = compileFrameToRecords(names)(frame);
   const found = applySort(rows, frame.fields, columns, getColumnTypes(frame.fields));
   return found.map((row) => row.__index);
