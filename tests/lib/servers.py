@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from exophone_exporter.server.server import Server, listen
 from exophone_exporter.server.tls import Tls
-from tests.lib.processes import get, wait_until
+from tests.lib.processes import DEADLINE_SECONDS, get, wait_until
 
 if TYPE_CHECKING:
     import socket
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     import trustme
 
-DEADLINE_SECONDS = 60.0
 # What a process of its own serves.
 APP = """
 from exophone_exporter.server import open_server

@@ -7,7 +7,6 @@ import gzip
 import logging
 import re
 import socket
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,11 +27,12 @@ from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.corpus import corpus
 from tests.lib.processes import DEADLINE_SECONDS
-from tests.lib.servers import rest_of, serving_app
+from tests.lib.servers import rest_of, serving_app, tls_contexts
 from tests.lib.strategies import edited, share
 from tests.lib.support import account
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from starlette.applications import Starlette
@@ -326,11 +326,7 @@ def guarded(log: list[str]) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def secure(log: list[str]) -> Iterator[Site]:
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(client)
+    server, client = tls_contexts(trustme.CA())
     with site_of(application(), log, server, client) as running:
         yield running
 
