@@ -193,7 +193,7 @@ class BadEnvelope(PollError):
 class ErrorInside(BadEnvelope):
     """A 200 with an error inside: `code` is the status there, None where it cannot be read."""
 
-    def __init__(self, code: int | None, words: str) -> None:
+    def __init__(self, words: str, code: int | None = None) -> None:
         super().__init__(
             f"the API answered 200 with an error inside: {words or 'without a message'}"
         )

@@ -139,6 +139,11 @@ class ExoPhone(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return flow_id(self.flow_url(channel) or "")
 
     @property
+    def priced(self) -> bool:
+        """Whether the monthly rental is known: an amount, and what it is counted in."""
+        return self.rental_price is not None and self.currency != ""
+
+    @property
     def needs_attention(self) -> bool:
         """Whether somebody should look at the number: unattached on a channel, or idle."""
         return self.idle or any(self.unattached(channel) for channel in CHANNELS)
@@ -251,7 +256,7 @@ def _json(body: bytes) -> Any:
 
 
 def _error_inside(found: ErrorBody) -> ErrorInside:
-    return ErrorInside(found.code, clean_text(found.words, _WORDS_MAX))
+    return ErrorInside(clean_text(found.words, _WORDS_MAX), found.code)
 
 
 def _refuse_constant(_name: str) -> Any:

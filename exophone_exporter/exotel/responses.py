@@ -101,7 +101,7 @@ def error_inside(
     """The error that the same status would be outside of a 200; without a status an envelope."""
     words = _fit(found.words, answer)
     if found.code is None:
-        return ErrorInside(None, words)
+        return ErrorInside(words)
     return _error(_Said(found.code, answer.headers, words, inside=True), now_wall, endpoint)
 
 

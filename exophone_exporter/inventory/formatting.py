@@ -45,6 +45,8 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def money(amount: Decimal | None, currency: str) -> str:
     """An amount as its country writes it: ₹12,34,567.89, $1,234,567.89; "" for None.
 
+    An amount without a currency says so: nobody knows what it is worth.
+
     Exact: the price of a pulse may have more than two decimals.
     """
     if amount is None:
@@ -53,7 +55,9 @@ def money(amount: Decimal | None, currency: str) -> str:
     cents = decimals.rstrip("0").ljust(2, "0")
     grouped = _indian_groups(whole) if currency == "INR" else f"{int(whole):,}"
     sign = _SIGNS.get(currency)
-    return f"{sign}{grouped}.{cents}" if sign else f"{grouped}.{cents} {currency}".rstrip()
+    return (
+        f"{sign}{grouped}.{cents}" if sign else f"{grouped}.{cents} {currency or '(no currency)'}"
+    )
 
 
 def _indian_groups(digits: str) -> str:

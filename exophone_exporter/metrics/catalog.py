@@ -49,6 +49,11 @@ MONTHLY_RENTAL: Final = _inventory(
     (*_GROUP, "currency"),
     f"Sum of the monthly rentals in units of the currency, {_POLL}.",
 )
+NUMBERS_UNPRICED: Final = _inventory(
+    "numbers_unpriced",
+    _GROUP,
+    f"ExoPhones whose monthly rental is not known, so that the sums lack it, {_POLL}.",
+)
 NUMBERS_UNATTACHED: Final = _inventory(
     "numbers_unattached",
     (*_GROUP, "flow"),

@@ -129,6 +129,7 @@ def _group_lines(account: str, group: Group) -> Iterator[MetricText]:
     yield _line(catalog.NUMBERS, *labels, value=group.numbers)
     for currency, rental in group.rental.items():
         yield _line(catalog.MONTHLY_RENTAL, *labels, currency, value=rental)
+    yield _line(catalog.NUMBERS_UNPRICED, *labels, value=group.unpriced)
     for channel in CHANNELS:
         yield _line(catalog.NUMBERS_UNATTACHED, *labels, channel, value=group.unattached[channel])
     yield _line(catalog.NUMBERS_IDLE, *labels, value=group.idle)
@@ -167,9 +168,21 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Metr
     priced = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
     plain = catalog.NUMBER_INCOMING_PULSE_SECONDS.labelsets(account_names, sids)
     for metric, labels, values in (
-        (catalog.NUMBER_MONTHLY_RENTAL, priced, [number.rental_price for number in numbers]),
-        (catalog.NUMBER_ONE_TIME_PRICE, priced, [number.one_time_price for number in numbers]),
-        (catalog.NUMBER_INCOMING_RATE, priced, [number.incoming_rate for number in numbers]),
+        (
+            catalog.NUMBER_MONTHLY_RENTAL,
+            priced,
+            [n.rental_price if n.currency else None for n in numbers],
+        ),
+        (
+            catalog.NUMBER_ONE_TIME_PRICE,
+            priced,
+            [n.one_time_price if n.currency else None for n in numbers],
+        ),
+        (
+            catalog.NUMBER_INCOMING_RATE,
+            priced,
+            [n.incoming_rate if n.currency else None for n in numbers],
+        ),
         (
             catalog.NUMBER_INCOMING_PULSE_SECONDS,
             plain,

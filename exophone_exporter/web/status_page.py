@@ -180,6 +180,7 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
     state, headline = _headline(status, snapshot, now)
     numbers = snapshot.numbers if snapshot else ()
     groups = snapshot.groups if snapshot else ()
+    unpriced = sum(group.unpriced for group in groups)
     shown_here, left_out = _most_urgent(numbers)
     return Card(
         name=status.account.name,
@@ -192,7 +193,7 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
         unattached_voice=sum(group.unattached["voice"] for group in groups),
         unattached_sms=sum(group.unattached["sms"] for group in groups),
         idle=sum(group.idle for group in groups),
-        rental=_total(group.rental.items() for group in groups),
+        rental=_total((group.rental.items() for group in groups), unpriced),
         idle_rental=_total(group.idle_rental.items() for group in groups),
         rows=tuple(_row(number, status.account, probe=probe) for number in shown_here),
         rows_left_out=left_out,
@@ -246,15 +247,15 @@ def _polling(status: AccountStatus, now: ClockReading) -> str:
     return f"{every}; the last attempt was {span(now.seconds_since(status.last_attempt))} ago."
 
 
-def _total(prices: Iterable[Iterable[tuple[str, Decimal]]]) -> str:
-    """One sum for each currency; "none" if nothing has a price."""
+def _total(prices: Iterable[Iterable[tuple[str, Decimal]]], unpriced: int = 0) -> str:
+    """One sum for each currency, and how many numbers it lacks; "none" if nothing has a price."""
     totals: dict[str, Decimal] = {}
     for of_group in prices:
         for currency, amount in of_group:
             totals[currency] = totals.get(currency, Decimal()) + amount
-    return (
-        " + ".join(money(amount, currency) for currency, amount in sorted(totals.items())) or "none"
-    )
+    sums = [money(amount, currency) for currency, amount in sorted(totals.items())]
+    lacks = f"{unpriced} unpriced number{'' if unpriced == 1 else 's'}"
+    return " + ".join([*sums, lacks] if unpriced else sums) or "none"
 
 
 def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:

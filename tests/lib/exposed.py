@@ -182,6 +182,7 @@ def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sa
         labels = {"country": group.country, "region": group.region}
         labels |= {"number_type": group.number_type}
         yield "numbers", group.numbers, labels
+        yield "numbers_unpriced", group.unpriced, labels
         yield "numbers_idle", group.idle, labels
         for channel in CHANNELS:
             yield "numbers_unattached", group.unattached[channel], labels | {"flow": channel}
@@ -223,10 +224,11 @@ def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
     for channel in CHANNELS:
         if number.capable(channel):
             yield "number_flow_attached", number.attached(channel), own | {"flow": channel}
-    priced = own | {"currency": number.currency}
-    yield "number_monthly_rental", number.rental_price, priced
-    yield "number_one_time_price", number.one_time_price, priced
-    yield "number_incoming_rate", number.incoming_rate, priced
+    if number.currency:
+        priced = own | {"currency": number.currency}
+        yield "number_monthly_rental", number.rental_price, priced
+        yield "number_one_time_price", number.one_time_price, priced
+        yield "number_incoming_rate", number.incoming_rate, priced
     yield "number_incoming_pulse_seconds", number.incoming_pulse_seconds, own
     yield "number_created_timestamp_seconds", number.created_timestamp_seconds, own
     yield "number_updated_timestamp_seconds", number.updated_timestamp_seconds, own

@@ -171,7 +171,7 @@ def test_error_inside_a_200_is_that_of_the_same_status(
     code: int | None, headers: dict[str, str], reason: str, told: str
 ) -> None:
     answer = Answer(200, headers, b"", mask=lambda text: text.replace("canary", "<>"))
-    found = error_inside(ErrorInside(code, "oh canary"), answer, NOW)
+    found = error_inside(ErrorInside("oh canary", code), answer, NOW)
     assert (found.reason, found.status) == (reason, code)
     assert str(found).startswith(told)
     assert "oh <>" in str(found)

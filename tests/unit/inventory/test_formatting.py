@@ -25,7 +25,7 @@ from tests.lib.support import phone
         pytest.param("0.000000", "USD", "$0.00", id="dollars-zero"),
         pytest.param("1234567.89", "USD", "$1,234,567.89", id="dollars"),
         pytest.param("1234567.8", "SGD", "1,234,567.80 SGD", id="other-currency"),
-        pytest.param("12", "", "12.00", id="no-currency"),
+        pytest.param("12", "", "12.00 (no currency)", id="no-currency"),
         pytest.param("1E+3", "INR", "₹1,000.00", id="exponent"),
     ],
 )

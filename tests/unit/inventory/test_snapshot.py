@@ -40,6 +40,7 @@ def test_group_of_one_number_has_explicit_zeros() -> None:
             numbers=1,
             unattached={"voice": 0, "sms": 0},
             idle=0,
+            unpriced=0,
             rental={"INR": Decimal("499.000000")},
             idle_rental={"INR": Decimal(0)},
         ),
@@ -91,10 +92,40 @@ def test_rental_is_never_summed_across_currencies_and_an_unknown_price_adds_none
         phone("c", rental_price=Decimal(40), currency="", voice_url="", sms_url=""),
         phone("d", rental_price=Decimal(80)),
         phone("e", rental_price=None, currency="EUR", voice_url="", sms_url=""),
+        phone("f", rental_price=None, currency=""),
     ).groups
-    assert group.rental == {"": Decimal(40), "INR": Decimal(90), "USD": Decimal(20)}
-    assert group.idle_rental == {"": Decimal(40), "INR": Decimal(0), "USD": Decimal(0)}
-    assert list(group.rental) == list(group.idle_rental) == ["", "INR", "USD"]
+    assert group.rental == {"INR": Decimal(90), "USD": Decimal(20)}
+    assert group.idle_rental == {"INR": Decimal(0), "USD": Decimal(0)}
+    assert list(group.rental) == list(group.idle_rental) == ["INR", "USD"]
+    assert group.unpriced == 3
+
+
+@pytest.mark.fault(153)
+def test_currencies_beyond_ten_are_unpriced_as_nothing_can_be_added_to_them() -> None:
+    invented = [phone(f"s{i}", currency=f"X{i:02}") for i in range(20)]
+    groups = snapshot(
+        phone("a", region="DL"), phone("b"), phone("c", currency=""), *invented
+    ).groups
+    assert [group.unpriced for group in groups] == [0, 12]
+    assert [sorted(group.rental) for group in groups] == [
+        ["INR"],
+        ["INR", *(f"X{i:02}" for i in range(9))],
+    ]
+
+
+@pytest.mark.fault(153)
+def test_groups_beyond_two_hundred_are_one_and_no_sum_lacks_anything() -> None:
+    """The largest groups keep their names; of equal ones those that come first by name."""
+    kinds = [(f"C{i % 20:02}", f"R{i // 20:02}") for i in range(400)]
+    numbers = [phone(f"s{i}", country=c, region=r) for i, (c, r) in enumerate([*kinds, kinds[-1]])]
+    groups = snapshot(*numbers).groups
+    by_name = {(group.country, group.region, group.number_type): group for group in groups}
+    assert len(groups) == 201
+    assert by_name["C19", "R19", "Landline"].numbers == 2
+    assert by_name["other", "other", "other"].numbers == 200
+    assert sum(group.numbers for group in groups) == 401
+    assert sum(group.rental["INR"] for group in groups) == 401 * 499
+    assert snapshot(*numbers[::-1]).groups == groups
 
 
 def test_rental_of_idle_numbers_leaves_out_the_merely_unattached() -> None:

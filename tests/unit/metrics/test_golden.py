@@ -171,6 +171,7 @@ def test_promtool_has_nothing_to_say(page: MetricsPage, program: Callable[[str],
 VENDOR_SAMPLE_LINES: Final = """\
 exophone_numbers{account="Exotel",country="IN",number_type="Landline",region="DL"} 2.0
 exophone_monthly_rental{account="Exotel",country="IN",currency="INR",number_type="Landline",region="DL"} 0.0
+exophone_numbers_unpriced{account="Exotel",country="IN",number_type="Landline",region="DL"} 0.0
 exophone_numbers_unattached{account="Exotel",country="IN",flow="voice",number_type="Landline",region="DL"} 1.0
 exophone_numbers_unattached{account="Exotel",country="IN",flow="sms",number_type="Landline",region="DL"} 1.0
 exophone_numbers_idle{account="Exotel",country="IN",number_type="Landline",region="DL"} 1.0

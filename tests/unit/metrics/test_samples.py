@@ -27,6 +27,7 @@ GROUP: Final = "account country region number_type"
 CONTRACT: Final = {
     "exophone_numbers": ("gauge", GROUP),
     "exophone_monthly_rental": ("gauge", f"{GROUP} currency"),
+    "exophone_numbers_unpriced": ("gauge", GROUP),
     "exophone_numbers_unattached": ("gauge", f"{GROUP} flow"),
     "exophone_numbers_idle": ("gauge", GROUP),
     "exophone_idle_monthly_rental": ("gauge", f"{GROUP} currency"),
@@ -175,7 +176,7 @@ def test_help_of_what_a_poll_found_says_so(metric: Metric) -> None:
 def test_sections_are_those_of_the_contract() -> None:
     """A rule on sections must not miss a metric that was filed wrongly."""
     assert [m.section for m in catalog.METRICS] == [
-        *["inventory"] * 6,
+        *["inventory"] * 7,
         *["number"] * 9,
         "change",
         *["polling"] * 15,
@@ -290,6 +291,7 @@ def test_zeros_are_explicit_for_every_group(world: World) -> None:
         for flow in ("voice", "sms")
     }
     assert world.family("exophone_numbers_idle") == {MUMBAI: 0}
+    assert world.family("exophone_numbers_unpriced") == {MUMBAI: 0}
     rental = 'account="support",country="IN",currency="INR",number_type="Landline",region="MU"'
     assert world.family("exophone_idle_monthly_rental") == {rental: 0}
     assert world.family("exophone_poll_rejected_records") == {
@@ -314,6 +316,21 @@ def test_rental_is_summed_as_decimals_and_never_across_currencies(world: World) 
         labels.format("INR"): 0,
         labels.format("USD"): 7,
     }
+
+
+@pytest.mark.fault(89)
+def test_amount_without_a_currency_has_no_sample_and_its_number_is_unpriced(world: World) -> None:
+    """Sums of unlike money are no money."""
+    unpriced = (phone("b", currency=""), phone("c", currency="", rental_price=None))
+    world.found(phone("a"), *unpriced, phone("d", rental_price=None))
+    currency = 'account="support",country="IN",currency="INR",number_type="Landline",region="MU"'
+    assert world.family("exophone_monthly_rental") == {currency: 499}
+    assert world.family("exophone_idle_monthly_rental") == {currency: 0}
+    assert world.family("exophone_numbers_unpriced") == {MUMBAI: 3}
+    own = 'account="support",currency="INR",sid="{}"'
+    assert world.family("exophone_number_monthly_rental") == {own.format("a"): 499}
+    for family in ("exophone_number_one_time_price", "exophone_number_incoming_rate"):
+        assert world.family(family) == {own.format("a"): 0, own.format("d"): 0}
 
 
 def test_flow_is_external_where_it_is_no_exotel_flow(world: World) -> None:

@@ -151,9 +151,24 @@ def test_figures_are_next_to_their_names(time: FakeTime) -> None:
     ]
 
 
-def test_account_without_prices_has_none(time: FakeTime) -> None:
-    card = card_of(time, polled(time, phone(rental_price=None)))
-    assert (card.rental, card.idle_rental) == ("none", "none")
+@pytest.mark.parametrize(
+    ("numbers", "rental"),
+    [
+        ([], "none"),
+        ([phone(rental_price=None)], "1 unpriced number"),
+        (
+            [phone("a"), phone("b", currency=""), phone("c", rental_price=None)],
+            "₹499.00 + 2 unpriced numbers",
+        ),
+    ],
+    ids=["no-numbers", "no-price", "some-prices"],
+)
+@pytest.mark.fault(89)
+def test_rental_says_how_many_numbers_it_lacks(
+    time: FakeTime, numbers: list[ExoPhone], rental: str
+) -> None:
+    card = card_of(time, polled(time, *numbers))
+    assert card.rental == rental
 
 
 def test_rows_are_the_unattached_numbers(time: FakeTime) -> None:
