@@ -158,11 +158,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The origin of the API: `http://<host>:<port>`.
-
-        Raises:
-            RuntimeError: No port has been taken yet.
-        """
+        """The origin of the API; raises RuntimeError before it has a port."""
         if self._port == 0:
             raise RuntimeError("the simulator has no address before it is started")
         return f"http://{self._host}:{self._port}"
@@ -193,11 +189,7 @@ class Simulator:
             self._faults.clear()
 
     def start(self) -> None:
-        """Listen and serve in threads; does nothing if it is started already.
-
-        Raises:
-            OSError: Cannot listen on the address.
-        """
+        """Listen and serve in threads; does nothing if it is started already."""
         if self._server is None:
             self._server = _Server((self._host, self._port), self)
             self._port = self._server.server_port
@@ -274,13 +266,11 @@ class Simulator:
 
     def _due_fault(self, route: _Route, request: RecordedRequest) -> Fault | None:
         """The first fault that matches, counted as used; else a random one at the failure rate."""
-        page = None
-        if route.endpoint == "list":
-            page = read_page_request(request.query, self._page_size_cap)
-        number = None if page is None else page.number
+        is_list = route.endpoint == "list"
+        page = read_page_request(request.query, self._page_size_cap) if is_list else None
         with self._lock:
             for fault in self._faults:
-                if fault.matches(route.endpoint, number, route.account_sid):
+                if fault.matches(route.endpoint, page and page.number, route.account_sid):
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
@@ -325,12 +315,8 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
 
     def start(self) -> None:
         """Serve in a thread."""
-        self._accepting = threading.Thread(
-            target=self.serve_forever,
-            args=(_SHUTDOWN_POLL_SECONDS,),
-            name="simulator",
-            daemon=True,
-        )
+        poll = (_SHUTDOWN_POLL_SECONDS,)
+        self._accepting = threading.Thread(target=self.serve_forever, args=poll, daemon=True)
         self._accepting.start()
 
     def stop(self) -> None:
@@ -404,11 +390,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, response: Response) -> None:
         """Send the response in one write, so that no part of it waits for an acknowledgement."""
         headers, body = dict(response.headers), response.body
-        if (
-            body
-            and not response.verbatim
-            and _accepts_gzip(self.headers.get("Accept-Encoding", ""))
-        ):
+        compressible = body and not response.verbatim
+        if compressible and _accepts_gzip(self.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
         if response.status not in BODILESS:

@@ -108,23 +108,13 @@ class Account:
 
 
 def make_number(
-    index: int,
-    *,
-    account_sid: str,
-    rng: random.Random,
-    country: str = "IN",
-    currency: str = "INR",
+    index: int, *, account_sid: str, rng: random.Random, country: str = "IN", currency: str = "INR"
 ) -> dict[str, Any]:
-    """One number as the detail endpoint returns it: prices as strings, times in IST without a zone.
+    """One number as the detail endpoint returns it; raises ValueError for an unknown country.
 
     Different indexes below 1,000,000 give different phone numbers within an account. Which
     numbers lack a flow follows from the index alone.
-
-    Raises:
-        ValueError: The country is not IN, SG, MY or US.
     """
-    if country not in _CALLING_CODES:
-        raise ValueError(f"no numbering plan for country {country!r}")
     place = _place(country, rng)
     number_type = _number_type(index, country, rng)
     national = _national_number(index, account_sid, country, place, number_type)
@@ -133,12 +123,11 @@ def make_number(
     local = f"0{national}"
     sid = local if rng.random() < 1 / 2 else f"{rng.getrandbits(128):032x}"
     named = rng.random() < 9 / 10
-    created = _OLDEST + timedelta(seconds=rng.randrange(_SPREAD_SECONDS))
-    updated = created + timedelta(seconds=rng.randrange(_SPREAD_SECONDS // 16))
+    created, updated = _times(rng)
     return {
         "sid": sid,
-        "date_created": created.strftime(_TIME_FORMAT),
-        "date_updated": updated.strftime(_TIME_FORMAT),
+        "date_created": created,
+        "date_updated": updated,
         "account_sid": account_sid,
         "friendly_name": f"{team} {place.city} {1 + index // 12}" if named else local,
         "phone_number": f"+{_CALLING_CODES[country]}{national}",
@@ -158,7 +147,16 @@ def make_number(
     }
 
 
+def _times(rng: random.Random) -> tuple[str, str]:
+    """When a number was created and updated, in IST without a zone."""
+    created = _OLDEST + timedelta(seconds=rng.randrange(_SPREAD_SECONDS))
+    updated = created + timedelta(seconds=rng.randrange(_SPREAD_SECONDS // 16))
+    return created.strftime(_TIME_FORMAT), updated.strftime(_TIME_FORMAT)
+
+
 def _place(country: str, rng: random.Random) -> _Place:
+    if country not in _CALLING_CODES:
+        raise ValueError(f"no numbering plan for country {country!r}")
     if country != "IN":
         return _ABROAD[country]
     return rng.choices(_CIRCLES, weights=_CIRCLE_WEIGHTS)[0]
@@ -189,20 +187,16 @@ def _flow_urls(
 ) -> tuple[str | None, str | None]:
     """The URLs of the voice and the SMS flow of a number; None without a flow."""
     slot = index % _SLOTS
-    voice = _voice_url(account_sid, _VOICE_FLOWS[team])
-    sms = _sms_url(account_sid, rng.choice(_SMS_FLOWS))
+    voice = _flow_url(account_sid, "voice", _VOICE_FLOWS[team])
+    sms = _flow_url(account_sid, "sms", rng.choice(_SMS_FLOWS))
     return (
         None if slot in (_IDLE_SLOT, _NO_VOICE_SLOT) else voice,
         None if slot in (_IDLE_SLOT, _NO_SMS_SLOT, _TOLL_FREE_SLOT) else sms,
     )
 
 
-def _voice_url(account_sid: str, flow_id: str) -> str:
-    return f"https://my.exotel.in/{account_sid}/exoml/start_voice/{flow_id}"
-
-
-def _sms_url(account_sid: str, flow_id: str) -> str:
-    return f"https://my.exotel.in/{account_sid}/exoml/start_sms/{flow_id}"
+def _flow_url(account_sid: str, kind: str, flow_id: str) -> str:
+    return f"https://my.exotel.in/{account_sid}/exoml/start_{kind}/{flow_id}"
 
 
 def _rental(number_type: str, currency: str, rng: random.Random) -> str:
@@ -217,8 +211,7 @@ def make_account(
 ) -> Account:
     """An account of `count` numbers whose key is `<sid>-key` and whose token is `<sid>-token`.
 
-    Raises:
-        ValueError: The country is not IN, SG, MY or US.
+    Raises ValueError if the country is not IN, SG, MY or US.
     """
     rng = random.Random(f"{seed}:{sid}")
     numbers = [
@@ -274,10 +267,7 @@ class World:
         """Make one change to one account and return its description.
 
         The size of an account stays within 3 of the initial one, and few of its numbers lack a flow
-        at any time. `date_updated` follows a simulated clock.
-
-        Raises:
-            ValueError: There are no accounts.
+        at any time. `date_updated` follows a simulated clock. Raises ValueError without accounts.
         """
         if not self.accounts:
             raise ValueError("a world without accounts has nothing to change")
@@ -304,14 +294,11 @@ class World:
         if not missing:
             return None
         number, kind = self._rng.choice(missing)
-        flow_id = self._other_flow(account, number, kind)
-        self._touch(number)
-        return f"{number['phone_number']} got {kind} flow {flow_id}"
+        return self._give_flow(account, number, kind, "got")
 
     def _detach(self, account: Account) -> str | None:
         """Detach a flow, unless a twentieth of the numbers (or two) lack one already."""
-        kind = self._rng.choice(("voice", "sms"))
-        attached = [number for number in account.numbers if number[f"{kind}_url"]]
+        kind, attached = self._attached(account)
         if not attached or len(_unattached(account, kind)) >= max(2, len(account.numbers) // 20):
             return None
         number = self._rng.choice(attached)
@@ -320,26 +307,24 @@ class World:
         return f"{number['phone_number']} lost its {kind} flow"
 
     def _move_flow(self, account: Account) -> str | None:
-        kind = self._rng.choice(("voice", "sms"))
-        attached = [number for number in account.numbers if number[f"{kind}_url"]]
+        kind, attached = self._attached(account)
         if not attached:
             return None
-        number = self._rng.choice(attached)
-        flow_id = self._other_flow(account, number, kind)
-        self._touch(number)
-        return f"{number['phone_number']} moved to {kind} flow {flow_id}"
+        return self._give_flow(account, self._rng.choice(attached), kind, "moved to")
 
-    def _other_flow(self, account: Account, number: dict[str, Any], kind: str) -> str:
-        """Attach a different flow; returns its id."""
-        flow_ids, url = (
-            (tuple(_VOICE_FLOWS.values()), _voice_url)
-            if kind == "voice"
-            else (_SMS_FLOWS, _sms_url)
-        )
-        before = number[f"{kind}_url"]
-        flow_id = self._rng.choice([i for i in flow_ids if url(account.sid, i) != before])
-        number[f"{kind}_url"] = url(account.sid, flow_id)
-        return flow_id
+    def _attached(self, account: Account) -> tuple[str, list[dict[str, Any]]]:
+        """Voice or SMS, and the numbers with such a flow."""
+        kind = self._rng.choice(("voice", "sms"))
+        return kind, [number for number in account.numbers if number[f"{kind}_url"]]
+
+    def _give_flow(self, account: Account, number: dict[str, Any], kind: str, verb: str) -> str:
+        """Attach a different flow."""
+        flow_ids = _VOICE_FLOWS.values() if kind == "voice" else _SMS_FLOWS
+        urls = {_flow_url(account.sid, kind, flow_id): flow_id for flow_id in flow_ids}
+        urls.pop(number[f"{kind}_url"], None)
+        number[f"{kind}_url"] = url = self._rng.choice(list(urls))
+        self._touch(number)
+        return f"{number['phone_number']} {verb} {kind} flow {urls[url]}"
 
     def _add(self, account: Account) -> str | None:
         origin = self._origin(account)

@@ -203,21 +203,17 @@ def _parsed(query: bytes) -> tuple[str, str | None]:
     values: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         values.setdefault(name, []).append(value)
-    targets, accounts = values.get("target", []), values.get("account", [])
+    targets, accounts = values.get("target", []), values.get("account", [None])
     if len(targets) != 1:
         raise _InvalidProbeError(f"exactly one target is required, {_EXAMPLE}")
     if len(accounts) > 1:
         raise _InvalidProbeError("the parameter account must be given only once")
-    return _sid(targets[0]), accounts[0] if accounts else None
-
-
-def _sid(text: str) -> str:
-    if not is_askable_sid(text):
+    if not is_askable_sid(targets[0]):
         raise _InvalidProbeError(
             "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
             r" / \ ? # %, and is not . or .. (encode + as %2B; URLs and hosts are not allowed)"
         )
-    return text
+    return targets[0], accounts[0]
 
 
 def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
@@ -333,29 +329,21 @@ class _AccountProber:
         request.future.set_result(outcome)
 
     def _outcome(self, sid: str, within_seconds: float) -> tuple[Outcome, bool]:
-        """The outcome of a request, and whether to cache it."""
-        started_at = self._monotonic()
+        """The outcome of a request, and whether to cache it, as a number or "no such number"."""
+        started_at, number, lasts = self._monotonic(), None, False
         try:
-            number, lasts = self._fetched(sid, within_seconds)
+            number, lasts = self.client.fetch_number(sid, within_seconds), True
         except BudgetSpent:
             return _POLL_COMES_FIRST, False
         except Stopped:
             return _STOPPING, False
-        return Probed(self.client.account, number, self._monotonic() - started_at), lasts
-
-    def _fetched(self, sid: str, within_seconds: float) -> tuple[ExoPhone | None, bool]:
-        """The number, and whether to cache that: "no such number" is cached, a failure is not."""
-        try:
-            return self.client.fetch_number(sid, within_seconds), True
-        except (BudgetSpent, Stopped):
-            raise
         except PollError as error:
             self.log_failure(sid, error.reason, str(error))
-            return None, isinstance(error, NotFound)
+            lasts = isinstance(error, NotFound)
         except Exception as error:  # noqa: BLE001 - the waiters need an outcome after a bug, too
             about = fields(account=self.client.account.name)
             _log.error("a defect in the exporter", extra=about, exc_info=error)
-            return None, False
+        return Probed(self.client.account, number, self._monotonic() - started_at), lasts
 
     def _cache(self, sid: str, probed: Probed) -> None:
         self._cached[sid] = self._monotonic() + CACHE_SECONDS, probed

@@ -79,18 +79,16 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
         served[_RELOAD] = reload
     handlers.paths = tuple(served)
     prefix = settings.prefix
-    app = Starlette(
-        routes=[_route(prefix, path, handler) for path, handler in served.items()]
-        + [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix],
-        middleware=[Middleware(_RequestLimit, settings.max_requests, prefix)],
-    )
+    # No methods means every method; None would mean GET.
+    routes = [
+        Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
+        for path, handler in served.items()
+    ]
+    routes += [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix]
+    limit = Middleware(_RequestLimit, settings.max_requests, prefix)
+    app = Starlette(routes=routes, middleware=[limit])
     app.router.redirect_slashes = False
     return app
-
-
-def _route(prefix: str, path: ServedPath, handler: Handler) -> Route:
-    # An empty list means every method; None would mean GET.
-    return Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
 
 
 class _Handlers:
