@@ -25,6 +25,7 @@ ExoPhoneError
     ├── BadEnvelope         envelope     JSON, but not the documented object
     │   └── ErrorInside     envelope     an error inside a 200, before its code is read
     ├── BadPagination       pagination   pages that contradict each other
+    │   └── ListShifted     pagination   many numbers are missing from them, and still there
     └── InternalError       internal     a defect in the exporter
 
 `reason` is the label of `exophone_poll_failures_total` and closed: a new reason is a change of the
@@ -36,7 +37,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class ExoPhoneError(Exception):
@@ -205,6 +206,19 @@ class BadPagination(PollError):
     """Pages that contradict each other, or that never end."""
 
     reason = "pagination"
+
+
+class ListShifted(BadPagination):
+    """The walk lacks many numbers that are still there: the list shifted on the way.
+
+    `missed` says by sid from how many complete walks in a row each was missing, this one included.
+    """
+
+    def __init__(self, missing: int, missed: Mapping[str, int]) -> None:
+        super().__init__(
+            f"the list lacks {missing} numbers, and not all are gone: it shifted on the way"
+        )
+        self.missed = missed
 
 
 class InternalError(PollError):

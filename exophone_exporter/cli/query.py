@@ -111,7 +111,7 @@ def check_live(accounts: Sequence[Account]) -> int:
             output.write(f"{name}: failed ({error.reason}): {error}\n")
             code = 1
         else:
-            output.write(f"{name}: OK, {page.items} numbers on the first page\n")
+            output.write(f"{name}: OK, {len(page.numbers)} numbers on the first page\n")
     return code
 
 

@@ -8,6 +8,7 @@ import math
 import random
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel import model
-from exophone_exporter.exotel.listing import confirm_removals, fetch_listing
+from exophone_exporter.exotel.listing import check_readable, confirm_removals, fetch_listing
 from exophone_exporter.exotel.page_cache import PageCache
 from exophone_exporter.exotel.responses import error_inside, error_of, retry_delay_seconds
 from exophone_exporter.exotel.transport import Transport
@@ -89,6 +90,9 @@ class Connection(Protocol):
 Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Connection]"
 
 
+NOTHING_MISSED: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 def ignore_page(_pages: int, _numbers: int) -> None:
     """The progress that nobody watches."""
 
@@ -114,16 +118,18 @@ class Client:
     def fetch_all(
         self,
         previous: Mapping[str, ExoPhone],
+        missed: Mapping[str, int] = NOTHING_MISSED,
         on_page: Callable[[int, int], None] = ignore_page,
     ) -> Listing:
         """Every number of the account, all or nothing, within the deadline of a poll.
 
-        `previous` holds the numbers known so far, by sid; see `walk.confirm_removals`.
+        `previous` holds the numbers known so far, by sid, and `missed` how many walks in a row
+        lacked them; see `listing.confirm_removals`.
         """
         with self._calls() as calls:
             walk = fetch_listing(calls.page, self.account.poll.page_size, on_page)
             self.pages.forget_from(walk.pages)
-            return confirm_removals(walk, previous, calls.number)
+            return confirm_removals(walk, previous, missed, calls.number_once)
 
     def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
         """One number from the detail endpoint; NotFound where the account has no such sid.
@@ -138,7 +144,10 @@ class Client:
     def fetch_first_page(self) -> Page:
         """One page of the list: proves the host, the account, the key and the token."""
         with self._calls() as calls:
-            return calls.page(0, self.account.poll.page_size)
+            page = calls.page(0, self.account.poll.page_size)
+        if not page.more:
+            check_readable(page.numbers, page.rejected)
+        return page
 
     @contextlib.contextmanager
     def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
@@ -176,14 +185,16 @@ class _Calls:
         )
 
     def number(self, sid: str) -> ExoPhone:
-        """One number; the answer must be about that number."""
+        """One number."""
+        return self._retried(lambda: self.number_once(sid))
+
+    def number_once(self, sid: str) -> ExoPhone:
+        """One number, asked for once; the answer must be about that number."""
         if sid in (".", ".."):  # no request can name it: in a path it means another place
             raise NotFound("the API cannot be asked about a sid of dots")
         url = f"{self._list_url}/{quote(sid, safe='')}"
         zone = self._poll.timezone
-        number = self._retried(
-            lambda: self._ask("detail", url, {}, lambda body: model.parse_number(body, zone))
-        )
+        number = self._ask("detail", url, {}, lambda body: model.parse_number(body, zone))
         if number.sid != sid:
             raise BadEnvelope("the detail endpoint answered about another number")
         return number

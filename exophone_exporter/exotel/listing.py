@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.errors import BadPagination, NotFound
+from exophone_exporter.errors import BadEnvelope, BadPagination, ListShifted, NotFound, PollError
 from exophone_exporter.exotel.model import REJECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sized
 
     from exophone_exporter.exotel.model import ExoPhone, Page
 
 MAX_PAGES: Final = 5000
 MAX_CONFIRMATIONS: Final = 20
-# A list that grew by a page while it was walked shows one again; it is followed so far.
-_PAGES_SEEN_AGAIN_MAX: Final = 2
+# What is missing from this many complete walks in a row is gone, whatever else the API says.
+WALKS_BELIEVED: Final = 3
+# What a page behind the last one is answered with, where it is not an empty page.
+_STATUSES_BEHIND_THE_END: Final = {400, 404, 410, 416, 422}
+# So many pages in a row may hold nothing but bad records before the walk ends.
+_UNREADABLE_PAGES_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The result of one complete walk of the list: every number once, in the API's order."""
+    """The result of one complete walk of the list: every number once, in the API's order.
+
+    `missed` are the numbers among them, at the end, that the list lacks and that are not known to
+    be gone: by sid, from how many complete walks in a row each was missing.
+    """
 
     numbers: tuple[ExoPhone, ...]
     pages: int
     rejected: Mapping[str, int]
+    missed: Mapping[str, int] = field(default_factory=dict)
 
 
 def fetch_listing(
@@ -38,34 +46,77 @@ def fetch_listing(
     """Ask for one page after the other, by our own count, until the API has no more.
 
     `on_page` hears after each page how many pages and numbers there are so far. Raises
-    BadPagination where the pages contradict each other or do not end.
+    BadPagination where the pages contradict each other or do not end, and BadEnvelope where they
+    hold records but not one number.
     """
     found: dict[str, ExoPhone] = {}
     rejected = dict.fromkeys(REJECTIONS, 0)
     stated = size = page_size
-    full, seen_again = True, 0
+    without_new = 0
     for index in range(max_pages):
-        page = fetch_page(index, size)
+        page = _page(fetch_page, index, size)
+        if page is None:
+            return _whole(found, index, rejected)
         fresh = _take(page, found, rejected)
-        if page.page not in (None, index) and (fresh or full):
-            raise BadPagination(f"asked for page {index} and was given page {page.page}")
+        without_new = 0 if fresh else without_new + 1
+        _check_index(page, index, fresh)
         on_page(index + 1, len(found))
         if index == 0:
             # An API that caps the size says so on its first page; the count goes on with its size.
             # One that claims more than was asked is not asked for more: that could leave a gap.
             stated = page.page_size or page_size
             size = min(stated, page_size)
-        full = page.items >= size
-        seen_again = 0 if fresh else seen_again + 1
-        # Of a full page that says itself which it is, the list has moved; else it is the end.
-        patience = _PAGES_SEEN_AGAIN_MAX if full and page.page == index else 0
-        if seen_again > patience or not (full if page.more is None else page.more):
-            return Listing(tuple(found.values()), index + 1, rejected)
-        if page.page_size not in (None, stated):
-            raise BadPagination(
-                f"the page size changed from {stated} to {page.page_size} on the way"
-            )
+        if page.more is False or without_new > _patience(page, index):
+            return _whole(found, index + 1, rejected)
+        _check_size(page, stated)
     raise BadPagination(f"the list does not end after {max_pages} pages")
+
+
+def _page(fetch_page: Callable[[int, int], Page], index: int, size: int) -> Page | None:
+    """One page, or None where the API refuses to go beyond the page before.
+
+    An empty page that names a next page is asked for once more.
+    """
+    try:
+        page = fetch_page(index, size)
+        return fetch_page(index, size) if page.more and not page.items else page
+    except PollError as error:
+        if index > 0 and error.status in _STATUSES_BEHIND_THE_END:
+            return None
+        raise
+
+
+def _patience(page: Page, index: int) -> int:
+    """How many pages in a row may bring nothing new, this one included, before it is the last."""
+    if page.items == 0:
+        return 1 if page.more else 0
+    if page.numbers or page.page not in (None, index):
+        return 0
+    return _UNREADABLE_PAGES_MAX
+
+
+def _check_index(page: Page, index: int, fresh: int) -> None:
+    """A server may give its last page for every page behind it, but no other page for this one."""
+    if page.page not in (None, index) and (fresh or index == 0):
+        raise BadPagination(f"asked for page {index} and was given page {page.page}")
+
+
+def _check_size(page: Page, stated: int) -> None:
+    """A short page may state its own length as the size; any other change could leave a gap."""
+    if page.page_size not in (None, stated, min(page.items, stated)):
+        raise BadPagination(f"the page size changed from {stated} to {page.page_size} on the way")
+
+
+def _whole(found: Mapping[str, ExoPhone], pages: int, rejected: Mapping[str, int]) -> Listing:
+    check_readable(found, rejected)
+    return Listing(tuple(found.values()), pages, rejected)
+
+
+def check_readable(numbers: Sized, rejected: Mapping[str, int]) -> None:
+    """Raise BadEnvelope where there were records and not one number among them."""
+    bad = sum(rejected.values())
+    if bad and not numbers:
+        raise BadEnvelope(f"none of the {bad} items is an ExoPhone with a sid")
 
 
 def _take(page: Page, found: dict[str, ExoPhone], rejected: dict[str, int]) -> int:
@@ -74,34 +125,46 @@ def _take(page: Page, found: dict[str, ExoPhone], rejected: dict[str, int]) -> i
     The same number on two pages has only moved while the pages were walked; with other contents it
     is a duplicate, and the first one wins.
     """
-    for reason, items in page.rejected.items():
-        rejected[reason] += items
     before = len(found)
     for number in page.numbers:
         first = found.setdefault(number.sid, number)
         rejected["duplicate"] += first != number
-    return len(found) - before
+    fresh = len(found) - before
+    if fresh or not page.numbers:  # else its records, too, were on the page before
+        for reason, items in page.rejected.items():
+            rejected[reason] += items
+    return fresh
 
 
 def confirm_removals(
-    walk: Listing, previous: Mapping[str, ExoPhone], fetch_number: Callable[[str], ExoPhone]
+    walk: Listing,
+    previous: Mapping[str, ExoPhone],
+    missed: Mapping[str, int],
+    fetch_number: Callable[[str], ExoPhone],
 ) -> Listing:
-    """The walk, with those of the `previous` numbers that it only missed.
+    """The walk, with those of the `previous` numbers that it lacks and that may still be there.
 
     Pages shift while they are walked, so a number can slip through between two of them. Gone is
-    what the detail endpoint calls gone. Of more than 20, the first 20 speak for the rest: where all
-    are gone the list is believed, where one is not BadPagination is raised.
+    what the detail endpoint calls gone, and what was `missed` by the last walks too. Any other
+    answer keeps a number for now. Of more than 20, the first 20 are asked about, and one that is
+    still there means that the list shifted: ListShifted is raised.
     """
-    if walk.pages == 1:
-        return walk  # one answer cannot shift under itself
     found = {number.sid for number in walk.numbers}
-    missing = [sid for sid in previous if sid not in found]
-    kept: list[ExoPhone] = []
-    for sid in missing[:MAX_CONFIRMATIONS]:
-        with contextlib.suppress(NotFound):
-            kept.append(fetch_number(sid))
-    if kept and len(missing) > MAX_CONFIRMATIONS:
-        raise BadPagination(
-            f"the list lacks {len(missing)} numbers, and not all are gone: it shifted on the way"
-        )
-    return Listing((*walk.numbers, *kept), walk.pages, walk.rejected)
+    counts = {sid: missed.get(sid, 0) + 1 for sid in previous if sid not in found}
+    doubtful = [sid for sid, walks in counts.items() if walks < WALKS_BELIEVED]
+    kept = {sid: previous[sid] for sid in doubtful}
+    for sid in doubtful[:MAX_CONFIRMATIONS]:
+        try:
+            kept[sid] = fetch_number(sid)
+        except NotFound:
+            del kept[sid]
+        except PollError:
+            continue  # not known to be gone
+        else:
+            if len(doubtful) > MAX_CONFIRMATIONS:
+                raise ListShifted(len(doubtful), counts)
+    return replace(
+        walk,
+        numbers=(*walk.numbers, *kept.values()),
+        missed={sid: counts[sid] for sid in kept},
+    )

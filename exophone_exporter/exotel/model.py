@@ -174,8 +174,8 @@ def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) 
     """Read one answer of the list endpoint; bare timestamps are in `zone`.
 
     `shared` keeps each text that many numbers have once in memory, for all the pages of a walk.
-    Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object,
-    or whose every item had to be rejected: as ErrorInside where it holds an error.
+    Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object:
+    as ErrorInside where it holds an error.
     """
     envelope = _Object(_envelope(body))
     items = envelope.get("incoming_phone_numbers")
@@ -186,8 +186,6 @@ def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) 
     shared = {} if shared is None else shared
     read = (_item(item, zone, rejected, shared) for item in items)
     numbers = tuple(number for number in read if number is not None)
-    if items and not numbers:
-        raise BadEnvelope(f"none of the {len(items)} items of the page is an ExoPhone with a sid")
     return Page(
         numbers=numbers,
         page=_index(envelope.get("page")),

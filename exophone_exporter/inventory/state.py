@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.errors import REASONS
+from exophone_exporter.errors import REASONS, ListShifted
 from exophone_exporter.exotel.model import ENDPOINTS
 from exophone_exporter.inventory.changes import CHANGES
 
@@ -39,6 +39,16 @@ class PollResult:
     changes: tuple[Change, ...] = ()
     error: PollError | None = None
 
+    @property
+    def missed(self) -> Mapping[str, int] | None:
+        """From how many complete walks in a row numbers shown were missing, by sid.
+
+        None where this attempt was no complete walk.
+        """
+        if isinstance(self.error, ListShifted):
+            return self.error.missed
+        return None if self.snapshot is None else self.snapshot.listing.missed
+
 
 @dataclass
 class Durations:
@@ -57,13 +67,15 @@ class Durations:
 class AccountStatus:
     """One account at one instant; `last_attempt` is None before the first, `error` after a success.
 
-    `requests` counts by endpoint and status code ("none" where there was no answer).
+    `requests` counts by endpoint and status code ("none" where there was no answer). `missed` are
+    the numbers of the snapshot that the last complete walk lacked, as `PollResult.missed` has them.
     """
 
     account: Account
     snapshot: Snapshot | None = None
     last_attempt: ClockReading | None = None
     error: PollError | None = None
+    missed: Mapping[str, int] = field(default_factory=dict)
     polls: int = 0
     failures: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     changes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(CHANGES, 0))
@@ -90,6 +102,7 @@ class AccountStatus:
             snapshot=result.snapshot or self.snapshot,
             last_attempt=result.ended,
             error=result.error,
+            missed=self.missed if result.missed is None else result.missed,
             polls=self.polls + 1,
             failures=failures,
             changes=changes,
@@ -117,6 +130,11 @@ class AccountState:
     def error(self) -> PollError | None:
         """Why the last attempt failed; None after a success."""
         return self._last_poll.error
+
+    @property
+    def missed(self) -> Mapping[str, int]:
+        """From how many complete walks in a row numbers of the snapshot were missing, by sid."""
+        return self._last_poll.missed
 
     @property
     def attempted(self) -> bool:

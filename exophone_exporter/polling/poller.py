@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountState
 
     _OnPage: TypeAlias = Callable[[int, int], None]
     # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
-    Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], _OnPage], Listing]
+    Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
 
 _JITTER: Final = 0.05
 # This long after the deadline of a poll, or the end of a wait, a thread counts as hung.
@@ -51,7 +50,7 @@ def poll_once(
     publish = publish or state.record_poll
     started = clock.now()
     try:
-        success = _attempt(state.snapshot, fetch, started, clock, on_page)
+        success = _attempt(state, fetch, started, clock, on_page)
         publish(success)
     except PollError as error:
         failure = error
@@ -67,10 +66,11 @@ def poll_once(
 
 
 def _attempt(
-    old: Snapshot | None, fetch: Fetch, started: ClockReading, clock: Clock, on_page: _OnPage
+    state: AccountState, fetch: Fetch, started: ClockReading, clock: Clock, on_page: _OnPage
 ) -> PollResult:
+    old = state.snapshot
     previous = {number.sid: number for number in old.numbers} if old else {}
-    listing = fetch(previous, on_page)
+    listing = fetch(previous, state.missed, on_page)
     ended = clock.now()
     seconds = ended.monotonic - started.monotonic
     if old is not None and old.numbers == listing.numbers:

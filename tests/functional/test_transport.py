@@ -305,7 +305,7 @@ def test_connection_dropped_between_requests_is_not_a_failure(end: Script) -> No
 
     with FaultServer(first, answering(ok(LAST))) as server:
         asker = Asker(server.url)
-        walk = asker.client.fetch_all({}, on_page)
+        walk = asker.client.fetch_all({}, on_page=on_page)
         assert [n.sid for n in walk.numbers] == ["a", "b"]
         assert (server.connections, asker.recorder.retries) == (2, 0)
 
@@ -339,7 +339,7 @@ def test_junk_behind_an_answer_is_not_the_next_answer(late: bool) -> None:
 
     with FaultServer(script, answering(ok(LAST))) as server:
         asker = Asker(server.url)
-        walk = asker.client.fetch_all({}, on_page)
+        walk = asker.client.fetch_all({}, on_page=on_page)
         assert [n.sid for n in walk.numbers] == ["a", "b"]
         assert (asker.recorder.retries, server.connections) == (0, 2 if late else 1)
 

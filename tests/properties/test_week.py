@@ -24,7 +24,7 @@ from exophone_exporter.errors import REASONS, PollError, Stopped
 from exophone_exporter.polling.exporter import Exporter
 from tests.lib.simulation.virtual_time import VirtualTime
 from tests.lib.simulation.week_model import JITTER, Model, Number
-from tests.lib.simulation.week_world import Api, ApiAccount
+from tests.lib.simulation.week_world import AFTERLIVES, BEHIND, Api, ApiAccount
 from tests.lib.support import account
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class Week:
         """An account that was never there; one in ten has more pages than its budget."""
         n = self._next()
         sid, origin = f"sid{n}", self.random.choice(ORIGINS)
-        own = self.api.accounts[origin, sid] = ApiAccount(sid)
+        says_more, behind = self.random.choice([True, None, False]), self.random.choice(BEHIND)
+        own = ApiAccount(sid, says_more=says_more, behind=behind)
+        self.api.accounts[origin, sid] = own
         for _ in range(50 if n % 10 == 0 else self.random.randint(0, 8)):
             self._buy(own)
         return account(f"account{n}", sid=sid, origin=origin, **self._settings(n))
@@ -132,13 +134,15 @@ class Week:
     def numbers_change(self) -> None:
         """Numbers are bought, given up, and attached to other flows; at times very many."""
         own, rng = self._any_of_the_api(), self.random
-        for _ in range(rng.choice([1, 1, 2, 3, 30])):
+        many = rng.choice([1, 1, 2, 3, 30])
+        flood = many > 3 and rng.random() < 0.3
+        for _ in range(many):
             sids = [*own.numbers]
-            what = rng.choice(["buy", "drop", "change", "change"])
+            what = "drop" if flood else rng.choice(["buy", "drop", "change", "change"])
             if (what == "buy" and len(sids) < 60) or not sids:
                 self._buy(own)
             elif what == "drop":
-                del own.numbers[rng.choice(sids)]
+                own.drop(rng.choice(sids), rng.choice(AFTERLIVES))
             else:
                 sid = rng.choice(sids)
                 own.numbers[sid] = self._otherwise(own.numbers[sid])
@@ -315,7 +319,7 @@ def test_promises_of_time_are_kept_for_a_week(
         week.pass_(WEEK)
         model = week.model
         assert not model.blames
-    for what in ("polls", "requests", "scrapes", "given_up"):
+    for what in ("polls", "requests", "scrapes", "given_up", "unconfirmed"):
         record_property(what, getattr(model, what))
     record_property("steps", week.time.steps)
     # Each reason has its weather in every week, but a short one may fall between two polls.

@@ -508,11 +508,12 @@ class Rig:
 
     def _lowest(self, low: float, _high: float) -> float:
         """The wait before a poll; or before a retry, in which a vendor comes back that may."""
-        if low:
+        if 0 < low < 1:
             self._ended.release()
-        elif self.tape.heals:
+            return low
+        if self.tape.heals:
             self.vendor.server.accept_again()
-        return low
+        return 0.0
 
     def _wait_for_poll(self) -> None:
         assert self._ended.acquire(timeout=DEADLINE_SECONDS), "the poll does not end"

@@ -55,6 +55,8 @@ class Known:
     attempted: ClockReading | None = None
     up: bool = False
     numbers: dict[str, Number] | None = None
+    # From how many complete walks in a row numbers were missing that are shown all the same.
+    missed: dict[str, int] = field(default_factory=dict)
     completed: ClockReading | None = None
     # Counters of which the model only knows that they never fall.
     seen: dict[str, float] = field(default_factory=dict)
@@ -91,6 +93,10 @@ class Call:
     suspended_seconds: float
     given_up: bool = False
     found: dict[str, Number] = field(default_factory=dict)
+    empty: Counter[int] = field(default_factory=Counter)
+    asked: list[str] = field(default_factory=list)
+    there: dict[str, Number] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     listed: bool = False
     failed: bool = False
     final: bool = False
@@ -125,7 +131,7 @@ class Model:
         self.traffic: dict[tuple[str, str], Traffic] = {}
         self.reasons: Counter[str] = Counter()
         self.ratios: list[float] = []
-        self.polls = self.requests = self.given_up = self.scrapes = 0
+        self.polls = self.requests = self.given_up = self.scrapes = self.unconfirmed = 0
         self.fingerprint = 0
         self._ended: list[Call] = []
         self._scraped_at = -math.inf
@@ -253,14 +259,17 @@ class Model:
             return
         self.expect(self.time.true <= self._due_at(watched) + slack, f"{name} is polled late")
 
-    def sent(self, call: Call, travels_seconds: float) -> None:
-        """A request leaves, and reaches the API so much later."""
+    def sent(self, call: Call, sid: str, travels_seconds: float) -> None:
+        """A request leaves, and reaches the API so much later; `sid` is "" for the list."""
+        if sid:
+            call.asked.append(sid)
         watched, name = call.watched, call.watched.account.name
         self.requests += 1
         if call.is_walk:
             self.expect(not call.given_up, f"the poll of {name} asks on after it was given up")
             self.expect(not call.final, f"{name} is asked again after a final answer")
             call.failed = False
+            self.expect(not sid or call.listed, f"{name} is asked for {sid} too early")
         left = self._of(watched).held_until - self.time.true
         self.expect(left <= EPSILON, f"{name} is asked {left:.1f}s before the API wants it")
         self._check_budget(watched, travels_seconds)
@@ -281,9 +290,13 @@ class Model:
                 self.blame(f"{watched.account.name} has more than {limit} requests in a minute")
                 break
 
-    def failed(self, call: Call, *, final: bool) -> None:
-        """A request got no answer, or a bad one; after a final one the poll must not go on."""
-        call.failed, call.final = True, final
+    def failed(self, call: Call, *, final: bool, defect: bool = False) -> None:
+        """A request got no answer, or a bad one; after a final one the poll must not go on.
+
+        A question about one number is not asked again, and fails nothing but by a defect.
+        """
+        if not call.listed or defect:
+            call.failed, call.final = True, final
 
     def limited(self, call: Call, seconds: float | None) -> None:
         """The API asked to wait so long; None where it did not say so in a way that counts."""
@@ -292,16 +305,31 @@ class Model:
         if seconds is not None:
             traffic.held_until = max(traffic.held_until, self.time.true + seconds)
 
-    def listed(self, call: Call, numbers: Sequence[Number], *, more: bool) -> None:
-        """A page of the list was given."""
+    def listed(
+        self, call: Call, index: int, numbers: Sequence[Number], *, more: bool | None
+    ) -> None:
+        """A page of the list was given; `more` is None where it says nothing of a next one.
+
+        An empty page that promises more is asked for twice, and two of them are the end.
+        """
         new = {number.sid: number for number in numbers if number.sid not in call.found}
         call.found |= new
-        call.listed = not (more and new)
+        if numbers or not more:
+            call.listed = not new or more is False
+        else:
+            call.empty[index] += 1
+            call.listed = call.empty[index] == call.empty[index - 1] == 2
 
-    def detailed(self, call: Call, number: Number | None) -> None:
-        """The detail endpoint gave a number, or said that there is none."""
-        if number is not None:
-            call.found[number.sid] = number
+    def ended(self, call: Call) -> None:
+        """A page behind a good one was refused: the list ends before it."""
+        call.listed = True
+
+    def detailed(self, call: Call, sid: str, number: Number | None, *, gone: bool = False) -> None:
+        """The detail endpoint gave a number, or said that it is gone, or said nothing useful."""
+        if gone:
+            call.gone.add(sid)
+        elif number is not None:
+            call.there[sid] = number
 
     def closed(self, call: Call) -> None:
         """A poll or a probe is over."""
@@ -336,19 +364,39 @@ class Model:
         known.polls += 1
         known.attempted, known.up = now, status.error is None
         name, complete = call.watched.account.name, call.listed and not call.failed
+        numbers = self._numbers_after(call) if complete else None
         if status.error is None:
             self.note(f"{name} has {len(call.found)}")
-            self.expect(complete, f"the incomplete poll of {name} counts as a success")
-            known.numbers, known.completed = call.found, now
+            self.expect(numbers is not None, f"the poll of {name} must not count as a success")
+            known.numbers, known.completed = numbers, now
         else:
             reason = status.error.reason
             self.note(f"{name} fails: {reason}")
-            # Numbers that the list lacks are looked for one by one; that may fail or take too long.
-            may_fail = not complete or reason in ("timeout", "pagination")
+            may_fail = not complete or (numbers is None and reason == "pagination")
             self.expect(may_fail, f"the complete poll of {name} fails with {reason}")
             self.reasons[reason] += 1
             known.failed += 1
         self._compare(call.watched, status)
+
+    def _numbers_after(self, call: Call) -> dict[str, Number] | None:
+        """What is shown after a complete walk: what it lacks is kept until it is known to be gone.
+
+        None where the list shifted.
+        """
+        known = call.watched.known
+        before = known.numbers or {}
+        missed = {sid: known.missed.get(sid, 0) + 1 for sid in before if sid not in call.found}
+        doubtful = [sid for sid, walks in missed.items() if walks < 3]
+        name = call.watched.account.name
+        must = doubtful[: min(20, len(call.asked))]
+        self.expect(call.asked == must, f"{name} is asked for {call.asked} and not {must}")
+        if len(doubtful) > 20 and call.there:
+            known.missed = missed
+            return None
+        kept = {sid: call.there.get(sid, before[sid]) for sid in doubtful if sid not in call.gone}
+        known.missed = {sid: missed[sid] for sid in kept}
+        self.unconfirmed += bool(kept)
+        return call.found | kept
 
     def _compare(self, watched: Watched, status: AccountStatus) -> None:
         """The exporter's view of one account, after each poll."""

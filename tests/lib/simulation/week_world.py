@@ -66,7 +66,14 @@ _KINDS: Final[tuple[str | int | bytes, ...]] = (
     *_STATUSES,
     *_BODIES,
     *["silent", "drip", "pages", "defect", "limited", "limited", "limited", "limited"] * 2,
+    *["empty", "short"] * 2,
 )
+# What a page behind the last one is answered with, by the account; None is an empty page.
+BEHIND: Final = (None, None, 400, 404, 410, 416, 422, "again")
+_REFUSED_BEHIND: Final = {400, 404, 410, 416, 422}
+# What the detail endpoint says of a number that has left the list.
+AFTERLIVES: Final = (404, 404, 404, 410, 403, 500, b"404", b"500", "there", "other")
+_GONE: Final = {404, 410, b"404"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,16 @@ _FAIR: Final = Weather("", 0.0, 0.0)
 
 @dataclass
 class ApiAccount:
-    """The numbers of one account as they are now; bodies are made once a change."""
+    """The numbers of one account as they are now; bodies are made once a change.
+
+    `says_more` is how it tells of a next page: True (always), None (never) or False (in truth).
+    """
 
     sid: str
     numbers: dict[str, Number] = field(default_factory=dict)
+    says_more: bool | None = False
+    behind: int | str | None = None
+    left: dict[str, tuple[int | bytes | str, Number]] = field(default_factory=dict)
     weather: Weather = _FAIR
     _bodies: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
@@ -95,22 +108,31 @@ class ApiAccount:
         """Forget the bodies of before."""
         self._bodies.clear()
 
-    def page(self, index: int, size: int) -> tuple[list[Number], bool, bytes]:
-        """The numbers of a page, whether there are more, and the body."""
+    def drop(self, sid: str, afterlife: int | bytes | str) -> None:
+        """Take a number off the list."""
+        self.left[sid] = afterlife, self.numbers.pop(sid)
+
+    def page(self, index: int, size: int) -> tuple[list[Number], bool | None, bytes]:
+        """The numbers of a page, what it says of a next one, and the body."""
         numbers = [*self.numbers.values()]
-        wanted = numbers[index * size : (index + 1) * size]
-        more = len(numbers) > (index + 1) * size
+        given = index
+        if self.behind == "again":
+            given = min(index, max(0, len(numbers) - 1) // size)
+        wanted = numbers[given * size : (given + 1) * size]
+        more = len(numbers) > (given + 1) * size if self.says_more is False else self.says_more
         if (index, size) not in self._bodies:
-            self._bodies[index, size] = self._body(index, size, wanted, more=more)
+            self._bodies[index, size] = self.body(given, size, wanted, more=more)
         return wanted, more, self._bodies[index, size]
 
-    def _body(self, index: int, size: int, numbers: list[Number], *, more: bool) -> bytes:
-        envelope = {
+    def body(self, index: int, size: int, numbers: list[Number], *, more: bool | None) -> bytes:
+        """One page as it is sent."""
+        envelope: dict[str, Any] = {
             "page": index,
             "page_size": size,
-            "next_page_uri": "http://elsewhere.test/more" if more else None,
             "incoming_phone_numbers": [self.item(number) for number in numbers],
         }
+        if more is not None:
+            envelope["next_page_uri"] = "http://elsewhere.test/more" if more else None
         return json.dumps(envelope).encode()
 
     def item(self, number: Number) -> dict[str, Any]:
@@ -186,10 +208,11 @@ class Connection:
     ) -> Answer:
         """One request: it travels, is answered by the weather, and tells the model of it."""
         api, random = self._api, self._api.random
-        api.model.sent(self._call, random.uniform(0, _TRAVEL_SECONDS_MAX))
+        sid = self._sid_of(url)
+        api.model.sent(self._call, sid, random.uniform(0, _TRAVEL_SECONDS_MAX))
         weather = self._of.weather if api.time.true < self._of.weather.until else _FAIR
         kind = weather.kind if random.random() < weather.chance else ""
-        asked = _Asked(self._sid_of(url), query, on_status)
+        asked = _Asked(sid, query, on_status)
         if kind == "silent":
             self._time_out(min(timeout_seconds, within_seconds))
         if kind == "drip":
@@ -235,16 +258,19 @@ class Connection:
             self._fail(final=final)
             raise error(kind)
         if kind == "defect":
-            self._fail(final=True)
+            self._api.model.failed(self._call, final=True, defect=True)
             raise ZeroDivisionError
         if kind == "limited":
             return self._limited(asked)
-        return self._number(asked) if asked.sid else self._page(asked, wrong=kind == "pages")
+        return self._number(asked) if asked.sid else self._page(asked, kind)
 
     def _status(self, asked: _Asked, status: int) -> Answer:
         if asked.sid and status == 404:
             return self._number(asked)
-        self._fail(final=_STATUSES[status])
+        if status in _REFUSED_BEHIND and asked.query.get("Page", "0") != "0":
+            self._api.model.ended(self._call)
+        else:
+            self._fail(final=_STATUSES.get(status, True))
         return asked.answer(status, b"<RestException><Message>no</Message></RestException>")
 
     def _limited(self, asked: _Asked) -> Answer:
@@ -274,21 +300,35 @@ class Connection:
         ]
         return random.choice(shapes)
 
-    def _page(self, asked: _Asked, *, wrong: bool) -> Answer:
+    def _page(self, asked: _Asked, kind: str | int | bytes) -> Answer:
         index, size = int(asked.query["Page"]), int(asked.query["PageSize"])
         numbers, more, body = self._of.page(index, size)
-        if wrong and any(number.sid not in self._call.found for number in numbers):
+        if kind == "pages" and any(number.sid not in self._call.found for number in numbers):
             self._fail(final=True)
             return asked.answer(200, body.replace(b'"page": ', b'"page": 9', 1))
-        self._api.model.listed(self._call, numbers, more=more)
+        if index and not numbers and isinstance(self._of.behind, int):
+            return self._status(asked, self._of.behind)
+        if kind in ("empty", "short") and more is not False:
+            numbers = numbers[:-1] if kind == "short" else []
+            body = self._of.body(index, size, numbers, more=more)
+        self._api.model.listed(self._call, index, numbers, more=more)
         return asked.answer(200, body)
 
     def _number(self, asked: _Asked) -> Answer:
-        number = self._of.numbers.get(asked.sid)
-        self._api.model.detailed(self._call, number)
-        if number is None:
-            return asked.answer(404, b"")
-        return asked.answer(200, json.dumps(self._of.item(number)).encode())
+        """A number that has left the list may be there, gone, or beyond what the API can say."""
+        sid, number = asked.sid, self._of.numbers.get(asked.sid)
+        afterlife, was = self._of.left.get(sid, (404, number))
+        if number is None and afterlife == "there":
+            number = was
+        gone = number is None and afterlife in _GONE
+        self._api.model.detailed(self._call, sid, number, gone=gone)
+        if number is not None:
+            return asked.answer(200, json.dumps(self._of.item(number)).encode())
+        if isinstance(afterlife, int):
+            return asked.answer(afterlife, b"")
+        if isinstance(afterlife, bytes):
+            return asked.answer(200, b'{"RestException": {"Status": %b}}' % afterlife)
+        return asked.answer(200, b'{"sid": "another"}')
 
 
 @dataclass(frozen=True)

@@ -1,157 +1,206 @@
-"""The walk over the pages, and the numbers that it only missed."""
+"""The walk over the pages, and the numbers that it lacks."""
 
 from __future__ import annotations
 
 import pytest
 
-from exophone_exporter.errors import BadPagination, NotFound, ServerFailed
+from exophone_exporter.errors import (
+    BadBody,
+    BadEnvelope,
+    BadPagination,
+    ConnectFailed,
+    CredentialsRejected,
+    DeadlinePassed,
+    Forbidden,
+    ListShifted,
+    NotFound,
+    PollError,
+    RateLimited,
+    ServerFailed,
+    Stopped,
+    UnexpectedStatus,
+)
 from exophone_exporter.exotel.client import ignore_page
 from exophone_exporter.exotel.listing import Listing, confirm_removals, fetch_listing
 from exophone_exporter.exotel.model import ExoPhone, Page
 from tests.lib.support import phone
 
 NOTHING_REJECTED = {"not_an_object": 0, "no_sid": 0, "duplicate": 0}
+NEXT, LAST, SILENT = True, False, None
 
 
 def page(
-    *sids: str,
+    sids: str = "",
+    more: bool | None = SILENT,
+    *,
     page: int | None = None,
     page_size: int | None = None,
-    more: bool | None = None,
-    items: int | None = None,
-    rejected: dict[str, int] | None = None,
+    bad: int = 0,
 ) -> Page:
+    """A page with a number for each letter of `sids`, and so many records without a sid."""
     numbers = tuple(phone(sid) for sid in sids)
-    seen = len(sids) if items is None else items
-    return Page(numbers, page, page_size, more, seen, rejected or {})
+    rejected = {"no_sid": bad} if bad else {}
+    return Page(numbers, page, page_size, more, len(sids) + bad, rejected)
+
+
+def refused(status: int) -> PollError:
+    error = (NotFound if status in (404, 410) else UnexpectedStatus)(f"{status}")
+    error.status = status
+    return error
 
 
 class Script:
     """Gives the scripted pages in turn, the last one for ever, and notes what was asked."""
 
-    def __init__(self, *pages: Page) -> None:
+    def __init__(self, *pages: Page | PollError) -> None:
         self.pages = pages
         self.asked: list[tuple[int, int]] = []
 
     def __call__(self, index: int, size: int) -> Page:
         self.asked.append((index, size))
-        return self.pages[min(len(self.asked), len(self.pages)) - 1]
+        answer = self.pages[min(len(self.asked), len(self.pages)) - 1]
+        if isinstance(answer, PollError):
+            raise answer
+        return answer
 
-    def walk(self, page_size: int = 2) -> list[str]:
-        return [n.sid for n in fetch_listing(self, page_size, ignore_page, max_pages=50).numbers]
+    def walk(self, page_size: int = 2) -> str:
+        listing = fetch_listing(self, page_size, ignore_page, max_pages=50)
+        return "".join(number.sid for number in listing.numbers)
+
+
+# What each page answers, the numbers found, and the pages asked for.
+ENDS = [
+    pytest.param([page("a", LAST)], "a", "0", id="null"),
+    pytest.param([page("ab", LAST)], "ab", "0", id="full-and-null"),
+    pytest.param([page("", LAST)], "", "0", id="empty-and-null", marks=pytest.mark.fault(80)),
+    pytest.param([page()], "", "0", id="empty-and-silent", marks=pytest.mark.fault(80)),
+    pytest.param([page("ab"), page("c"), page()], "abc", "012", id="silent-until-empty"),
+    pytest.param([page("ab"), page("c")], "abc", "012", id="silent-until-nothing-new"),
+    pytest.param([page("a"), page("bc"), page("d"), page()], "abcd", "0123", id="short-and-silent"),
+    pytest.param([page("abc"), page("d"), page()], "abcd", "012", id="overfull-and-silent"),
+    pytest.param([page("a", NEXT), page("b", LAST)], "ab", "01", id="short-and-next"),
+    pytest.param([page("a", NEXT)], "a", "01", id="same-for-ever"),
+    pytest.param([page("a", page=0), page("a", page=0)], "a", "01", id="short-page-for-ever"),
+    pytest.param(
+        [page("ab", page=0), page("cd", page=1), page("cd", page=1)],
+        "abcd",
+        "012",
+        id="last-page-again-under-its-own-number",
+    ),
+    pytest.param([page("ab", NEXT, page=n) for n in range(9)], "ab", "01", id="numbered-for-ever"),
+    pytest.param([page("ab", NEXT), page("bc", NEXT), page("ac", NEXT)], "abc", "012", id="known"),
+    pytest.param([page("ab", NEXT), page("", NEXT)], "ab", "01122", id="two-empty-pages"),
+    pytest.param([page("", NEXT)], "", "0011", id="nothing-but-empty-pages"),
+    pytest.param(
+        [page("ab", NEXT), page("", NEXT), page("cd", NEXT), page("e", LAST)],
+        "abcde",
+        "0112",
+        id="page-that-was-empty-once",
+    ),
+    pytest.param(
+        [page("ab", NEXT), page("", NEXT), page("", NEXT), page("cd", NEXT), page("e", LAST)],
+        "abcde",
+        "01123",
+        id="hole-of-one-page",
+    ),
+    pytest.param(
+        [page("a", NEXT), *[page("", NEXT)] * 2, page("b", NEXT), *[page("", NEXT)] * 3],
+        "ab",
+        "01123344",
+        id="holes-that-are-not-neighbours",
+    ),
+    pytest.param([page("ab", NEXT), page("", LAST)], "ab", "01", id="empty-and-then-null"),
+]
+
+
+@pytest.mark.parametrize(("pages", "sids", "asked"), ENDS)
+@pytest.mark.fault(68, 69, 70, 71, 74)
+def test_walk_ends_where_the_api_has_no_more(pages: list[Page], sids: str, asked: str) -> None:
+    script = Script(*pages)
+    assert script.walk() == sids
+    assert script.asked == [(int(index), 2) for index in asked]
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 416, 422])
+@pytest.mark.parametrize("more", [NEXT, SILENT])
+@pytest.mark.fault(137)
+def test_refusal_of_a_page_behind_a_good_one_is_the_end(status: int, more: bool | None) -> None:
+    script = Script(page("ab", more), refused(status))
+    walk = fetch_listing(script, 2, ignore_page)
+    assert [number.sid for number in walk.numbers] == ["a", "b"]
+    assert (walk.pages, len(script.asked)) == (1, 2)
+    with pytest.raises(PollError, match=str(status)):
+        Script(refused(status)).walk()
 
 
 @pytest.mark.parametrize(
-    ("pages", "sids", "requests"),
+    "error",
     [
-        pytest.param([page()], "", 1, id="no-numbers", marks=pytest.mark.fault(80)),
-        pytest.param([page("a", more=False)], "a", 1, id="one-and-null"),
-        pytest.param([page("a", "b", more=False)], "ab", 1, id="full-and-null"),
-        pytest.param([page("a")], "a", 1, id="short-and-missing"),
-        pytest.param([page("a", "b"), page("c")], "abc", 2, id="full-and-missing"),
-        pytest.param([page("a", "b", "c"), page("d")], "abcd", 2, id="overfull-and-missing"),
-        pytest.param([page("a", "b"), page()], "ab", 2, id="full-and-missing-then-empty"),
-        pytest.param([page("a", "b", more=True), page()], "ab", 2, id="more-then-empty"),
-        pytest.param([page("a", more=True), page("b", more=False)], "ab", 2, id="short-and-more"),
-        pytest.param([page("a", more=True)], "a", 2, id="same-for-ever"),
-        pytest.param(
-            [page("a", "b", more=True), page("c", "d", more=True)], "abcd", 3, id="last-for-ever"
-        ),
-        pytest.param(
-            [page("a", "b", more=True), page("b", "c", more=True), page("a", "c", more=True)],
-            "abc",
-            3,
-            id="known-ones-in-another-order",
-        ),
+        *(refused(status) for status in (405, 409, 451)),
+        ServerFailed("500"),
+        Forbidden("403"),
+        BadBody("cut"),
     ],
+    ids=str,
 )
-@pytest.mark.fault(68, 69, 70, 71)
-def test_walk_ends_where_the_api_has_no_more(pages: list[Page], sids: str, requests: int) -> None:
-    """An unsaid next page is asked for after a full one; a page without anything new is the end."""
-    script = Script(*pages)
-    assert script.walk() == list(sids)
-    assert script.asked == [(index, 2) for index in range(requests)]
+@pytest.mark.fault(39)
+def test_other_errors_of_a_late_page_fail_the_walk(error: PollError) -> None:
+    with pytest.raises(type(error)):
+        Script(page("ab", NEXT), error).walk()
 
 
-@pytest.mark.fault(74)
-def test_server_that_ignores_page_costs_one_more_request() -> None:
-    script = Script(page("a", "b", more=True))
-    assert script.walk() == ["a", "b"]
-    assert len(script.asked) == 2
-
-
+@pytest.mark.parametrize("most", [7, None])
 @pytest.mark.fault(72)
-def test_endless_new_numbers_are_a_failure() -> None:
+def test_endless_new_numbers_are_a_failure(most: int | None) -> None:
     asked: list[int] = []
 
     def endless(index: int, _size: int) -> Page:
-        assert index < 7
         asked.append(index)
-        return page(f"n{index}", more=True)
+        return Page((phone(f"n{index}"),), None, None, True, 1, {})
 
-    with pytest.raises(BadPagination, match=r"^the list does not end after 7 pages$"):
-        fetch_listing(endless, 1, ignore_page, max_pages=7)
-    assert asked == list(range(7))
-
-
-@pytest.mark.fault(72)
-def test_endless_walk_is_given_up_after_5000_pages() -> None:
-    asked: list[int] = []
-
-    def endless(index: int, _size: int) -> Page:
-        assert index < 5000
-        asked.append(index)
-        return page(f"n{index}", more=True)
-
-    with pytest.raises(BadPagination, match="5000"):
-        fetch_listing(endless, 1, ignore_page)
-    assert len(asked) == 5000
+    limit = {} if most is None else {"max_pages": most}
+    with pytest.raises(BadPagination, match=rf"^the list does not end after {most or 5000} pages$"):
+        fetch_listing(endless, 1, ignore_page, **limit)
+    assert asked == list(range(most or 5000))
 
 
 @pytest.mark.fault(75)
 def test_cap_of_the_page_size_is_taken_over() -> None:
-    script = Script(
-        page("a", "b", page_size=2, more=True), page("c", "d", page_size=2), page("e", page_size=2)
-    )
-    assert script.walk(page_size=100) == list("abcde")
+    script = Script(page("ab", NEXT, page_size=2), page("cd", page_size=2), page("e", LAST))
+    assert script.walk(page_size=100) == "abcde"
     assert script.asked == [(0, 100), (1, 2), (2, 2)]
 
 
 def test_claim_of_a_larger_page_leaves_no_gap() -> None:
     """Page 1 of 100 would begin at the hundredth number, though only two were given."""
-    script = Script(page("a", "b", page_size=100, more=True), page("c", page_size=100))
-    assert script.walk() == list("abc")
+    script = Script(page("ab", NEXT, page_size=100), page("c", LAST, page_size=100))
+    assert script.walk() == "abc"
     assert script.asked == [(0, 2), (1, 2)]
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("asked", "first", "second"),
     [
-        pytest.param(2, 1, id="smaller"),
-        pytest.param(2, 4, id="larger"),
-        pytest.param(None, 1, id="said-too-late"),
+        pytest.param(2, 2, 1, id="smaller"),
+        pytest.param(2, 2, 4, id="larger"),
+        pytest.param(2, None, 1, id="said-too-late"),
+        # Even to the size that was asked for at first: the second page began at the third number.
+        pytest.param(100, 2, 100, id="cap-that-is-lifted"),
     ],
 )
-def test_page_size_that_changes_on_the_way_is_a_failure(first: int | None, second: int) -> None:
-    script = Script(
-        page("a", "b", page_size=first, more=True), page("c", "d", page_size=second, more=True)
-    )
+@pytest.mark.parametrize("more", [NEXT, SILENT])
+def test_page_size_that_changes_on_the_way_is_a_failure(
+    asked: int, first: int | None, second: int, more: bool | None
+) -> None:
+    script = Script(page("ab", more, page_size=first), page("cd", more, page_size=second))
     with pytest.raises(BadPagination, match=f"changed from 2 to {second}"):
-        script.walk()
+        script.walk(asked)
 
 
-def test_cap_that_is_lifted_on_the_way_is_a_failure() -> None:
-    """Even to the size that was asked for at first: the second page began at the third number."""
-    script = Script(
-        page("a", "b", page_size=2, more=True), page("c", "d", page_size=100, more=True)
-    )
-    with pytest.raises(BadPagination, match="changed from 2 to 100"):
-        script.walk(page_size=100)
-
-
-def test_last_page_may_state_its_own_length_as_the_size() -> None:
-    script = Script(page("a", "b", page_size=2, more=True), page("c", page_size=1, more=False))
-    assert script.walk() == list("abc")
+@pytest.mark.parametrize("more", [NEXT, SILENT])
+def test_short_page_may_state_its_own_length_as_the_size(more: bool | None) -> None:
+    pages = page("ab", more, page_size=2), page("c", more, page_size=1), page("de", page_size=2)
+    assert Script(*pages).walk() == "abcde"
 
 
 @pytest.mark.parametrize(
@@ -159,41 +208,14 @@ def test_last_page_may_state_its_own_length_as_the_size() -> None:
     [
         pytest.param([page("a", page=1)], id="first"),
         pytest.param([page(page=1)], id="first-and-empty"),
-        pytest.param([page("a", "b", page=0, more=True), page("c", page=0)], id="new-numbers"),
-        pytest.param(
-            [page("a", page=0, more=True), page("b", page=0)], id="new-numbers-after-a-short-page"
-        ),
-        pytest.param([page("a", "b", page=0, more=True)], id="same-again-after-a-full-page"),
+        pytest.param([page("ab", NEXT, page=0), page("c", page=0)], id="new-numbers"),
+        pytest.param([page("a", NEXT, page=0), page("b", page=0)], id="after-a-short-page"),
     ],
 )
 @pytest.mark.fault(77)
 def test_page_that_was_not_asked_for_is_a_failure(pages: list[Page]) -> None:
     with pytest.raises(BadPagination, match=r"asked for page \d and was given page \d"):
         Script(*pages).walk()
-
-
-def test_short_page_that_comes_again_under_its_own_number_is_the_end() -> None:
-    """A server that gives its last page for every page beyond says so honestly."""
-    script = Script(page("a", page=0, more=True))
-    assert script.walk() == ["a"]
-
-
-@pytest.mark.fault(76)
-@pytest.mark.parametrize("grown", [pytest.param(1, id="one-page"), pytest.param(2, id="two")])
-def test_list_that_grew_by_whole_pages_is_followed_to_its_end(grown: int) -> None:
-    """The same page comes again under the number that was asked for: the rest follows it."""
-    again = [page("a", "b", page=1 + n, more=True) for n in range(grown)]
-    last = page("c", page=1 + grown, more=False)
-    script = Script(page("a", "b", page=0, more=True), *again, last)
-    assert script.walk() == ["a", "b", "c"]
-
-
-@pytest.mark.fault(71)
-def test_page_that_comes_for_ever_under_any_number_is_given_up_after_two_more() -> None:
-    """A server that ignores what page is asked for and repeats the number costs no more."""
-    script = Script(*(page("a", "b", page=number, more=True) for number in range(9)))
-    assert script.walk() == ["a", "b"]
-    assert len(script.asked) == 4
 
 
 @pytest.mark.fault(82, 83)
@@ -209,92 +231,151 @@ def test_first_of_two_versions_wins_and_the_other_is_counted() -> None:
     assert walk.rejected == NOTHING_REJECTED | {"duplicate": 1}
 
 
+@pytest.mark.parametrize(
+    ("pages", "sids", "bad"),
+    [
+        pytest.param([page("a", bad=1), page("b", bad=1), page()], "ab", 2, id="among-good-ones"),
+        pytest.param([page("ab", NEXT), page("", LAST, bad=1)], "ab", 1, id="alone-at-the-end"),
+        pytest.param([page("ab"), page(bad=1), page()], "ab", 1, id="alone-and-silent"),
+        pytest.param([page("", NEXT, bad=2), page("ab", LAST)], "ab", 2, id="the-first-page"),
+        pytest.param([page("ab"), *[page(bad=2)] * 3, page("c"), page()], "abc", 6, id="pages"),
+        pytest.param([page("a", NEXT), page(bad=1)], "a", 11, id="for-ever"),
+        pytest.param([page("ab", page=0), page(bad=1, page=1)], "ab", 2, id="last-page-for-ever"),
+        pytest.param([page("a", bad=1)], "a", 1, id="counted-once-where-the-page-comes-again"),
+    ],
+)
 @pytest.mark.fault(59)
-def test_rejections_add_up_and_count_towards_a_full_page() -> None:
-    script = Script(
-        page("a", items=2, rejected={"no_sid": 1}),
-        page("b", items=2, rejected={"no_sid": 1}),
-        page("c", items=2, rejected={"not_an_object": 1}),
-        page(),
-    )
-    walk = fetch_listing(script, 2, ignore_page)
-    assert [n.sid for n in walk.numbers] == ["a", "b", "c"]
-    assert walk.rejected == {"not_an_object": 1, "no_sid": 2, "duplicate": 0}
-    assert walk.pages == 4
+def test_bad_records_never_end_or_fail_a_walk(pages: list[Page], sids: str, bad: int) -> None:
+    walk = fetch_listing(Script(*pages), 2, ignore_page)
+    assert "".join(n.sid for n in walk.numbers) == sids
+    assert walk.rejected == NOTHING_REJECTED | {"no_sid": bad}
+
+
+@pytest.mark.fault(59)
+def test_walk_with_records_and_not_one_number_is_a_failure() -> None:
+    with pytest.raises(BadEnvelope, match=r"^none of the 3 items is an ExoPhone with a sid$"):
+        Script(page("", NEXT, bad=2), page("", LAST, bad=1)).walk()
 
 
 def test_progress_counts_pages_and_numbers() -> None:
     told: list[tuple[int, int]] = []
-    script = Script(page("a", "b"), page("b", "c"), page("d"))
+    script = Script(page("ab"), page("bc"), page("d", LAST))
     fetch_listing(script, 2, lambda pages, numbers: told.append((pages, numbers)))
     assert told == [(1, 2), (2, 3), (3, 4)]
 
 
 class Detail:
-    """The detail endpoint: knows the sids it was given, and notes what was asked."""
+    """The detail endpoint: answers for the sids it was given, and notes what was asked."""
 
-    def __init__(self, *sids: str, error: Exception | None = None) -> None:
-        self.sids = sids
-        self.error = error
+    def __init__(self, there: str = "", **errors: Exception) -> None:
+        self.there = there
+        self.errors = errors
         self.asked: list[str] = []
 
     def __call__(self, sid: str) -> ExoPhone:
         self.asked.append(sid)
-        if self.error is not None:
-            raise self.error
-        if sid not in self.sids:
-            raise NotFound("404")
+        if sid not in self.there:
+            raise self.errors.get(sid, NotFound("404"))
         return phone(sid, friendly_name="as of now")
 
 
-def walked(*sids: str, pages: int = 2) -> Listing:
-    return Listing(tuple(phone(sid) for sid in sids), pages, NOTHING_REJECTED)
+def confirmed(
+    detail: Detail, known: str, missed: dict[str, int] | None = None, pages: int = 2
+) -> Listing:
+    """What becomes of a walk that found one number, "0", where these were known too."""
+    walk = Listing((phone("0"),), pages, NOTHING_REJECTED)
+    return confirm_removals(walk, {s: phone(s) for s in "0" + known}, missed or {}, detail)
 
 
-def known(*sids: str) -> dict[str, ExoPhone]:
-    return {sid: phone(sid) for sid in sids}
+def shown(listing: Listing) -> str:
+    return "".join(number.sid for number in listing.numbers[1:])
 
 
-@pytest.mark.fault(76)
-def test_number_that_was_only_missed_is_kept_as_it_is_now() -> None:
+MANY = "abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.fault(76, 138)
+def test_missing_number_is_asked_for_and_shown_as_it_is_now(pages: int) -> None:
+    """However many pages the walk had: one odd page is not the truth."""
     detail = Detail("b")
-    walk = confirm_removals(walked("a", "d"), known("a", "b", "c"), detail)
+    walk = confirmed(detail, "bc", pages=pages)
     assert [(n.sid, n.friendly_name) for n in walk.numbers] == [
-        ("a", "Support Mumbai"),
-        ("d", "Support Mumbai"),
+        ("0", "Support Mumbai"),
         ("b", "as of now"),
     ]
     assert detail.asked == ["b", "c"]
-    assert (walk.pages, walk.rejected) == (2, NOTHING_REJECTED)
+    assert (walk.pages, walk.rejected, walk.missed) == (pages, NOTHING_REJECTED, {"b": 1})
 
 
-def test_list_of_one_page_needs_no_confirmation() -> None:
-    detail = Detail("b")
-    assert confirm_removals(walked("a", pages=1), known("a", "b"), detail) == walked("a", pages=1)
-    assert detail.asked == []
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnexpectedStatus("400"),
+        CredentialsRejected("401"),
+        Forbidden("403"),
+        RateLimited("429", 30.0),
+        ServerFailed("500"),
+        ConnectFailed("reset"),
+        DeadlinePassed("late"),
+        BadBody("cut"),
+        BadEnvelope("about another number"),
+    ],
+    ids=str,
+)
+@pytest.mark.fault(138)
+def test_number_that_no_answer_calls_gone_is_kept(error: PollError) -> None:
+    detail = Detail(a=error)
+    walk = confirmed(detail, "ab")
+    assert (shown(walk), walk.missed, detail.asked) == ("a", {"a": 1}, ["a", "b"])
+    assert walk.numbers[1] == phone("a")
 
 
-def test_many_removals_are_believed_once_twenty_are_confirmed() -> None:
+def test_stop_ends_the_questions() -> None:
+    with pytest.raises(Stopped):
+        confirmed(Detail(a=Stopped()), "ab")
+
+
+@pytest.mark.parametrize("detail", [Detail("a"), Detail(a=Forbidden("403"))], ids=["there", "403"])
+@pytest.mark.fault(139)
+def test_list_wins_after_three_walks(detail: Detail) -> None:
+    """And the walks count again from one when the number was found in between."""
+    missed: list[dict[str, int]] = [{}]
+    for _ in range(3):
+        missed.append(dict(confirmed(detail, "a", missed[-1]).missed))
+    assert missed == [{}, {"a": 1}, {"a": 2}, {}]
+    assert detail.asked == ["a", "a"]
+    assert confirmed(detail, "", {"0": 2}).missed == {}
+
+
+@pytest.mark.fault(76)
+def test_up_to_twenty_missing_numbers_are_all_kept() -> None:
+    assert shown(confirmed(Detail(MANY), MANY[:20])) == MANY[:20]
+
+
+@pytest.mark.fault(140)
+def test_of_many_removals_only_those_asked_about_are_believed() -> None:
+    """The rest is asked about next time: the 21st may only have slipped through."""
     detail = Detail()
-    previous = known(*(f"n{i}" for i in range(500)))
-    assert confirm_removals(walked("a"), previous, detail) == walked("a")
-    assert detail.asked == [f"n{i}" for i in range(20)]
+    walk = confirmed(detail, MANY)
+    assert (shown(walk), "".join(detail.asked)) == (MANY[20:], MANY[:20])
+    again = confirmed(Detail("z"), MANY[20:], dict(walk.missed))
+    assert (shown(again), again.missed) == ("z", {"z": 2})
 
 
-def test_twenty_missed_numbers_are_all_kept() -> None:
-    sids = [f"n{i}" for i in range(20)]
-    walk = confirm_removals(walked("a"), known(*sids), Detail(*sids))
-    assert [n.sid for n in walk.numbers] == ["a", *sids]
-
-
+@pytest.mark.fault(140)
 def test_many_removals_of_which_one_is_not_true_are_a_failure() -> None:
-    """Those beyond the twentieth cannot be distinguished, and do not fire an alert."""
-    detail = Detail("n19")
-    with pytest.raises(BadPagination, match="lacks 21 numbers"):
-        confirm_removals(walked("a"), known(*(f"n{i}" for i in range(21))), detail)
-    assert len(detail.asked) == 20
+    """Asked no further, and the walk counts: the list wins over this one in the end, too."""
+    detail = Detail("c", a=ServerFailed("500"))
+    with pytest.raises(ListShifted, match="lacks 25 numbers") as caught:
+        confirmed(detail, MANY[:26], {"z": 2, "y": 1})
+    assert detail.asked == ["a", "b", "c"]
+    assert caught.value.missed == dict.fromkeys(MANY, 1) | {"y": 2, "z": 3}
+    assert shown(confirmed(Detail(), MANY, dict.fromkeys(MANY, 2))) == ""
 
 
-def test_confirmation_that_fails_fails_the_poll() -> None:
-    with pytest.raises(ServerFailed):
-        confirm_removals(walked("a"), known("b"), Detail(error=ServerFailed("500")))
+@pytest.mark.fault(140)
+def test_many_questions_without_an_answer_keep_every_number() -> None:
+    detail = Detail()
+    detail.errors = dict.fromkeys(MANY, ServerFailed("500"))
+    assert shown(confirmed(detail, MANY)) == MANY

@@ -61,15 +61,20 @@ class FakeApi:
         self.limiter = RateLimiter(1, lambda: time.monotonic)
         self.started: list[float] = []
         self.previous: list[set[str]] = []
+        self.missed: list[dict[str, int]] = []
 
     def fetch(
-        self, previous: Mapping[str, ExoPhone], on_page: Callable[[int, int], None]
+        self,
+        previous: Mapping[str, ExoPhone],
+        missed: Mapping[str, int],
+        on_page: Callable[[int, int], None],
     ) -> Listing:
         assert self._inside.acquire(blocking=False), "two polls of one account in parallel"
         try:
             self._before()
             self.started.append(self._time.monotonic)
             self.previous.append(set(previous))
+            self.missed.append(dict(missed))
             self._time.pass_(self._seconds)
             outcome = next(self._outcomes, Stopped())
             if isinstance(outcome, RateLimited):
