@@ -131,14 +131,12 @@ class TestOutcome:
     def test_bad_file_reaches_no_exporter_and_each_problem_is_one_line(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        exporter = FakeExporter()
-        assert outcomes_of(1, refuse("f:1: x", "f:2: y"), exporter) == [
-            Outcome(problems=("f:1: x", "f:2: y"))
-        ]
+        exporter, problems = FakeExporter(), ("f:1: x", "f:2: y")
+        assert outcomes_of(1, refuse(*problems), exporter) == [Outcome(problems=problems)]
         assert (exporter.reloads, exporter.noted) == (0, [False])
         assert logged(caplog) == [
-            ("ERROR", "the configuration was not reloaded", {"problem": "f:1: x"}),
-            ("ERROR", "the configuration was not reloaded", {"problem": "f:2: y"}),
+            ("ERROR", "the configuration was not reloaded", {"problem": problem})
+            for problem in problems
         ]
 
     def test_exporter_that_cannot_follow_is_a_failure_too(self) -> None:
@@ -454,7 +452,7 @@ class TestProcess:
             running.wait_for("reloaded.* added=beta kept=1")
             running.wait_for("first poll is complete.*account=beta ")
             assert is_shown("acme", "beta")
-            assert running.threads() == alone + 1
+            wait_until(lambda: running.threads() == alone + 1, "a thread for each account")
             reload(renamed="acme", beta="beta")
             running.wait_for("reloaded.* added=renamed removed=acme kept=1")
             running.wait_for("first poll is complete.*account=renamed ")

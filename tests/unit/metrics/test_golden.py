@@ -5,8 +5,6 @@ it. Two things differ between machines and are normalised: the labels `python_ve
 of `exophone_exporter_build_info` become `X`.
 """
 
-# ruff: noqa: E501 - the lines of the exposition are compared whole
-
 from __future__ import annotations
 
 import json
@@ -29,7 +27,7 @@ from exophone_exporter.inventory.state import AccountState, AccountStatus, PollR
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.exposed import assert_exposed
 from tests.lib.paths import DATA
-from tests.lib.support import INDIA, SAMPLES, FakeTime, account
+from tests.lib.support import INDIA, FakeTime, account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -166,49 +164,3 @@ def test_promtool_has_nothing_to_say(page: MetricsPage, program: Callable[[str],
         check=False,
     )
     assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
-
-
-VENDOR_SAMPLE_LINES: Final = """\
-exophone_numbers{account="Exotel",country="IN",number_type="Landline",region="DL"} 2.0
-exophone_monthly_rental{account="Exotel",country="IN",currency="INR",number_type="Landline",region="DL"} 0.0
-exophone_numbers_unpriced{account="Exotel",country="IN",number_type="Landline",region="DL"} 0.0
-exophone_numbers_unattached{account="Exotel",country="IN",flow="voice",number_type="Landline",region="DL"} 1.0
-exophone_numbers_unattached{account="Exotel",country="IN",flow="sms",number_type="Landline",region="DL"} 1.0
-exophone_numbers_idle{account="Exotel",country="IN",number_type="Landline",region="DL"} 1.0
-exophone_idle_monthly_rental{account="Exotel",country="IN",currency="INR",number_type="Landline",region="DL"} 0.0
-exophone_flow_numbers{account="Exotel",flow="sms",flow_id="7XXX1"} 1.0
-exophone_flow_numbers{account="Exotel",flow="voice",flow_id="7XXX1"} 1.0
-exophone_number_info{account="Exotel",country="IN",friendly_name="011XXXXXXX0",number_type="Landline",phone_number="+911XXXXXXXX0",region="DL",sid="011XXXXXXX0",sms_flow_id="7XXX1",vanity="false",voice_flow_id="7XXX1"} 1.0
-exophone_number_info{account="Exotel",country="IN",friendly_name="011XXXXXXX6",number_type="Landline",phone_number="+9111XXXXXXX6",region="DL",sid="011XXXXXXX1",sms_flow_id="",vanity="false",voice_flow_id=""} 1.0
-exophone_number_flow_attached{account="Exotel",flow="voice",sid="011XXXXXXX0"} 1.0
-exophone_number_flow_attached{account="Exotel",flow="sms",sid="011XXXXXXX0"} 1.0
-exophone_number_flow_attached{account="Exotel",flow="voice",sid="011XXXXXXX1"} 0.0
-exophone_number_flow_attached{account="Exotel",flow="sms",sid="011XXXXXXX1"} 0.0
-exophone_number_monthly_rental{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
-exophone_number_monthly_rental{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
-exophone_number_one_time_price{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
-exophone_number_one_time_price{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
-exophone_number_incoming_rate{account="Exotel",currency="INR",sid="011XXXXXXX0"} 0.0
-exophone_number_incoming_rate{account="Exotel",currency="INR",sid="011XXXXXXX1"} 0.0
-exophone_number_incoming_pulse_seconds{account="Exotel",sid="011XXXXXXX0"} 60.0
-exophone_number_incoming_pulse_seconds{account="Exotel",sid="011XXXXXXX1"} 60.0
-exophone_number_created_timestamp_seconds{account="Exotel",sid="011XXXXXXX0"} 1.4600114e+09
-exophone_number_created_timestamp_seconds{account="Exotel",sid="011XXXXXXX1"} 1.45709291e+09
-exophone_number_updated_timestamp_seconds{account="Exotel",sid="011XXXXXXX0"} 1.46001141e+09
-exophone_number_updated_timestamp_seconds{account="Exotel",sid="011XXXXXXX1"} 1.50610062e+09
-exophone_number_series_dropped{account="Exotel"} 0.0
-"""
-
-
-def test_the_vendors_own_sample_gives_exactly_these_lines(time: FakeTime) -> None:
-    """Its bare times are India's: 2016-04-07 12:13:20 there is 06:43:20 UTC."""
-    sample = json.loads((SAMPLES / "list.json").read_text("utf-8"))
-    state = AccountState(account("Exotel"))
-    snapshot = snapshot_of([sample], time)
-    state.record_poll(PollResult(time.clock.now(), 1.25, snapshot))
-    page = MetricsPage(lambda: [state.status()], lambda: BUILD, time.clock, with_process=False)
-    page.refresh()
-    text = page.body(openmetrics=False, gzipped=False).decode()
-    inventory, _, _ = text.partition("# HELP exophone_number_changes_total")
-    lines = [line for line in inventory.splitlines(keepends=True) if not line.startswith("#")]
-    assert "".join(lines) == VENDOR_SAMPLE_LINES
