@@ -307,23 +307,21 @@ def test_a_byte_order_mark_and_windows_lines_are_accepted(tmp_path: Path) -> Non
 
 
 ORIGINS = [
-    pytest.param("", "https://api.exotel.com", id="none"),
-    pytest.param("region: singapore", "https://api.exotel.com", id="singapore"),
-    pytest.param("region: mumbai", "https://api.in.exotel.com", id="mumbai"),
-    pytest.param("base_url: https://api.example", "https://api.example", id="plain"),
-    pytest.param("base_url: https://api.example/", "https://api.example", id="trailing-slash"),
-    pytest.param("base_url: HTTPS://API.Example//", "https://api.example", id="capitals"),
-    pytest.param("base_url: https://api.example:8443", "https://api.example:8443", id="port"),
-    pytest.param("base_url: https://api.example/a/b/", "https://api.example/a/b", id="prefix"),
-    pytest.param("base_url: https://bücher.example", "https://xn--bcher-kva.example", id="idn"),
-    pytest.param(
-        "base_url: 'https://[2001:db8::1]:8443/'", "https://[2001:db8::1]:8443", id="ipv6"
-    ),
-    pytest.param("base_url: https://192.0.2.1", "https://192.0.2.1", id="ipv4"),
-    pytest.param("base_url: http://localhost:8080", "http://localhost:8080", id="http-localhost"),
-    pytest.param("base_url: http://127.0.0.1:8080", "http://127.0.0.1:8080", id="http-127.0.0.1"),
-    pytest.param("base_url: http://127.9.9.9", "http://127.9.9.9", id="http-127.x"),
-    pytest.param("base_url: 'http://[::1]:8080'", "http://[::1]:8080", id="http-ipv6"),
+    ("", "https://api.exotel.com"),
+    ("region: singapore", "https://api.exotel.com"),
+    ("region: mumbai", "https://api.in.exotel.com"),
+    ("base_url: https://api.example", "https://api.example"),
+    ("base_url: https://api.example/", "https://api.example"),
+    ("base_url: HTTPS://API.Example//", "https://api.example"),
+    ("base_url: https://api.example:8443", "https://api.example:8443"),
+    ("base_url: https://api.example/a/b/", "https://api.example/a/b"),
+    ("base_url: https://bücher.example", "https://xn--bcher-kva.example"),
+    ("base_url: 'https://[2001:db8::1]:8443/'", "https://[2001:db8::1]:8443"),
+    ("base_url: https://192.0.2.1", "https://192.0.2.1"),
+    ("base_url: http://localhost:8080", "http://localhost:8080"),
+    ("base_url: http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ("base_url: http://127.9.9.9", "http://127.9.9.9"),
+    ("base_url: 'http://[::1]:8080'", "http://[::1]:8080"),
 ]
 
 

@@ -13,7 +13,7 @@ from operator import le
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -393,50 +393,37 @@ def size_of(body: bytes) -> int:
     return int(total)
 
 
-def test_other_order_or_settings_of_accounts_are_another_page(time: FakeTime) -> None:
-    states = [AccountState(account("a")), AccountState(account("b"))]
-    page = page_of(time, states)
-    for state in states:
-        put(state, time, numbers(2))
-    shown = {inventory_in(page)}
-    for settings in (
-        PerNumber("all", 10_000, "full"),
-        PerNumber("all", 10_000, "last4"),
-        PerNumber("none", 10_000, "full"),
-        PerNumber("all", 1, "full"),
-    ):
-        states.reverse()
-        for state in states:
-            state.account = account(state.account.name, per_number=settings)
-        page.refresh()
-        assert inventory_in(page) == inventory_in(page_of(time, states))
-        shown.add(inventory_in(page))
-    assert len(shown) == 5
-
-
-def inventory_in(page: MetricsPage) -> bytes:
-    return b"".join(page.chunks(openmetrics=False, gzipped=False)[:-1])
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.lists(st.integers(0, 9), unique=True), st.booleans()), max_size=4),
-        min_size=1,
-        max_size=6,
-    )
+SETTINGS: Final = (
+    PerNumber("all", 10_000, "full"),
+    PerNumber("all", 10_000, "last4"),
+    PerNumber("unattached", 10_000, "full"),
+    PerNumber("all", 1, "full"),
 )
+SIDS: Final = ("", "0", "1", "056789")
+ACCOUNTS: Final = st.lists(
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from(SIDS),
+        st.sampled_from(SETTINGS),
+    ),
+    unique_by=lambda each: each[0],
+    max_size=4,
+)
+
+
+@given(st.lists(ACCOUNTS, min_size=1, max_size=6))
+@example([[(name, "0", SETTINGS[0]) for name in order] for order in ("ab", "ba")])
 def test_inventory_does_not_depend_on_the_one_before_or_on_the_steps(
-    turns: list[list[tuple[list[int], bool]]],
+    turns: list[list[tuple[str, str, PerNumber]]],
 ) -> None:
+    """Numbers and accounts come and go; the order and the settings of accounts change."""
+    snapshots = {
+        sids: snapshot(FakeTime(), tuple(phone(f"sid-{sid}", voice_url="") for sid in sids))
+        for sids in SIDS
+    }
     made = NOTHING
     for turn in turns:
-        found = [
-            (
-                account(f"a{at}", per_number=PerNumber("unattached" if few else "all", 9, "full")),
-                snapshot(FakeTime(), tuple(phone(f"sid-{index}") for index in indexes)),
-            )
-            for at, (indexes, few) in enumerate(turn)
-        ]
+        found = [(account(name, per_number=own), snapshots[sids]) for name, sids, own in turn]
         made = inventory_of(found, made, 3)
         assert inventory_of(found, made, 3) is made
         assert b"".join(made.texts) == b"".join(inventory_of(found, NOTHING, 30).texts)
