@@ -24,7 +24,12 @@ from exophone_exporter.config.files import (
     reason_of,
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
-from exophone_exporter.config.schema import AccountSection, PollSection, duration_text
+from exophone_exporter.config.schema import (
+    AccountSection,
+    PerNumberSection,
+    PollSection,
+    duration_text,
+)
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
     Credentials,
@@ -213,6 +218,7 @@ class _ConfigBuilder:
         poll = self._poll(path, file.poll, entry.poll)
         if entry.ca_file is not None:
             self._check_certificates((*path, "ca_file"), entry.ca_file)
+        per_number = self._per_number(path, file.per_number, entry.per_number)
         if len(self._problems) > before or key is None or token is None:
             return None
         return Account(
@@ -221,7 +227,7 @@ class _ConfigBuilder:
             origin=entry.base_url or ORIGINS[entry.region],
             credentials=Credentials(key, token),
             poll=poll,
-            per_number=PerNumber(**dict(_merged(file.per_number, entry.per_number))),
+            per_number=per_number,
             ca_file=entry.ca_file,
             proxy_url=entry.proxy_url,
         )
@@ -249,6 +255,20 @@ class _ConfigBuilder:
                 written = (place for place in places if place in self._problems.lines)
                 self._problems.note(next(written, places[-2]), message)
         return poll
+
+    def _per_number(
+        self, path: strict_yaml.Path, common: PerNumberSection, own: PerNumberSection
+    ) -> PerNumber:
+        merged, key = _merged(common, own), None
+        if (file := merged.pseudonym_key_file) is not None:
+            try:
+                key = Secret(line_from_bytes(self._read_file(file, SECRET_FILE_MAX_BYTES)))
+                self._warn_if_open(file)
+            except (OSError, ValueError) as error:
+                parent = path if own.pseudonym_key_file else ()
+                message = f"{strict_yaml.shown(file)}: {reason_of(error)}"
+                self._problems.note((*parent, "per_number", "pseudonym_key_file"), message)
+        return PerNumber(merged.series, merged.limit, merged.phone_number, key)
 
     def _secret(
         self, path: strict_yaml.Path, entry: AccountSection, field: str

@@ -266,6 +266,8 @@ class PerNumberSection(_Section):
     """Maximum of numbers per account with series of their own; unattached ones come first."""
     phone_number: Annotated[PhoneNumber, _words(PhoneNumber)] = _default("full")
     """How phone numbers are shown, also where a sid is the number itself."""
+    pseudonym_key_file: Annotated[_Text, _STRING] | None = None
+    """File that contains the key of the pseudonyms for such sids. Defaults to the API token."""
 
 
 class AccountSection(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,11 @@ class Secret:
     def reveal(self) -> str:
         """The value itself; called in `client` only, which a test holds."""
         return self._value
+
+    def key(self, purpose: bytes) -> bytes:
+        """A key of 32 bytes for one purpose, which tells nothing about the value."""
+        value = self._value.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(value, digest_size=32, person=purpose).digest()
 
     def has_colon(self) -> bool:
         """Whether it holds the character that ends the user's name in HTTP Basic."""

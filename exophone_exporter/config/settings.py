@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from exophone_exporter.config.schema import PhoneNumber, Series
-    from exophone_exporter.config.secrets import Credentials
+    from exophone_exporter.config.secrets import Credentials, Secret
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class PerNumber:
     series: Series
     limit: int
     phone_number: PhoneNumber
+    pseudonym_key: Secret | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Account:
     per_number: PerNumber
     ca_file: str | None
     proxy_url: str | None
+
+    @property
+    def pseudonym_key(self) -> bytes:
+        """The key of its pseudonyms: the configured one, or else derived from its API token.
+
+        It follows a token that is rotated in its file. Empty where nothing is masked.
+        """
+        if self.per_number.phone_number == "full":
+            return b""
+        secret = self.per_number.pseudonym_key or self.credentials.api_token.loaded
+        return secret.key(b"pseudonyms")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
+from html import unescape
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
 
 # Six digits or more, however people set them apart; the vendor's own masks have an X for a digit.
 _LIKE_A_NUMBER: Final = re.compile(r"\+?\(?[\dX](?:[\s().+/\u2010-\u2015-]*[\dX]){5,}\)?")
-_SEPARATORS: Final = re.compile(r"[\s().+/\u2010-\u2015-]+")
-_LAST = 4
-# So many digits at the end of a number tell it from the others of an account.
-_TELLING = 6
+_NO_DIGITS: Final = re.compile(r"[^0-9]+")
+_LAST: Final = 4
+_FOUR_DIGITS: Final = re.compile(r"(?<!\d)\d{4}(?!\d)")
+# So many digits in a row tell a number from the others: in a sid, many digits of which may be
+# random, and in a name.
+_TELLING_SID: Final = 6
+_TELLING_NAME: Final = 5
 
 
 class Identity(Protocol):
@@ -50,46 +55,119 @@ class MaskedIdentity:
     friendly_name: str
 
 
-def masked_identity(number: ExoPhone, setting: PhoneNumber) -> MaskedIdentity:
+def masked_identity(number: ExoPhone, setting: PhoneNumber, key: bytes) -> MaskedIdentity:
     """The names of a number under `per_number.phone_number`.
 
-    A sid or a friendly name can be the number itself or hold it, so both are covered. Such a sid
-    becomes a pseudonym: series stay apart and join across restarts, yet nobody reads the number
-    off them.
+    A sid or a friendly name can be the number itself or contain it, so both are masked. Such a sid
+    becomes a pseudonym, made with `key`: series stay apart and join across restarts, and without
+    the key nobody can try which number it is.
     """
     if setting == "full":
         return MaskedIdentity(number.sid, number.phone_number, number.friendly_name)
+    own = _digits(number.phone_number)
+    is_number = _tells_the_number(number.sid, own)
     return MaskedIdentity(
-        sid=_pseudonym(number) if _tells_the_number(number) else number.sid,
+        sid=_pseudonym(number, key) if is_number else number.sid,
         phone_number=_masked(number.phone_number, setting),
-        friendly_name=_LIKE_A_NUMBER.sub(
-            lambda match: _masked(match.group(), setting), number.friendly_name
-        ).strip(),
+        friendly_name=_masked_name(
+            number.friendly_name, (own, _digits(number.sid) if is_number else ""), setting
+        ),
     )
 
 
-def masked_identities(numbers: Sequence[ExoPhone], setting: PhoneNumber) -> Sequence[Identity]:
+def masked_identities(
+    numbers: Sequence[ExoPhone], setting: PhoneNumber, key: bytes
+) -> Sequence[Identity]:
     """The names of many numbers; where all may be shown, they are the numbers' own."""
-    return (
-        numbers if setting == "full" else [masked_identity(number, setting) for number in numbers]
-    )
+    if setting == "full":
+        return numbers
+    return [masked_identity(number, setting, key) for number in numbers]
 
 
-def _tells_the_number(number: ExoPhone) -> bool:
-    if _LIKE_A_NUMBER.fullmatch(number.sid.strip()):
-        return True
-    tail = _SEPARATORS.sub("", number.phone_number)[-_TELLING:]
-    return len(tail) == _TELLING and tail in _SEPARATORS.sub("", number.sid)
+def _digits(text: str) -> str:
+    """The digits of a text, whatever is between them, of any script: ASCII ones."""
+    if text.isascii():
+        return _NO_DIGITS.sub("", text)
+    return "".join(map(_digit, unicodedata.normalize("NFKC", text)))
+
+
+def _digit(character: str) -> str:
+    value = unicodedata.numeric(character, -1)
+    return f"{value:.0f}" if value in range(10) else ""
+
+
+def _tells_the_number(sid: str, own: str) -> bool:
+    return bool(_LIKE_A_NUMBER.fullmatch(sid.strip()) or _shared(_digits(sid), own, _TELLING_SID))
+
+
+def _shared(digits: str, own: str, length: int) -> set[int]:
+    """The places in `digits` that belong to so many digits in a row of a number."""
+    begins = [
+        begin for begin in range(len(digits) - length + 1) if digits[begin : begin + length] in own
+    ]
+    return {begin + place for begin in begins for place in range(length)}
+
+
+def _masked_name(name: str, own: Sequence[str], setting: PhoneNumber) -> str:
+    """A name without the digits of its number, however they are written."""
+    shown, digits = unicodedata.normalize("NFKC", name), _digits(name)
+    if not digits:
+        return name.strip()
+    decoded = _digits(unescape(unquote(name)))
+    if decoded != digits and any(_shared(decoded, each, _TELLING_NAME) for each in own):
+        return ""
+    spans = _spans_of_number(shown, own, setting)
+    for begin, end in reversed(spans):
+        shown = shown[:begin] + _masked(shown[begin:end], setting) + shown[end:]
+    masked = shown if spans else name
+    return _LIKE_A_NUMBER.sub(lambda match: _masked(match.group(), setting), masked).strip()
+
+
+def _spans_of_number(
+    text: str, own: Sequence[str], setting: PhoneNumber
+) -> Sequence[tuple[int, int]]:
+    """From where to where in a text there are digits of the number."""
+    at = [place for place, character in enumerate(text) if _digit(character)]
+    digits = _digits(text)
+    shared = set[int]().union(*(_shared(digits, each, _TELLING_NAME) for each in own))
+    if setting == "hidden":  # the last four alone tell a number, too
+        shared |= {
+            at.index(group.start()) + place
+            for group in _FOUR_DIGITS.finditer(text)
+            if any(_digits(group.group()) in each for each in own)
+            for place in range(_LAST)
+        }
+    spans: list[tuple[int, int]] = []
+    for place in sorted(shared):
+        if spans and place - 1 in shared:
+            spans[-1] = spans[-1][0], at[place] + 1
+        else:
+            spans.append((at[place], at[place] + 1))
+    return [_widened(text, *span) for span in spans]
+
+
+def _widened(text: str, begin: int, end: int) -> tuple[int, int]:
+    """A span with what sticks to it: a prefix, brackets, separators, the vendor's own mask."""
+    while begin > 0 and _sticks(text[begin - 1]):
+        begin -= 1
+    while end < len(text) and _sticks(text[end]):
+        end += 1
+    return begin, end
+
+
+def _sticks(character: str) -> bool:
+    return character == "X" or not (character.isalpha() or character.isspace())
 
 
 def _masked(text: str, setting: PhoneNumber) -> str:
     if not text or setting == "hidden":
         return ""
-    return f"…{_SEPARATORS.sub('', text)[-_LAST:]}"
+    left = [_digit(each) or ("X" if each == "X" else "") for each in text]
+    return f"…{''.join(left)[-_LAST:]}"
 
 
-def _pseudonym(number: ExoPhone) -> str:
+def _pseudonym(number: ExoPhone, key: bytes) -> str:
     # Quoted, so that no two pairs read the same; an account's sid as the API gives it stays so.
     account = quote(number.account_sid, safe="")
-    digest = hashlib.blake2b(f"{account}/{number.sid}".encode(), digest_size=6)
-    return f"number-{digest.hexdigest()}"
+    name = f"{account}/{number.sid}".encode()
+    return f"number-{hashlib.blake2b(name, key=key, digest_size=6).hexdigest()}"

@@ -35,6 +35,7 @@ class _AccountTexts:
 
     numbers: tuple[ExoPhone, ...]
     per_number: PerNumber
+    pseudonym_key: bytes
     steps: Sequence[Mapping[str, bytes]]
 
 
@@ -79,15 +80,19 @@ def inventory_of(
 def _account_texts(
     account: Account, snapshot: Snapshot, previous: _AccountTexts | None, numbers_a_step: int
 ) -> _AccountTexts:
-    numbers, per_number = snapshot.numbers, account.per_number
-    if previous and previous.numbers is numbers and previous.per_number == per_number:
+    numbers, per_number, key = snapshot.numbers, account.per_number, account.pseudonym_key
+    if (
+        previous
+        and previous.numbers is numbers
+        and (previous.per_number, previous.pseudonym_key) == (per_number, key)
+    ):
         return previous
     chosen, dropped = numbers_with_series(numbers, per_number)
     chosen = sorted(chosen, key=attrgetter("sid"))
     begins = range(0, len(chosen), numbers_a_step)
     lines = [number_lines(account, chosen[begin : begin + numbers_a_step]) for begin in begins]
     steps = map(_encoded, [sum_lines(account, snapshot, dropped), *lines])
-    return _AccountTexts(numbers, per_number, [*steps])
+    return _AccountTexts(numbers, per_number, key, [*steps])
 
 
 def _encoded(lines: Iterable[MetricText]) -> Mapping[str, bytes]:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.samples import MetricText
 
-    _Found = list[tuple[Account, Snapshot]]
+    # With the key of the pseudonyms, which follows a token that is rotated in its file.
+    _Found = list[tuple[Account, Snapshot, bytes]]
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -137,7 +138,7 @@ class MetricsPage:
         """
         with self._rendering:
             found = _found((statuses or self._statuses)(), self._clock.now())
-            inventory = inventory_of(found, self._shown.inventory)
+            inventory = inventory_of([each[:2] for each in found], self._shown.inventory)
             with self._showing:
                 change()
                 self._shown = _Shown(found, inventory)
@@ -196,7 +197,11 @@ def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) 
 def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> _Found:
     """The accounts that have something to show."""
     snapshots = [(status.account, status.fresh_snapshot(now)) for status in statuses]
-    return [(account, snapshot) for account, snapshot in snapshots if snapshot is not None]
+    return [
+        (account, snapshot, account.pseudonym_key)
+        for account, snapshot in snapshots
+        if snapshot is not None
+    ]
 
 
 def _chunks(inventory: Inventory, live: tuple[bytes, bytes], *, gzipped: bool) -> tuple[bytes, ...]:

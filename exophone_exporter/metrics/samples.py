@@ -158,7 +158,7 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Metr
     """The series of single numbers, from columns: one block of text a metric."""
     # A comprehension for each column: it takes half the time of attrgetter.
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
-    names = masked_identities(numbers, account.per_number.phone_number)
+    names = masked_identities(numbers, account.per_number.phone_number, account.pseudonym_key)
     sids = escaped_column([name.sid for name in names])
     info = catalog.NUMBER_INFO
     labels = info.labelsets(account_names, sids, *_info_columns(names, numbers))

@@ -89,11 +89,14 @@ class PollLogger:
             _log.info("more numbers changed", extra=fields(account=self._account.name, **counts))
 
     def _log_change(self, change: Change) -> None:
-        identity = masked_identity(change.number, self._account.per_number.phone_number)
+        account = self._account
+        identity = masked_identity(
+            change.number, account.per_number.phone_number, account.pseudonym_key
+        )
         _log.info(
             "a number changed",
             extra=fields(
-                account=self._account.name,
+                account=account.name,
                 change=change.kind,
                 sid=identity.sid,
                 phone_number=identity.phone_number,

@@ -259,7 +259,7 @@ def _total(prices: Iterable[Iterable[tuple[str, Decimal]]], unpriced: int = 0) -
 
 
 def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
-    names = masked_identity(number, account.per_number.phone_number)
+    names = masked_identity(number, account.per_number.phone_number, account.pseudonym_key)
     may_be_shown = names.sid == number.sid
     return Row(
         phone_number=names.phone_number or names.sid,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
     from exophone_exporter.clock import Clock, ClockReading
-    from exophone_exporter.config.settings import PerNumber
+    from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.metrics.page import ExporterInfo
@@ -121,7 +121,7 @@ def _expected(
         name = status.account.name
         for metric, value, labels in [
             *_polling(status),
-            *_inventory(status.fresh_snapshot(now), status.account.per_number),
+            *_inventory(status.fresh_snapshot(now), status.account),
         ]:
             yield f"exophone_{metric}", value, labels | {"account": name}
     reloaded = "exophone_exporter_config_last_reload_success"
@@ -175,7 +175,7 @@ def _durations(status: AccountStatus) -> Iterator[_Sample]:
         yield "api_request_duration_seconds_sum", durations.sum_seconds, labels
 
 
-def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sample]:
+def _inventory(snapshot: Snapshot | None, account: Account) -> Iterator[_Sample]:
     if snapshot is None:
         return
     for group in snapshot.groups:
@@ -192,10 +192,10 @@ def _inventory(snapshot: Snapshot | None, per_number: PerNumber) -> Iterator[_Sa
             yield "idle_monthly_rental", amount, labels | {"currency": currency}
     for (channel, flow_id), count in snapshot.flow_numbers.items():
         yield "flow_numbers", count, {"flow": channel, "flow_id": flow_id}
-    chosen, dropped = _with_series(snapshot.numbers, per_number)
+    chosen, dropped = _with_series(snapshot.numbers, account.per_number)
     yield "number_series_dropped", dropped, {}
     for number in chosen:
-        yield from _number(number, per_number)
+        yield from _number(number, account)
 
 
 def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[list[ExoPhone], int]:
@@ -207,8 +207,8 @@ def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[li
     return wanted[: per_number.limit], max(0, len(wanted) - per_number.limit)
 
 
-def _number(number: ExoPhone, per_number: PerNumber) -> Iterator[_Sample]:
-    names = masked_identity(number, per_number.phone_number)
+def _number(number: ExoPhone, account: Account) -> Iterator[_Sample]:
+    names = masked_identity(number, account.per_number.phone_number, account.pseudonym_key)
     own = {"sid": names.sid}
     described = {
         "phone_number": names.phone_number,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.inventory.privacy import MaskedIdentity, masked_identity
+from exophone_exporter.inventory import privacy
+from exophone_exporter.inventory.privacy import MaskedIdentity
 from tests.lib.support import phone
 
 if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
 
 HEX_SID = "9eeafc8ab479386dc95f854f9d7cd8a1"
+
+
+KEY = b"k" * 32
+
+
+def masked_identity(named: ExoPhone, setting: Any, key: bytes = KEY) -> MaskedIdentity:
+    return privacy.masked_identity(named, setting, key)
 
 
 def number(sid: str = HEX_SID, name: str = "Support") -> ExoPhone:
@@ -120,11 +129,37 @@ def test_number_in_the_name_is_covered_too(name: str, last4: str, hidden: str) -
 
 
 @pytest.mark.fault(92)
-def test_pseudonym_is_the_same_after_a_restart_and_in_both_settings() -> None:
-    """BLAKE2b of `acme/08047091234` in 48 bits, as b2sum has it: series outlive an update."""
+def test_pseudonym_is_keyed_and_the_same_after_a_restart_and_in_both_settings() -> None:
+    """BLAKE2b of `acme/08047091234` in 48 bits: series outlive an update, but not another key."""
     named = number("08047091234")
-    assert masked_identity(named, "last4").sid == "number-ecdbff4b2fa8"
-    assert masked_identity(named, "hidden").sid == "number-ecdbff4b2fa8"
+    digest = hashlib.blake2b(b"acme/08047091234", key=KEY, digest_size=6).hexdigest()
+    for setting in ("last4", "hidden"):
+        assert masked_identity(named, setting).sid == f"number-{digest}"
+        assert masked_identity(named, setting, b"other").sid != f"number-{digest}"
+
+
+@pytest.mark.fault(171)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"98450{between}12345" for between in ("_", ",", "\u00b7", "~", " & ", "'", "\u200b")),
+        *("98\u221245012345", "98,45,01,23,45", "98 floor 45 room 01 desk 2345", "98450x12345"),
+        *("\uff19\uff18\uff14\uff15\uff10_\uff11", "\u096f\u096e\u096a\u096b\u0966|1234"),
+        *("%39%38450a12345", "&#57;&#56;450a12345", "\u2468\u2467\u2463\u2464\u24ea a 12345"),
+        *("2345", "Line (2345)", "+91_98450", "45012"),
+    ],
+)
+def test_hidden_leaves_no_digits_of_the_number_in_a_name(name: str) -> None:
+    """Whatever separates or encodes them."""
+    named = phone(HEX_SID, phone_number="+919845012345", friendly_name=f"Desk {name}")
+    shown = masked_identity(named, "hidden").friendly_name
+    assert shown in ("", "Desk", "Desk Line")
+
+
+@pytest.mark.fault(171)
+def test_last4_shows_the_last_four_digits_whatever_separates_them() -> None:
+    named = phone(HEX_SID, phone_number="+919845012345", friendly_name="Desk 98450_12345 (Pune)")
+    assert masked_identity(named, "last4").friendly_name == "Desk …2345 (Pune)"
 
 
 @pytest.mark.fault(92)
@@ -154,7 +189,7 @@ def test_no_more_digits_are_left_than_allowed(local: str, form: str) -> None:
     written = form.format(local)
     named = phone(written, phone_number=f"+91{local}", friendly_name=written)
     for setting, allowed in (("last4", local[-4:]), ("hidden", "")):
-        names = masked_identity(named, setting)  # type: ignore[arg-type]  # one of the words
+        names = masked_identity(named, setting)
         assert names.sid.startswith("number-")
         assert digits(names.phone_number) == allowed
         assert digits(names.friendly_name) == allowed

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import re
 import threading
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from operator import le
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +19,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from exophone_exporter.config.secrets import Secret
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import ServerFailed
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import parse_page
+from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import inventory
@@ -233,6 +237,29 @@ def test_data_goes_stale_without_a_poll(time: FakeTime) -> None:
     put(old, time, numbers(2))
     page.refresh()
     assert shown() == [b"old", b"new"]
+
+
+@pytest.mark.fault(171)
+def test_pseudonyms_follow_a_token_that_was_rotated_in_its_file(time: FakeTime) -> None:
+    """Without a poll, so that no other page shows other names."""
+    own = account(per_number=PerNumber("all", 10_000, "hidden"))
+    state = AccountState(own)
+    page = page_of(time, [state])
+    put(state, time, (phone("01140000001"),))
+
+    def shown() -> set[str]:
+        text = page.body(openmetrics=False, gzipped=False).decode()
+        return {*re.findall(r'sid="([^"]*)"', text)}
+
+    before = shown()
+    assert {masked_identity(phone("01140000001"), "hidden", own.pseudonym_key).sid} == before
+    own.credentials.api_token.loaded = Secret("rotated")
+    after = shown()
+    assert {masked_identity(phone("01140000001"), "hidden", own.pseudonym_key).sid} == after
+    assert before != after
+    with_key = replace(own, per_number=replace(own.per_number, pseudonym_key=Secret("k")))
+    own.credentials.api_token.loaded = Secret("rotated again")
+    assert with_key.pseudonym_key == Secret("k").key(b"pseudonyms")
 
 
 @pytest.mark.fault(124)
