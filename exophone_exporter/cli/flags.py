@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exophone_exporter import __version__
@@ -19,7 +19,7 @@ from exophone_exporter.web import settings
 from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 PROGRAM: Final = "exophone-exporter"
 # Named as in Prometheus and its exporters; fish is our addition.
@@ -37,17 +37,20 @@ run `{PROGRAM} demo`.
 """
 
 
-@dataclass(frozen=True)
 class _Flag:
     """A flag, named as the help shows it: `--name VALUE`, or `--name` for a switch.
 
-    `VALUE` and `[VALUE]` are a required and an optional argument. `parse` raises ValueError.
+    `VALUE` and `[VALUE]` are a required and an optional argument. `parse` raises ValueError;
+    `options` are those of argparse.
     """
 
-    name: str
-    help: str
-    parse: Callable[[str], object] = str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(
+        self, name: str, text: str, parse: Callable[[str], object] = str, **options: Any
+    ) -> None:
+        self.name = name
+        self._text = text
+        self._parse = parse
+        self._options = options
 
     @property
     def is_argument(self) -> bool:
@@ -57,7 +60,7 @@ class _Flag:
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Let a parser read it; the help shows its choices and its default."""
         name, _, metavar = self.name.partition(" ")
-        options = {"help": self._help(), **self.options}
+        options = {"help": self._help(), **self._options}
         if self.is_argument:
             metavar = name.strip("[]")
             options["nargs"] = "?" if name.startswith("[") else None
@@ -70,14 +73,14 @@ class _Flag:
             parser.add_argument(name, action="store_true", **options)
 
     def _help(self) -> str:
-        choices = self.options.get("choices")
+        choices = self._options.get("choices")
         one_of = f" One of: {', '.join(choices)}." if choices else ""
-        default = " (default: %(default)s)" if "default" in self.options else ""
-        return f"{self.help}{one_of}{default}"
+        default = " (default: %(default)s)" if "default" in self._options else ""
+        return f"{self._text}{one_of}{default}"
 
     def _value(self, text: str) -> object:
         try:
-            return self.parse(text)
+            return self._parse(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -91,12 +94,8 @@ class Command:
     flags: tuple[_Flag, ...]
 
 
-def _flag(name: str, text: str, parse: Callable[[str], object] = str, **options: object) -> _Flag:
-    return _Flag(name, text, parse, options)
-
-
 def _format(*choices: str) -> _Flag:
-    return _flag("--format FORMAT", "Output format.", choices=choices, default="table")
+    return _Flag("--format FORMAT", "Output format.", choices=choices, default="table")
 
 
 def _count(text: str) -> int:
@@ -131,77 +130,77 @@ def _sid(text: str) -> str:
 
 
 _LOG: Final = (
-    _flag(
+    _Flag(
         "--log.level LEVEL",
         "Only log messages with the given severity or above.",
         choices=LEVELS,
         default="info",
     ),
-    _flag(
+    _Flag(
         "--log.format FORMAT",
         "Output format of log messages.",
         choices=("logfmt", "json"),
         default="logfmt",
     ),
 )
-_CONFIG: Final = _flag("--config.file FILE", "The configuration file (YAML).")
-_SHARD: Final = _flag(
+_CONFIG: Final = _Flag("--config.file FILE", "The configuration file (YAML).")
+_SHARD: Final = _Flag(
     "--shard I/N", "Use only shard I of N of the accounts, counted from 0.", sharding.parse
 )
-_ACCOUNT: Final = _flag("--account NAME", "Use only this account.")
-_SEED: Final = _flag("--seed N", "Seed of the simulated data.", _count, default=1)
+_ACCOUNT: Final = _Flag("--account NAME", "Use only this account.")
+_SEED: Final = _Flag("--seed N", "Seed of the simulated data.", _count, default=1)
 _WEB: Final = (
-    _flag(
+    _Flag(
         "--web.listen-address ADDRESS",
         "Address on which to expose metrics and web interface. Repeatable for multiple addresses."
         f" (default: {settings.LISTEN_ADDRESS})",
         action="append",
     ),
-    _flag(
+    _Flag(
         "--web.telemetry-path PATH",
         "Path under which to expose metrics.",
         settings.telemetry_path,
         default=WebSettings.telemetry_path,
     ),
-    _flag(
+    _Flag(
         "--web.max-requests N",
         "Maximum number of parallel scrape requests. Use 0 to disable.",
         _count,
         default=WebSettings.max_requests,
     ),
-    _flag(
+    _Flag(
         "--web.config.file FILE",
         "Path to configuration file that can enable TLS or authentication (exporter-toolkit).",
     ),
-    _flag("--web.enable-lifecycle", "Enable reload via HTTP request (POST /-/reload)."),
-    _flag(
+    _Flag("--web.enable-lifecycle", "Enable reload via HTTP request (POST /-/reload)."),
+    _Flag(
         "--web.external-url URL",
         "The URL under which the exporter is externally reachable, for example via a reverse"
         " proxy.",
         settings.external_url,
     ),
-    _flag(
+    _Flag(
         "--web.route-prefix PATH",
         "Prefix for the internal routes of web endpoints. Defaults to the external URL's path.",
         settings.route_prefix,
     ),
-    _flag(
+    _Flag(
         "--web.systemd-socket",
         "Use systemd socket activation listeners instead of port listeners.",
     ),
 )
 _SIMULATOR: Final = (
-    _flag(
+    _Flag(
         "--web.listen-address ADDRESS",
         "Address on which to expose the simulated API.",
         default="127.0.0.1:10397",
     ),
-    _flag("--numbers N", "Simulate one account with N numbers.", _count),
-    _flag("--latency SECONDS", "Delay of each response.", _number_up_to(3600), default=0),
-    _flag(
+    _Flag("--numbers N", "Simulate one account with N numbers.", _count),
+    _Flag("--latency SECONDS", "Delay of each response.", _number_up_to(3600), default=0),
+    _Flag(
         "--failure-rate RATE", "Share of requests that fail, 0 to 1.", _number_up_to(1), default=0
     ),
-    _flag(
+    _Flag(
         "--requests-per-minute N",
         "Rate limit of each account; further requests get a 429.",
         _positive_count,
@@ -222,10 +221,10 @@ COMMANDS: Final = {
         "check:check_config",
         "Check if the configuration is valid.",
         (
-            _flag("[FILE]", "The configuration file (YAML)."),
+            _Flag("[FILE]", "The configuration file (YAML)."),
             _CONFIG,
             _SHARD,
-            _flag("--live", "Also make one API request for each account."),
+            _Flag("--live", "Also make one API request for each account."),
         ),
     ),
     "once": Command(
@@ -234,7 +233,7 @@ COMMANDS: Final = {
         (
             _CONFIG,
             _SHARD,
-            _flag(
+            _Flag(
                 "--output FILE.prom",
                 "Replace this file instead of printing, for node_exporter's textfile collector.",
             ),
@@ -247,7 +246,7 @@ COMMANDS: Final = {
             _CONFIG,
             _SHARD,
             _ACCOUNT,
-            _flag("--unattached", "List only numbers that support a channel but lack its flow."),
+            _Flag("--unattached", "List only numbers that support a channel but lack its flow."),
             _format("table", "json", "csv"),
         ),
     ),
@@ -255,7 +254,7 @@ COMMANDS: Final = {
         "query:number",
         "Show one number.",
         (
-            _flag("SID", "The number's SID, as in `numbers --format csv`.", _sid),
+            _Flag("SID", "The number's SID, as in `numbers --format csv`.", _sid),
             _CONFIG,
             _ACCOUNT,
             _format("table", "json"),
@@ -317,7 +316,7 @@ def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:
         "--version", action="version", version=version, help="Show application version."
     )
     for name, shell in COMPLETION_FLAGS.items():
-        _flag(name, f"Output completion script for {shell}.").add_to(whole)
+        _Flag(name, f"Output completion script for {shell}.").add_to(whole)
     commands = whole.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands", prog=PROGRAM
     )

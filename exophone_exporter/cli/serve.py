@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exophone_exporter.config.settings import Config
+    from exophone_exporter.config.sharding import Shard
 
 _VARIABLES_STAY: Final = (
     "Without --config.file a reload reads only the files again that the ..._FILE variables name;"
@@ -81,13 +82,7 @@ def run(
         on_end=supervision.reloaded,
     )
     server = open_server(
-        routes.application(
-            exporter,
-            settings,
-            probe=probe_handler(Prober(exporter.clients, exporter.clock)),
-            reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
-            shard=loaded.shard,
-        ),
+        _application(exporter, settings, reloader, loaded.shard),
         addresses=args.web_listen_address or [LISTEN_ADDRESS],
         systemd_socket=loader.environment() if args.web_systemd_socket else None,
         web_config_file=args.web_config_file,
@@ -100,6 +95,18 @@ def run(
     server.run()
     exporter.stop()
     return 1 if died else 0
+
+
+def _application(
+    exporter: Exporter, settings: WebSettings, reloader: Reloader, shard: Shard
+) -> Callable[..., Any]:
+    return routes.application(
+        exporter,
+        settings,
+        probe=probe_handler(Prober(exporter.clients, exporter.clock)),
+        reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
+        shard=shard,
+    )
 
 
 def _supervision(exporter: Exporter) -> Supervision:

@@ -52,50 +52,37 @@ _SWITCH_SECONDS: Final = 0.0005
 _log = logging.getLogger(__name__)
 
 
-def open_server(  # noqa: PLR0913 - each is named, and most have a default
+def open_server(
     app: Callable[..., Any],
     *,
     addresses: Iterable[str] = (),
     systemd_socket: Mapping[str, str] | None = None,
     web_config_file: str | None = None,
-    limits: Limits | None = None,
-    on_stop: Callable[[], None] = lambda: None,
-    on_hangup: Callable[[], object] | None = None,
-    supervision: Supervision | None = None,
     clock: Clock | None = None,
+    **options: Any,
 ) -> Server:
     """Open the sockets of a server, as a Go exporter does with exporter-toolkit.
 
     It listens on each `[host]:port` of `addresses`, or on the sockets that systemd announces in
-    `systemd_socket`, the environment of the process. See `Server` for what is called when. From now
-    on SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for the web
+    `systemd_socket`, the environment of the process. `options` are those of `Server`. From now on
+    SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for the web
     configuration, StartError for the sockets.
     """
-    clock = clock or Clock()
     followed: list[FollowedFiles[Any]] = []
     current_tls = None
     if web_config_file:
         web_config.check_web_config(web_config_file)
-        config = web_config.follow(web_config_file, clock)
+        config = web_config.follow(web_config_file, clock or Clock())
         followed.append(config)
         app = ExtraHeaders(BasicAuth(app, config.current), config.current)
         if settings := config.current().tls:
-            followed.append(tls.follow(lambda: config.current().tls, settings, clock))
+            followed.append(tls.follow(lambda: config.current().tls, settings, clock or Clock()))
             current_tls = followed[-1].current
     if systemd_socket is None:
         sockets = listen(addresses)
     else:
         sockets = passed_sockets(systemd_socket, os.getpid())
-    return Server(
-        app,
-        sockets,
-        limits=limits,
-        tls=current_tls,
-        followed=followed,
-        on_stop=on_stop,
-        on_hangup=on_hangup,
-        supervision=supervision,
-    )
+    return Server(app, sockets, tls=current_tls, followed=followed, **options)
 
 
 def listen(addresses: Iterable[str]) -> list[socket.socket]:
@@ -149,10 +136,6 @@ def url_of(listening: socket.socket, scheme: str = "http") -> str:
     if host in ("::", "0.0.0.0", "127.0.0.1", "::1"):  # noqa: S104 - compared, not bound
         host = "localhost"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _exit_immediately(sig: int) -> None:
-    os._exit(128 + sig)
 
 
 class _Acceptor:
@@ -282,7 +265,7 @@ class Server(uvicorn.Server):
         on_hangup: Callable[[], object] | None = None,
         supervision: Supervision | None = None,
     ) -> None:
-        limits = limits or Limits()
+        self._limit = ConnectionLimit(limits or Limits())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -294,7 +277,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,  # the client's address is not used
                 timeout_graceful_shutdown=_GRACE_SECONDS,
-                timeout_keep_alive=limits.keep_alive_seconds,
+                timeout_keep_alive=self._limit.limits.keep_alive_seconds,
                 workers=1,  # or uvicorn reads WEB_CONCURRENCY
             )
         )
@@ -304,7 +287,6 @@ class Server(uvicorn.Server):
         self._followed = followed
         self._on_stop = on_stop
         self._on_hangup = on_hangup
-        self._limit = ConnectionLimit(limits)
         self._supervision = supervision
         self._signals = 0
         self._hung_up = False
@@ -371,7 +353,7 @@ class Server(uvicorn.Server):
         """Set flags only: the loop ends by itself. uvicorn would raise the signal again."""
         self._signals += 1
         if self._signals > 1:
-            _exit_immediately(sig)
+            os._exit(128 + sig)
         self.should_exit = True
         # Answers that are being written may now be cut off, which uvicorn would log as an error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
