@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import random
 import re
 import socket
 import struct
@@ -24,7 +23,6 @@ from exophone_exporter.simulator import (
     World,
     demo_world,
     make_account,
-    make_number,
 )
 from exophone_exporter.simulator.responses import RequestWindow
 from tests.lib.processes import wait_until
@@ -117,16 +115,12 @@ def walk(sim: Simulator, pages: int, **query: Any) -> list[str]:
 # ---- numbers and accounts
 
 
-def test_a_number_has_the_documented_keys_in_order() -> None:
-    number = make_number(0, account_sid="acme", rng=random.Random(1))
-    assert " ".join(number) == NUMBER_KEYS
-    assert list(number["capabilities"]) == ["voice", "sms"]
-
-
-def test_values_have_the_documented_forms() -> None:
+def test_a_number_has_the_documented_keys_and_forms() -> None:
     """Prices are decimal strings, times have no zone, flows are URLs of the account or null."""
     numbers = make_account("acme", 500).numbers
     for number in numbers:
+        assert " ".join(number) == NUMBER_KEYS
+        assert list(number["capabilities"]) == ["voice", "sms"]
         assert re.fullmatch(r"0\d{10}|[0-9a-f]{32}", number["sid"])
         assert re.fullmatch(r"\+91\d{10}", number["phone_number"])
         assert re.fullmatch(CIRCLES, number["region"])
@@ -159,9 +153,6 @@ def test_an_account_follows_from_its_sid_and_seed_and_hides_its_token() -> None:
     assert account == make_account("acme", 30, seed=4) != make_account("acme", 30, seed=5)
     assert (account.api_key, account.api_token) == ACME
     assert "acme-token" not in repr(account)
-
-
-def test_a_country_without_a_numbering_plan_is_refused() -> None:
     with pytest.raises(ValueError, match="'XX'"):
         make_account("acme", 1, country="XX")
 
@@ -311,14 +302,13 @@ def test_the_last_page_can_end_in_several_ways(
 # ---- the detail, credentials, methods and connections
 
 
-def test_a_detail_is_the_bare_current_number(sim: Simulator, account: Account) -> None:
+def test_a_detail_is_the_bare_current_number(
+    sim: Simulator, world: World, account: Account
+) -> None:
     with account.lock:
         account.numbers[77] |= {"sid": "a b", "voice_url": None}
     assert get(sim, "/a%20b").json() == account.numbers[77]
     assert get(sim, Page=1).json()["incoming_phone_numbers"][27] == account.numbers[77]
-
-
-def test_an_unknown_number_is_404(sim: Simulator, world: World) -> None:
     for sid in ("0" * 32, "", "a/b", world.accounts["other"].numbers[0]["sid"]):
         assert get(sim, f"/{sid}").status_code == 404
 
@@ -326,14 +316,14 @@ def test_an_unknown_number_is_404(sim: Simulator, world: World) -> None:
 @pytest.mark.parametrize(
     ("sid", "auth", "headers"),
     [
-        pytest.param("acme", None, {}, id="missing"),
-        pytest.param("acme", ("acme-key", "wrong"), {}, id="wrong-token"),
-        pytest.param("acme", ("wrong", "acme-token"), {}, id="wrong-key"),
-        pytest.param("acme", OTHER, {}, id="key-of-another-account"),
-        pytest.param("nobody", ACME, {}, id="unknown-account"),
-        pytest.param("acme", None, {"Authorization": "Bearer x"}, id="another-scheme"),
-        pytest.param("acme", None, {"Authorization": "Basic %%%"}, id="not-base64"),
-        pytest.param("acme", None, {"Authorization": "Basic //8="}, id="not-utf-8"),
+        ("acme", None, {}),
+        ("acme", ("acme-key", "wrong"), {}),
+        ("acme", ("wrong", "acme-token"), {}),
+        ("acme", OTHER, {}),
+        ("nobody", ACME, {}),
+        ("acme", None, {"Authorization": "Bearer x"}),
+        ("acme", None, {"Authorization": "Basic %%%"}),
+        ("acme", None, {"Authorization": "Basic //8="}),
     ],
 )
 def test_bad_credentials_are_401_in_the_vendors_form(
@@ -369,7 +359,7 @@ def test_a_connection_is_kept_alive_after_responses_and_errors(sim: Simulator) -
             assert response.status == status
 
 
-@pytest.mark.parametrize(("method", "status"), [("POST", 405), ("GET", 404)])
+@pytest.mark.parametrize(("method", "status"), [("POST", 405), ("GET", 404), ("HEAD", 405)])
 def test_a_request_body_ends_the_connection(sim: Simulator, method: str, status: int) -> None:
     """The body is never read, so what follows it must not be taken for a request."""
     with open_socket(sim) as client, client.makefile("rb") as responses:
@@ -377,12 +367,7 @@ def test_a_request_body_ends_the_connection(sim: Simulator, method: str, status:
         response = responses.read()
     assert response.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"\r\nConnection: close\r\n" in response
-
-
-def test_a_response_to_head_has_no_body(sim: Simulator) -> None:
-    with open_socket(sim) as client, client.makefile("rb") as responses:
-        client.sendall(b"HEAD / HTTP/1.1\r\n\r\n")
-        assert responses.read().endswith(b"\r\n\r\n")
+    assert response.endswith(b"\r\n\r\n") is (method == "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -446,12 +431,12 @@ def test_faults_are_used_in_order_for_authorised_requests_as_often_as_set(sim: S
 @pytest.mark.parametrize(
     ("fault", "failing"),
     [
-        pytest.param(Fault(times=None), {"page 0", "page 1", "detail", "other"}, id="all"),
-        pytest.param(Fault(times=None, endpoint="list"), {"page 0", "page 1", "other"}, id="list"),
-        pytest.param(Fault(times=None, endpoint="detail"), {"detail"}, id="detail"),
-        pytest.param(Fault(times=None, page=1), {"page 1"}, id="page"),
-        pytest.param(Fault(times=None, page=0), {"page 0", "other"}, id="default-page-is-0"),
-        pytest.param(Fault(times=None, account_sid="other"), {"other"}, id="account"),
+        (Fault(times=None), {"page 0", "page 1", "detail", "other"}),
+        (Fault(times=None, endpoint="list"), {"page 0", "page 1", "other"}),
+        (Fault(times=None, endpoint="detail"), {"detail"}),
+        (Fault(times=None, page=1), {"page 1"}),
+        (Fault(times=None, page=0), {"page 0", "other"}),
+        (Fault(times=None, account_sid="other"), {"other"}),
     ],
 )
 def test_a_fault_applies_only_to_what_it_matches(
@@ -535,9 +520,7 @@ def test_a_hang_holds_the_connection_until_the_client_leaves(sim: Simulator) -> 
     threads_before = set(threading.enumerate())
     with open_socket(sim) as client:
         client.sendall(raw_get())
-        client.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            client.recv(1)
+        wait_until(lambda: sim.requests, "the request arrived")
         (serving,) = set(threading.enumerate()) - threads_before
     serving.join(TIMEOUT_SECONDS)
     assert not serving.is_alive()
@@ -663,15 +646,8 @@ def test_it_keeps_its_address_over_a_stop_and_another_start(world: World) -> Non
             Simulator(world, port=port).start()
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(Fault(after="hang"), id="held-by-the-simulator"),
-        pytest.param(Fault(delay_seconds=60), id="waiting-for-a-late-response"),
-        pytest.param(None, id="idle-after-a-response"),
-    ],
-)
-def test_stop_is_quick_while_clients_hang_and_leaves_no_thread(
+@pytest.mark.parametrize("fault", [Fault(after="hang"), Fault(delay_seconds=60), None])
+def test_stop_does_not_wait_for_clients_and_leaves_no_thread(
     sim: Simulator, fault: Fault | None
 ) -> None:
     arrived = threading.Event()
