@@ -63,9 +63,6 @@ def say(message: str) -> None:
 class _StderrHandler(logging.StreamHandler[Any]):
     """stderr as it is now; a closed or full one loses the line and never the process."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: there is nowhere left to say it."""
 
@@ -73,11 +70,12 @@ class _StderrHandler(logging.StreamHandler[Any]):
 class _Formatter(logging.Formatter):
     def __init__(self, log_format: LogFormat) -> None:
         super().__init__()
-        self._line = _json_line if log_format == "json" else _logfmt_line
+        self._line = _quoted if log_format == "json" else _logfmt_line
 
     def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         values: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": time.replace("+00:00", "Z"),
             "level": {"WARNING": "warn", "CRITICAL": "error"}.get(
                 record.levelname, record.levelname.lower()
             ),
@@ -85,14 +83,9 @@ class _Formatter(logging.Formatter):
             "msg": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        values["time"] = str(values["time"]).replace("+00:00", "Z")
         if record.exc_info:
             values["traceback"] = self.formatException(record.exc_info)
         return redact(self._line(values))
-
-
-def _json_line(values: dict[str, object]) -> str:
-    return _quoted(values)
 
 
 def _logfmt_line(values: dict[str, object]) -> str:

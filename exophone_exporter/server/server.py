@@ -26,7 +26,7 @@ from exophone_exporter.server.systemd import passed_sockets
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import FrameType
 
     from exophone_exporter.server.followed_files import FollowedFiles
@@ -249,8 +249,7 @@ class Server(uvicorn.Server):
     speaks plain HTTP. `urls` are where it listens.
 
     Relied on of uvicorn.Server: `startup`, `on_tick` (first immediately, then ten times a second),
-    `shutdown`, `capture_signals`, `handle_exit`, `should_exit`, and that `servers` are closed at
-    the end.
+    `shutdown`, `handle_exit`, `should_exit`, and that `servers` are closed at the end.
     """
 
     def __init__(  # noqa: PLR0913 - each is named, and most have a default
@@ -340,14 +339,6 @@ class Server(uvicorn.Server):
         if self._supervision:
             self._supervision.stopping()
         await super().shutdown(list(self._sockets))
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals while the server runs."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        with super().capture_signals():
-            yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's form
         """Set flags only: the loop ends by itself. uvicorn would raise the signal again."""

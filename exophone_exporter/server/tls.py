@@ -191,12 +191,8 @@ def _choose_curve(context: ssl.SSLContext, curve: str) -> None:
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    cert_setting = "cert_file" if settings.cert_file else "cert"
-    key_setting = "key_file" if settings.key_file else "key"
-    _check_pem(
-        cert_setting, settings.cert or _text(cert_setting, settings.cert_file), "CERTIFICATE"
-    )
-    _check_pem(key_setting, settings.key or _text(key_setting, settings.key_file), "PRIVATE KEY")
+    cert_setting = _checked_pem(settings, "cert", "CERTIFICATE")
+    key_setting = _checked_pem(settings, "key", "PRIVATE KEY")
     asked = []
 
     def passphrase() -> str:
@@ -215,18 +211,23 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
             return
     if asked:
         raise TlsProblem(key_setting, "is encrypted; only a key without a passphrase is supported")
-    raise _unfit(settings, reason, cert_setting, key_setting)
-
-
-def _unfit(settings: TlsSettings, reason: str, cert_setting: str, key_setting: str) -> TlsProblem:
-    """Find out what is wrong with a certificate and its key; OpenSSL reports little."""
     if reason == "KEY_VALUES_MISMATCH":
-        return TlsProblem(key_setting, f"is not the key of the certificate in {cert_setting}")
+        raise TlsProblem(key_setting, f"is not the key of the certificate in {cert_setting}")
     if not _is_certificate(settings):
-        return TlsProblem(cert_setting, "holds a certificate that cannot be read")
+        raise TlsProblem(cert_setting, "holds a certificate that cannot be read")
     if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
-        return TlsProblem(cert_setting, "holds a certificate too weak to be used; make a new one")
-    return TlsProblem(key_setting, "holds a key that cannot be read")
+        raise TlsProblem(cert_setting, "holds a certificate too weak to be used; make a new one")
+    raise TlsProblem(key_setting, "holds a key that cannot be read")
+
+
+def _checked_pem(settings: TlsSettings, name: str, kind: str) -> str:
+    """The setting that holds a PEM text of a kind, inline or in a file; raises TlsProblem."""
+    file = getattr(settings, f"{name}_file")
+    setting = f"{name}_file" if file else name
+    text = _text(setting, file) if file else getattr(settings, name)
+    if f"{kind}-----" not in text:
+        raise TlsProblem(setting, f"holds no PEM text with `BEGIN {kind}`")
+    return setting
 
 
 def _text(setting: str, path: str) -> str:
@@ -236,11 +237,6 @@ def _text(setting: str, path: str) -> str:
         raise TlsProblem(setting, f"`{path}` cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise TlsProblem(setting, f"`{path}` {error}") from None
-
-
-def _check_pem(setting: str, text: str, kind: str) -> None:
-    if f"{kind}-----" not in text:
-        raise TlsProblem(setting, f"holds no PEM text with `BEGIN {kind}`")
 
 
 @contextlib.contextmanager
@@ -276,12 +272,12 @@ def _verify_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
         return
     # As in Go, every certificate in the file is trusted, not only self-signed ones.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    setting = "client_ca_file" if settings.client_ca_file else "client_ca"
-    if settings.client_ca_file:
-        _check_pem(setting, _text(setting, settings.client_ca_file), "CERTIFICATE")
-    elif not settings.client_ca:
+    if not settings.client_ca_file and not settings.client_ca:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return
+    setting = "client_ca"
+    if settings.client_ca_file:
+        setting = _checked_pem(settings, "client_ca", "CERTIFICATE")
     try:
         with _path(settings.client_ca_file, settings.client_ca) as path:
             context.load_verify_locations(path)

@@ -50,27 +50,24 @@ _BLANK: Final = (None, "")
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, repr=False)
 class PasswordHash:
     """A bcrypt hash, which no repr, log or error shows."""
 
-    __slots__ = ("encoded",)
+    text: str
 
-    def __init__(self, text: str) -> None:
-        self.encoded: Final = text.encode("ascii")
+    @property
+    def encoded(self) -> bytes:
+        """As bcrypt reads it."""
+        return self.text.encode("ascii")
 
     @property
     def cost(self) -> str:
         """Two digits; each step up doubles the time of a check."""
-        return self.encoded[4:6].decode("ascii")
+        return self.text[4:6]
 
     def __repr__(self) -> str:
         return "<hash>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PasswordHash) and self.encoded == other.encoded
-
-    def __hash__(self) -> int:
-        return hash(self.encoded)
 
     def __reduce__(self) -> Any:
         raise TypeError("a password hash is not copied out of the process")
