@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exophone_exporter.simulator import Fault
-from tests.lib.alerting_scene import alerts, healthy_account, scene, shortened, shortened_query
+from tests.lib.alerting_scene import alerts, healthy_account, scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,6 @@ def add(scene: Scene, account_sid: str, **values: Any) -> None:
 
 
 def remove(scene: Scene, account_sid: str) -> None:
-    """Take the first number from an account."""
     account = scene.account(account_sid)
     with account.lock:
         del account.numbers[0]
@@ -66,7 +65,6 @@ def fail(scene: Scene, account_sid: str, status: int) -> None:
 
 
 def revoke_key(scene: Scene, account_sid: str) -> None:
-    """Let the API know another key than the exporter has."""
     scene.account(account_sid).api_key = "another"
 
 
@@ -113,23 +111,7 @@ CAUSES_FOR_ALL: dict[str, Callable[[Scene], None]] = {
 
 
 def sid_of(alert: str) -> str:
-    """The account in which an alert is caused."""
     return alert.replace(" ", "_")
-
-
-@pytest.mark.parametrize(
-    ("duration", "expected"),
-    [("10m", "2000ms"), ("1h", "10000ms"), ("1m30s", "1000ms"), ("30d", "10000ms"), ("0s", "0s")],
-)
-def test_a_duration_is_shortened_in_proportion_within_bounds(duration: str, expected: str) -> None:
-    assert shortened(duration) == expected
-
-
-def test_a_query_keeps_all_but_its_durations() -> None:
-    """Ranges, steps and offsets are shortened; names, texts, numbers and comments are not."""
-    query = """max_over_time(a:rate_5m:x{b="5m \\" 5m", c=~'1h'}[1h:10m]) offset 20m > 1e5  # 5m"""
-    expected = query.replace("[1h:10m]", "[10000ms:2000ms]").replace("offset 20m", "offset 4000ms")
-    assert shortened_query(query) == expected
 
 
 def test_every_alert_of_the_file_has_a_cause_here() -> None:

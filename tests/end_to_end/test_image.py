@@ -59,7 +59,6 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The image, built once."""
     require_containers()
     # Podman wants a path of at most 50 characters.
     with tempfile.TemporaryDirectory(prefix="podman", ignore_cleanup_errors=True) as folder:
@@ -71,7 +70,6 @@ def image() -> Iterator[Image]:
 
 
 def status_of(pid: int) -> dict[str, str]:
-    """What the kernel says of a process."""
     lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
@@ -157,7 +155,6 @@ def test_the_demo_serves_and_ends(image: Image) -> None:
 
 
 def root_mount(pid: int) -> list[str]:
-    """The options that the root of a process is mounted with."""
     lines = Path(f"/proc/{pid}/mountinfo").read_text("utf-8").splitlines()
     (root,) = [fields for line in lines if (fields := line.split())[4] == "/"]
     return root[5].split(",")

@@ -28,7 +28,6 @@ def numbers_of(world: World) -> list[dict[str, Any]]:
 
 
 def ask(server: Prometheus, query: str, label: str) -> dict[str, float]:
-    """The values that Prometheus has for a query now, by a label."""
     return {labels.get(label, ""): value for labels, value in server.ask(query)}
 
 
@@ -44,7 +43,6 @@ def unattached(world: World) -> dict[tuple[str, ...], float]:
 
 
 def unattached_in(server: Prometheus) -> dict[tuple[str, ...], float]:
-    """What Prometheus has of the same."""
     names = ("account", "region", "number_type", "flow")
     series = server.ask("exophone_numbers_unattached")
     return {tuple(labels[name] for name in names): value for labels, value in series}

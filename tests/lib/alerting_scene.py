@@ -40,79 +40,38 @@ _MOST_SECONDS: Final = 10.0
 _POLL: Final = "interval: 1s, deadline: 3s, stale_after: 5s"
 _SCRAPE_INTERVAL_SECONDS: Final = 0.5
 
-_UNIT_SECONDS: Final = {
-    "ms": 0.001,
-    "s": 1,
-    "m": 60,
-    "h": 3_600,
-    "d": 86_400,
-    "w": 604_800,
-    "y": 31_536_000,
-}
-_PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
-# Of PromQL: what may contain something that only looks like a duration, then a duration.
-_TOKEN: Final = re.compile(
-    r"""(?P<kept>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`|\#[^\n]*|[A-Za-z_][\w:]*)"""
-    r"""|(?P<duration>(?:\d+(?:ms|[smhdwy]))+)"""
-)
+_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# A repetition that came as soon would look like a second notification.
+_DURATION: Final = re.compile(r"(?<=[\[: ])(?<!repeat_interval: )(\d+)([smhd])(?![\w.])")
 
 
-def shortened(duration: str) -> str:
-    """A duration a 300th as long, from one second to ten; zero stays zero."""
-    seconds = sum(int(count) * _UNIT_SECONDS[unit] for count, unit in _PART.findall(duration))
-    if not seconds:
-        return duration
-    short = min(max(seconds / _TIMES_SHORTER, _LEAST_SECONDS), _MOST_SECONDS)
-    return f"{round(short * 1000)}ms"
+def shortened(text: str) -> str:
+    """A text whose durations are a 300th as long, from one second to ten; zero stays zero."""
+
+    def short(duration: re.Match[str]) -> str:
+        seconds = int(duration[1]) * _UNIT_SECONDS[duration[2]]
+        least = min(seconds, _LEAST_SECONDS)
+        return f"{round(min(max(seconds / _TIMES_SHORTER, least), _MOST_SECONDS) * 1000)}ms"
+
+    return _DURATION.sub(short, text)
 
 
-def shortened_query(query: str) -> str:
-    """A query whose ranges, steps and offsets are shortened; names, texts and comments stay."""
-
-    def replaced(token: re.Match[str]) -> str:
-        return token["kept"] or shortened(token["duration"])
-
-    return _TOKEN.sub(replaced, query)
-
-
-def rules() -> dict[str, Any]:
-    """The file of rules as we ship it."""
-    text = (FOLDER / "exophone.rules.yml").read_text(encoding="utf-8")
-    document: dict[str, Any] = yaml.safe_load(text)
-    return document
+def _rules() -> str:
+    return (FOLDER / "exophone.rules.yml").read_text("utf-8")
 
 
 @cache
 def alerts() -> dict[str, dict[str, Any]]:
     """The alerting rules as we ship them, by name and the values of the labels that they set."""
-    every = [rule for group in rules()["groups"] for rule in group["rules"] if "alert" in rule]
+    groups = yaml.safe_load(_rules())["groups"]
+    every = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     found = {" ".join((rule["alert"], *rule["labels"].values())): rule for rule in every}
     assert len(found) == len(every), "two alerts that cannot be distinguished"
     return found
 
 
-def shortened_rules() -> str:
-    """The file of rules with all its durations shortened."""
-    document = rules()
-    for group in document["groups"]:
-        _shorten(group, "interval", "query_offset")
-        for rule in group["rules"]:
-            rule["expr"] = shortened_query(str(rule["expr"]))
-            _shorten(rule, "for", "keep_firing_for")
-    return yaml.safe_dump(document, sort_keys=False)
-
-
-def _shorten(section: dict[str, Any], *keys: str) -> None:
-    for key in keys:
-        if key in section:
-            section[key] = shortened(str(section[key]))
-
-
 def routed_to(url: str) -> str:
-    """Our configuration of Alertmanager, in haste, and with every receiver at one address.
-
-    `repeat_interval` stays, or a repetition would look like a second notification.
-    """
+    """Our configuration of Alertmanager, in haste, and with every receiver at one address."""
     document = yaml.safe_load((FOLDER / "alertmanager.yml").read_text(encoding="utf-8"))
     document["receivers"] = [
         {
@@ -121,14 +80,7 @@ def routed_to(url: str) -> str:
         }
         for receiver in document["receivers"]
     ]
-    _hurry(document["route"])
-    return yaml.safe_dump(document, sort_keys=False)
-
-
-def _hurry(route: dict[str, Any]) -> None:
-    _shorten(route, "group_wait", "group_interval")
-    for child in route.get("routes", []):
-        _hurry(child)
+    return shortened(yaml.safe_dump(document, sort_keys=False))
 
 
 def scraping(targets: Path, alertmanager_url: str, rule_files: Path) -> str:
@@ -149,7 +101,6 @@ def scraping(targets: Path, alertmanager_url: str, rule_files: Path) -> str:
 
 
 def healthy_account(sid: str, count: int = 3) -> Account:
-    """An account whose numbers all have their flows."""
     account = make_account(sid, count)
     for number in account.numbers:
         number["voice_url"] = f"https://my.exotel.in/{sid}/exoml/start_voice/1"
@@ -165,8 +116,6 @@ def _labels(alert: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Scene:
-    """All of it, running."""
-
     simulator: Simulator
     exporters: list[Running]
     prometheus: Prometheus
@@ -175,7 +124,6 @@ class Scene:
     folder: Path
 
     def account(self, sid: str) -> Account:
-        """An account of the simulated API."""
         return self.simulator.world.accounts[sid]
 
     def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
@@ -188,7 +136,6 @@ class Scene:
         ]
 
     def wait_for(self, alert: str, status: str = "firing", **labels: str) -> Notified:
-        """The first notification about an alert with these labels."""
         found: list[Notified] = wait_until(
             lambda: self.arrived(alert, status, **labels),
             f"{alert} {labels} {status}; see {self.folder}",
@@ -214,7 +161,6 @@ class Scene:
         part.replace(file)
 
     def misconfigure(self) -> None:
-        """Let the exporters read a configuration that is wrong."""
         (self.folder / "exophone.yml").write_text("accounts: []", encoding="utf-8")
         for running in self.exporters:
             running.send(signal.SIGHUP)
@@ -280,7 +226,7 @@ def _alertmanager_program(program: Callable[[str], str]) -> str:
 
 def _add_rules(made: Scene) -> None:
     """Now that all is there, the rules: Prometheus takes its time to find targets."""
-    (made.folder / "rules.short.yml").write_text(shortened_rules(), encoding="utf-8")
+    (made.folder / "rules.short.yml").write_text(shortened(_rules()), encoding="utf-8")
     made.prometheus.reload()
     wait_until(made.prometheus.rules, "the rules are loaded", 20)
     # It forgot the Alertmanager when it loaded them, and what fires before it is found is not sent.

@@ -63,13 +63,11 @@ class Engine:
             self.words.append("--storage-driver=vfs")
 
     def do(self, *words: str) -> str:
-        """What a command says; it must succeed."""
         done = self.try_(*words)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def try_(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command from start to end."""
         return _run([*self.words, *words])
 
     def make_image(self, image: str) -> str:
@@ -110,7 +108,6 @@ class Engine:
     def run(
         self, image: str, *words: str, entrypoint: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """A container without a network, from start to end."""
         flags = ["--rm", "--network=none", "--no-healthcheck", "--ulimit=nofile=1024:1024"]
         flags += ["--ulimit=nproc=64:64", *([f"--entrypoint={entrypoint}"] if entrypoint else ())]
         return self.try_("run", *flags, image, *words)

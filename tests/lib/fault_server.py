@@ -56,7 +56,6 @@ class Conversation:
             raise ConnectionAbortedError
 
     def send(self, data: bytes) -> None:
-        """Send it all."""
         self._sock.sendall(data)
 
     def drip(self, data: bytes, every_seconds: float) -> None:
@@ -81,7 +80,6 @@ class Conversation:
         self._server.stopping.wait(seconds)
 
     def close(self) -> None:
-        """Hang up immediately, in the middle of the script."""
         self._sock.close()
 
     def stay_silent(self) -> None:
@@ -90,7 +88,6 @@ class Conversation:
             pass
 
     def reset(self) -> None:
-        """Break the connection off."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._sock.close()
 
@@ -212,7 +209,6 @@ class FaultServer:
         self._listener.close()
 
     def accept_again(self) -> None:
-        """Take connections as before."""
         if self._listener.fileno() < 0:
             self._listener = self._listen()
 

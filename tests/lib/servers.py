@@ -130,7 +130,6 @@ class Prometheus:
         os.kill(self._pid, signal.SIGHUP)
 
     def rules(self) -> list[dict[str, Any]]:
-        """The rules that it has, and how each of them does."""
         _, body = get(f"{self.url}/api/v1/rules")
         return [rule for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
 
@@ -179,7 +178,6 @@ def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> I
 
 
 def free_address() -> str:
-    """Host and port of loopback where nobody listens."""
     with listen(["127.0.0.1:0"])[0] as free:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
@@ -210,7 +208,6 @@ class Alertmanager:
         self.log = log
 
     def ready(self) -> bool:
-        """Whether it answers."""
         try:
             return get(f"{self.url}/-/ready")[0] == 200
         except OSError:
@@ -287,11 +284,9 @@ class Webhook:
         ]
 
     def start(self) -> None:
-        """Receive, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Receive no more."""
         self._server.shutdown()
         self._thread.join(DEADLINE_SECONDS)
         self._server.server_close()

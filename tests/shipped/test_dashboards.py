@@ -37,7 +37,6 @@ every_dashboard = pytest.mark.parametrize("uid", DASHBOARDS)
 
 
 def panels(dashboard: Json) -> list[Json]:
-    """Every panel with its row, those in collapsed rows too."""
     return [one for panel in dashboard["panels"] for one in (panel, *panel.get("panels", ()))]
 
 
@@ -70,7 +69,6 @@ def test_a_dashboard_is_found_by_its_uid_and_small_enough_for_a_config_map() -> 
 
 
 def problems(dashboard: Json) -> list[str]:
-    """Where a dashboard does not match the schema, and why."""
     found = jsonschema.Draft202012Validator(SCHEMA).iter_errors(dashboard)
     return [f"{error.json_path}: {error.message[:200]}" for error in found]
 
@@ -100,7 +98,6 @@ def _cells(x: int, y: int, w: int, h: int) -> Iterator[tuple[int, int]]:
 
 
 def queries(dashboard: Json) -> Iterator[tuple[str, str, str]]:
-    """Every query of panels, variables and annotations: its place, text and legend."""
     for panel in panels(dashboard):
         for target in panel.get("targets", ()):
             yield f"{panel['title']} {target['refId']}", target["expr"], target["legendFormat"]

@@ -45,7 +45,6 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
-    """A flag that a document names is a flag of the program."""
     usage = _usage()
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", _code(document))):
         assert flag in usage or flag in _FOREIGN_FLAGS, flag
@@ -80,7 +79,6 @@ _FOREIGN_FLAGS = {
 
 
 def _code(document: Path) -> str:
-    """Lines that call our program."""
     lines = document.read_text("utf-8").splitlines()
     return "\n".join(line for line in lines if "exophone-exporter " in line)
 

@@ -73,7 +73,6 @@ def test_kubernetes_knows_every_field_and_kubectl_can_remember_it(
 
 
 def check_operator(program: Callable[[str], str], resources: Sequence[Any]) -> tuple[int, str]:
-    """What the schemas and types of the operator say."""
     if not (NODE / "node_modules" / ".package-lock.json").exists():
         problem = "not installed; run: npm ci --prefix tests/lib/kubernetes"
         pytest.fail(problem) if os.environ.get("EXOPHONE_REQUIRE_END_TO_END") else pytest.skip(

@@ -45,7 +45,6 @@ def test_zizmor_finds_nothing() -> None:
 
 
 def test_an_action_is_a_commit_with_its_version() -> None:
-    """The version in the comment is for people and for Dependabot."""
     text = "".join(file.read_text("utf-8") for file in FILES)
     used = re.findall(r"uses: (?!\$/)(.+)$", text, re.MULTILINE)
     pinned = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 ALL: Final = "$__all"
-RATE_INTERVAL: Final = "$__rate_interval"
 POINTS_MAX: Final = 600
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-_DURATION: Final = re.compile(r"(?:now-)?([0-9]+)(ms|[smhdwy])")
-_VARIABLE: Final = re.compile(r"\$(\w+)|\$\{(\w+)(?::(\w+))?\}|\[\[(\w+)(?::(\w+))?\]\]")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_VARIABLE: Final = re.compile(r"\$(\w+)")
 _LABEL_VALUES: Final = re.compile(
     r"label_values\(\s*(?:(?P<of>.+),)?\s*(?P<label>\w+)\s*\)", re.DOTALL
 )
@@ -45,33 +43,20 @@ class Range:
     def seconds(self) -> float:
         return self.end - self.start
 
-    def shortened(self, seconds: float) -> Range:
-        """The same end, so many seconds long: what a panel's own time range asks for."""
-        return Range(self.end - seconds, self.end, self.scrape_seconds)
-
     def step_seconds(self, minimum: str = "", points_max: int = POINTS_MAX) -> float:
         """The distance of two points in a graph: few enough of them, and no less than a scrape."""
-        named = minimum and minimum != RATE_INTERVAL
-        least = duration_seconds(minimum) if named else self.scrape_seconds
-        step = max(least, math.ceil(self.seconds / points_max))
-        return self._rate_seconds(step, least) if minimum == RATE_INTERVAL else step
+        return max(self._least_seconds(minimum), math.ceil(self.seconds / points_max))
 
     def rate_seconds(self, minimum: str = "", points_max: int = POINTS_MAX) -> float:
         """`$__rate_interval`: four scrapes at least, so that two samples are always within.
 
-        A least step is taken for the scrape interval, so it counts four times, too; the name of
-        the interval itself as the least step makes each step as long as it.
+        A least step is taken for the scrape interval, so it counts four times, too.
         """
-        step = self.step_seconds(minimum, points_max)
-        if minimum == RATE_INTERVAL:
-            return step
-        return self._rate_seconds(
-            step, duration_seconds(minimum) if minimum else self.scrape_seconds
-        )
+        least = self._least_seconds(minimum)
+        return max(self.step_seconds(minimum, points_max) + least, 4 * least)
 
-    @staticmethod
-    def _rate_seconds(step: float, scrape: float) -> float:
-        return max(step + scrape, 4 * scrape)
+    def _least_seconds(self, minimum: str) -> float:
+        return int(minimum[:-1]) * _UNITS[minimum[-1]] if minimum else self.scrape_seconds
 
 
 @dataclass(frozen=True)
@@ -103,13 +88,6 @@ def _escaped(value: str) -> str:
     return re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value.replace("\\", "\\\\\\\\"))
 
 
-def duration_seconds(text: str) -> float:
-    """Seconds of 500ms, 30s, 5m, now-24h."""
-    match = _DURATION.fullmatch(text.removeprefix(">"))
-    assert match, f"no duration: {text}"
-    return int(match[1]) * _UNITS[match[2]]
-
-
 def interpolate(
     text: str,
     variables: Mapping[str, Variable],
@@ -122,12 +100,15 @@ def interpolate(
     `$1` of a label_replace stays; any other unknown variable fails, which in Grafana would be
     sent as it is and find nothing.
     """
-    built_in = _built_in(span, minimum_step, points_max)
+    assert "${" not in text, f"a spelling that no test knows: {text}"
+    built_in = {
+        "__interval": f"{span.step_seconds(minimum_step, points_max) * 1000:.0f}ms",
+        "__rate_interval": f"{span.rate_seconds(minimum_step, points_max) * 1000:.0f}ms",
+        "__range": f"{span.seconds:.0f}s",
+    }
 
     def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2] or match[4]
-        style = match[3] or match[5]
-        assert not style, f"a format that no test knows: {match[0]}"
+        name = match[1]
         if name in built_in:
             return built_in[name]
         if name.isdigit():
@@ -136,21 +117,6 @@ def interpolate(
         return variables[name].in_promql()
 
     return _VARIABLE.sub(value, text)
-
-
-def _built_in(span: Range, minimum_step: str, points_max: int) -> dict[str, str]:
-    step = span.step_seconds(minimum_step, points_max)
-    rate = span.rate_seconds(minimum_step, points_max)
-    return {
-        "__interval": f"{step * 1000:.0f}ms",
-        "__interval_ms": f"{step * 1000:.0f}",
-        "__rate_interval": f"{rate * 1000:.0f}ms",
-        "__range": f"{span.seconds:.0f}s",
-        "__range_s": f"{span.seconds:.0f}",
-        "__range_ms": f"{span.seconds * 1000:.0f}",
-        "__from": f"{span.start * 1000:.0f}",
-        "__to": f"{span.end * 1000:.0f}",
-    }
 
 
 def api(server: Prometheus, path: str, **parameters: Any) -> Json:
@@ -191,16 +157,10 @@ def _opens_with(model: Json, options: Sequence[str]) -> Sequence[str]:
 def _options(
     model: Json, server: Prometheus, span: Range, found: Mapping[str, Variable]
 ) -> list[str]:
-    match model["type"]:
-        case "datasource":
-            return ["prometheus"]
-        case "query":
-            return _label_values(model, server, span, found)
-        case "custom":
-            return [word.strip() for word in model["query"].split(",")]
-        case "constant" | "textbox":
-            return [model["query"]]
-    raise AssertionError(f"a variable of a type that no test knows: {model['type']}")
+    if model["type"] == "datasource":
+        return ["prometheus"]
+    assert model["type"] == "query", f"a variable of a type that no test knows: {model['type']}"
+    return _label_values(model, server, span, found)
 
 
 def _label_values(
@@ -273,12 +233,10 @@ def panels(dashboard: Json) -> Iterator[Json]:
 def targets(dashboard: Json, chosen: Mapping[str, Variable], span: Range) -> Iterator[Target]:
     """Every query of every panel, ready to be sent."""
     for panel in panels(dashboard):
-        assert not panel.get("timeShift"), f"{panel['title']}: a shift that no test knows"
-        own = panel.get("timeFrom")
-        within = span.shortened(duration_seconds(own)) if own else span
+        assert not {"timeFrom", "timeShift"} & set(panel), f"{panel['title']}: a range of its own"
         for target in panel["targets"]:
-            expr = interpolate(target["expr"], chosen, within, *_limits(panel, target))
-            yield Target(panel, target, expr, within)
+            expr = interpolate(target["expr"], chosen, span, *_limits(panel, target))
+            yield Target(panel, target, expr, span)
 
 
 def annotation_answers(

@@ -12,11 +12,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from exophone_exporter.server.server import listen
 from exophone_exporter.simulator import Account, Fault, Simulator, World
 from tests.lib.dashboards.grafana_queries import Range, api
 from tests.lib.processes import Running, started, wait_until
-from tests.lib.servers import prometheus
+from tests.lib.servers import free_address, prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,7 +236,7 @@ class _Stage:
 
     def start(self, name: str, series: str = "all") -> None:
         """An exporter, at the address that it had before if it had one."""
-        self.addresses.setdefault(name, _free_address())
+        self.addresses.setdefault(name, free_address())
         file = self.folder / f"{name}.yml"
         file.write_text(_configuration(self.simulator, series), encoding="utf-8")
         address = self.addresses[name]
@@ -295,11 +294,6 @@ class _Stage:
         for server in servers:
             server.wait_for("exophone_up == 1", len(server.ask("up")) * HEALTHY_ACCOUNTS)
             server.wait_for('absent(exophone_numbers{account="stale"})', 1)
-
-
-def _free_address() -> str:
-    with listen(["127.0.0.1:0"])[0] as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def _configuration(simulator: Simulator, series: str) -> str:
