@@ -255,6 +255,7 @@ MORE: Final = listing({"sid": "new"}, next_page_uri="x")
 CUT_GZIP: Final = gzip.compress(GOOD * 99)[:-40]
 BOMB: Final = gzip.compress(bytes(64 * MIB))
 GZIPPED: Final = "Content-Encoding: gzip"
+LIST_IS_NULL: Final = b'{"incoming_phone_numbers": null}'
 LIST_IS_AN_OBJECT: Final = b'{"incoming_phone_numbers": {}}'
 KYC: Final = b"<RestException><Message>KYC is pending</Message></RestException>"
 INNER_CODE: Final = b'{"http_code": 402, "response": {"error_data": {"message": "KYC"}}}'
@@ -409,6 +410,7 @@ BODY: Final = [
     row(55, "deflate", answered(GOOD, "Content-Encoding: deflate"), "bad_body", 1, "not requested"),
     row(55, "twice", answered(GOOD, f"{GZIPPED}, gzip"), "bad_body", 1, "not requested"),
     row(57, "missing", answered(b"{}"), "envelope", 1, "is missing where a list"),
+    row(58, "null", answered(LIST_IS_NULL), "envelope", 1, "is missing where a list"),
     row(58, "object", answered(LIST_IS_AN_OBJECT), "envelope", 1, "is a object where a list"),
     row(59, "no-item", answered(listing(1, {"sid": ""})), "envelope", 1, "none of the 2 items"),
 ]
