@@ -50,10 +50,12 @@ from exophone_dashboards.queries import GROUP, of_account, of_exporters, once, t
 
 RENTAL: Final = of_account("exophone_monthly_rental", *GROUP, OF_CURRENCY)
 IDLE_RENTAL: Final = of_account("exophone_idle_monthly_rental", *GROUP, OF_CURRENCY)
+UNPRICED_NUMBERS: Final = of_account("exophone_numbers_unpriced", *GROUP)
 IDLE_NUMBERS: Final = of_account("exophone_numbers_idle", *GROUP)
 
 IDLE_STEPS: Final = (Step(GREEN), Step(ORANGE, 0.01))
 SHARE_STEPS: Final = (Step(GREEN), Step(YELLOW, 0.0001), Step(ORANGE, 0.1))
+UNPRICED: Final = "Unpriced numbers"
 NO_RENTAL: Final = "No rental known"
 NO_IDLE_RENTAL: Final = "No idle rental known"
 # The columns of labels, renamed and not only shown so: Grafana 10 keeps a name once it is shown.
@@ -124,11 +126,11 @@ def by_currency(expr: str, legend: str = "{{currency}}") -> Query:
     return now(f"sort_desc({expr})", legend)
 
 
-def money_stat(title: str, description: str, query: Query, **more: Any) -> Panel:
+def money_stat(title: str, description: str, *queries: Query, **more: Any) -> Panel:
     """One amount a currency."""
     shown: Json = {"unit": OTHER_UNIT, "decimals": DECIMALS, "overrides": money_overrides()} | more
     shown.setdefault("no_value", NO_RENTAL)
-    made = stat(title, description, query, text="value_and_name", **shown)
+    made = stat(title, description, *queries, text="value_and_name", **shown)
     # One below the other: side by side, long amounts would be written small.
     return replace(made, options=made.options | {"orientation": "horizontal"})
 
@@ -195,8 +197,10 @@ LABEL_COLUMNS: Final = (
 
 MONTHLY_RENTAL: Final = money_stat(
     "Monthly rental",
-    "Rental charged on the 1st of every month, for numbers whose price is known.",
+    "Rental charged on the 1st of every month. It lacks the unpriced numbers.",
     by_currency(total(RENTAL, "currency")),
+    now(f"{total(UNPRICED_NUMBERS)} > 0", UNPRICED),
+    overrides=(*money_overrides(), column(UNPRICED, unit="none", decimals=0)),
     width=5,
     height=5,
 )

@@ -81,6 +81,7 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneNumbersDisappeared critical": remove,
     "ExoPhoneIdleRental info": partial(change, voice_url=None, sms_url=None),
     "ExoPhoneRentalJump warning": partial(change, rental_price="49900.000000"),
+    "ExoPhoneNumbersUnpriced info": partial(change, rental_price=None),
     "ExoPhoneSeriesDropped warning": add,
     "ExoPhoneUnreadableData warning value": partial(change, rental_price="a lot"),
     "ExoPhoneUnreadableData warning record": partial(add, sid="", friendly_name="Nobody"),

@@ -45,6 +45,7 @@ OF_ALL_REPLICAS: Final = {
     "NumbersDisappeared",
     "IdleRental",
     "RentalJump",
+    "NumbersUnpriced",
     "SeriesDropped",
     "UnreadableData",
     "DataStale",

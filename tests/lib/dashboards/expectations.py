@@ -150,6 +150,12 @@ def rental(number: Number) -> Decimal | None:
         return None
 
 
+def unpriced_numbers(view: View) -> Series:
+    """How many numbers have no rental, in whatever currency; nothing where all have one."""
+    numbers = sum(rental(number) is None for number in view.in_any_currency().numbers)
+    return {labels(): float(numbers)} if numbers else {}
+
+
 def idle(number: Number) -> bool:
     return not number["voice_url"] and not number["sms_url"]
 
@@ -321,6 +327,7 @@ def nothing(_: View) -> Series:
 
 RENTAL: Final[dict[tuple[str, str], Expected | Course]] = {
     ("Monthly rental", "A"): lambda view: total(view.numbers, rental, "currency"),
+    ("Monthly rental", "B"): unpriced_numbers,
     ("Idle rental", "A"): lambda view: total(view.numbers, idle_rental, "currency"),
     ("Idle share", "A"): lambda view: idle_shares(view, "currency"),
     ("Yearly waste", "A"): lambda view: {
