@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exophone_exporter.config.settings import Config
-    from exophone_exporter.config.sharding import Shard
+    from exophone_exporter.server import Server
 
 _VARIABLES_STAY: Final = (
     "Without --config.file a reload reads only the files again that the ..._FILE variables name;"
@@ -60,7 +60,6 @@ def run(
     `load` reads the configuration again for a reload, and `note` says what a reload leaves out.
     Without `load` a reload changes nothing.
     """
-    settings = _settings(args)
     died: list[bool] = []
 
     def stop_after_death() -> None:
@@ -81,31 +80,36 @@ def run(
         on_begin=supervision.reloading,
         on_end=supervision.reloaded,
     )
-    server = open_server(
-        _application(exporter, settings, reloader, loaded.shard),
+    server = _open(args, loaded, exporter, reloader, supervision)
+    _start(exporter)
+    on_listening([url + _settings(args).prefix for url in server.urls])
+    server.run()
+    exporter.stop()
+    return 1 if died else 0
+
+
+def _open(
+    args: argparse.Namespace,
+    loaded: Config,
+    exporter: Exporter,
+    reloader: Reloader,
+    supervision: Supervision,
+) -> Server:
+    settings = _settings(args)
+    return open_server(
+        routes.application(
+            exporter,
+            settings,
+            probe=probe_handler(Prober(exporter.clients, exporter.clock)),
+            reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
+            shard=loaded.shard,
+        ),
         addresses=args.web_listen_address or [LISTEN_ADDRESS],
         systemd_socket=loader.environment() if args.web_systemd_socket else None,
         web_config_file=args.web_config_file,
         on_stop=exporter.ask_to_stop,
         on_hangup=reloader.request,
         supervision=supervision,
-    )
-    _start(exporter)
-    on_listening([url + settings.prefix for url in server.urls])
-    server.run()
-    exporter.stop()
-    return 1 if died else 0
-
-
-def _application(
-    exporter: Exporter, settings: WebSettings, reloader: Reloader, shard: Shard
-) -> Callable[..., Any]:
-    return routes.application(
-        exporter,
-        settings,
-        probe=probe_handler(Prober(exporter.clients, exporter.clock)),
-        reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
-        shard=shard,
     )
 
 

@@ -14,7 +14,7 @@ import trustme
 
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.paths import ROOT
-from tests.lib.processes import config_file, get, run, started
+from tests.lib.processes import LOOPBACK, config_file, get, run, started
 from tests.lib.servers import prometheus, under_scrape_configs
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def serving(house: House, *flags: str) -> Any:
         str(house.config),
         "--web.config.file",
         str(house.web_config),
-        "--web.listen-address=127.0.0.1:0",
+        LOOPBACK,
         *flags,
     )
 
@@ -82,8 +82,7 @@ def address(running: Any) -> str:
     return found.replace("localhost", "127.0.0.1")
 
 
-def test_who_knows_the_password_comes_in_over_tls(house: House) -> None:
-    """Metrics, page and probe for the user; a 401 and nothing else for everybody else."""
+def test_a_client_with_the_password_is_answered_over_tls(house: House) -> None:
     sid = house.sim.world.accounts["acme"].numbers[0]["sid"]
     with serving(house) as running:
         url = address(running)
@@ -95,24 +94,15 @@ def test_who_knows_the_password_comes_in_over_tls(house: House) -> None:
             assert house.get(url + path, password=None)[0] == 401
             assert house.get(url + path, password="wrong")[0] == 401
         assert "exophone_probe_success 1.0" in house.get(f"{url}/probe?target={sid}")[2]
+        with pytest.raises(OSError):  # noqa: PT011 - reset or closed, as the system has it
+            get(url.replace("https://", "http://"))
         assert running.end() == 0
     assert PASSWORD not in running.stderr
 
 
-def test_plain_http_finds_the_door_closed(house: House) -> None:
-    """A client without TLS gets no answer, and the log no traceback."""
-    with serving(house) as running:
-        url = address(running)
-        with pytest.raises(OSError):  # noqa: PT011 - reset or closed, as the system has it
-            get(url.replace("https://", "http://"))
-        assert house.get(f"{url}/-/healthy")[0] == 200
-        assert running.end() == 0
-
-
-def test_a_web_configuration_that_cannot_be_used_is_told_before_anything_is_asked(
+def test_an_invalid_web_configuration_ends_it_before_any_request(
     house: House,
 ) -> None:
-    """Exit 2, a line for each problem with file and line, and no request to the API."""
     house.web_config.write_text("tls_server_config: {cert_file: gone.pem}\n", encoding="utf-8")
     ended = run("--config.file", str(house.config), "--web.config.file", str(house.web_config))
     assert ended.code == 2
@@ -140,7 +130,7 @@ def test_reload_over_http_with_a_user(house: House) -> None:
         assert running.end() == 0
 
 
-def test_everything_stands_under_the_route_prefix(house: House) -> None:
+def test_every_path_is_under_the_route_prefix(house: House) -> None:
     """The path of the external URL is the prefix; `/` leads there."""
     with serving(house, "--web.external-url=https://example.com/exophone/") as running:
         url = address(running)
