@@ -69,12 +69,12 @@ def test_prometheus_answers_what_the_world_says(
             f"  - job_name: exophone\n    static_configs: [{{targets: ['{target}']}}]\n"
         )
         with prometheus(binary, tmp_path, configuration) as server:
-            wait_until(lambda: server.ask("exophone_numbers"), "a scrape", 20)
+            wait_until(lambda: server.ask("exophone_numbers"), "a scrape")
             _assert_as_the_world(server, world)
             number = next(n for n in numbers_of(world) if n["voice_url"])
             number["voice_url"] = None
             expected = unattached(world)
-            wait_until(lambda: unattached_in(server) == expected, "the detached number", 20)
+            wait_until(lambda: unattached_in(server) == expected, "the detached number")
             _assert_scraped_cleanly(server)
         log = server.log.read_text("utf-8")
         assert not re.findall(r"level=(?:warn|error).*(?:scrape|append).*", log)

@@ -154,9 +154,7 @@ class Prometheus:
             series = self.ask(query)
             return series if len(series) == count else []
 
-        series: list[tuple[dict[str, str], float]] = wait_until(
-            found, f"{count} series of {query}", 20
-        )
+        series: list[tuple[dict[str, str], float]] = wait_until(found, f"{count} series of {query}")
         return series
 
 
@@ -234,7 +232,7 @@ def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Ale
     ]
     with _process(command, log):
         server = Alertmanager(url, log)
-        wait_until(server.ready, f"Alertmanager is ready: {log}", 20)
+        wait_until(server.ready, f"Alertmanager is ready: {log}")
         yield server
 
 
