@@ -70,9 +70,7 @@ _NO_CONFIGURATION: Final = (
 
 
 def load(
-    path: str | None,
-    environ: Mapping[str, str] = os.environ,
-    read_file: ReadFile = read_file,
+    path: str | None, environ: Mapping[str, str] = os.environ, read_file: ReadFile = read_file
 ) -> Config:
     """Load the file at `path`, or without one the account in the variables; raises ConfigError."""
     if path is not None:

@@ -11,14 +11,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema, model_validator
 
 from exophone_exporter.config.fields import Section, one_of, quoted, refuse, text_of
 

@@ -116,10 +116,7 @@ class Reloader:
         _log.info(
             "the configuration was reloaded",
             extra=fields(
-                **named,
-                kept=len(outcome.summary.kept),
-                duration_seconds=duration_seconds,
-                **note,
+                **named, kept=len(outcome.summary.kept), duration_seconds=duration_seconds, **note
             ),
         )
 

@@ -25,14 +25,7 @@ from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
 from exophone_exporter.web.reload import endpoint
-from tests.lib.processes import (
-    DEADLINE_SECONDS,
-    LOOPBACK,
-    config_file,
-    get,
-    started,
-    wait_until,
-)
+from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, started, wait_until
 from tests.lib.servers import Site, serving_app
 from tests.lib.support import FakeTime, account
 
@@ -260,10 +253,7 @@ class TestEndpoint:
     def test_not_enabled_it_is_forbidden(self, exporter: FakeExporter) -> None:
         with site(reloader_of(lambda: CONFIG, exporter), enabled=False) as running:
             answer = ask(running)
-        assert answer == (
-            403,
-            "Reloading is not enabled; start with --web.enable-lifecycle.\n",
-        )
+        assert answer == (403, "Reloading is not enabled; start with --web.enable-lifecycle.\n")
         assert exporter.reloads == 0
 
     @pytest.mark.fault(116)

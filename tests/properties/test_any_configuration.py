@@ -177,28 +177,19 @@ def assert_silent(error: ConfigError | None, secret: str = CANARY) -> None:
     assert not [part for part in parts if part in seen], seen
 
 
-@given(
-    st.binary(max_size=300)
-    | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
+BYTES: Final = st.binary(max_size=300) | st.text(max_size=300).map(
+    lambda text: text.encode("utf-8", "surrogatepass")
 )
+
+
+@share(300)
+@given(BYTES | DRAFTS | rewritten(SEEDS) | rewritten(WEB_SEEDS))
 @example(b"\xff\xfea\0")
-@pytest.mark.fault(93, 94)
-def test_any_bytes_are_a_configuration_or_refused(content: bytes) -> None:
-    assert_configured(content)
-
-
-@given(DRAFTS)
 @example(b'{"name": null, "sid": "x"}')
 @example(b'{"accounts": [{"name": "a", "sid": "b", "poll": {"interval": {}}}, []]}')
-def test_any_document_is_a_configuration_or_refused(content: bytes) -> None:
-    assert_configured(content)
-
-
-@share(200)
-@given(rewritten(SEEDS) | rewritten(WEB_SEEDS))
-@pytest.mark.fault(94, 95, 96)
-def test_any_configuration_that_was_edited_is_accepted_or_refused(content: bytes) -> None:
-    """The example and every file of these tests, with lines and words removed, moved and added."""
+@pytest.mark.fault(93, 94, 95, 96)
+def test_any_file_is_a_configuration_or_refused(content: bytes) -> None:
+    """Bytes, drafts, and every file of these tests with words and lines moved or removed."""
     assert_configured(content)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from exophone_exporter.logs import LogFormat
 
+    Written = Callable[..., io.StringIO]
+
 LOGGER = logging.getLogger("exophone_exporter.tested")
 CANARY = "c4n4ry-t0ken"
 # base64 of "key:c4n4ry-t0ken"
@@ -29,7 +31,7 @@ CANARY_BASIC = "a2V5OmM0bjRyeS10MGtlbg=="
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Callable[[LogFormat], io.StringIO]:
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     """Sets logging up in a format and returns what stderr receives."""
 
     def configure(log_format: LogFormat, level: str = "debug") -> io.StringIO:
@@ -71,17 +73,13 @@ def without_time(text: str) -> str:
         (None, "None"),
     ],
 )
-def test_logfmt_quotes_what_needs_it(
-    written: Callable[[LogFormat], io.StringIO], value: object, text: str
-) -> None:
+def test_logfmt_quotes_what_needs_it(written: Written, value: object, text: str) -> None:
     stream = written("logfmt")
     LOGGER.info("seen", extra=fields(value=value))
     assert without_time(stream.getvalue()) == f"level=info logger=tested msg=seen value={text}"
 
 
-def test_json_has_the_same_fields_with_their_types(
-    written: Callable[[LogFormat], io.StringIO],
-) -> None:
+def test_json_has_the_same_fields_with_their_types(written: Written) -> None:
     stream = written("json")
     LOGGER.warning(
         "the poll failed", extra=fields(numbers=3, price=Decimal("499.50"), name="x\ny\u2028z")
@@ -99,9 +97,7 @@ def test_json_has_the_same_fields_with_their_types(
 
 
 @pytest.mark.fault(128)
-def test_time_is_that_of_the_record_in_utc(
-    written: Callable[[LogFormat], io.StringIO],
-) -> None:
+def test_time_is_that_of_the_record_in_utc(written: Written) -> None:
     stream = written("json")
     record = LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, "seen", (), None)
     record.created = 1_700_000_000.0
@@ -119,7 +115,7 @@ def test_time_is_that_of_the_record_in_utc(
     ],
 )
 def test_level_and_above_are_logged_in_the_ecosystems_words(
-    written: Callable[..., io.StringIO], level: str, logged: list[str]
+    written: Written, level: str, logged: list[str]
 ) -> None:
     stream = written("json", level)
     for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
@@ -141,7 +137,7 @@ def test_level_and_above_are_logged_in_the_ecosystems_words(
 )
 @pytest.mark.parametrize("log_format", ["logfmt", "json"])
 def test_credentials_are_redacted_everywhere(
-    written: Callable[[LogFormat], io.StringIO], log_format: LogFormat, text: str, redacted: str
+    written: Written, log_format: LogFormat, text: str, redacted: str
 ) -> None:
     """In the message, in a field, in its arguments and in a traceback."""
     stream = written(log_format)
@@ -171,9 +167,7 @@ def test_what_only_looks_like_credentials_is_left_alone() -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(), max_size=30))
-def test_any_text_stays_on_one_line_and_json_stays_json(
-    written: Callable[[LogFormat], io.StringIO], text: str
-) -> None:
+def test_any_text_stays_on_one_line_and_json_stays_json(written: Written, text: str) -> None:
     for log_format in ("logfmt", "json"):
         stream = written(log_format)
         LOGGER.info("%s", text, extra=fields(value=text))
@@ -185,7 +179,7 @@ def test_any_text_stays_on_one_line_and_json_stays_json(
 
 @pytest.mark.fault(122)
 def test_closed_stderr_loses_the_line_and_raises_nothing(
-    written: Callable[[LogFormat], io.StringIO], capfd: pytest.CaptureFixture[str]
+    written: Written, capfd: pytest.CaptureFixture[str]
 ) -> None:
     written("logfmt").close()
     LOGGER.error("lost")
@@ -207,9 +201,7 @@ def test_full_or_missing_stderr_raises_nothing(
     LOGGER.error("lost")
 
 
-def test_configuring_twice_does_not_log_twice(
-    written: Callable[[LogFormat], io.StringIO],
-) -> None:
+def test_configuring_twice_does_not_log_twice(written: Written) -> None:
     before = written("json")
     stream = written("logfmt")
     LOGGER.info("once")
@@ -227,9 +219,7 @@ def test_configuring_twice_does_not_log_twice(
         ("asyncio", "INFO"),
     ],
 )
-def test_chatter_of_libraries_is_not_logged(
-    written: Callable[[LogFormat], io.StringIO], name: str, level: str
-) -> None:
+def test_chatter_of_libraries_is_not_logged(written: Written, name: str, level: str) -> None:
     stream = written("logfmt")
     logging.getLogger(name).log(logging.getLevelName(level), "chatter")
     assert stream.getvalue() == ""

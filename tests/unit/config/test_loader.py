@@ -448,7 +448,7 @@ BAD_VARIABLES = [
             (
                 "EXOTEL_API_KEY: contains a colon, which no API key does;"
                 " is it key and token in one value?"
-            ),
+            )
         ],
         id="colon",
     ),
@@ -587,11 +587,7 @@ MANUAL = (ROOT / "docs/configuration.md").read_text("utf-8")
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [
-        ("poll", "PollSection"),
-        ("per_number", "PerNumberSection"),
-        ("accounts", "AccountSection"),
-    ],
+    [("poll", "PollSection"), ("per_number", "PerNumberSection"), ("accounts", "AccountSection")],
 )
 def test_every_key_is_in_the_manual_and_no_other(name: str, section: str) -> None:
     """In the first column of the table of its section."""

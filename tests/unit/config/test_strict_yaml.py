@@ -71,10 +71,7 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
         ("- !x {}", TAGS),
         ("a: !!binary aGk=", TAGS),
         ('"\\ud800": 2', r"contains half a character (an escape from \ud800 to \udfff)"),
-        (
-            'a: "\\U00110000"',
-            "contains an escape sequence for a character that does not exist",
-        ),
+        ('a: "\\U00110000"', "contains an escape sequence for a character that does not exist"),
         ("a: &b [c]", "anchors are not supported: quote a value that starts with `&` (column 4)"),
         ("&b a: c", "anchors are not supported: quote a value that starts with `&` (column 1)"),
     ],

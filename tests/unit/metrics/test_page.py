@@ -428,11 +428,7 @@ SETTINGS: Final = (
 )
 SIDS: Final = ("", "0", "1", "056789")
 ACCOUNTS: Final = st.lists(
-    st.tuples(
-        st.sampled_from("abcd"),
-        st.sampled_from(SIDS),
-        st.sampled_from(SETTINGS),
-    ),
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(SIDS), st.sampled_from(SETTINGS)),
     unique_by=lambda each: each[0],
     max_size=4,
 )
