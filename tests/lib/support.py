@@ -64,7 +64,7 @@ _PHONE = ExoPhone(
 
 
 def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
-    """A number with both flows attached, unless told otherwise."""
+    """A number with both flows attached, except for the changes."""
     return msgspec.structs.replace(_PHONE, sid=sid, **changes)
 
 
@@ -118,7 +118,7 @@ def files_of(contents: Mapping[str, bytes | Exception]) -> ReadFile:
 
 @dataclass
 class FakeTime:
-    """Two clocks that move only when told to; `sleep` moves them and notes how far."""
+    """Two clocks that only the test moves; `sleep` moves them and notes how far."""
 
     wall: float = 1_700_000_000.0
     monotonic: float = 1000.0
@@ -169,7 +169,7 @@ class CountingRecorder:
 
 
 class _Held(tuple[Group, ...]):
-    """Groups that hold a renderer, and nobody else, once it has read the first of them."""
+    """Groups that hold the renderer when it has read the first of them."""
 
     __slots__ = ()
 

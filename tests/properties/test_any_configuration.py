@@ -71,8 +71,8 @@ INSERTIONS: Final = (
     *(b"- ", b": ", b":", b"? ", b"[", b"]", b"{", b"}", b",", b"'", b'"', b"|", b">", b"#", b" #"),
     *(b"---\n", b"...\n", b"%YAML 1.2\n---\n", b"%TAG ! x\n", b"@", b"`", b"~", b"null", b"\\x"),
 )
-# What would not end the line on which a secret stands.
-BESIDE: Final = (
+# What does not end the line of a secret.
+AROUND: Final = (
     b"",
     *(text for text in INSERTIONS if len((text + b"x").decode("latin-1").splitlines()) == 1),
 )
@@ -117,7 +117,7 @@ def spoiled(draw: st.DrawFn, text: str, secret_line: str) -> str:
 @st.composite
 def spoiled_line(draw: st.DrawFn, indent: bytes, key: bytes, quote: bytes, secret: bytes) -> bytes:
     colon = draw(st.sampled_from([b": ", b": ", b":", b" : ", b"=", b":  ", b":\t", b" "]))
-    before, after = draw(st.sampled_from(BESIDE)), draw(st.sampled_from(BESIDE))
+    before, after = draw(st.sampled_from(AROUND)), draw(st.sampled_from(AROUND))
     indents = [indent, indent, b"", indent + b"  ", b"\t", b"  - "]
     opening = draw(st.sampled_from([quote, quote, b"", b"'", b'"']))
     return draw(st.sampled_from(indents)) + key + colon + before + opening + secret + quote + after

@@ -34,16 +34,10 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
             "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4,"
             "*/*;q=0.3",
             TEXT,
-            id="prometheus-3-told-to-scrape-text",
+            id="prometheus-3-without-openmetrics",
         ),
-        pytest.param("*/*", TEXT, id="curl"),
-        pytest.param(
-            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
-            "image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
-            TEXT,
-            id="chrome",
-        ),
-        pytest.param("", TEXT, id="absent"),
+        ("*/*", TEXT),
+        ("", TEXT),
         ("application/openmetrics-text", OPENMETRICS),
         ('Application/OpenMetrics-Text; Version="1.0.0"', OPENMETRICS),
         ("application/openmetrics-text;version=2.0.0", TEXT),
