@@ -72,11 +72,17 @@ def diff(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
 
 def _changes_of(old: ExoPhone, new: ExoPhone) -> list[Change]:
     changes = [change for channel in CHANNELS for change in _channel_change(channel, old, new)]
-    if old.rental_price != new.rental_price and None not in (old.rental_price, new.rental_price):
-        changes.append(Change("rental_changed", new, f"{old.rental_price}", f"{new.rental_price}"))
+    unreadable = {*old.unreadable, *new.unreadable}
+    if old.rental_price != new.rental_price and "rental_price" not in unreadable:
+        changes.append(Change("rental_changed", new, _price(old), _price(new)))
     if _changed_otherwise(old, new, explained=bool(changes)):
         changes.append(Change("other", new))
     return changes
+
+
+def _price(number: ExoPhone) -> str:
+    """The rental as text, "" where the API sends none."""
+    return "" if number.rental_price is None else str(number.rental_price)
 
 
 def _channel_change(channel: Channel, old: ExoPhone, new: ExoPhone) -> Iterable[Change]:

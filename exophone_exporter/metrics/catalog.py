@@ -167,6 +167,11 @@ POLL_UNREADABLE_VALUES: Final = _polling(
     ("account", "field"),
     "Values of the last complete poll that cannot be read, by field.",
 )
+POLL_UNCONFIRMED_NUMBERS: Final = _polling(
+    "poll_unconfirmed_numbers",
+    ("account",),
+    "Numbers shown that the last complete walk lacked: the API did not confirm their removal.",
+)
 API_REQUESTS: Final = _polling(
     "api_requests_total",
     ("account", "endpoint", "code"),

@@ -79,6 +79,8 @@ def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     last_success = status.snapshot.completed.wall if status.snapshot else 0
     yield _line(catalog.POLL_LAST_SUCCESS, name, value=last_success)
     yield from _last_success_lines(name, status.snapshot)
+    if status.snapshot is not None:
+        yield _line(catalog.POLL_UNCONFIRMED_NUMBERS, name, value=len(status.missed))
     yield from _counter_lines(name, status)
 
 

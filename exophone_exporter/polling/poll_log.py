@@ -10,7 +10,7 @@ from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _REMIND_AFTER_SECONDS: Final = 3600.0
 _CHANGES_LOGGED_MAX: Final = 50
+_UNCONFIRMED_NAMED_MAX: Final = 10
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ class PollLogger:
 
     def __init__(self, account: Account, previous: Snapshot | None = None) -> None:
         self._account = account
-        self._failing: tuple[str, ClockReading] | None = None  # the reason, and when it was logged
-        self._size = None if previous is None else len(previous.numbers)
+        self._failing: dict[str, ClockReading] = {}  # each reason, and when it was logged
+        self._shown = previous
+        self._unconfirmed = bool(previous and previous.listing.missed)
         self._first_message: str | None = (
             "the first poll is complete"
             if previous is None
@@ -49,15 +51,16 @@ class PollLogger:
         if result.snapshot is not None:
             self._log_success(result.snapshot)
             self._log_changes(result.changes)
+        if result.missed is not None:
+            self._log_unconfirmed(result.missed)
 
     def _log_failure(self, error: PollError, ended: ClockReading) -> None:
-        reason, logged_at = self._failing or ("", ended)
-        again = reason == error.reason
-        if again and ended.seconds_since(logged_at) < _REMIND_AFTER_SECONDS:
+        logged = self._failing.get(error.reason)
+        if logged is not None and ended.seconds_since(logged) < _REMIND_AFTER_SECONDS:
             return
-        self._failing = (error.reason, ended)
+        self._failing[error.reason] = ended
         _log.warning(
-            "the poll still fails" if again else "the poll failed",
+            "the poll failed" if logged is None else "the poll still fails",
             extra=fields(account=self._account.name, reason=error.reason, error=str(error)),
         )
 
@@ -71,14 +74,37 @@ class PollLogger:
         message = "the poll works again" if self._failing else self._first_message
         if message is not None:
             _log.info(message, extra=about)
-        self._failing = self._first_message = None
-        if self._size and not snapshot.numbers:
+        self._failing, self._first_message = {}, None
+        if self._shown and self._shown.numbers and not snapshot.numbers:
             _log.warning("the account had numbers and has none now", extra=about)
-        self._size = len(snapshot.numbers)
+        self._shown = snapshot
         slow = snapshot.duration_seconds > self._account.poll.interval_seconds
         if slow and not self._slow:
             _log.warning("the poll takes longer than its interval", extra=about)
         self._slow = slow
+
+    def _log_unconfirmed(self, missed: Mapping[str, int]) -> None:
+        """One line when the list begins to lack numbers that are shown, and one when that ends."""
+        if bool(missed) == self._unconfirmed:
+            return
+        self._unconfirmed = bool(missed)
+        if not missed:
+            about = fields(account=self._account.name)
+            _log.info("every number shown is on the list again", extra=about)
+            return
+        _log.warning(
+            "the list lacks numbers that are not known to be gone; they are shown until it has"
+            " lacked them three times",
+            extra=fields(account=self._account.name, numbers=len(missed), sids=self._names(missed)),
+        )
+
+    def _names(self, missed: Mapping[str, int]) -> str:
+        """The first of these numbers, as far as they may be named."""
+        numbers = self._shown.numbers if self._shown else ()
+        lacking = [number for number in numbers if number.sid in missed][:_UNCONFIRMED_NAMED_MAX]
+        setting = self._account.per_number.phone_number
+        names = [masked_identity(number, setting).sid for number in lacking]
+        return " ".join(names if len(missed) <= len(names) else [*names, "…"])
 
     def _log_changes(self, changes: Sequence[Change]) -> None:
         for change in changes[:_CHANGES_LOGGED_MAX]:

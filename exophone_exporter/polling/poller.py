@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.errors import InternalError, PollError, Stopped
@@ -60,8 +61,20 @@ def poll_once(
         failure = _defect(state, error)
     else:
         return success
-    result = _failed(failure, started, clock)
-    publish(result)
+    return _publish_failure(_failed(failure, started, clock), state, publish)
+
+
+def _publish_failure(
+    result: PollResult, state: AccountState, publish: Callable[[PollResult], None]
+) -> PollResult:
+    """Publish a failure; if that fails too, the defect is logged and counted in its place."""
+    try:
+        publish(result)
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+        result = replace(result, error=_defect(state, error))
+        state.record_poll(result)
     return result
 
 

@@ -229,12 +229,20 @@ def _headline(
     if snapshot is not None:
         age = span(now.seconds_since(snapshot.completed))
         if status.error is None:
-            return "ok", f"As of {age} ago."
-        return "failing", f"The last poll failed. The figures are {age} old."
+            return "ok", f"As of {age} ago.{_unconfirmed(status)}"
+        return "failing", f"The last poll failed. The figures are {age} old.{_unconfirmed(status)}"
     if status.snapshot is None:
         return "failing", "No poll has succeeded yet."
     age = span(now.seconds_since(status.snapshot.completed))
     return "stale", f"The last complete poll was {age} ago. Its figures are too old to show."
+
+
+def _unconfirmed(status: AccountStatus) -> str:
+    """How many of the numbers shown the API no longer lists."""
+    count = len(status.missed)
+    return (
+        f" {_count(count, 'number')} no longer listed, but not known to be gone." if count else ""
+    )
 
 
 def _polling(status: AccountStatus, now: ClockReading) -> str:

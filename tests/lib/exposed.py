@@ -142,6 +142,7 @@ def _polling(status: AccountStatus) -> Iterator[_Sample]:
     yield "poll_last_success_timestamp_seconds", success, {}
     if status.snapshot is not None:
         yield from _last_success(status.snapshot)
+        yield "poll_unconfirmed_numbers", len(status.missed), {}
     yield "polls_total", status.polls, {}
     yield "api_retries_total", status.retries, {}
     yield "api_wait_seconds_total", status.wait_seconds, {}

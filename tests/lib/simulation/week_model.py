@@ -520,6 +520,7 @@ def _expected(watched: Watched) -> dict[str, float | None]:
         "exophone_poll_last_attempt_timestamp_seconds": _wall(known.attempted),
         "exophone_poll_last_success_timestamp_seconds": _wall(known.completed),
         "exophone_polls_total": known.polls,
+        "exophone_poll_unconfirmed_numbers": None if known.numbers is None else len(known.missed),
     }
 
 

@@ -51,6 +51,8 @@ def unread(field: str, **values: Any) -> dict[str, Any]:
         pytest.param({}, {"rental_price": Decimal(999)}, "rental_changed", id="rental"),
         pytest.param({}, {"rental_price": Decimal(0)}, "rental_changed", id="free-now"),
         pytest.param({}, {"rental_price": Decimal("499.0")}, "", id="rental-of-other-decimals"),
+        pytest.param({}, {"rental_price": None}, "rental_changed", id="rental-left-out"),
+        pytest.param({"rental_price": None}, {}, "rental_changed", id="rental-sent-again"),
         pytest.param({}, {"friendly_name": "Sales"}, "other", id="name"),
         pytest.param({}, {"region": "DL", "country": "SG"}, "other", id="two-others-are-one"),
         pytest.param({}, {"sms_capable": False}, "other", id="capability"),
@@ -68,6 +70,7 @@ def unread(field: str, **values: Any) -> dict[str, Any]:
         pytest.param({}, unread("voice_url", voice_url=None), "", id="voice-unread"),
         pytest.param(unread("voice_url", voice_url=None), {}, "", id="voice-read"),
         pytest.param({}, unread("rental_price", rental_price=None), "", id="rental-unread"),
+        pytest.param(unread("rental_price", rental_price=None), {}, "", id="rental-read"),
         pytest.param({}, unread("vanity_number", vanity_number=None), "", id="vanity-unread"),
         pytest.param(unread("region", region=""), {}, "", id="region-read-again"),
         pytest.param({}, unread("date_created", created_timestamp_seconds=None), "", id="created"),
@@ -110,6 +113,8 @@ def test_change_says_what_was_and_what_is() -> None:
         ("sms_moved", "external", "23"),
         ("rental_changed", "499.000000", "999.000000"),
     ]
+    (came,) = diff(snapshot(phone(rental_price=None)), snapshot(phone()))
+    assert (came.before, came.after) == ("", "499.000000")
 
 
 def test_other_order_is_not_a_change() -> None:

@@ -57,6 +57,7 @@ CONTRACT: Final = {
     "exophone_poll_pages": ("gauge", "account"),
     "exophone_polls_total": ("counter", "account"),
     "exophone_poll_failures_total": ("counter", "account reason"),
+    "exophone_poll_unconfirmed_numbers": ("gauge", "account"),
     "exophone_poll_rejected_records": ("gauge", "account reason"),
     "exophone_poll_unreadable_values": ("gauge", "account field"),
     "exophone_api_requests_total": ("counter", "account endpoint code"),
@@ -179,7 +180,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["inventory"] * 7,
         *["number"] * 9,
         "change",
-        *["polling"] * 15,
+        *["polling"] * 16,
         *["exporter"] * 3,
         *["probe"] * 2,
     ]

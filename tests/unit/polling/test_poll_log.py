@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exophone_exporter.config.settings import PerNumber
-from exophone_exporter.errors import BadBody, PollError, TimedOut
+from exophone_exporter.errors import BadBody, ListShifted, PollError, TimedOut
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.changes import Change, diff
 from exophone_exporter.inventory.snapshot import build
@@ -17,6 +17,8 @@ from exophone_exporter.polling.poll_log import PollLogger
 from tests.lib.support import FakeTime, account, log_lines, phone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from exophone_exporter.exotel.model import ExoPhone
 
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
@@ -31,9 +33,14 @@ def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="exophone_exporter")
 
 
-def success(time: FakeTime, *numbers: ExoPhone, changes: tuple[Change, ...] = ()) -> PollResult:
-    now = time.clock.now()
-    return PollResult(now, 2.0, build(Listing(numbers, 1, {}), now, 2.0), changes)
+def success(
+    time: FakeTime,
+    *numbers: ExoPhone,
+    changes: tuple[Change, ...] = (),
+    missed: Iterable[str] = (),
+) -> PollResult:
+    now, listing = time.clock.now(), Listing(numbers, 1, {}, dict.fromkeys(missed, 1))
+    return PollResult(now, 2.0, build(listing, now, 2.0), changes)
 
 
 def failure(time: FakeTime, error: PollError) -> PollResult:
@@ -84,6 +91,51 @@ def test_failure_for_another_reason_is_logged_immediately(
         {"account": "support", "reason": "timeout", "error": "slow"},
         {"account": "support", "reason": "bad_body", "error": "html"},
     ]
+
+
+@pytest.mark.fault(136)
+def test_failures_that_alternate_are_logged_as_often_as_each_alone(
+    time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = PollLogger(account())
+    for _ in range(100):
+        logger.log(failure(time, TimedOut("slow")))
+        logger.log(failure(time, BadBody("html")))
+        time.pass_(60)
+    assert log_lines(caplog) == [FAILED] * 2 + [STILL_FAILS] * 2
+
+
+MISSED = {f"sid-{n}": 1 for n in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("missed", "setting", "sids"),
+    [
+        pytest.param(["sid-3"], "full", "sid-3", id="one"),
+        pytest.param([*MISSED], "full", " ".join([*MISSED][:10]) + " …", id="many"),
+        pytest.param(["02248901111"], "hidden", "number-", id="hidden"),
+    ],
+)
+@pytest.mark.fault(92, 138)
+def test_unconfirmed_numbers_are_named_once_and_so_is_their_end(
+    time: FakeTime, caplog: pytest.LogCaptureFixture, missed: list[str], setting: Any, sids: str
+) -> None:
+    """Also where they are first missed by a walk that failed, and across a reload."""
+    own = account(per_number=PerNumber("all", 100, setting))
+    logger, numbers = PollLogger(own), [phone(sid) for sid in missed]
+    logger.log(success(time, *numbers))
+    logger.log(failure(time, ListShifted(len(missed), dict.fromkeys(missed, 1))))
+    logger.log(success(time, *numbers, missed=missed))
+    last = success(time, *numbers, missed=missed)
+    for again in (logger, PollLogger(own, last.snapshot)):
+        again.log(last)
+        again.log(success(time))
+        again.log(success(time))
+    begun, ended = [line for line in logged_fields(caplog) if "sids" in line], log_lines(caplog)
+    assert [line["numbers"] for line in begun] == [len(missed)]
+    assert str(begun[0]["sids"]).startswith(sids)
+    assert "2248" not in str(begun[0]["sids"])
+    assert ended.count(("INFO", "every number shown is on the list again")) == 2
 
 
 @pytest.mark.fault(81, 80)

@@ -13,6 +13,7 @@ from exophone_exporter.errors import (
     BadBody,
     CredentialsRejected,
     InternalError,
+    ListShifted,
     PollError,
     RateLimited,
     Stopped,
@@ -278,6 +279,44 @@ class TestOnePoll:
         assert isinstance(result.error, InternalError)
         status = state.status()
         assert (status.snapshot, status.polls, status.failures["internal"]) == (good, 2, 1)
+
+    @pytest.mark.fault(134)
+    def test_failure_that_cannot_be_published_is_logged_and_counted(
+        self, time: FakeTime, state: AccountState, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def publish(_: PollResult) -> None:
+            raise MemoryError
+
+        api = FakeApi(time, TimedOut("slow"))
+        result = poll_once(state, api.fetch, time.clock, publish=publish)
+        assert isinstance(result.error, InternalError)
+        assert (state.error, state.status().failures["internal"]) == (result.error, 1)
+        assert log_lines(caplog) == [("ERROR", "a defect in the exporter")]
+
+    def test_stop_while_a_failure_is_published_is_not_recorded(
+        self, time: FakeTime, state: AccountState
+    ) -> None:
+        def publish(_: PollResult) -> None:
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            poll_once(state, FakeApi(time, TimedOut("slow")).fetch, time.clock, publish=publish)
+        assert not state.attempted
+
+    @pytest.mark.fault(139)
+    def test_next_poll_knows_how_many_walks_missed_a_number(
+        self, time: FakeTime, state: AccountState
+    ) -> None:
+        """Through a walk that failed as the list had shifted, and polls that were no walk."""
+        kept = Listing((phone("a"),), 1, {}, {"a": 1})
+        outcomes = (kept, TimedOut("slow"), ListShifted(25, {"a": 2, "b": 1}), listing(), listing())
+        api = FakeApi(time, *outcomes)
+        unconfirmed = []
+        for _ in outcomes:
+            poll_once(state, api.fetch, time.clock)
+            unconfirmed.append(len(state.status().missed))
+        assert api.missed == [{}, {"a": 1}, {"a": 1}, {"a": 2, "b": 1}, {}]
+        assert unconfirmed == [1, 1, 2, 0, 0]
 
 
 class TestSchedule:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from exophone_exporter.config.settings import PerNumber
-from exophone_exporter.errors import CredentialsRejected
+from exophone_exporter.errors import CredentialsRejected, ListShifted
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HOSTILE: Final = "\"><script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)>"
 VOID_TAGS: Final = {"meta"}
+UNCONFIRMED: Final = "no longer listed, but not known to be gone."
 NO_VOICE: Final = "without a voice flow"
 BUSY: Final = f"{NO_VOICE} (callers hear a busy tone)"
 
@@ -91,6 +92,19 @@ class Reader(html.parser.HTMLParser):
     def handle_data(self, data: str) -> None:
         if data.strip() and "style" not in self.open:
             self.text.append(data.strip())
+
+
+@pytest.mark.fault(138)
+def test_card_says_how_many_numbers_are_no_longer_listed(time: FakeTime) -> None:
+    state, now = polled(time, phone("a")), time.clock.now()
+    assert UNCONFIRMED not in page_of(time, state)
+    listing = Listing((phone("a"),), 1, Counter(), {"a": 1})
+    state.record_poll(PollResult(now, 1.0, build(listing, now, 1.0)))
+    assert card_of(time, state).headline.endswith(f" ago. 1 number {UNCONFIRMED}")
+    fail(state, time)
+    assert card_of(time, state).headline.endswith(f" old. 1 number {UNCONFIRMED}")
+    state.record_poll(PollResult(now, 1.0, error=ListShifted(2, {"a": 2, "b": 1})))
+    assert f"2 numbers {UNCONFIRMED}" in page_of(time, state)
 
 
 @pytest.mark.parametrize(
