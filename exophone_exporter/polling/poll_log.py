@@ -102,8 +102,8 @@ class PollLogger:
         """The first of these numbers, as far as they may be named."""
         numbers = self._shown.numbers if self._shown else ()
         lacking = [number for number in numbers if number.sid in missed][:_UNCONFIRMED_NAMED_MAX]
-        setting = self._account.per_number.phone_number
-        names = [masked_identity(number, setting).sid for number in lacking]
+        setting, key = self._account.per_number.phone_number, self._account.pseudonym_key
+        names = [masked_identity(number, setting, key).sid for number in lacking]
         return " ".join(names if len(missed) <= len(names) else [*names, "…"])
 
     def _log_changes(self, changes: Sequence[Change]) -> None:
