@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import re
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import jsonschema  # type: ignore[import-untyped]  # no stubs among the lint tools
@@ -17,14 +16,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.config import loader
-from exophone_exporter.config.settings import Config, PerNumber, Poll
-from exophone_exporter.errors import ConfigError
+from exophone_exporter.config.settings import Account, Config, PerNumber, Poll
 from tests.lib.canary import everything_of
+from tests.lib.configs import cases, expected_problems, refusal
 from tests.lib.paths import DATA, ROOT
 from tests.lib.support import INDIA, files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 CONFIGS = DATA / "configs"
@@ -66,22 +64,17 @@ DEFAULT_PER_NUMBER = PerNumber(series="all", limit=10_000, phone_number="full")
 GONE = "cannot be read: No such file or directory"
 
 
-def bad_files() -> list[Any]:
-    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / "bad").glob("*.yaml"))]
-
-
 def parse(text: str) -> Config:
     return loader.parse(text, "FILE", ENVIRON, READ_FILE)
 
 
-def refusal(call: Callable[[], object]) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    return caught.value
-
-
 def problems(text: str) -> tuple[str, ...]:
     return refusal(lambda: parse(text)).problems
+
+
+def secrets_of(account: Account) -> tuple[str, str]:
+    own = account.credentials
+    return own.api_key.current().reveal(), own.api_token.current().reveal()
 
 
 def keys_of_the_shape() -> dict[str, set[str]]:
@@ -95,14 +88,11 @@ def keys_of_the_shape() -> dict[str, set[str]]:
 
 
 @pytest.mark.fault(94, 95, 96, 97, 99, 100, 101, 102, 103, 104)
-@pytest.mark.parametrize("path", bad_files())
+@pytest.mark.parametrize("path", cases(CONFIGS / "bad"))
 def test_a_bad_file_is_refused_with_every_problem_and_no_secret(path: Path) -> None:
-    """Its first lines say which problems: all of them, in this order, with these lines."""
     text = path.read_text("utf-8")
-    head = takewhile(lambda line: line.startswith("# expect: "), text.splitlines())
-    expected = tuple(line.removeprefix("# expect: ") for line in head)
     error = refusal(lambda: parse(text))
-    assert error.problems == expected
+    assert error.problems == expected_problems(text)
     assert CANARY not in everything_of(error)
 
 
@@ -228,17 +218,15 @@ def test_the_environment_is_that_of_the_process() -> None:
     assert loader.environment() is os.environ
 
 
-def test_a_minimal_file_has_the_documented_defaults() -> None:
-    loaded = loader.load(str(CONFIGS / "good/minimal.yaml"), {})
+@pytest.mark.parametrize("name", ["minimal.yaml", "empty_sections.yaml"])
+def test_a_file_without_settings_has_the_documented_defaults(name: str) -> None:
+    loaded = loader.load(str(CONFIGS / "good" / name), {})
     [account] = loaded.accounts
-    assert loaded.source == str(CONFIGS / "good/minimal.yaml")
-    assert loaded.warnings == ()
+    assert (loaded.source, loaded.warnings) == (str(CONFIGS / "good" / name), ())
     assert (account.name, account.sid) == ("support", "acme1")
     assert account.origin == "https://api.exotel.com"
-    assert account.poll == DEFAULT_POLL
-    assert account.per_number == DEFAULT_PER_NUMBER
-    assert account.credentials.api_key.current().reveal() == "key"
-    assert account.credentials.api_token.current().reveal() == "token"
+    assert (account.poll, account.per_number) == (DEFAULT_POLL, DEFAULT_PER_NUMBER)
+    assert secrets_of(account) == ("key", "token")
     assert (account.ca_file, account.proxy_url) == (None, None)
 
 
@@ -246,16 +234,7 @@ def test_a_minimal_file_has_the_documented_defaults() -> None:
 def test_every_scalar_is_read_as_it_was_written() -> None:
     """No octal numbers, truth values, times of day, or missing plus."""
     loaded = loader.load(str(CONFIGS / "good/as_written.yaml"), {})
-    seen = [
-        (
-            account.name,
-            account.sid,
-            account.credentials.api_key.current().reveal(),
-            account.credentials.api_token.current().reveal(),
-        )
-        for account in loaded.accounts
-    ]
-    assert seen == [
+    assert [(each.name, each.sid, *secrets_of(each)) for each in loaded.accounts] == [
         ("no", "01112345671", "0x1F", "12:30"),
         ("007", "+912248901111", "yes", "1_000"),
         ("1.50", "~", "~", "null"),
@@ -270,13 +249,6 @@ def test_an_account_may_override_every_key_of_poll_and_per_number() -> None:
     assert sales.poll == Poll(60.0, 1.5, 120.0, 10, 200, 240.0, ZoneInfo("Asia/Singapore"))
     assert sales.per_number == PerNumber("none", 0, "hidden")
     assert sales.origin == "https://api.in.exotel.com"
-
-
-def test_empty_sections_are_the_defaults() -> None:
-    """As when every line below `poll:` is commented out."""
-    [account] = loader.load(str(CONFIGS / "good/empty_sections.yaml"), {}).accounts
-    assert account.poll == DEFAULT_POLL
-    assert account.per_number == DEFAULT_PER_NUMBER
 
 
 def test_stale_after_follows_the_interval_and_the_deadline_stays_below() -> None:
@@ -368,9 +340,8 @@ def test_variables_alone_describe_one_account(environ: dict[str, str]) -> None:
     assert (loaded.source, loaded.warnings) == ("environment", ())
     assert (account.name, account.sid) == ("acme1", "acme1")
     assert account.origin == "https://api.exotel.com"
-    key, token = account.credentials.api_key, account.credentials.api_token
-    assert key.current().reveal() == environ.get("EXOTEL_API_KEY", "canary")
-    assert token.current().reveal() == environ.get("EXOTEL_API_TOKEN", "canary")
+    key, token = environ.get("EXOTEL_API_KEY", "canary"), environ.get("EXOTEL_API_TOKEN", "canary")
+    assert secrets_of(account) == (key, token)
     assert (account.poll, account.per_number) == (DEFAULT_POLL, DEFAULT_PER_NUMBER)
 
 

@@ -7,9 +7,8 @@ import logging
 import os
 import pickle
 import ssl
-from itertools import takewhile
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -31,10 +30,10 @@ from exophone_exporter.server.web_config import (
     follow,
 )
 from tests.lib.canary import everything_of
+from tests.lib.configs import cases, expected_problems, refusal
 from tests.lib.paths import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.lib.support import FakeTime
@@ -72,35 +71,21 @@ def placed(source: Path, folder: Path) -> str:
     return str(path)
 
 
-def refusal(call: Callable[[], object]) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        call()
-    return caught.value
-
-
 def problems(text: str) -> tuple[str, ...]:
     return refusal(lambda: web_config.parse(text, "FILE")).problems
-
-
-def files(kind: str) -> list[Any]:
-    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yml"))]
 
 
 # ---- what is refused
 
 
-@pytest.mark.parametrize("source", files("bad"))
+@pytest.mark.parametrize("source", cases(CONFIGS / "bad"))
 def test_a_bad_file_is_refused_with_every_problem_and_no_secret(source: Path, folder: Path) -> None:
-    """Its first lines say which problems: all of them, in this order, with these lines."""
-    lines = source.read_text("utf-8", "replace").splitlines()
-    head = takewhile(lambda line: line.startswith("# expect: "), lines)
-    expected = tuple(line.removeprefix("# expect: ") for line in head)
     path = placed(source, folder)
     error = refusal(lambda: check_web_config(path))
     shown = tuple(
         problem.replace(path, "FILE").replace(str(folder), "FOLDER") for problem in error.problems
     )
-    assert shown == expected
+    assert shown == expected_problems(source.read_text("utf-8", "replace"))
     assert not [canary for canary in CANARIES if canary in everything_of(error)]
 
 
@@ -117,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 # ---- what is accepted
 
 
-@pytest.mark.parametrize("source", files("good"))
+@pytest.mark.parametrize("source", cases(CONFIGS / "good"))
 def test_a_good_file_is_accepted_with_its_certificates(source: Path, folder: Path) -> None:
     """All that exporter-toolkit's own good files hold, and that can be kept here."""
     check_web_config(placed(source, folder))

@@ -1,0 +1,32 @@
+"""Configuration files whose first lines say what is wrong with them."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from exophone_exporter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def cases(folder: Path) -> list[Any]:
+    """The files of a folder as parameters of a test."""
+    return [pytest.param(path, id=path.stem) for path in sorted(folder.iterdir())]
+
+
+def expected_problems(text: str) -> tuple[str, ...]:
+    """All problems of a file, in their order."""
+    head = takewhile(lambda line: line.startswith("# expect: "), text.splitlines())
+    return tuple(line.removeprefix("# expect: ") for line in head)
+
+
+def refusal(call: Callable[[], object]) -> ConfigError:
+    """The error that a call must raise."""
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return caught.value
