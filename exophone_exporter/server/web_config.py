@@ -250,7 +250,7 @@ class _File(_Section):
 
 @dataclass(frozen=True)
 class WebConfig:
-    """Who may connect and how.
+    """Which clients may connect, and how.
 
     `tls` is None for plain HTTP. `headers` are set in every answer. Without `users` no password is
     required.

@@ -123,8 +123,8 @@ def test_reload_over_http_with_a_user(house: House) -> None:
             encoding="utf-8",
         )
         assert house.get(f"{url}/-/reload", password=None, method="POST")[0] == 401
-        status, _, told = house.get(f"{url}/-/reload", method="POST")
-        assert (status, "added: later" in told) == (200, True)
+        status, _, body = house.get(f"{url}/-/reload", method="POST")
+        assert (status, "added: later" in body) == (200, True)
         running.wait_for("first poll is complete.*account=later")
         assert 'exophone_up{account="later"} 1.0' in house.get(f"{url}/metrics")[2]
         assert running.end() == 0

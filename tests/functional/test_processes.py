@@ -312,7 +312,7 @@ class TestStreams:
         "command",
         ["once", "numbers", "numbers --format=json", "numbers --format=csv", "check-config"],
     )
-    def test_a_reader_that_left_is_no_failure(self, command: str, config: str) -> None:
+    def test_a_reader_that_left_does_not_cause_a_failure(self, command: str, config: str) -> None:
         """`once | head -1` is quiet and exits with 0."""
         reading, writing = os.pipe()
         os.close(reading)

@@ -242,7 +242,7 @@ def test_page_too_large_for_the_memory_is_one_failed_poll(tmp_path: Path) -> Non
 
 # --- a thread that dies
 
-# Python tells nobody of a thread's death: a signal here raises in a poller what nothing foresees.
+# Python does not report the death of a thread; this signal raises an unexpected error in a poller.
 _KILL_THE_POLLER: Final = """
 import ctypes, signal, threading
 def kill(*_):
@@ -255,7 +255,7 @@ signal.signal(signal.SIGUSR1, kill)
 
 @pytest.mark.fault(120)
 def test_death_of_a_poller_ends_the_process_with_1(tmp_path: Path, sim: Simulator) -> None:
-    """Whoever watches the process starts it again; the log says which account it was."""
+    """A service manager starts it again; the log says which account it was."""
     config = str(config_file(tmp_path, sim, "interval: 1s, deadline: 1s"))
     env = hooked(tmp_path, _KILL_THE_POLLER)
     with started("--config.file", config, LOOPBACK, env=env) as running:
@@ -310,9 +310,9 @@ def test_nothing_is_ever_opened_for_writing_created_or_moved(
         running.send(signal.SIGHUP)
         running.wait_for("the configuration was reloaded")
         assert running.end() == 0
-    told = [line for line in running.stdout.splitlines() if "'/dev/null'" not in line]
-    assert [line for line in told if "'/dev/full'" not in line] == []
-    assert len(told) == 1
+    changed = [line for line in running.stdout.splitlines() if "'/dev/null'" not in line]
+    assert [line for line in changed if "'/dev/full'" not in line] == []
+    assert len(changed) == 1
 
 
 @pytest.mark.end_to_end
@@ -373,6 +373,6 @@ def test_zone_of_the_machine_changes_nothing(
     assert sorted(map(float, found)) == sorted(
         datetime.fromisoformat(f"{number['date_created']}+05:30").timestamp() for number in numbers
     )
-    (told,) = {*re.findall(r"^time=(\S+) .*asking again", ended.stderr, re.MULTILINE)}
-    assert told.endswith("Z")
-    assert abs(datetime.now(UTC) - datetime.fromisoformat(told)) < timedelta(minutes=5)
+    (time,) = {*re.findall(r"^time=(\S+) .*asking again", ended.stderr, re.MULTILINE)}
+    assert time.endswith("Z")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(time)) < timedelta(minutes=5)

@@ -1,6 +1,6 @@
 """Secrets are in the Authorization header to the configured origin, and nowhere else.
 
-Beside these tests every session is searched for the secrets that its tests use; see `canary`.
+Every session is also searched for the secrets that its tests use; see `canary`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ MASKED = "no such user <secret> with <secret> in <secret>"
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "shown"),
     [
         pytest.param(ok(xml(REPEATED), status="401 No"), MASKED, id="xml"),
         pytest.param(
@@ -110,13 +110,13 @@ MASKED = "no such user <secret> with <secret> in <secret>"
     ],
 )
 def test_what_the_api_repeats_of_the_credentials_is_masked(
-    answer: bytes, told: str, caplog: pytest.LogCaptureFixture
+    answer: bytes, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Error bodies are for people, and so end in logs; some APIs quote what they refused."""
     caplog.set_level(logging.DEBUG)
     with FaultServer(answering(*[answer] * 3)) as server:
         error = failure(client_of(server.url))
-    assert told in str(error)
+    assert shown in str(error)
     assert not canary.traces(str(error))
     assert not canary.traces(caplog.text)
 
@@ -176,7 +176,7 @@ REDIRECTS = [
 def test_no_redirect_takes_the_credentials_elsewhere(
     location: str, status: str, authority: trustme.CA, ca_file: str
 ) -> None:
-    """Nobody else is even connected to, so there is no header that could be forgotten."""
+    """The exporter does not even connect to another host."""
     tls, _ = tls_contexts(authority)
     with FaultServer(answering(ok(LIST))) as other:
         answer = ok(
@@ -354,7 +354,7 @@ def test_search_finds_a_secret_in_every_form(text: str) -> None:
     assert canary.traces(text.encode())
 
 
-def test_search_finds_nothing_in_what_is_no_secret() -> None:
+def test_search_finds_nothing_in_other_words() -> None:
     words = "api_key_file per-key tests/lib/canary.py the API key or token, acme-support"
     assert canary.traces(words) == []
 

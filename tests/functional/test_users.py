@@ -148,7 +148,7 @@ def shared() -> Iterator[Door]:
         yield running
 
 
-# ---- who passes
+# ---- which requests pass
 
 
 def test_the_right_password_passes_and_every_other_request_gets_401(door: Door) -> None:
@@ -321,7 +321,7 @@ def test_beyond_the_limit_of_waiting_checks_the_answer_is_503() -> None:
         assert "www-authenticate" not in answer.headers
 
 
-def test_a_check_that_fails_lets_nobody_in_and_is_not_remembered() -> None:
+def test_a_check_that_fails_refuses_the_login_and_is_not_remembered() -> None:
     def check(_password: bytes, _encoded: bytes) -> bool:
         raise ValueError("Invalid salt")
 

@@ -96,7 +96,7 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
 
 
 def get(url: str, **headers: str) -> tuple[int, str]:
-    """Status and body, in which no secret may stand."""
+    """Status and body, which may not contain a secret."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own http URL
     try:
         with _OPENER.open(request, timeout=DEADLINE_SECONDS) as answer:
@@ -185,17 +185,17 @@ class Running:
         return code
 
     def handles_signals(self) -> bool:
-        """Whether the program's own handler for SIGTERM is in place; Linux tells."""
+        """Whether the program's own handler for SIGTERM is in place, as Linux reports."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
         caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", status)[0], 16)
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def threads(self) -> int:
-        """How many threads it has; Linux tells."""
+        """How many threads it has, as Linux reports."""
         return len([*Path(f"/proc/{self.pid}/task").iterdir()])
 
     def descriptors(self) -> int:
-        """How many files and connections it has open; Linux tells."""
+        """How many files and connections it has open, as Linux reports."""
         return len([*Path(f"/proc/{self.pid}/fd").iterdir()])
 
     def _read(self, name: str, stream: IO[str]) -> None:
