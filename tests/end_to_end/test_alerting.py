@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from exophone_exporter.simulator import RecordedRequest
     from tests.lib.alerting_scene import Scene
     from tests.lib.servers import Notified
 
@@ -68,6 +69,21 @@ def revoke_key(scene: Scene, account_sid: str) -> None:
     scene.account(account_sid).api_key = "another"
 
 
+def hide_another_at_each_poll(scene: Scene, account_sid: str) -> None:
+    """From now on each walk lacks another number, of which the API says nothing."""
+    account = scene.account(account_sid)
+    hidden: list[dict[str, Any]] = []
+
+    def hide(request: RecordedRequest) -> None:
+        if f"/{account_sid}/" in request.path and request.query["Page"] == "0":
+            with account.lock:
+                account.numbers.extend(hidden)
+                hidden[:] = [account.numbers.pop(0)]
+
+    scene.simulator.fail(Fault(403, endpoint="detail", account_sid=account_sid, times=None))
+    scene.simulator.on_request = hide
+
+
 # What makes each alert fire in an account of its own.
 CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneVoiceFlowMissing warning number": partial(add, voice_url=None),
@@ -88,6 +104,7 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhonePollFailing warning": partial(fail, status=500),
     "ExoPhoneDataStale warning": partial(fail, status=500),
     "ExoPhoneDataStale critical": partial(fail, status=500),
+    "ExoPhoneNumbersUnconfirmed info": hide_another_at_each_poll,
     "ExoPhoneCredentialsRejected critical": revoke_key,
     "ExoPhoneAccountUnpaid critical": partial(fail, status=402),
     "ExoPhoneAPIRateLimited warning": partial(fail, status=429),

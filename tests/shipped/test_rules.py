@@ -49,6 +49,7 @@ OF_ALL_REPLICAS: Final = {
     "SeriesDropped",
     "UnreadableData",
     "DataStale",
+    "NumbersUnconfirmed",
     "CredentialsRejected",
     "AccountUnpaid",
     "APIRateLimited",
