@@ -140,9 +140,9 @@ def _code(value: Any) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _inner_code(value: Any, depth: int = _DEPTH_MAX) -> int | None:
+def _inner_code(value: dict[str, Any], depth: int = _DEPTH_MAX) -> int | None:
     """The first status in an object that is not 200, that of the outermost object first."""
-    if not isinstance(value, dict) or not depth:
+    if not depth:
         return None
     keys = folded(value)
     codes = [_code(keys.get(name)) for name in _CODE_KEYS]

@@ -34,6 +34,7 @@ from tests.lib.support import INDIA
         ('{"error": {"code": 401, "message": "who?"}}', 401, "who?"),
         ('{"error": "who?", "incoming_phone_numbers": []}', None, "who?"),
         ('{"errors": [{"status": "403", "detail": "no"}]}', 403, "no"),
+        ('{"error": ' * 7 + '{"code": 404, "message": "deep"}' + "}" * 7, None, ""),
         ('{"message": "API rate limit exceeded"}', None, "API rate limit exceeded"),
         ("<RestException><Status> 401 </Status><Message>a &amp; b</Message>", 401, "a & b"),
         ("<?xml version='1.0'?><r><http_code>200</http_code><e:Code>404</e:Code></r>", 404, ""),
