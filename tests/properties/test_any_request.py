@@ -7,7 +7,7 @@ import gzip
 import logging
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -15,8 +15,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import NotFound
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
@@ -181,6 +183,7 @@ class NoNumbers:
     """An API that knows no number."""
 
     account: Account
+    budget: RateLimiter = field(default_factory=lambda: RateLimiter(10**9, Clock().monotonic))
 
     def fetch_number(self, sid: str, within_seconds: float) -> ExoPhone:
         raise NotFound(f"404: {sid}, asked for within {within_seconds:g}s")
