@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +54,7 @@ ORIGINS: Final[Mapping[str, str]] = {
     "singapore": "https://api.exotel.com",
     "mumbai": "https://api.in.exotel.com",
 }
+_PLACEHOLDER: Final = re.compile(r"([\"']).*\1|\$\{.*\}|<.*>")
 ENVIRONMENT_SOURCE: Final = "environment"
 _VARIABLES: Final = {
     "sid": "EXOTEL_ACCOUNT_SID",
@@ -61,6 +64,7 @@ _VARIABLES: Final = {
     "base_url": "EXOTEL_BASE_URL",
 }
 _SECRETS: Final = ("api_key", "api_token")
+_INTERVAL_MOST: Final = 1.05  # jitter
 
 _NO_CONFIGURATION: Final = (
     "no configuration: use --config.file FILE, or set EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and"
@@ -252,7 +256,23 @@ class _ConfigBuilder:
             if not any(place in self._problems for place in places):
                 written = (place for place in places if place in self._problems.lines)
                 self._problems.note(next(written, places[-2]), message)
+        if merged.stale_after is not None:
+            self._warn_if_soon_stale(poll)
         return poll
+
+    def _warn_if_soon_stale(self, poll: Poll) -> None:
+        """Data may be as old as a late start and a long poll make it."""
+        least = _INTERVAL_MOST * poll.interval_seconds + poll.deadline_seconds
+        if poll.stale_after_seconds < least:
+            stale_after, interval, deadline = map(
+                duration_text,
+                (poll.stale_after_seconds, poll.interval_seconds, poll.deadline_seconds),
+            )
+            self._warnings.append(
+                f"a stale_after of {stale_after} may hide data before the next poll is complete;"
+                f" with an interval of {interval} and a deadline of {deadline}, use at least"
+                f" {duration_text(math.ceil(least))}"
+            )
 
     def _per_number(
         self, path: strict_yaml.Path, common: PerNumberSection, own: PerNumberSection
@@ -299,6 +319,11 @@ class _ConfigBuilder:
             source = SecretSource(Secret(self._variable(value)))
         else:
             source = SecretSource(Secret(line_from_text(value)))
+        if source.loaded.looks_like(_PLACEHOLDER):
+            self._warnings.append(
+                f"{way}: the value is in quotes, or a placeholder such as ${{TOKEN}} or <token>;"
+                " is that the secret itself?"
+            )
         if way.startswith("api_key") and source.loaded.has_colon():
             raise ValueError(
                 "contains a colon, which no API key does; is it key and token in one value?"
@@ -340,14 +365,6 @@ def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
             (
                 f"an interval of {interval} is too short: {poll.requests_per_minute} requests"
                 f" a minute allow one request every {least:.2g}s"
-            ),
-        )
-    if poll.stale_after_seconds < poll.interval_seconds:
-        yield (
-            ("stale_after", "interval"),
-            (
-                f"a stale_after of {stale_after} is shorter than the interval of {interval}:"
-                " data would be stale before the next poll"
             ),
         )
     if poll.deadline_seconds > poll.stale_after_seconds:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from exophone_exporter.config.files import reason_of
+from exophone_exporter.logs import fields
+
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 SECRET_FILE_MAX_BYTES: Final = 64 * 1024
 _CONTROL_MAX: Final = 0x20
@@ -32,6 +38,10 @@ class Secret:
         """A key of 32 bytes for one purpose, which tells nothing about the value."""
         value = self._value.encode("utf-8", "surrogateescape")
         return hashlib.blake2b(value, digest_size=32, person=purpose).digest()
+
+    def looks_like(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the whole value matches."""
+        return pattern.fullmatch(self._value) is not None
 
     def has_colon(self) -> bool:
         """Whether it holds the character that ends the user's name in HTTP Basic."""
@@ -60,14 +70,27 @@ class SecretSource:
     loaded: Secret
     file: str | None = None
     read_file: Callable[[str, int], bytes] | None = None
+    problem: str = ""
 
     def current(self) -> Secret:
-        """The secret now: a rotated file takes effect, an unreadable one leaves the last."""
+        """The secret now: a rotated file takes effect.
+
+        One that cannot be read leaves the last secret, because a file that is being replaced can be
+        gone or empty for a moment; `problem` says why, and the log when it begins.
+        """
         if self.file is None or self.read_file is None:
             return self.loaded
-        # A file that is being replaced can be gone or empty for a moment.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self.loaded = Secret(line_from_bytes(self.read_file(self.file, SECRET_FILE_MAX_BYTES)))
+            problem = ""
+        except (OSError, ValueError) as error:
+            problem = f"{self.file}: {reason_of(error)}"
+            if problem != self.problem:
+                _log.warning(
+                    "a secret file cannot be used, so the last secret is kept",
+                    extra=fields(problem=problem),
+                )
+        self.problem = problem
         return self.loaded
 
 
@@ -77,6 +100,11 @@ class Credentials:
 
     api_key: SecretSource
     api_token: SecretSource
+
+    @property
+    def problems(self) -> str:
+        """Which files could not be used when they were last read, and why."""
+        return "; ".join(filter(None, (self.api_key.problem, self.api_token.problem)))
 
 
 def line_from_bytes(content: bytes) -> str:

@@ -141,6 +141,8 @@ def shown(text: str) -> str:
     A line that is indented too far continues the value before it, and may hold a secret.
     """
     word, *more = text.split(maxsplit=1) or [""]
+    if not more:  # a newline at the end must be seen
+        word = re.sub(r"[^\S ]", lambda space: repr(space[0])[1:-1], text)
     word = "".join(character if character.isprintable() else "?" for character in word)
     return word if len(word) <= _SHOWN_MAX and not more else f"{word[:_SHOWN_MAX]}…"
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ from urllib.parse import quote
 from exophone_exporter.errors import (
     BadEnvelope,
     BudgetSpent,
+    CredentialsRejected,
     DeadlinePassed,
     ErrorInside,
     NotFound,
@@ -129,7 +130,8 @@ class Client:
         with self._calls() as calls:
             walk = fetch_listing(calls.page, self.account.poll.page_size, on_page)
             self.pages.forget_from(walk.pages)
-            return confirm_removals(walk, previous, missed, calls.number_once)
+            listing = confirm_removals(walk, previous, missed, calls.number_once)
+        return replace(listing, timezone=self.account.poll.timezone.key or "")
 
     def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
         """One number from the detail endpoint; NotFound where the account has no such sid.
@@ -228,6 +230,11 @@ class _Calls:
                 error = error_inside(inside, answer, wall, endpoint)
         if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
             self._client.budget.hold_off(error.retry_after_seconds)
+        if isinstance(error, CredentialsRejected) and self._client.account.credentials.problems:
+            error = CredentialsRejected(
+                f"{error}; perhaps because the last secrets are still used:"
+                f" {self._client.account.credentials.problems}"
+            )
         raise error  # not from what was caught: its words are not masked
 
     def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> Answer:

@@ -28,13 +28,15 @@ class Listing:
     """The result of one complete walk of the list: every number once, in the API's order.
 
     `missed` are the numbers among them, at the end, that the list lacks and that are not known to
-    be gone: by sid, from how many complete walks in a row each was missing.
+    be gone: by sid, from how many complete walks in a row each was missing. Their timestamps were
+    read in `timezone`.
     """
 
     numbers: tuple[ExoPhone, ...]
     pages: int
     rejected: Mapping[str, int]
     missed: Mapping[str, int] = field(default_factory=dict)
+    timezone: str = ""
 
 
 def fetch_listing(

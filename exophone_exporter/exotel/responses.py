@@ -48,7 +48,7 @@ _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
     401: (
         CredentialsRejected,
         (
-            "the API key or token is wrong, or the region is: an account in Mumbai"
+            "the API key, token or SID is wrong, or the region is: an account in Mumbai"
             " (region: mumbai) gets the same answer from Singapore"
         ),
     ),

@@ -109,7 +109,7 @@ class Exporter:
                 runtime.poller.start()
 
     def ask_to_stop(self) -> None:
-        """End every wait; safe in a signal handler."""
+        """End every wait; not for a signal handler, which could interrupt itself in a lock."""
         self._stopping.set()
         for runtime in self._runtimes:
             runtime.closed.set()

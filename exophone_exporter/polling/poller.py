@@ -89,7 +89,10 @@ def _attempt(
     if old is not None and old.numbers == listing.numbers:
         return PollResult(ended, seconds, old.seen_again(listing, ended, seconds))
     snapshot = build(listing, ended, seconds)
-    return PollResult(ended, seconds, snapshot, diff(old, snapshot) if old else ())
+    # After a reload with another time zone, the same timestamps are read as others.
+    if old is None or old.listing.timezone != listing.timezone:
+        return PollResult(ended, seconds, snapshot)
+    return PollResult(ended, seconds, snapshot, diff(old, snapshot))
 
 
 def _defect(state: AccountState, error: Exception) -> InternalError:

@@ -243,7 +243,7 @@ class _Acceptor:
 class Server(uvicorn.Server):
     """uvicorn with limits on its clients. The first signal ends it, the second the process.
 
-    `on_stop` is called by SIGTERM or SIGINT, in the handler of the signal: it may only set flags.
+    `on_stop` is called in the event loop when the server begins to end.
     `on_hangup` is called in the event loop soon after SIGHUP, once for several that come together;
     without it SIGHUP is not handled. `tls` gives each new connection its TLS; without it the server
     speaks plain HTTP. `urls` are where it listens.
@@ -336,6 +336,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
         """Close the sockets and end the connections."""
+        self._on_stop()
         if self._supervision:
             self._supervision.stopping()
         await super().shutdown(list(self._sockets))
@@ -348,7 +349,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
         # Answers that are being written may now be cut off, which uvicorn would log as an error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._on_stop()
         _log.info("stopping", extra=fields(signal=signal.Signals(sig).name))
 
     def _note_hangup(self, *_: object) -> None:

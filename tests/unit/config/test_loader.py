@@ -218,6 +218,25 @@ def test_the_environment_is_that_of_the_process() -> None:
     assert loader.environment() is os.environ
 
 
+@pytest.mark.fault(174)
+@pytest.mark.parametrize(
+    ("poll", "least"),
+    [
+        ("stale_after: 4m", "555s"),  # the deadline is 4 minutes, too
+        ("stale_after: 10m", "615s"),
+        ("stale_after: 615s", None),
+        ("interval: 2s, stale_after: 2s", "5s"),
+        ("interval: 2s, deadline: 1s, stale_after: 4s", None),
+        ("interval: 1m", None),
+    ],
+)
+def test_a_short_stale_after_is_a_warning_and_never_an_error(poll: str, least: str | None) -> None:
+    loaded = loader.parse(f"poll: {{{poll}}}\n{ACCOUNT}{SECOND_ACCOUNT}", "FILE", {})
+    assert [re.search("use at least (.*)", warning)[1] for warning in loaded.warnings] == (  # type: ignore[index]
+        [least] if least else []
+    )
+
+
 @pytest.mark.parametrize("name", ["minimal.yaml", "empty_sections.yaml"])
 def test_a_file_without_settings_has_the_documented_defaults(name: str) -> None:
     loaded = loader.load(str(CONFIGS / "good" / name), {})
@@ -373,6 +392,11 @@ BAD_VARIABLES = [
             "EXOTEL_REGION: `delhi` is not one of singapore, mumbai",
         ],
         id="only-a-region",
+    ),
+    pytest.param(
+        VARIABLES | {"EXOTEL_REGION": "mumbai\n"},
+        ["EXOTEL_REGION: `mumbai\\n` is not one of singapore, mumbai"],
+        id="newline",
     ),
     pytest.param(
         VARIABLES | {"EXOTEL_API_KEY_FILE": "/key", "EXOTEL_API_TOKEN_FILE": "/gone"},

@@ -152,6 +152,50 @@ def test_a_rotated_file_takes_effect_and_an_unreadable_one_leaves_the_last_secre
     assert secret.current().reveal() == "second"
 
 
+@pytest.mark.fault(173)
+def test_a_rotated_file_that_cannot_be_used_is_reported_once_and_never_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    credentials = load(file).accounts[0].credentials
+    assert credentials.problems == ""
+    for content in (f"{CANARY} ", f"{CANARY} ", "", "second", ""):
+        file.write_text(content)
+        credentials.api_token.current()
+    space, empty = f"{file}: starts or ends with a space", f"{file}: is empty"
+    problems = [vars(record)["fields"]["problem"] for record in caplog.records]
+    assert problems == [space, empty, empty]
+    assert credentials.problems == empty
+    assert credentials.api_token.loaded == Secret("second")
+    assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "suspicious"),
+    [
+        ('"secret"', True),
+        ("'secret'", True),
+        ("${EXOTEL_TOKEN}", True),
+        ("<your_api_token>", True),
+        ("sec'ret'", False),
+        ("$ecret{}", False),
+    ],
+)
+def test_a_secret_in_quotes_or_a_placeholder_is_a_warning(
+    value: str, suspicious: bool, tmp_path: Path
+) -> None:
+    """`docker run --env-file` keeps quotes."""
+    file = tmp_path / "secret"
+    file.touch(0o600)
+    file.write_text(value)
+    warnings = load(file).warnings
+    assert [warning.partition(": the value is in quotes")[0] for warning in warnings] == (
+        ["api_key_file", "api_token_file"] if suspicious else []
+    )
+    assert value not in " ".join(warnings)
+
+
 def test_a_value_stays_what_it_was() -> None:
     assert SecretSource(Secret("value")).current().reveal() == "value"
 

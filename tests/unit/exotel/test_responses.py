@@ -83,7 +83,7 @@ def test_status_has_a_reason_and_a_number_of_attempts(
     [
         pytest.param(
             401,
-            "the API key or token is wrong, or the region is: an account in Mumbai"
+            "the API key, token or SID is wrong, or the region is: an account in Mumbai"
             " (region: mumbai) gets the same answer from Singapore",
             id="401",
         ),
@@ -150,7 +150,7 @@ def test_question_about_a_single_number_has_no_page_size() -> None:
 @pytest.mark.parametrize(
     ("code", "headers", "reason", "told"),
     [
-        pytest.param(401, {}, "auth", "401 inside a 200: the API key or token", id="401"),
+        pytest.param(401, {}, "auth", "401 inside a 200: the API key, token or SID", id="401"),
         pytest.param(402, {}, "billing", "402 inside a 200: the account's plan", id="402"),
         pytest.param(404, {}, "not_found", "404 inside a 200: no such account", id="404"),
         pytest.param(

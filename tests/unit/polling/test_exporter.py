@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -236,6 +237,19 @@ class TestKept:
         assert after.requests["list", "200"] == 1 + 2
         assert exporter.clients()["a"].budget is budget
         assert pollers() == {"poller a"}
+
+    @pytest.mark.fault(172)
+    def test_timestamps_read_in_another_zone_are_not_a_change_of_any_number(
+        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+    ) -> None:
+        exporter = running(simulated("a"))
+        before = polled(exporter, "a").snapshot
+        exporter.reload(configuration(simulated("a", timezone=ZoneInfo("UTC"))))
+        status = polled(exporter, "a", polls=2)
+        assert before is not None
+        assert status.snapshot is not None
+        assert status.snapshot.numbers != before.numbers
+        assert not any(status.changes.values())
 
     def test_other_credentials_are_used_by_the_next_request(
         self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
