@@ -183,6 +183,7 @@ class NoNumbers:
     """An API that knows no number."""
 
     account: Account
+    clock: Clock = field(default_factory=Clock)
     budget: RateLimiter = field(default_factory=lambda: RateLimiter(10**9, Clock().monotonic))
 
     def fetch_number(self, sid: str, within_seconds: float) -> ExoPhone:
