@@ -200,6 +200,9 @@ def test_each_tick_changes_the_number_that_it_names() -> None:
         assert sentence.startswith(f"{sid}: {phone} ")
         if "was removed" not in sentence:
             assert after[sid, phone]["date_updated"] > "2025-01-06 09:00:00"
+        if before.keys() == after.keys():
+            now = {"date_updated": after[sid, phone]["date_updated"]}
+            assert before[sid, phone] | now != after[sid, phone], sentence
         seen += sentence
     for words in (
         *("lost its voice flow", "lost its sms flow", "got voice flow", "moved to voice flow"),

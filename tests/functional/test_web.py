@@ -13,6 +13,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -559,6 +560,25 @@ def test_slow_reader_gets_every_byte_in_the_end(large: FakeExporter) -> None:
         while not received.endswith(whole[-100:]):
             received += client.recv(1 << 20)
     assert bytes(received).partition(b"\r\n\r\n")[2] == whole
+
+
+@pytest.mark.parametrize(("scheme", "most_bytes"), [("http", 2**20), ("https", 2**18)])
+def test_large_answer_is_sent_in_pieces(scheme: str, most_bytes: int) -> None:
+    """Large ones, as each is a turn of the loop; smaller under TLS, which holds a copy."""
+    page = SimpleNamespace(cached_chunks=lambda **_: (bytes(3 * 2**20),))
+    large: Any = SimpleNamespace(page=page)
+    sizes: list[int] = []
+
+    async def send(message: Any) -> None:
+        sizes.append(len(message.get("body", b"")))
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "scheme": scheme}
+    app = application(large, WebSettings())
+    asyncio.run(app(scope | {"headers": [], "query_string": b""}, receive, send))
+    assert [size for size in sizes if size] == [most_bytes] * (3 * 2**20 // most_bytes)
 
 
 @pytest.mark.fault(111)
