@@ -47,7 +47,7 @@ class Fault:
     `status`, `body` and `headers` are what is sent. A body of None is the vendor's error body for
     the status, in `form`; with a status below 400 the error inside it is `inner`. The headers
     replace the simulator's own headers of the same name, so that even a wrong Content-Length can be
-    sent.
+    sent. Informational responses with the statuses in `interim` come before it.
     `endpoint`, `page` (of the list) and `account_sid` restrict what matches; None matches all.
     `times` limits how often it is used; None sets no limit. After `delay_seconds`, `after` decides:
     "answer" sends the response, "reset" closes the connection with a TCP reset, "hang" keeps it
@@ -65,6 +65,7 @@ class Fault:
     after: After = "answer"
     form: ErrorForm = "xml"
     inner: int = _CONFLICT
+    interim: tuple[int, ...] = ()
 
     def matches(self, endpoint: Endpoint, page: int | None, account_sid: str) -> bool:
         """Whether the fault applies to a request; `page` is None for a detail."""
@@ -87,6 +88,7 @@ class Fault:
             delay_seconds=self.delay_seconds,
             after=self.after,
             verbatim=self.body is not None,
+            interim=self.interim,
         )
 
 
@@ -100,6 +102,7 @@ class Response:
     delay_seconds: float = 0.0
     after: After = "answer"
     verbatim: bool = False
+    interim: tuple[int, ...] = ()
 
 
 def json_response(document: dict[str, Any]) -> Response:

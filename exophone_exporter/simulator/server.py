@@ -386,7 +386,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._add_length(headers, len(body))
         if self.command == "HEAD":
             body = b""
-        head = [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
+        head = [f"HTTP/1.1 {status} {reason_phrase(status)}\r\n" for status in response.interim]
+        head += [f"HTTP/1.1 {response.status} {reason_phrase(response.status)}"]
         head += [f"{name}: {value}" for name, value in headers.items()]
         head += [f"Date: {self.date_time_string()}", "Server: simulator", "", ""]
         self.wfile.write("\r\n".join(head).encode("latin-1") + body)

@@ -319,6 +319,16 @@ def test_error_inside_a_200_is_what_the_same_status_is(
     assert len(sim.requests) == caught.value.attempts
 
 
+@pytest.mark.fault(150, 151)
+def test_answer_is_read_behind_interim_ones_and_a_malformed_header(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    odd = {"My Param": "None", "X-Frame-Options ": "DENY"}
+    sim.fail(Fault(status=200, body=_page_of(sim), interim=(103, 102), headers=odd))
+    assert walked(client_of(sim.url)) == sids(sim)
+    assert len(sim.requests) == 1
+
+
 @pytest.mark.fault(20)
 def test_limit_inside_a_200_is_waited_for(
     sim: Simulator, client_of: Callable[..., Client], time: FakeTime
