@@ -103,53 +103,44 @@ def answering(*answers: bytes) -> Script:
     return script
 
 
+def _scripted(*steps: Script) -> Script:
+    """A script that waits for a request, and then does some things."""
+
+    def script(conversation: Conversation) -> None:
+        conversation.read_request()
+        for step in steps:
+            step(conversation)
+
+    return script
+
+
+def _sending(data: bytes) -> Script:
+    return lambda conversation: conversation.send(data)
+
+
 def saying(data: bytes) -> Script:
     """A script that answers the first request with these bytes, whatever they are, then closes."""
-    return answering(data)
+    return _scripted(_sending(data))
 
 
 def saying_then_silence(data: bytes) -> Script:
     """Likewise, but the connection stays open."""
-
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(data)
-        conversation.stay_silent()
-
-    return script
+    return _scripted(_sending(data), Conversation.stay_silent)
 
 
 def saying_then_reset(data: bytes) -> Script:
     """Likewise, but the connection is broken off."""
-
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(data)
-        conversation.reset()
-
-    return script
+    return _scripted(_sending(data), Conversation.reset)
 
 
 def dripping(head: bytes, drops: bytes) -> Script:
     """A script that sends the one immediately and the other byte by byte."""
-
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(head)
-        conversation.drip(drops, 0.03)
-
-    return script
+    return _scripted(_sending(head), lambda conversation: conversation.drip(drops, 0.03))
 
 
 def flooding(head: bytes, data: bytes, total_bytes: int) -> Script:
     """A script that says the one, and then the other again and again."""
-
-    def script(conversation: Conversation) -> None:
-        conversation.read_request()
-        conversation.send(head)
-        conversation.flood(data, total_bytes)
-
-    return script
+    return _scripted(_sending(head), lambda conversation: conversation.flood(data, total_bytes))
 
 
 @contextlib.contextmanager
