@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from exophone_exporter.config import schema, strict_yaml
+from exophone_exporter.config import certificates, schema, strict_yaml
 from exophone_exporter.config.files import (
     CONFIG_FILE_MAX_BYTES,
     ReadFile,
@@ -351,8 +351,8 @@ class _ConfigBuilder:
         except (OSError, ValueError) as error:
             self._problems.note(path, f"{strict_yaml.shown(file)}: {reason_of(error)}")
             return
-        if b"-----BEGIN " not in content:
-            self._problems.note(path, f"{strict_yaml.shown(file)}: contains no PEM certificate")
+        if problem := certificates.problem_of(content):
+            self._problems.note(path, f"{strict_yaml.shown(file)}: {problem}")
 
 
 def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:

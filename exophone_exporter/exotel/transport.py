@@ -30,6 +30,7 @@ from urllib3.exceptions import NameResolutionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from exophone_exporter import __version__
+from exophone_exporter.config.certificates import problem_of
 from exophone_exporter.errors import (
     BadBody,
     BodyCut,
@@ -222,7 +223,7 @@ def _translated(error: Exception, account: Account) -> PollError:
     origin = account.origin
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None and not isinstance(tls, _CLOSED):
-        return TlsFailed(f"TLS with {origin} failed: {_tls_reason(tls)}")
+        return TlsFailed(f"TLS with {origin} failed: {_tls_reason(tls, account.ca_file)}")
     if isinstance(error, requests.exceptions.ProxyError):
         return ConnectFailed(f"the proxy {account.proxy_url} failed: {_reason(causes)}")
     if any(_is_timeout(cause) for cause in causes):
@@ -267,9 +268,10 @@ def _is_not_http(cause: BaseException) -> bool:
     ) and not isinstance(cause, http.client.RemoteDisconnected)
 
 
-def _tls_reason(error: ssl.SSLError) -> str:
+def _tls_reason(error: ssl.SSLError, ca_file: str | None = None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was rejected ({error.verify_message}); is a ca_file needed?"
+        ask = "is a ca_file needed?" if ca_file is None else f"is {ca_file} the right ca_file?"
+        return f"the certificate was rejected ({error.verify_message}); {ask}"
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "the port does not speak TLS"
     if not error.reason:
@@ -299,8 +301,19 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
         stat = path.stat()
         return _loaded_context(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        reason = _tls_reason(error) if isinstance(error, ssl.SSLError) else error.strerror
-        raise TlsFailed(f"the CA file {path} cannot be used: {reason}") from error
+        raise TlsFailed(
+            f"the CA file {path} cannot be used: {_file_reason(path, error)}"
+        ) from error
+
+
+def _file_reason(path: Path, error: OSError) -> str:
+    """What is wrong with a CA file, as check-config says it."""
+    if not isinstance(error, ssl.SSLError):
+        return str(error.strerror)
+    try:
+        return problem_of(path.read_bytes()) or _tls_reason(error)
+    except OSError as gone:
+        return str(gone.strerror)
 
 
 @functools.lru_cache(maxsize=16)

@@ -613,7 +613,8 @@ def test_self_signed_certificate_is_refused_once(authority: Authority, tmp_path:
         assert (error.reason, asker.codes) == ("tls", ["none"])
         assert re.fullmatch(
             rf"TLS with {server.url} failed: the certificate was rejected"
-            r" \(self-signed certificate.*\); is a ca_file needed\?",
+            r" \(self-signed certificate.*\); is "
+            rf"{re.escape(authority.ca_file)} the right ca_file\?",
             str(error),
         )
         assert server.requests == []
@@ -734,7 +735,7 @@ def test_handshake_that_the_server_leaves_open_ends_by_the_timeout() -> None:
     ("content", "reason"),
     [
         pytest.param(None, "No such file or directory", id="missing"),
-        pytest.param("no certificate", "no certificate or crl found", id="not-pem"),
+        pytest.param("no certificate", "contains no PEM certificate", id="not-pem"),
     ],
 )
 def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import jsonschema  # type: ignore[import-untyped]  # no stubs among the lint tools
 import pytest
+import trustme
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -326,7 +327,7 @@ def test_the_origin(line: str, origin: str) -> None:
 def test_networks_that_need_a_proxy_and_a_ca_say_so(tmp_path: Path) -> None:
     """The proxy may be plain http; the file must hold certificates."""
     ca_file = tmp_path / "ca.pem"
-    ca_file.write_text("-----BEGIN CERTIFICATE-----\n")
+    ca_file.write_bytes(trustme.CA().cert_pem.bytes())
     lines = f"    ca_file: {ca_file}\n    proxy_url: http://proxy.example:3128/\n"
     [account] = loader.parse(ACCOUNT + lines, "FILE", {}).accounts
     assert (account.ca_file, account.proxy_url) == (str(ca_file), "http://proxy.example:3128")
@@ -502,12 +503,13 @@ def test_the_example_is_complete() -> None:
 def test_the_commented_lines_of_the_example_work() -> None:
     """Switched on one by one, in place of what they replace."""
     switched = uncommented(EXAMPLE)
+    certificate = trustme.CA().cert_pem.bytes()
     rivals = r"^    (region|api_key|api_token|api_key_env|api_token_env): .*\n"
     loaded = loader.parse(
         re.sub(rivals, "", switched, flags=re.MULTILINE),
         "FILE",
         {},
-        lambda path, _: b"-----BEGIN CERTIFICATE-----" if path.endswith(".pem") else b"secret",
+        lambda path, _: certificate if path.endswith(".pem") else b"secret",
     )
     support, sales = loaded.accounts
     assert support.proxy_url == "http://proxy.example:3128"
