@@ -74,7 +74,7 @@ _MAIL_TIMESTAMP = re.compile(
     r"(?:[A-Z][a-z]{2}, )?[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2}"
     r" (?:UTC|GMT|(?!-0000)[+-][0-9]{4})"
 )
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _EXOTEL_FLOW = re.compile(
     r"https?://my\.(?:exotel\.in|exotel\.com|in\.exotel\.com)/"
     r"(?:[^/?#]+/)?exoml/start(?:_voice|_sms)?/([^/?#]{1,64})/?(?:[?#].*)?",

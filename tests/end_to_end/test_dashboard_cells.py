@@ -248,7 +248,7 @@ def test_amounts_in_the_notation_of_their_currency(seen: Mapping[str, Screen]) -
     """Lakhs of rupees, dollars, and other currencies as figures that are named."""
     rental = seen["exophone-rental"]
     read = {"INR": "₹12,34,567.89", "USD": "$47.25", "SGD": "37.50"}
-    assert values(rental["Monthly rental"]) == read
+    assert values(rental["Monthly rental"]) == read | {"Unpriced numbers": "1"}
     assert values(rental["Idle rental"]) == {"INR": "₹26,248.00", "SGD": "37.50", "USD": "$0.00"}
     assert values(rental["Yearly waste"])["INR"] == "₹3,14,976.00"
     assert values(rental["Change in the range"])["INR"] == "₹500.00"
