@@ -301,19 +301,10 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
         stat = path.stat()
         return _loaded_context(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise TlsFailed(
-            f"the CA file {path} cannot be used: {_file_reason(path, error)}"
-        ) from error
-
-
-def _file_reason(path: Path, error: OSError) -> str:
-    """What is wrong with a CA file, as check-config says it."""
-    if not isinstance(error, ssl.SSLError):
-        return str(error.strerror)
-    try:
-        return problem_of(path.read_bytes()) or _tls_reason(error)
-    except OSError as gone:
-        return str(gone.strerror)
+        reason = error.strerror
+        if isinstance(error, ssl.SSLError):  # in the words of check-config
+            reason = problem_of(path.read_bytes()) or _tls_reason(error)
+        raise TlsFailed(f"the CA file {path} cannot be used: {reason}") from error
 
 
 @functools.lru_cache(maxsize=16)
