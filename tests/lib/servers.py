@@ -195,7 +195,7 @@ def _process(command: list[str], log: Path) -> Iterator[int]:
             yield server.pid
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(DEADLINE_SECONDS)
 
 
 class Alertmanager:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from exophone_exporter.inventory.state import AccountStatus
 
+    Run = Callable[..., Exporter]
+    Simulated = Callable[..., Account]
+
 ALL = PerNumber("all", 10_000, "full")
 NONE = PerNumber("none", 10_000, "full")
 NOTHING = ReloadSummary((), (), (), ())
@@ -56,7 +59,7 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def simulated(sim: Simulator) -> Callable[..., Account]:
+def simulated(sim: Simulator) -> Simulated:
     """An account of the simulator whose name is its sid, unless told otherwise."""
 
     def make(sid: str, **changes: Any) -> Account:
@@ -73,7 +76,7 @@ def simulated(sim: Simulator) -> Callable[..., Account]:
 
 
 @pytest.fixture
-def running() -> Iterator[Callable[..., Exporter]]:
+def running() -> Iterator[Run]:
     """Starts an exporter of these accounts, which ends with the test."""
     started: list[Exporter] = []
 
@@ -208,7 +211,7 @@ class TestWhatIsCompared:
 
 class TestKept:
     def test_account_that_is_equal_goes_on_untouched(
-        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         """The same thread, client and budget; its next poll is not sooner."""
         exporter = running(simulated("a"))
@@ -223,7 +226,7 @@ class TestKept:
         assert [r.path.split("/")[3] for r in sim.requests] == ["a", "b"]
 
     def test_changed_account_keeps_numbers_and_counters_and_is_polled_at_once(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, running: Run, simulated: Simulated
     ) -> None:
         """Though its next poll would have been in 5 minutes."""
         exporter = running(simulated("a"))
@@ -240,7 +243,7 @@ class TestKept:
 
     @pytest.mark.fault(172)
     def test_timestamps_read_in_another_zone_are_not_a_change_of_any_number(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, running: Run, simulated: Simulated
     ) -> None:
         exporter = running(simulated("a"))
         before = polled(exporter, "a").snapshot
@@ -252,7 +255,7 @@ class TestKept:
         assert not any(status.changes.values())
 
     def test_other_credentials_are_used_by_the_next_request(
-        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         exporter = running(simulated("a", api_key="wrong"))
         assert polled(exporter, "a").failures["auth"] == 1
@@ -261,7 +264,7 @@ class TestKept:
         assert (status.error, status.failures["auth"], len(sim.requests)) == (None, 1, 2)
 
     def test_other_settings_of_series_are_rendered_without_a_new_poll(
-        self, time: FakeTime, simulated: Callable[..., Account]
+        self, time: FakeTime, simulated: Simulated
     ) -> None:
         """The numbers are the same objects; the lines are not."""
         exporter = Exporter(configuration(simulated("a")), clock=time.clock)
@@ -274,7 +277,7 @@ class TestKept:
         assert accounts_shown(exporter, "exophone_number_info") == ["a", "a"]
 
     def test_poll_after_a_reload_is_not_sooner_than_the_api_asked(
-        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         sim.fail(Fault(status=429, headers={"Retry-After": "3600"}, times=None))
         exporter = running(simulated("a"), simulated("b"))
@@ -368,7 +371,7 @@ def poll_once_into(exporter: Exporter, client: Any) -> int:
 class TestGone:
     @pytest.mark.fault(105)
     def test_removed_account_has_neither_series_nor_thread(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, running: Run, simulated: Simulated
     ) -> None:
         """At once, though its thread waited for a poll in 5 minutes."""
         exporter = running(simulated("a"), simulated("b"))
@@ -383,9 +386,7 @@ class TestGone:
         assert exporter.healthy()
 
     @pytest.mark.fault(105)
-    def test_added_account_is_polled_and_shown(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
-    ) -> None:
+    def test_added_account_is_polled_and_shown(self, running: Run, simulated: Simulated) -> None:
         exporter = running(simulated("a"))
         exporter.reload(configuration(simulated("a"), simulated("b")))
         assert exporter.healthy()
@@ -395,7 +396,7 @@ class TestGone:
         assert [*exporter.clients()] == ["a", "b"]
 
     def test_another_account_by_the_same_name_starts_anew(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, running: Run, simulated: Simulated
     ) -> None:
         exporter = running(simulated("a", api_key="wrong"))
         assert polled(exporter, "a").failures["auth"] == 1
@@ -408,11 +409,7 @@ class TestGone:
         "again", [pytest.param(False, id="removed"), pytest.param(True, id="changed")]
     )
     def test_poll_under_way_is_discarded(
-        self,
-        again: bool,
-        sim: Simulator,
-        running: Callable[..., Exporter],
-        simulated: Callable[..., Account],
+        self, again: bool, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         """The old walk is held in its first request; it asks for no second and is not recorded."""
         asked, go_on = threading.Event(), threading.Event()
@@ -436,7 +433,7 @@ class TestGone:
         assert [r.query["PageSize"] for r in sim.requests].count("1") == 1
 
     def test_result_that_comes_after_the_reload_is_discarded(
-        self, sim: Simulator, simulated: Callable[..., Account]
+        self, sim: Simulator, simulated: Simulated
     ) -> None:
         """The walk was complete: its thread is held by the clock, on the way to record it."""
         asked, go_on = threading.Event(), threading.Event()
@@ -462,9 +459,7 @@ class TestGone:
         assert not old.is_alive()
         assert (state.status().requests["list", "200"], state.status().polls) == (1, 0)
 
-    def test_order_follows_the_new_file(
-        self, time: FakeTime, simulated: Callable[..., Account]
-    ) -> None:
+    def test_order_follows_the_new_file(self, time: FakeTime, simulated: Simulated) -> None:
         """In the large part of the page too, although no account has changed."""
         exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
         for client in exporter.clients().values():
@@ -551,7 +546,7 @@ class TestBudget:
 class TestStart:
     @pytest.mark.fault(126)
     def test_accounts_begin_one_after_the_other_half_a_second_apart(
-        self, time: FakeTime, sim: Simulator, simulated: Callable[..., Account]
+        self, time: FakeTime, sim: Simulator, simulated: Simulated
     ) -> None:
         """By a clock that moves only when told to; so do those that a reload adds."""
 
@@ -581,9 +576,7 @@ class TestStart:
 
 
 class TestEnds:
-    def test_reload_before_the_start_starts_nothing(
-        self, simulated: Callable[..., Account]
-    ) -> None:
+    def test_reload_before_the_start_starts_nothing(self, simulated: Simulated) -> None:
         exporter = Exporter(configuration(simulated("a")))
         exporter.reload(configuration(simulated("b")))
         assert pollers() == set()
@@ -594,7 +587,7 @@ class TestEnds:
         wait_until(lambda: not pollers(), "the end of the poller")
 
     def test_reload_after_the_end_leaves_no_poller(
-        self, sim: Simulator, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         exporter = running(simulated("a"))
         polled(exporter, "a")
@@ -605,7 +598,7 @@ class TestEnds:
 
     @pytest.mark.fault(119)
     def test_reload_before_the_first_poll_takes_its_place(
-        self, running: Callable[..., Exporter], simulated: Callable[..., Account]
+        self, running: Run, simulated: Simulated
     ) -> None:
         """The second account would have begun half a second later."""
         exporter = running(simulated("a"), simulated("b", api_key="wrong"))
@@ -615,10 +608,7 @@ class TestEnds:
 
     @pytest.mark.fault(131)
     def test_without_threads_nothing_changes(
-        self,
-        running: Callable[..., Exporter],
-        simulated: Callable[..., Account],
-        monkeypatch: pytest.MonkeyPatch,
+        self, running: Run, simulated: Simulated, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The system refuses the second of two new threads: the first ends, the old one goes on."""
         exporter = running(simulated("a"))
@@ -659,10 +649,7 @@ class TestRendering:
 
     @pytest.mark.fault(120)
     def test_poll_that_cannot_be_rendered_is_a_failure_and_not_a_success(
-        self,
-        running: Callable[..., Exporter],
-        simulated: Callable[..., Account],
-        monkeypatch: pytest.MonkeyPatch,
+        self, running: Run, simulated: Simulated, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Or old figures would be shown with a new time of success."""
         exporter = running(simulated("a", interval_seconds=0.1))
@@ -680,10 +667,7 @@ class TestRendering:
         assert len(accounts_shown(exporter, "exophone_number_info")) == 3
 
     def test_reload_whose_page_cannot_be_rendered_changes_nothing(
-        self,
-        running: Callable[..., Exporter],
-        simulated: Callable[..., Account],
-        monkeypatch: pytest.MonkeyPatch,
+        self, running: Run, simulated: Simulated, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         exporter = running(simulated("a"))
         polled(exporter, "a")
@@ -707,7 +691,7 @@ def open_descriptors() -> int:
 
 @pytest.mark.fault(105)
 def test_every_scrape_during_500_reloads_is_whole_and_of_one_configuration(
-    simulated: Callable[..., Account],
+    simulated: Simulated,
 ) -> None:
     """Every family about polling has exactly its accounts, those of the inventory none besides."""
     threads, descriptors = threading.active_count(), open_descriptors()
