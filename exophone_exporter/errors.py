@@ -3,7 +3,7 @@
 ExoPhoneError
 ├── ConfigError             the configuration cannot be used; holds every problem found
 ├── StartError              the process cannot start: a port in use, a bad address
-├── Stopped                 the process is ending; not a failure
+├── Stopped                 the process ends, or the account is removed; not a failure
 └── PollError               asking the API failed; has a reason and a number of attempts
     ├── ConnectFailed       connect      no connection, or it broke before an answer
     │   └── NotHttp         connect      what answered does not speak HTTP
@@ -61,7 +61,7 @@ class StartError(ExoPhoneError):
 
 
 class Stopped(ExoPhoneError):
-    """A wait was ended because the process is ending."""
+    """A wait was ended because the process ends, or because a reload removed the account."""
 
 
 class PollError(ExoPhoneError):

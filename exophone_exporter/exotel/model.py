@@ -180,8 +180,8 @@ def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) 
     envelope = _Object(_envelope(body))
     items = envelope.get("incoming_phone_numbers")
     if not isinstance(items, list):
-        found = "missing" if items is None else f"a {_json_type(items)}"
-        raise BadEnvelope(f"incoming_phone_numbers is {found} where a list was promised")
+        found = "is missing" if items is None else f"has the type {_json_type(items)}"
+        raise BadEnvelope(f"incoming_phone_numbers {found} where a list was promised")
     rejected: Counter[str] = Counter()
     shared = {} if shared is None else shared
     read = (_item(item, zone, rejected, shared) for item in items)

@@ -411,7 +411,9 @@ BODY: Final = [
     row(55, "twice", answered(GOOD, f"{GZIPPED}, gzip"), "bad_body", 1, "not requested"),
     row(57, "missing", answered(b"{}"), "envelope", 1, "is missing where a list"),
     row(58, "null", answered(LIST_IS_NULL), "envelope", 1, "is missing where a list"),
-    row(58, "object", answered(LIST_IS_AN_OBJECT), "envelope", 1, "is a object where a list"),
+    row(
+        58, "object", answered(LIST_IS_AN_OBJECT), "envelope", 1, "has the type object where a list"
+    ),
     row(59, "no-item", answered(listing(1, {"sid": ""})), "envelope", 1, "none of the 2 items"),
 ]
 

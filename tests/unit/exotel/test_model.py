@@ -210,14 +210,14 @@ def not_a_page(row: int, body: bytes, says: str) -> Any:
             )
         ),
         *(
-            not_a_page(row, body, f"incoming_phone_numbers is {found} where a list was promised")
+            not_a_page(row, body, f"incoming_phone_numbers {found} where a list was promised")
             for row, body, found in (
-                (57, b"{}", "missing"),
-                (58, b'{"incoming_phone_numbers": null}', "missing"),
-                (58, b'{"incoming_phone_numbers": "None"}', "missing"),
-                (58, b'{"incoming_phone_numbers": {}}', "a object"),
-                (58, b'{"incoming_phone_numbers": ""}', "a string"),
-                (58, b'{"incoming_phone_numbers": 0}', "a number"),
+                (57, b"{}", "is missing"),
+                (58, b'{"incoming_phone_numbers": null}', "is missing"),
+                (58, b'{"incoming_phone_numbers": "None"}', "is missing"),
+                (58, b'{"incoming_phone_numbers": {}}', "has the type object"),
+                (58, b'{"incoming_phone_numbers": ""}', "has the type string"),
+                (58, b'{"incoming_phone_numbers": 0}', "has the type number"),
             )
         ),
     ],
