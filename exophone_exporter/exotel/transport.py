@@ -399,20 +399,30 @@ class _Connection(HTTPConnection):
         """Connect within the timeout, however many addresses the host has.
 
         urllib3 gives each of them the whole timeout, so a host with many dead addresses would
-        exceed any deadline. Here they share it, so that the last one is tried too.
+        exceed any deadline. Here they share it, so that the last one is tried too; and the name is
+        looked up once.
         """
         timeout_seconds: Any = self.timeout  # a number: every request has one
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        self.timeout = timeout_seconds / len(addresses)
-        try:
-            sock = super()._new_conn()
-        finally:
-            self.timeout = timeout_seconds
-        sock.settimeout(timeout_seconds)  # the handshake may take the whole of it
-        return sock
+        failed: list[OSError] = []
+        for family, kind, protocol, _, address in addresses:
+            try:
+                with contextlib.ExitStack() as on_failure:
+                    sock = on_failure.enter_context(socket.socket(family, kind, protocol))
+                    for option in self.socket_options or ():
+                        sock.setsockopt(*option)
+                    sock.settimeout(timeout_seconds / len(addresses))
+                    sock.connect(address)
+                    on_failure.pop_all()
+            except OSError as error:
+                failed.append(error)
+            else:
+                sock.settimeout(timeout_seconds)  # the handshake may take the whole of it
+                return sock
+        raise failed[-1]
 
 
 class _TlsConnection(_Connection, HTTPSConnection):

@@ -344,23 +344,30 @@ def test_junk_behind_an_answer_is_not_the_next_answer(late: bool) -> None:
         assert (asker.recorder.retries, server.connections) == (0, 2 if late else 1)
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Let every host have these addresses, of either family, in this order."""
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> list[object]:
+    """Let every host have these addresses, of either family, in this order; notes each lookup."""
     found = [
         (socket.AF_INET6 if ":" in at[0] else socket.AF_INET, socket.SOCK_STREAM, 6, "", at)
         for at in addresses
     ]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    lookups: list[object] = []
+
+    def getaddrinfo(host: object, *_: object, **__: object) -> object:
+        lookups.append(host)
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return lookups
 
 
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("dead", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
 def test_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
     with FaultServer(saying(ok(LIST))) as server:
-        resolve_to(monkeypatch, (dead, closed_port()), ("127.0.0.1", server.port))
+        lookups = resolve_to(monkeypatch, (dead, closed_port()), ("127.0.0.1", server.port))
         asker = Asker(server.url)
         assert len(asker.page().numbers) == 1
-        assert asker.recorder.retries == 0
+        assert (asker.recorder.retries, len(lookups)) == (0, 1)
 
 
 @pytest.mark.fault(16)
