@@ -93,7 +93,7 @@ _FAIR: Final = Weather("", 0.0, 0.0)
 class ApiAccount:
     """The numbers of one account as they are now; bodies are made once a change.
 
-    `says_more` is how it tells of a next page: True (always), None (never) or False (in truth).
+    `says_more` is how it announces a next page: True (always), None (never) or False (in truth).
     """
 
     sid: str
