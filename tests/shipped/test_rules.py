@@ -167,7 +167,7 @@ def test_each_scenario_has_a_name_of_its_own() -> None:
 
 
 def output_of(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr  # amtool's warnings come last
 
