@@ -153,7 +153,6 @@ def assert_fit_page(page: Page) -> None:
     """Nothing is lost without being counted, and what is said of other pages makes sense."""
     assert set(page.rejected) <= set(REJECTIONS)
     assert page.items == len(page.numbers) + sum(page.rejected.values())
-    assert page.numbers or not page.items
     assert page.page is None or (type(page.page) is int and page.page >= 0)
     assert page.page_size is None or (type(page.page_size) is int and page.page_size > 0)
     for number in page.numbers:
