@@ -22,7 +22,7 @@ from exophone_exporter.metrics import page
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.exporter import Exporter, spread_seconds
 from exophone_exporter.polling.poller import poll_once
-from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.processes import wait_until
 from tests.lib.simulation.virtual_time import VirtualTime
 from tests.lib.support import FakeTime, account
@@ -276,20 +276,6 @@ class TestKept:
         exporter.reload(configuration(simulated("a", per_number=PerNumber("all", 2, "full"))))
         assert accounts_shown(exporter, "exophone_number_info") == ["a", "a"]
 
-    def test_poll_after_a_reload_is_not_sooner_than_the_api_asked(
-        self, sim: Simulator, running: Run, simulated: Simulated
-    ) -> None:
-        sim.fail(Fault(status=429, headers={"Retry-After": "3600"}, times=None))
-        exporter = running(simulated("a"), simulated("b"))
-        polled(exporter, "a")
-        polled(exporter, "b")
-        sim.clear_faults()
-        sim.clear_requests()
-        changed = simulated("a", page_size=7)
-        exporter.reload(configuration(changed, simulated("c", name="b")))
-        assert polled(exporter, "b").error is None
-        assert [r.path.split("/")[3] for r in sim.requests] == ["c"]
-
     @pytest.mark.parametrize(
         "after",
         [
@@ -481,17 +467,27 @@ class TestBudget:
         slots = [self.budget(exporter, name).reserve(1000.0) for _ in range(count)]
         return [slot.at - exporter.clock.monotonic() for slot in slots]
 
-    def test_smaller_budget_counts_what_was_spent(self, time: FakeTime) -> None:
-        exporter = Exporter(configuration(account("a", requests_per_minute=10)), clock=time.clock)
-        assert self.waits(exporter, 4) == [0, 0, 0, 0]
-        exporter.reload(configuration(account("a", requests_per_minute=5)))
-        assert self.waits(exporter, 2) == [0, 61]
-
-    def test_larger_budget_grants_the_difference(self, time: FakeTime) -> None:
-        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
+    @pytest.mark.parametrize(
+        ("after", "waits"),
+        [
+            pytest.param({"requests_per_minute": 1}, [61, 122], id="smaller"),
+            pytest.param({"requests_per_minute": 3}, [0, 61], id="larger"),
+            pytest.param({"name": "b"}, [61, 61], id="renamed"),
+            pytest.param({"origin": "https://api.exotel.com:443"}, [61, 61], id="port-written-out"),
+            pytest.param({"sid": "other"}, [0, 0], id="another-account"),
+            pytest.param({"origin": "https://api.in.exotel.com"}, [0, 0], id="another-origin"),
+        ],
+    )
+    def test_account_takes_what_it_spent_along(
+        self, time: FakeTime, after: dict[str, Any], waits: list[float]
+    ) -> None:
+        """Whatever it is called, and however much it may spend then."""
+        settings: dict[str, Any] = {"name": "a", "requests_per_minute": 2}
+        exporter = Exporter(configuration(account(**settings)), clock=time.clock)
         assert self.waits(exporter, 2) == [0, 0]
-        exporter.reload(configuration(account("a", requests_per_minute=3)))
-        assert self.waits(exporter, 2) == [0, 61]
+        settings |= after
+        exporter.reload(configuration(account(**settings)))
+        assert self.waits(exporter, 2, settings["name"]) == waits
 
     def test_account_that_comes_back_has_not_a_second_budget(self, time: FakeTime) -> None:
         one, two = account("a", requests_per_minute=2), account("b", sid="other")
@@ -501,12 +497,6 @@ class TestBudget:
             exporter.reload(configuration(*accounts))
             time.pass_(10)
         assert self.waits(exporter, 1) == [31]
-
-    def test_renamed_account_takes_its_budget_along(self, time: FakeTime) -> None:
-        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
-        assert self.waits(exporter, 2) == [0, 0]
-        exporter.reload(configuration(account("b", requests_per_minute=2)))
-        assert self.waits(exporter, 1, "b") == [61]
 
     @pytest.mark.parametrize(
         "twins",
@@ -526,12 +516,6 @@ class TestBudget:
         assert self.waits(later, 1, "a") == [0]
         later.reload(configuration(*accounts))
         assert self.waits(later, 2, "b") == [0, 61]
-
-    def test_another_account_by_the_same_name_has_its_own(self, time: FakeTime) -> None:
-        exporter = Exporter(configuration(account("a", requests_per_minute=2)), clock=time.clock)
-        assert self.waits(exporter, 2) == [0, 0]
-        exporter.reload(configuration(account("a", sid="other", requests_per_minute=2)))
-        assert self.waits(exporter, 1) == [0]
 
     def test_budget_of_a_removed_account_is_let_go_in_time(self, time: FakeTime) -> None:
         one, two = account("a"), account("b", sid="other")
