@@ -29,6 +29,10 @@ class ClockReading:
     wall: float
     monotonic: float
 
+    def before(self, seconds: float) -> ClockReading:
+        """The instant so many seconds earlier."""
+        return ClockReading(self.wall - seconds, self.monotonic - seconds)
+
     def seconds_since(self, earlier: ClockReading) -> float:
         """Seconds from `earlier` to this moment, a suspend included."""
         return self.monotonic - earlier.monotonic

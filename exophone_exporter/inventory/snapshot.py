@@ -64,6 +64,11 @@ class Snapshot:
     duration_seconds: float
 
     @property
+    def started(self) -> ClockReading:
+        """When the poll began: nothing in the snapshot is older."""
+        return self.completed.before(self.duration_seconds)
+
+    @property
     def numbers(self) -> tuple[ExoPhone, ...]:
         """Every number of the account, in the API's order."""
         return self.listing.numbers

@@ -40,6 +40,11 @@ class PollResult:
     error: PollError | None = None
 
     @property
+    def started(self) -> ClockReading:
+        """When the attempt began."""
+        return self.ended.before(self.duration_seconds)
+
+    @property
     def missed(self) -> Mapping[str, int] | None:
         """From how many complete walks in a row numbers shown were missing, by sid.
 
@@ -65,10 +70,12 @@ class Durations:
 
 @dataclass(frozen=True)
 class AccountStatus:
-    """One account at one instant; `last_attempt` is None before the first, `error` after a success.
+    """One account at one instant.
 
-    `requests` counts by endpoint and status code ("none" where there was no answer). `missed` are
-    the numbers of the snapshot that the last complete walk lacked, as `PollResult.missed` has them.
+    `last_attempt` is when the last one began, None before the first; `error` is None after a
+    success. `requests` counts by endpoint and status code ("none" where there was no answer).
+    `missed` are the numbers of the snapshot that the last complete walk lacked, as
+    `PollResult.missed` has them.
     """
 
     account: Account
@@ -88,7 +95,7 @@ class AccountStatus:
         """The snapshot, unless there is none or it is older than the account's stale_after."""
         if self.snapshot is None:
             return None
-        age_seconds = now.seconds_since(self.snapshot.completed)
+        age_seconds = now.seconds_since(self.snapshot.started)
         return self.snapshot if age_seconds <= self.account.poll.stale_after_seconds else None
 
     def after(self, result: PollResult) -> AccountStatus:
@@ -100,7 +107,7 @@ class AccountStatus:
         return replace(
             self,
             snapshot=result.snapshot or self.snapshot,
-            last_attempt=result.ended,
+            last_attempt=result.started,
             error=result.error,
             missed=self.missed if result.missed is None else result.missed,
             polls=self.polls + 1,

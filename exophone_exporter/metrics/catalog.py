@@ -140,12 +140,12 @@ POLL_STALE_AFTER: Final = _polling(
 POLL_LAST_ATTEMPT: Final = _polling(
     "poll_last_attempt_timestamp_seconds",
     _ACCOUNT,
-    "End of the last poll, successful or not, in seconds since 1970; 0 before the first.",
+    "Start of the last poll, successful or not, in seconds since 1970; 0 before the first.",
 )
 POLL_LAST_SUCCESS: Final = _polling(
     "poll_last_success_timestamp_seconds",
     _ACCOUNT,
-    "End of the last complete poll, in seconds since 1970; 0 before the first.",
+    "Start of the last complete poll, in seconds since 1970; 0 before the first.",
 )
 POLL_DURATION: Final = _polling(
     "poll_duration_seconds",

@@ -76,7 +76,7 @@ def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     yield _line(catalog.POLL_INTERVAL, name, value=poll.interval_seconds)
     yield _line(catalog.POLL_STALE_AFTER, name, value=poll.stale_after_seconds)
     yield _line(catalog.POLL_LAST_ATTEMPT, name, value=last_attempt)
-    last_success = status.snapshot.completed.wall if status.snapshot else 0
+    last_success = status.snapshot.started.wall if status.snapshot else 0
     yield _line(catalog.POLL_LAST_SUCCESS, name, value=last_success)
     yield from _last_success_lines(name, status.snapshot)
     if status.snapshot is not None:

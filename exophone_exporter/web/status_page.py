@@ -227,13 +227,13 @@ def _headline(
     if status.last_attempt is None:
         return "waiting", "The first poll is running."
     if snapshot is not None:
-        age = span(now.seconds_since(snapshot.completed))
+        age = span(now.seconds_since(snapshot.started))
         if status.error is None:
             return "ok", f"As of {age} ago.{_unconfirmed(status)}"
         return "failing", f"The last poll failed. The figures are {age} old.{_unconfirmed(status)}"
     if status.snapshot is None:
         return "failing", "No poll has succeeded yet."
-    age = span(now.seconds_since(status.snapshot.completed))
+    age = span(now.seconds_since(status.snapshot.started))
     return "stale", f"The last complete poll was {age} ago. Its figures are too old to show."
 
 

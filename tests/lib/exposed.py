@@ -137,7 +137,7 @@ def _polling(status: AccountStatus) -> Iterator[_Sample]:
     yield "poll_interval_seconds", status.account.poll.interval_seconds, {}
     yield "poll_stale_after_seconds", status.account.poll.stale_after_seconds, {}
     attempt = status.last_attempt.wall if status.last_attempt else 0
-    success = status.snapshot.completed.wall if status.snapshot else 0
+    success = status.snapshot.started.wall if status.snapshot else 0
     yield "poll_last_attempt_timestamp_seconds", attempt, {}
     yield "poll_last_success_timestamp_seconds", success, {}
     if status.snapshot is not None:

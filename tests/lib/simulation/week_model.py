@@ -362,13 +362,14 @@ class Model:
     def _settle(self, call: Call, status: AccountStatus) -> None:
         known, now = call.watched.known, self.time.moment
         known.polls += 1
-        known.attempted, known.up = now, status.error is None
+        started = now.before(now.monotonic - call.started.monotonic)
+        known.attempted, known.up = started, status.error is None
         name, complete = call.watched.account.name, call.listed and not call.failed
         numbers = self._numbers_after(call) if complete else None
         if status.error is None:
             self.note(f"{name} has {len(call.found)}")
             self.expect(numbers is not None, f"the poll of {name} must not count as a success")
-            known.numbers, known.completed = numbers, now
+            known.numbers, known.completed = numbers, started
         else:
             reason = status.error.reason
             self.note(f"{name} fails: {reason}")
@@ -404,7 +405,7 @@ class Model:
         shown = (status.polls, sum(status.failures.values()), status.last_attempt, status.account)
         must = (known.polls, known.failed, known.attempted, watched.account)
         self.expect(shown == must, f"{name} is {shown} and must be {must}")
-        completed = None if snapshot is None else snapshot.completed
+        completed = None if snapshot is None else snapshot.started
         self.expect(completed == known.completed, f"the last complete poll of {name}: {completed}")
         if snapshot is not None:
             numbers = {number.sid: as_sent(number) for number in snapshot.numbers}

@@ -230,7 +230,7 @@ def test_data_goes_stale_without_a_poll(time: FakeTime) -> None:
     time.pass_(600)
     put(new, time, numbers(3))
     page.refresh()
-    time.pass_(300)
+    time.pass_(299)
     assert shown() == [b"old", b"new"]
     time.pass_(0.001)
     assert shown() == [b"new"]
