@@ -389,6 +389,8 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """Close the response if its head is invalid: urllib3 leaves it open."""
+        if self.sock is None:  # urllib3 ignores a reset, also one that came while connecting
+            raise ConnectionResetError("the connection was reset while it was made")
         try:
             return super().getresponse()
         except BaseException:
