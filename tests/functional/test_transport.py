@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import gc
 import gzip
 import json
@@ -24,7 +25,7 @@ import trustme
 
 from exophone_exporter import __version__
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import DeadlinePassed, PollError, TimedOut
+from exophone_exporter.errors import ConnectFailed, DeadlinePassed, PollError, TimedOut
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.fault_server import (
@@ -866,3 +867,15 @@ def test_answer_about_another_number_is_refused() -> None:
             asker.client.fetch_number("a")
     assert caught.value.reason == "envelope"
     assert asker.recorder.requests == [("detail", "200")]
+
+
+@pytest.mark.fault(4)
+def test_reset_while_connecting_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib3 ignores it and goes on with a connection that was never made."""
+
+    def reset(*_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    monkeypatch.setattr(socket.socket, "connect", reset)
+    with pytest.raises(ConnectFailed):
+        Asker("http://localhost:9").client.fetch_all({})
