@@ -1,6 +1,7 @@
-"""Structured lines on stderr, logfmt or JSON, that never hold credentials.
+"""Structured lines on stderr, logfmt or JSON, that never hold credentials and never block.
 
-Fields go in as `extra=fields(account=..., reason=...)`. Times are RFC 3339 in UTC.
+Fields go in as `extra=fields(account=..., reason=...)`. Times are RFC 3339 in UTC. One thread
+writes the lines: a reader of stderr that is slow or has stopped delays nobody who logs.
 """
 
 from __future__ import annotations
@@ -8,13 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
+import threading
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from queue import SimpleQueue
+from typing import Final, Literal
 
 LogFormat = Literal["logfmt", "json"]
 LEVELS: Final = ("debug", "info", "warn", "error")
+
+_WAITING_LINES_MAX: Final = 1000
+_FLUSH_SECONDS: Final = 0.5
 
 _CREDENTIALS: Final = (
     (re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{4,}"), r"\1 <secret>"),
@@ -42,10 +49,10 @@ def redact(text: str) -> str:
 
 def configure(level: str, log_format: LogFormat) -> None:
     """Send every logger's lines to stderr; level is one of LEVELS."""
-    handler = _StderrHandler()
-    handler.setFormatter(_Formatter(log_format))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for former in _our_handlers():
+        former.close()
+    root.handlers[:] = [_StderrHandler(_Formatter(log_format))]
     root.setLevel(level.upper())
     # Our own lines report each request. urllib3's are about its pool, and about a header that it
     # cannot read: at every poll, with a traceback and what the server sent.
@@ -56,15 +63,80 @@ def configure(level: str, log_format: LogFormat) -> None:
 
 def say(message: str) -> None:
     """A line on stderr for the person at the terminal, in the place of a log line."""
+    for handler in _our_handlers():
+        handler.flush()  # or the line would come before lines that were logged earlier
     with contextlib.suppress(OSError):  # nobody is there to hear it
         sys.stderr.write(f"exophone-exporter: {message}\n")
 
 
-class _StderrHandler(logging.StreamHandler[Any]):
-    """stderr as it is now; a closed or full one loses the line and never the process."""
+def lines_dropped() -> int:
+    """How many lines were dropped because too many were waiting for stderr."""
+    return sum(handler.dropped for handler in _our_handlers())
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say nothing: there is nowhere left to say it."""
+
+def _our_handlers() -> list[_StderrHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, _StderrHandler)]
+
+
+class _StderrHandler(logging.Handler):
+    """Lines for stderr, which one thread writes; a closed or full one loses them.
+
+    While too many are waiting, more are dropped and counted. The first line after them says so.
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.formatter: logging.Formatter = formatter
+        self.dropped = 0
+        self._reported = 0
+        # The queue that may be interrupted by its own use in a signal or the garbage collector.
+        self._waiting: SimpleQueue[str | threading.Event | None] = SimpleQueue()
+        with contextlib.suppress(RuntimeError):  # no thread is left: what needs one says so itself
+            threading.Thread(target=self._write_all, name="logs", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line of a record; one that cannot be formatted is lost."""
+        if self._waiting.qsize() >= _WAITING_LINES_MAX:
+            self.dropped += 1
+            return
+        with contextlib.suppress(Exception):
+            if (lines := self.dropped - self._reported) > 0:
+                self._waiting.put(self.format(_dropped_record(lines)))
+                self._reported += lines
+            self._waiting.put(self.format(record))
+
+    def flush(self) -> None:
+        """Wait until the lines so far are written, but only for a moment: nobody may read them."""
+        written = threading.Event()
+        self._waiting.put(written)
+        written.wait(_FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """End the thread once it has written what waits."""
+        super().close()
+        self._waiting.put(None)
+
+    def _write_all(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            # Not through sys.stderr: its lock, held here, would abort the end of the process.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                rest = f"{line}\n".encode()
+                while rest:
+                    rest = rest[os.write(sys.stderr.fileno(), rest) :]
+
+
+def _dropped_record(lines: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelname": "WARNING",
+            "msg": "log lines were dropped: stderr is not read fast enough",
+            **fields(lines=lines),
+        }
+    )
 
 
 class _Formatter(logging.Formatter):

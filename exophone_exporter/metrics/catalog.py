@@ -206,6 +206,11 @@ CONFIG_RELOAD_TIMESTAMP: Final = _exporter(
     (),
     "When the configuration was last loaded successfully, in seconds since 1970.",
 )
+LOG_LINES_DROPPED: Final = _exporter(
+    "exporter_log_lines_dropped_total",
+    (),
+    "Log lines dropped because stderr was not read fast enough.",
+)
 
 _probe = partial(_metric, "probe")
 PROBE_SUCCESS: Final = _probe(

@@ -51,6 +51,7 @@ class ExporterInfo:
     revision: str
     config_loaded_at: float
     config_reload_successful: bool = True
+    log_lines_dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -226,3 +227,5 @@ def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
     yield successful, successful.sample(value=exporter.config_reload_successful)
     timestamp = catalog.CONFIG_RELOAD_TIMESTAMP
     yield timestamp, timestamp.sample(value=exporter.config_loaded_at)
+    dropped = catalog.LOG_LINES_DROPPED
+    yield dropped, dropped.sample(value=exporter.log_lines_dropped)

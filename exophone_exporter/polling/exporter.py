@@ -13,6 +13,7 @@ from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling import accounts
 from exophone_exporter.polling.accounts import AccountRuntime
@@ -96,7 +97,7 @@ class Exporter:
         self._reloading = threading.Lock()
         self._started = False
         self._info = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
-        self.page = MetricsPage(self.statuses, lambda: self._info, self.clock)
+        self.page = MetricsPage(self.statuses, self._exporter_info, self.clock)
         self._limiters: Limiters = {}
         self._runtimes: Sequence[AccountRuntime] = ()
         self._runtimes = self._runtimes_of(config, self._limiters, begin=None)
@@ -107,6 +108,9 @@ class Exporter:
             self._started = True
             for runtime in self._runtimes:
                 runtime.poller.start()
+
+    def _exporter_info(self) -> ExporterInfo:
+        return replace(self._info, log_lines_dropped=lines_dropped())
 
     def ask_to_stop(self) -> None:
         """End every wait; not for a signal handler, which could interrupt itself in a lock."""

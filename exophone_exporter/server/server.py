@@ -287,7 +287,7 @@ class Server(uvicorn.Server):
         self._on_stop = on_stop
         self._on_hangup = on_hangup
         self._supervision = supervision
-        self._signals = 0
+        self._signals: list[int] = []
         self._hung_up = False
         if on_hangup and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, self._note_hangup)  # harmless after the server too
@@ -336,6 +336,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
         """Close the sockets and end the connections."""
+        if self._signals:
+            _log.info("stopping", extra=fields(signal=signal.Signals(self._signals[0]).name))
+        # Answers that are being written may now be cut off, which uvicorn would log as an error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._on_stop()
         if self._supervision:
             self._supervision.stopping()
@@ -343,13 +347,10 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's form
         """Set flags only: the loop ends by itself. uvicorn would raise the signal again."""
-        self._signals += 1
-        if self._signals > 1:
+        if self._signals:
             os._exit(128 + sig)
+        self._signals.append(sig)
         self.should_exit = True
-        # Answers that are being written may now be cut off, which uvicorn would log as an error.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        _log.info("stopping", extra=fields(signal=signal.Signals(sig).name))
 
     def _note_hangup(self, *_: object) -> None:
         self._hung_up = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -63,6 +64,25 @@ def read_slowly(url: str) -> socket.socket:
     client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     client.recv(64)  # the answer has begun
     return client
+
+
+@pytest.mark.fault(122)
+def test_stderr_that_nobody_reads_holds_up_neither_polls_nor_scrapes_nor_the_end(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    config = str(config_file(tmp_path, sim, "interval: 1s"))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    port = closed_port()
+    words = ("--config.file", config, f"--web.listen-address=127.0.0.1:{port}")
+    with os.fdopen(reading), os.fdopen(writing), started(*words, stderr=writing) as running:
+        wait_until(lambda: len(sim.requests) > 8, "polls of both accounts")
+        wait_until(lambda: can_get(f"http://127.0.0.1:{port}/metrics"), "a scrape")
+        assert running.end() == 0
 
 
 @pytest.mark.fault(118)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
 import re
+import select
 import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ from exophone_exporter import logs
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from exophone_exporter.logs import LogFormat
 
-    Written = Callable[..., io.StringIO]
+    Written = Callable[..., "Stderr"]
 
 LOGGER = logging.getLogger("exophone_exporter.tested")
 CANARY = "c4n4ry-t0ken"
@@ -30,17 +32,32 @@ CANARY = "c4n4ry-t0ken"
 CANARY_BASIC = "a2V5OmM0bjRyeS10MGtlbg=="
 
 
+class Stderr:
+    """stderr as a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = path.open("w", encoding="utf-8")
+        self._path = path
+
+    def getvalue(self) -> str:
+        logging.getLogger().handlers[0].flush()
+        return self._path.read_text(encoding="utf-8")
+
+
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     """Sets logging up in a format and returns what stderr receives."""
+    opened: list[Stderr] = []
 
-    def configure(log_format: LogFormat, level: str = "debug") -> io.StringIO:
-        stream = io.StringIO()
-        monkeypatch.setattr(sys, "stderr", stream)
+    def configure(log_format: LogFormat, level: str = "debug") -> Stderr:
+        opened.append(Stderr(tmp_path / f"stderr-{len(opened)}"))
+        monkeypatch.setattr(sys, "stderr", opened[-1].stream)
         logs.configure(level, log_format)
-        return stream
+        return opened[-1]
 
-    return configure
+    yield configure
+    for each in opened:
+        each.stream.close()
 
 
 def without_time(text: str) -> str:
@@ -181,24 +198,46 @@ def test_any_text_stays_on_one_line_and_json_stays_json(written: Written, text: 
 def test_closed_stderr_loses_the_line_and_raises_nothing(
     written: Written, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    written("logfmt").close()
+    written("logfmt").stream.close()
     LOGGER.error("lost")
     assert capfd.readouterr() == ("", "")
 
 
-class FullDisk(io.StringIO):
-    def write(self, _text: str) -> int:
-        raise OSError(28, "No space left on device")
+@pytest.mark.fault(122)
+@pytest.mark.parametrize("path", ["/dev/full", None], ids=["full", "none"])
+def test_full_or_missing_stderr_raises_nothing(
+    written: Written, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    stderr = written("json")
+    with open(path or os.devnull, "w") as stream:  # noqa: PTH123 - a device
+        monkeypatch.setattr(sys, "stderr", stream if path else None)
+        LOGGER.error("lost")
+        logging.getLogger().handlers[0].flush()
+    monkeypatch.setattr(sys, "stderr", stderr.stream)
+    LOGGER.error("written")
+    assert [json.loads(line)["msg"] for line in stderr.getvalue().splitlines()] == ["written"]
 
 
 @pytest.mark.fault(122)
-@pytest.mark.parametrize("stream", [FullDisk(), None], ids=["full", "none"])
-def test_full_or_missing_stderr_raises_nothing(
-    monkeypatch: pytest.MonkeyPatch, stream: FullDisk | None
+def test_stderr_that_nobody_reads_blocks_nobody_and_drops_are_counted(
+    written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure("info", "json")
-    LOGGER.error("lost")
+    """The pipe takes part of one line, and 1,000 more wait; the first after them says the rest."""
+    written("json")
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        LOGGER.info("x" * 1_000_000)
+        select.select([reader], [], [])  # the writer is in the middle of this line
+        for number in range(1250):
+            LOGGER.info("line", extra=fields(number=number))
+        assert logs.lines_dropped() == 250
+        numbers = [json.loads(reader.readline()).get("number") for _ in range(1001)]
+        assert numbers == [None, *range(1000)]
+        LOGGER.info("after")
+        dropped, after = (json.loads(reader.readline()) for _ in range(2))
+        assert (dropped["level"], dropped["lines"], after["msg"]) == ("warn", 250, "after")
+        assert logs.lines_dropped() == 250
 
 
 def test_configuring_twice_does_not_log_twice(written: Written) -> None:

@@ -67,6 +67,7 @@ CONTRACT: Final = {
     "exophone_exporter_build_info": ("gauge", "version revision python_version"),
     "exophone_exporter_config_last_reload_successful": ("gauge", ""),
     "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
+    "exophone_exporter_log_lines_dropped_total": ("counter", ""),
     "exophone_probe_success": ("gauge", ""),
     "exophone_probe_duration_seconds": ("gauge", ""),
 }
@@ -181,7 +182,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["number"] * 9,
         "change",
         *["polling"] * 16,
-        *["exporter"] * 3,
+        *["exporter"] * 4,
         *["probe"] * 2,
     ]
 
@@ -527,7 +528,7 @@ def test_revision_that_is_not_utf8_cannot_fail_a_scrape(time: FakeTime) -> None:
     assert 'revision="a\ufffd b"' in page.body(openmetrics=False, gzipped=False).decode()
 
 
-def test_exporter_tells_of_its_build_and_configuration(time: FakeTime) -> None:
+def test_build_and_configuration_of_the_exporter(time: FakeTime) -> None:
     page = MetricsPage(
         lambda: (),
         lambda: ExporterInfo("0123abc", 1_700_000_000.0, config_reload_successful=False),
