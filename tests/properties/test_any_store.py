@@ -105,7 +105,8 @@ FAILURES: Final = st.sampled_from(
         for kind in vars(errors).values()
         if isinstance(kind, type)
         and issubclass(kind, errors.PollError)
-        and kind not in (errors.PollError, errors.RateLimited)
+        and kind
+        not in (errors.PollError, errors.RateLimited, errors.ErrorInside, errors.ListShifted)
     ]
 ).map(lambda kind: kind("no"))
 SECONDS: Final = st.floats(0, 1e9)

@@ -52,9 +52,13 @@ def snapshot(numbers: tuple[ExoPhone, ...]) -> Snapshot:
     return build(Listing(numbers, pages=1, rejected={}), ClockReading(0.0, 0.0), 0.0)
 
 
+def is_priced(number: ExoPhone) -> bool:
+    return number.rental_price is not None and number.currency != ""
+
+
 def fractions_of(numbers: list[ExoPhone]) -> dict[str, Fraction]:
     """The sum of the rentals by currency, recomputed without decimals."""
-    priced = [(n.currency, n.rental_price) for n in numbers if n.rental_price is not None]
+    priced = [(n.currency, n.rental_price) for n in numbers if is_priced(n)]
     return {
         currency: sum((Fraction(price) for c, price in priced if c == currency), Fraction())
         for currency, _ in priced
@@ -71,6 +75,7 @@ def test_sums_equal_those_of_a_naive_recomputation(numbers: tuple[ExoPhone, ...]
         idle = [n for n in members if n.voice_url == "" and n.sms_url == ""]
         rental, idle_rental = fractions_of(members), fractions_of(idle)
         assert (group.numbers, group.idle) == (len(members), len(idle))
+        assert group.unpriced == len([n for n in members if not is_priced(n)])
         assert {c: Fraction(a) for c, a in group.rental.items()} == rental
         assert {c: Fraction(a) for c, a in group.idle_rental.items()} == {
             currency: idle_rental.get(currency, Fraction()) for currency in rental
