@@ -453,8 +453,7 @@ class _BoundedResponse(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            if not self.isclosed():
-                self.fp = stream
+            self.fp = stream
 
     def _read_status(self) -> tuple[str, int, str]:
         """The status of the final response: http.client takes any but a 100 for it."""

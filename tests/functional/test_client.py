@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exophone_exporter.clock import Clock
+from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.errors import (
     BudgetSpent,
+    CredentialsRejected,
     DeadlinePassed,
     NotFound,
     PollError,
@@ -32,7 +34,7 @@ from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
 from tests.lib.fault_server import Conversation, FaultServer, answering, ok
-from tests.lib.support import CountingRecorder, FakeTime, account, phone
+from tests.lib.support import CountingRecorder, FakeTime, account, files_of, phone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -612,6 +614,41 @@ def test_bounded_question_whose_time_ran_out_while_waiting_makes_no_request(
     with pytest.raises(DeadlinePassed, match=r"^there was no answer within 61s$"):
         client.fetch_number("a", 61.0)
     assert (time.slept, len(recorder.requests)) == ([61], 1)
+
+
+@pytest.mark.fault(170)
+def test_question_whose_slot_is_held_off_while_it_waits_makes_no_request(
+    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
+) -> None:
+    """The poll heard a Retry-After in the meantime."""
+    client = client_of(sim.url, requests_per_minute=1, deadline_seconds=600.0)
+    with pytest.raises(NotFound):
+        client.fetch_number("a", 1.0)
+    sleep = client.sleep
+
+    def sleep_and_hear(seconds: float) -> None:
+        sleep(seconds)
+        client.budget.hold_off(300.0)
+
+    waiting = replace(client, sleep=sleep_and_hear)
+    with pytest.raises(RateLimited, match=r"^the API asked to wait for another 300s$"):
+        waiting.fetch_number("a", 100.0)
+    assert recorder.requests == [("detail", "404")]
+
+
+@pytest.mark.fault(173)
+def test_401_names_a_secret_file_that_could_not_be_read(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    token = SecretSource(Secret("old-token"), "/run/token", files_of({"/run/token": b"new token "}))
+    client = client_of(sim.url)
+    own = client.account
+    own = replace(own, credentials=replace(own.credentials, api_token=token))
+    with pytest.raises(CredentialsRejected) as caught:
+        replace(client, account=own).fetch_all({})
+    assert str(caught.value).endswith(
+        "; perhaps because the last secrets are still used: /run/token: starts or ends with a space"
+    )
 
 
 @pytest.mark.fault(78)
