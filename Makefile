@@ -2,6 +2,7 @@
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:10396
 WEEKS ?= 50
+MINUTES ?= 1
 # Most tests wait, so two of them share a core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 VENV := .venv
@@ -51,8 +52,8 @@ end-to-end: $(VENV)/.test $(NODE_MODULES) $(TOOLS) ## run the tests with Prometh
 	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile -m end_to_end
 
 .PHONY: soak
-soak: $(VENV)/.test ## run the program for a minute under faults and load, and see that nothing leaks
-	$(PYTEST) -m soak -s tests/properties/test_soak.py
+soak: $(VENV)/.test ## run the program under faults and load, and see that nothing leaks (MINUTES=1)
+	EXOPHONE_SOAK_MINUTES=$(MINUTES) $(PYTEST) -m soak -s tests/properties/test_soak.py
 
 .PHONY: lint
 lint: $(VENV)/.lint ## check style and formatting

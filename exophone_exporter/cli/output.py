@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # A pipe has no width: this is wider than the longest names, so that grep sees whole lines.
 _PIPE_WIDTH: Final = 10_000
 _GAP: Final = 2
+_FORMULA: Final = re.compile(r"[=@]|[+-](?![0-9.]+$)")
 # On a narrow terminal names and accounts shrink to the first width, then the dispensable columns
 # go, then names and accounts shrink to the second width.
 _GOOD_WIDTH: Final = 20
@@ -90,13 +92,21 @@ def print_json(value: Any) -> None:
 
 
 def print_csv(records: Sequence[dict[str, Any]]) -> None:
-    """Records as RFC 4180 on stdout; without records the header line alone."""
+    """Records as RFC 4180 on stdout; without records the header line alone.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe, which makes it a text.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, RECORD_FIELDS)
     writer.writeheader()
     for row in records:
-        writer.writerow({name: "" if v is None else _plain(v) for name, v in row.items()})
+        texts = {name: "" if v is None else _plain(v) for name, v in row.items()}
+        writer.writerow({name: _as_text(value) for name, value in texts.items()})
     write(text.getvalue())
+
+
+def _as_text(value: str) -> str:
+    return f"'{value}" if _FORMULA.match(value) else value
 
 
 def write(text: str) -> None:

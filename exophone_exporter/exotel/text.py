@@ -6,16 +6,24 @@ import re
 from typing import Any, Final
 
 TEXT_MAX: Final = 256
-# C0, DEL and C1: a terminal takes U+009B for the start of a command.
-_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# C0, DEL and C1, since a terminal takes U+009B for the start of a command, and line separators.
+_CONTROLS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029"
+# With them a name looks like another: they have no width, or text after them runs backwards.
+_INVISIBLE: Final = "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+_UNFIT: Final = re.compile(f"([{_CONTROLS}])|([{_INVISIBLE}])|[\ud800-\udfff]")
 _NOTHING: Final = frozenset({"null", "undefined", "none", "nil", "false"})
 
 
 def clean_text(text: str, limit: int = TEXT_MAX) -> str:
-    """`text` as a label value may be: no surrogates or control characters, at most `limit` long."""
+    """`text` as a label: no surrogates, controls or invisible characters, at most `limit` long."""
     if _UNFIT.search(text):
-        text = _UNFIT.sub(lambda match: " " if match.group() < "\ud800" else "\ufffd", text)
+        text = _UNFIT.sub(_replacement, text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _replacement(match: re.Match[str]) -> str:
+    control, invisible = match.groups()
+    return " " if control else "" if invisible else "\ufffd"
 
 
 def is_word_for_nothing(text: str) -> bool:

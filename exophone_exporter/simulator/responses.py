@@ -19,6 +19,7 @@ Endpoint = Literal["list", "detail"]
 ErrorForm = Literal["xml", "json", "http_code"]
 After = Literal["answer", "reset", "hang"]
 LastPage = Literal["null", "empty", "missing", "lying"]
+PastEnd = Literal["empty", "repeated", "refused"]
 
 FOREIGN_ORIGIN: Final = "http://twilix.exotel.com"
 LIMIT_WINDOW_SECONDS: Final = 60.0

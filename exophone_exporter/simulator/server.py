@@ -25,6 +25,7 @@ from exophone_exporter.simulator.responses import (
     Endpoint,
     Fault,
     LastPage,
+    PastEnd,
     RequestWindow,
     Response,
     error_response,
@@ -106,6 +107,7 @@ class Simulator:
         foreign_next_page_uri: Whether URIs name another host over plain http, as in the sample.
         last_page: `next_page_uri` on the last page: null, "", missing, or a URI on every page
             ("lying"), as in the documented sample with 2 of 50 numbers.
+        past_end: What a page behind the last one is: empty, the last page again, or a 404.
         seed: Seed of the random failures.
 
     `on_request`, if set, is called in the serving thread before the response to each authorised
@@ -124,6 +126,7 @@ class Simulator:
         page_size_cap: int = 100,
         foreign_next_page_uri: bool = True,
         last_page: LastPage = "null",
+        past_end: PastEnd = "empty",
         seed: int = 1,
     ) -> None:
         self.world = world
@@ -136,6 +139,7 @@ class Simulator:
         self._page_size_cap = page_size_cap
         self._foreign_next_page_uri = foreign_next_page_uri
         self._last_page = last_page
+        self._past_end = past_end
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
         self._requests: deque[RecordedRequest] = deque(maxlen=_RECORDED_MAX)
@@ -273,11 +277,16 @@ class Simulator:
             return error_response(400)
         origin = FOREIGN_ORIGIN if self._foreign_next_page_uri else self.url
         with account.lock:
+            last = max(0, len(account.numbers) - 1) // page.size
+            if page.number > last and self._past_end == "refused":
+                return error_response(404)
+            if page.number > last and self._past_end == "repeated":
+                page = page._replace(number=last)
             return json_response(list_page(account, page, origin=origin, last_page=self._last_page))
 
     def _detail(self, account: Account, exophone_sid: str) -> Response:
         with account.lock:
-            for number in account.numbers:
+            for number in account.numbers + account.unlisted:
                 if number["sid"] == exophone_sid:
                     return json_response(number)
         return error_response(404)

@@ -96,14 +96,16 @@ _COUNT_DRIFT: Final = 3
 class Account:
     """One account of the vendor: its credentials and its numbers, in the order of the list.
 
-    Each number is a JSON object as documented. Hold `lock` while changing `numbers` or a number in
-    it: the server holds it while it serialises a page.
+    The detail endpoint also knows the `unlisted` ones, which left the list. Each number is a JSON
+    object as documented. Hold `lock` while changing the lists or a number in them: the server holds
+    it while it serialises a page.
     """
 
     sid: str
     api_key: str
     api_token: str = field(repr=False)
     numbers: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    unlisted: list[dict[str, Any]] = field(default_factory=list, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
 

@@ -223,6 +223,37 @@ def test_cap_of_the_page_size_leaves_no_gap(client_of: Callable[..., Client]) ->
         assert [r.query["PageSize"] for r in sim.requests] == ["100", "50", "50"]
 
 
+@pytest.mark.fault(71, 137)
+@pytest.mark.parametrize("past_end", ["empty", "repeated", "refused"])
+@pytest.mark.parametrize("last_page", ["missing", "lying"])
+@pytest.mark.parametrize("count", [99, 100, 101])
+def test_page_past_the_end_ends_the_list(
+    client_of: Callable[..., Client], count: int, last_page: Any, past_end: Any
+) -> None:
+    world = World(make_account("acme", count))
+    with Simulator(world, last_page=last_page, past_end=past_end) as sim:
+        assert walked(client_of(sim.url)) == sids(sim)
+
+
+@pytest.mark.fault(138, 139)
+def test_number_that_left_the_list_goes_when_its_detail_answers_404_or_after_three_walks(
+    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
+) -> None:
+    client = client_of(sim.url)
+    state = AccountState(client.account)
+
+    def poll() -> tuple[int, int]:
+        result = poll_once(state, client.fetch_all, time.clock)
+        assert result.error is None
+        return len(state.status().snapshot.numbers), len(state.missed)  # type: ignore[union-attr]
+
+    own = sim.world.accounts["acme"]
+    assert poll() == (120, 0)
+    del own.numbers[5]
+    own.unlisted.append(own.numbers.pop(70))
+    assert [poll() for _ in range(4)] == [(119, 1), (119, 1), (118, 0), (118, 0)]
+
+
 @pytest.mark.fault(68)
 @pytest.mark.fault(70)
 @pytest.mark.fault(79)

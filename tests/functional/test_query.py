@@ -175,6 +175,24 @@ class TestNumbers:
         assert {row["voice_capable"] for row in rows} == {"true"}
         assert {record["voice_capable"] for record in records} == {True}
 
+    @pytest.mark.parametrize(
+        ("name", "cell"),
+        [
+            ('=HYPERLINK("http://x.example","y")', '\'=HYPERLINK("http://x.example","y")'),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("-2+3", "'-2+3"),
+            ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+            ("-12.5", "-12.5"),
+            ("Sales = 1", "Sales = 1"),
+        ],
+    )
+    def test_csv_holds_no_formula(self, call: Call, sim: Simulator, name: str, cell: str) -> None:
+        number = sim.world.accounts["beta"].numbers[0]
+        number["friendly_name"] = name
+        ended = call("numbers", "--account=beta", "--format=csv")
+        row = next(csv.DictReader(io.StringIO(ended.stdout)))
+        assert (row["friendly_name"], row["phone_number"]) == (cell, number["phone_number"])
+
     def test_unattached_lists_only_numbers_without_a_flow(self, call: Call, sim: Simulator) -> None:
         ended = call("numbers", "--unattached", "--format=json")
         assert {record["sid"] for record in json.loads(ended.stdout)} == without_flow(sim)

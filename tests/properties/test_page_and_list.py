@@ -52,13 +52,14 @@ def snapshot(numbers: tuple[ExoPhone, ...]) -> Snapshot:
     return build(Listing(numbers, pages=1, rejected={}), ClockReading(0.0, 0.0), 0.0)
 
 
-def is_priced(number: ExoPhone) -> bool:
-    return number.rental_price is not None and number.currency != ""
+def rental_of(number: ExoPhone) -> Decimal | None:
+    """What is known to be paid: an amount without a currency is not."""
+    return number.rental_price if number.currency else None
 
 
 def fractions_of(numbers: list[ExoPhone]) -> dict[str, Fraction]:
     """The sum of the rentals by currency, recomputed without decimals."""
-    priced = [(n.currency, n.rental_price) for n in numbers if is_priced(n)]
+    priced = [(n.currency, price) for n in numbers if (price := rental_of(n)) is not None]
     return {
         currency: sum((Fraction(price) for c, price in priced if c == currency), Fraction())
         for currency, _ in priced
@@ -75,7 +76,7 @@ def test_sums_equal_those_of_a_naive_recomputation(numbers: tuple[ExoPhone, ...]
         idle = [n for n in members if n.voice_url == "" and n.sms_url == ""]
         rental, idle_rental = fractions_of(members), fractions_of(idle)
         assert (group.numbers, group.idle) == (len(members), len(idle))
-        assert group.unpriced == len([n for n in members if not is_priced(n)])
+        assert group.unpriced == [rental_of(n) for n in members].count(None)
         assert {c: Fraction(a) for c, a in group.rental.items()} == rental
         assert {c: Fraction(a) for c, a in group.idle_rental.items()} == {
             currency: idle_rental.get(currency, Fraction()) for currency in rental
