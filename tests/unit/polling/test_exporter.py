@@ -7,14 +7,15 @@ import threading
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
+from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
@@ -48,10 +49,6 @@ def one_line(secret: bytes) -> Callable[[str, int], bytes]:
     return lambda _path, _limit: secret
 
 
-def with_credentials(of: Account, key: SecretSource, token: SecretSource) -> Account:
-    return replace(of, credentials=Credentials(key, token))
-
-
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
     with Simulator(World(*(make_account(sid, 3) for sid in ("a", "b", "c")))) as running:
@@ -80,8 +77,8 @@ def running() -> Iterator[Run]:
     """Starts an exporter of these accounts, which ends with the test."""
     started: list[Exporter] = []
 
-    def start(*accounts: Account) -> Exporter:
-        exporter = Exporter(configuration(*accounts))
+    def start(*accounts: Account, clock: Clock | None = None) -> Exporter:
+        exporter = Exporter(configuration(*accounts), clock=clock)
         started.append(exporter)
         exporter.start()
         return exporter
@@ -141,64 +138,55 @@ def test_accounts_begin_one_after_the_other_and_all_of_them_soon(
 class TestWhatIsCompared:
     """By the summary: an account that is equal is kept, one that differs in anything is not."""
 
-    def after(self, before: Account, *accounts: Account) -> ReloadSummary:
-        return Exporter(configuration(before)).reload(configuration(*accounts))
-
-    def test_equal_account_made_anew_is_kept(self) -> None:
-        assert self.after(account("a"), account("a")) == replace(NOTHING, kept=("a",))
-
     @pytest.mark.parametrize(
-        "changes",
+        ("changes", "expected"),
         [
-            pytest.param({"interval_seconds": 60.0}, id="poll"),
-            pytest.param({"requests_per_minute": 10}, id="budget"),
-            pytest.param({"per_number": NONE}, id="per-number"),
-            pytest.param({"api_key": "another"}, id="key"),
-            pytest.param({"api_token": "another"}, id="token"),
-            pytest.param({"ca_file": "ca.pem"}, id="ca"),
-            pytest.param({"proxy_url": "http://proxy.test"}, id="proxy"),
+            pytest.param({}, replace(NOTHING, kept=("a",)), id="equal"),
+            *(
+                pytest.param(changes, replace(NOTHING, changed=("a",)), id=next(iter(changes)))
+                for changes in (
+                    {"interval_seconds": 60.0},
+                    {"requests_per_minute": 10},
+                    {"per_number": NONE},
+                    {"api_key": "another"},
+                    {"api_token": "another"},
+                    {"ca_file": "ca.pem"},
+                    {"proxy_url": "http://proxy.test"},
+                )
+            ),
+            *(
+                pytest.param(changes, replace(NOTHING, removed=("a",), added=("a",)), id=name)
+                for name, changes in (
+                    ("another-sid", {"sid": "other"}),
+                    ("another-origin", {"origin": "https://api.in.exotel.com"}),
+                )
+            ),
+            pytest.param(
+                {"name": "b"},
+                replace(NOTHING, removed=("a",), added=("b",)),
+                marks=pytest.mark.fault(105),
+                id="renamed",
+            ),
         ],
     )
-    def test_other_settings_are_a_change(self, changes: dict[str, Any]) -> None:
-        summary = self.after(account("a"), account("a", **changes))
-        assert summary == replace(NOTHING, changed=("a",))
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            pytest.param({"sid": "other"}, id="sid"),
-            pytest.param({"origin": "https://api.in.exotel.com"}, id="origin"),
-        ],
-    )
-    def test_another_account_by_the_same_name_is_removed_and_added(
-        self, changes: dict[str, Any]
+    def test_account_is_kept_changed_or_another(
+        self, changes: dict[str, Any], expected: ReloadSummary
     ) -> None:
-        summary = self.after(account("a"), account("a", **changes))
-        assert summary == replace(NOTHING, removed=("a",), added=("a",))
+        after = account(**({"name": "a"} | changes))
+        assert Exporter(configuration(account("a"))).reload(configuration(after)) == expected
 
-    @pytest.mark.fault(105)
-    def test_renamed_account_is_removed_and_added(self) -> None:
-        summary = self.after(account("a"), account("b"))
-        assert summary == replace(NOTHING, removed=("a",), added=("b",))
-
-    def test_secret_file_with_another_content_is_the_same_and_another_path_is_not(self) -> None:
+    def test_of_a_secret_the_path_is_compared_and_not_the_content(self) -> None:
         """Its content is read at each poll; what was read last is not part of the configuration."""
-        token = SecretSource(Secret("token"))
 
-        def by_file(path: str, content: bytes) -> Account:
-            source = SecretSource(Secret(content.decode()), path, one_line(content))
-            return with_credentials(account("a"), source, token)
+        def keyed(content: str, path: str | None = None) -> Config:
+            key = SecretSource(Secret(content), path, one_line(content.encode()))
+            of = account("a")
+            return configuration(replace(of, credentials=replace(of.credentials, api_key=key)))
 
-        exporter = Exporter(configuration(by_file("key", b"one")))
-        assert exporter.reload(configuration(by_file("key", b"two"))).kept == ("a",)
-        assert exporter.reload(configuration(by_file("key2", b"two"))).changed == ("a",)
-
-    def test_secret_that_moves_from_a_file_into_the_configuration_is_a_change(self) -> None:
-        value, other = SecretSource(Secret("key")), SecretSource(Secret("token"))
-        file = SecretSource(Secret("key"), "key", one_line(b"key"))
-        before = with_credentials(account("a"), file, other)
-        after = with_credentials(account("a"), value, other)
-        assert self.after(before, after).changed == ("a",)
+        exporter = Exporter(keyed("one", "key"))
+        assert exporter.reload(keyed("two", "key")).kept == ("a",)
+        assert exporter.reload(keyed("two", "key2")).changed == ("a",)
+        assert exporter.reload(keyed("two")).changed == ("a",)
 
     def test_summary_follows_the_new_order_and_the_removed_the_old(self) -> None:
         old = [account(name) for name in "abcdef"]
@@ -254,14 +242,22 @@ class TestKept:
         assert status.snapshot.numbers != before.numbers
         assert not any(status.changes.values())
 
-    def test_other_credentials_are_used_by_the_next_request(
-        self, sim: Simulator, running: Run, simulated: Simulated
+    @pytest.mark.parametrize(
+        ("sid", "expected"),
+        [
+            pytest.param("a", ("a", 2, 1, None), id="other-credentials"),
+            pytest.param("b", ("b", 1, 0, None), id="another-account-by-the-same-name"),
+        ],
+    )
+    def test_counters_go_on_where_the_account_is_the_same(
+        self, sim: Simulator, running: Run, simulated: Simulated, sid: str, expected: object
     ) -> None:
         exporter = running(simulated("a", api_key="wrong"))
         assert polled(exporter, "a").failures["auth"] == 1
-        exporter.reload(configuration(simulated("a")))
-        status = polled(exporter, "a", polls=2)
-        assert (status.error, status.failures["auth"], len(sim.requests)) == (None, 1, 2)
+        exporter.reload(configuration(simulated(sid, name="a")))
+        status = polled(exporter, "a", polls=2 if sid == "a" else 1)
+        seen = (status.account.sid, status.polls, status.failures["auth"], status.error)
+        assert (seen, len(sim.requests)) == (expected, 2)
 
     def test_other_settings_of_series_are_rendered_without_a_new_poll(
         self, time: FakeTime, simulated: Simulated
@@ -277,73 +273,55 @@ class TestKept:
         assert accounts_shown(exporter, "exophone_number_info") == ["a", "a"]
 
     @pytest.mark.parametrize(
-        "after",
+        "later",
         [
-            pytest.param({"page_size": 7}, id="changed"),
-            pytest.param({"name": "b"}, id="renamed"),
-            pytest.param(None, id="removed-and-back-after-minutes"),
+            pytest.param([{"name": "a", "page_size": 7}], id="changed"),
+            pytest.param([{"name": "b"}], id="renamed"),
+            pytest.param([None, {"name": "a"}], id="removed-and-back-after-minutes"),
         ],
     )
     @pytest.mark.fault(32)
     def test_wait_that_the_api_asked_of_an_account_outlasts_a_reload(
-        self, after: dict[str, Any] | None
+        self, later: list[dict[str, Any] | None]
     ) -> None:
         """Whatever the account is called then, and though the poll that learned it is given up."""
-        before, other = account("a", deadline_seconds=900.0), account("other", sid="other")
-        steps = [[account(**({"name": "a"} | (after or {}))), other]]
-        if after is None:
-            steps.insert(0, [other])
-        time = VirtualTime()
-        limited = Limited(time)
-        exporter = Exporter(configuration(before), clock=time.clock, connect=limited)
-        exporter.start()
-        with contextlib.closing(time):
-            time.adopt()
-            for accounts in steps:
+        other = account("other", sid="other")
+        with limited(account("a", deadline_seconds=900.0)) as (exporter, time, asked):
+            for changes in later:
                 time.pass_until(time.now + 200)
-                exporter.reload(configuration(*accounts))
+                named = [] if changes is None else [account(**changes)]
+                exporter.reload(configuration(*named, other))
                 time.adopt()
             time.pass_until(1600)
-            exporter.ask_to_stop()
-            time.end(within_seconds=1)
-        assert limited.asked["acme"] == pytest.approx([1000.0, 1500.0])
+        assert asked["acme"] == pytest.approx([1000.0, 1500.0])
 
     @pytest.mark.fault(170)
     def test_wait_that_the_api_asked_holds_every_name_of_the_account(self) -> None:
         twins = [account(name, interval_seconds=60.0) for name in ("a", "b")]
-        time = VirtualTime()
-        limited = Limited(time)
-        exporter = Exporter(configuration(*twins), clock=time.clock, connect=limited)
-        exporter.start()
-        with contextlib.closing(time):
-            time.adopt()
+        with limited(*twins) as (_, time, asked):
             time.pass_until(1499)
-            assert limited.asked["acme"] == [1000.0]
-            exporter.ask_to_stop()
-            time.end(within_seconds=1)
+            assert asked["acme"] == [1000.0]
 
 
-class Limited:
-    """An API that always asks to wait 500 seconds, and notes by sid when it was asked."""
+@contextlib.contextmanager
+def limited(*accounts: Account) -> Iterator[tuple[Exporter, VirtualTime, dict[str, list[float]]]]:
+    """An exporter whose API always asks to wait 500 seconds, and when it was asked, by sid."""
+    time, asked = VirtualTime(), defaultdict[str, list[float]](list)
 
-    def __init__(
-        self, time: VirtualTime, sid: str = "", asked: defaultdict[str, list[float]] | None = None
-    ) -> None:
-        self._time, self._sid = time, sid
-        self.asked = defaultdict(list) if asked is None else asked
+    def connect(of: Account, _monotonic: object) -> Any:
+        def get(*_: object, **__: object) -> Answer:
+            asked[of.sid].append(time.now)
+            return Answer(429, {"Retry-After": "500"}, b"")
 
-    def __call__(self, of: Account, _monotonic: Callable[[], float]) -> Limited:
-        return Limited(self._time, of.sid, self.asked)
+        return contextlib.nullcontext(SimpleNamespace(get=get))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def get(self, *_: object, **__: object) -> Answer:
-        self.asked[self._sid].append(self._time.now)
-        return Answer(429, {"Retry-After": "500"}, b"")
+    exporter = Exporter(configuration(*accounts), clock=time.clock, connect=connect)
+    exporter.start()
+    with contextlib.closing(time):
+        time.adopt()
+        yield exporter, time, asked
+        exporter.ask_to_stop()
+        time.end(within_seconds=1)
 
 
 def poll_once_into(exporter: Exporter, client: Any) -> int:
@@ -356,40 +334,24 @@ def poll_once_into(exporter: Exporter, client: Any) -> int:
 
 class TestGone:
     @pytest.mark.fault(105)
-    def test_removed_account_has_neither_series_nor_thread(
+    def test_account_that_is_removed_or_added_has_no_series_and_thread_or_both(
         self, running: Run, simulated: Simulated
     ) -> None:
-        """At once, though its thread waited for a poll in 5 minutes."""
-        exporter = running(simulated("a"), simulated("b"))
-        polled(exporter, "a")
-        polled(exporter, "b")
-        wait_until(lambda: 'exophone_numbers{account="a"' in scrape(exporter), "its series")
-        exporter.reload(configuration(simulated("b")))
-        assert 'account="a"' not in scrape(exporter)
-        assert 'exophone_up{account="b"} 1.0' in scrape(exporter)
-        wait_until(lambda: pollers() == {"poller b"}, "the end of its thread")
-        assert [*exporter.clients()] == ["b"]
-        assert exporter.healthy()
-
-    @pytest.mark.fault(105)
-    def test_added_account_is_polled_and_shown(self, running: Run, simulated: Simulated) -> None:
+        """At once, though the thread of the removed one waited for a poll in 5 minutes."""
         exporter = running(simulated("a"))
+        polled(exporter, "a")
         exporter.reload(configuration(simulated("a"), simulated("b")))
         assert exporter.healthy()
         polled(exporter, "b")
         wait_until(lambda: 'exophone_numbers{account="b"' in scrape(exporter), "its series")
         assert pollers() == {"poller a", "poller b"}
         assert [*exporter.clients()] == ["a", "b"]
-
-    def test_another_account_by_the_same_name_starts_anew(
-        self, running: Run, simulated: Simulated
-    ) -> None:
-        exporter = running(simulated("a", api_key="wrong"))
-        assert polled(exporter, "a").failures["auth"] == 1
-        other = simulated("b", name="a")
-        exporter.reload(configuration(other))
-        status = polled(exporter, "a")
-        assert (status.account.sid, status.polls, status.failures["auth"]) == ("b", 1, 0)
+        exporter.reload(configuration(simulated("b")))
+        assert 'account="a"' not in scrape(exporter)
+        assert 'exophone_up{account="b"} 1.0' in scrape(exporter)
+        wait_until(lambda: pollers() == {"poller b"}, "the end of its thread")
+        assert [*exporter.clients()] == ["b"]
+        assert exporter.healthy()
 
     @pytest.mark.parametrize(
         "again", [pytest.param(False, id="removed"), pytest.param(True, id="changed")]
@@ -530,33 +492,26 @@ class TestBudget:
 class TestStart:
     @pytest.mark.fault(126)
     def test_accounts_begin_one_after_the_other_half_a_second_apart(
-        self, time: FakeTime, sim: Simulator, simulated: Simulated
+        self, time: FakeTime, sim: Simulator, running: Run, simulated: Simulated
     ) -> None:
         """By a clock that moves only when told to; so do those that a reload adds."""
 
         def asked() -> list[str | None]:
             return [request.account_sid for request in sim.requests]
 
-        exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
-        exporter.start()
-        try:
-            polled(exporter, "a")
-            time.pass_(0.4)
-            assert asked() == ["a"]
-            time.pass_(0.2)
-            polled(exporter, "b")
-            more = configuration(
-                *(simulated(sid) for sid in ("a", "b", "c")), simulated("c", name="d")
-            )
-            exporter.reload(more)
-            polled(exporter, "c")
-            assert asked() == ["a", "b", "c"]
-            time.pass_(0.5)
-            polled(exporter, "d")
-            assert asked() == ["a", "b", "c", "c"]
-        finally:
-            exporter.stop()
-            wait_until(lambda: not pollers(), "the end of every poller")
+        exporter = running(simulated("a"), simulated("b"), clock=time.clock)
+        polled(exporter, "a")
+        time.pass_(0.4)
+        assert asked() == ["a"]
+        time.pass_(0.2)
+        polled(exporter, "b")
+        more = [simulated(sid) for sid in ("a", "b", "c")]
+        exporter.reload(configuration(*more, simulated("c", name="d")))
+        polled(exporter, "c")
+        assert asked() == ["a", "b", "c"]
+        time.pass_(0.5)
+        polled(exporter, "d")
+        assert asked() == ["a", "b", "c", "c"]
 
 
 class TestEnds:

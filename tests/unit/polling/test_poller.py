@@ -118,14 +118,10 @@ def poller(time: FakeTime, api: FakeApi, state: AccountState, **changes: Any) ->
 
 
 def starts(
-    time: FakeTime,
-    *outcomes: Listing | BaseException,
-    seconds: float = 0.0,
-    before: Callable[[], object] = lambda: None,
-    **changes: Any,
+    time: FakeTime, *outcomes: Listing | BaseException, seconds: float = 0.0, **changes: Any
 ) -> list[float]:
     """Seconds after which each poll began; the last one is stopped."""
-    began, api = time.monotonic, FakeApi(time, *outcomes, seconds=seconds, before=before)
+    began, api = time.monotonic, FakeApi(time, *outcomes, seconds=seconds)
     poller(time, api, AccountState(account()), **changes).run()
     return [started - began for started in api.started]
 
@@ -147,39 +143,37 @@ def state() -> AccountState:
 
 
 class TestOnePoll:
-    def test_success_is_recorded_as_a_snapshot(self, time: FakeTime, state: AccountState) -> None:
-        result = poll(state, listing(phone("a")), time)
-        assert result.snapshot is not None
-        assert [n.sid for n in result.snapshot.numbers] == ["a"]
-        assert (result.changes, result.error, result.duration_seconds) == ((), None, 2.0)
-        assert result.ended == result.snapshot.completed == time.clock.now()
-        assert (state.snapshot, state.status().polls) == (result.snapshot, 1)
-
-    def test_next_poll_knows_the_numbers_so_far_and_compares(
+    def test_success_is_recorded_and_compared_with_the_numbers_so_far(
         self, time: FakeTime, state: AccountState
     ) -> None:
-        api = FakeApi(time, listing(phone("a"), phone("b")), listing(phone("b"), phone("c")))
+        outcomes = (listing(phone("a"), phone("b")), listing(phone("b"), phone("c")))
+        api = FakeApi(time, *outcomes, seconds=2.0)
         first, second = (poll_once(state, api.fetch, time.clock) for _ in range(2))
         assert api.previous == [set(), {"a", "b"}]
-        assert first.changes == ()
+        assert (first.changes, first.error, first.duration_seconds) == ((), None, 2.0)
         assert [(c.kind, c.number.sid) for c in second.changes] == [
             ("added", "c"),
             ("removed", "a"),
         ]
-        assert state.status().changes["added"] == 1
+        assert second.snapshot is not None
+        assert [n.sid for n in second.snapshot.numbers] == ["b", "c"]
+        assert second.ended == second.snapshot.completed == time.clock.now()
+        status = state.status()
+        assert (state.snapshot, status.polls) == (second.snapshot, 2)
+        assert status.changes["added"] == 1
 
     @pytest.mark.parametrize(
         ("again", "same"),
         [
-            pytest.param(("a", "b"), True, id="equal"),
-            pytest.param(("b", "a"), False, id="in-another-order"),
-            pytest.param(("a",), False, id="fewer"),
-            pytest.param(("a", "b", "c"), False, id="more"),
-            pytest.param((), False, id="none"),
+            ("ab", True),
+            ("ba", False),
+            ("a", False),
+            ("abc", False),
+            ("", False),
         ],
     )
     def test_equal_numbers_keep_the_sums_and_move_the_time(
-        self, time: FakeTime, state: AccountState, again: tuple[str, ...], same: bool
+        self, time: FakeTime, state: AccountState, again: str, same: bool
     ) -> None:
         first = poll(state, listing(phone("a"), phone("b")), time).snapshot
         second = poll(state, listing(*map(phone, again)), time).snapshot
@@ -216,25 +210,16 @@ class TestOnePoll:
         api = FakeApi(time, outcome, seconds=2.0, before=set_back)
         assert poll_once(state, api.fetch, time.clock).duration_seconds == 2.0
 
-    def test_stop_is_not_recorded(self, time: FakeTime, state: AccountState) -> None:
-        with pytest.raises(Stopped):
-            poll(state, Stopped(), time)
-        assert (state.attempted, state.status().polls) == (False, 0)
-
     @pytest.mark.parametrize(
         ("outcome", "name"),
         [
-            pytest.param(ZeroDivisionError("x"), "ZeroDivisionError", id="defect"),
-            pytest.param(MemoryError(), "MemoryError", marks=pytest.mark.fault(134), id="memory"),
-            pytest.param(RecursionError(), "RecursionError", id="recursion"),
-            pytest.param(
-                Listing((None,), 1, {}),  # type: ignore[arg-type]  # a defect
-                "AttributeError",
-                id="numbers-that-cannot-be-summed",
-            ),
+            (ZeroDivisionError("x"), "ZeroDivisionError"),
+            (MemoryError(), "MemoryError"),
+            (RecursionError(), "RecursionError"),
+            (Listing((None,), 1, {}), "AttributeError"),  # type: ignore[arg-type]  # a defect
         ],
     )
-    @pytest.mark.fault(120)
+    @pytest.mark.fault(120, 134)
     def test_unforeseen_error_is_an_internal_failure_with_a_traceback(
         self,
         time: FakeTime,
@@ -262,46 +247,44 @@ class TestOnePoll:
         assert len(log_lines(caplog)) == 3
         assert state.status().failures["internal"] == 5
 
+    @pytest.mark.parametrize(
+        "outcome", [listing(phone("b")), TimedOut("slow")], ids=["success", "failure"]
+    )
     @pytest.mark.fault(134)
-    def test_success_that_cannot_be_published_is_an_internal_failure(
-        self, time: FakeTime, state: AccountState
+    def test_result_that_cannot_be_published_is_an_internal_failure(
+        self,
+        time: FakeTime,
+        state: AccountState,
+        caplog: pytest.LogCaptureFixture,
+        outcome: Listing | PollError,
     ) -> None:
         """As when no memory is left for its page; the poller must not die of it."""
 
         def publish(result: PollResult) -> None:
-            if result.error is None:
+            if result.error in (None, outcome):
                 raise MemoryError
             state.record_poll(result)
 
         good = poll(state, listing(phone("a")), time).snapshot
-        api = FakeApi(time, listing(phone("b")))
-        result = poll_once(state, api.fetch, time.clock, publish=publish)
+        result = poll_once(state, FakeApi(time, outcome).fetch, time.clock, publish=publish)
         assert isinstance(result.error, InternalError)
         status = state.status()
-        assert (status.snapshot, status.polls, status.failures["internal"]) == (good, 2, 1)
-
-    @pytest.mark.fault(134)
-    def test_failure_that_cannot_be_published_is_logged_and_counted(
-        self, time: FakeTime, state: AccountState, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        def publish(_: PollResult) -> None:
-            raise MemoryError
-
-        api = FakeApi(time, TimedOut("slow"))
-        result = poll_once(state, api.fetch, time.clock, publish=publish)
-        assert isinstance(result.error, InternalError)
-        assert (state.error, state.status().failures["internal"]) == (result.error, 1)
+        assert (status.snapshot, status.error, status.polls) == (good, result.error, 2)
+        assert status.failures["internal"] == 1
         assert log_lines(caplog) == [("ERROR", "a defect in the exporter")]
 
-    def test_stop_while_a_failure_is_published_is_not_recorded(
-        self, time: FakeTime, state: AccountState
+    @pytest.mark.parametrize("outcome", [Stopped(), TimedOut("slow")], ids=["fetch", "publish"])
+    def test_stop_is_not_recorded(
+        self, time: FakeTime, state: AccountState, outcome: PollError | Stopped
     ) -> None:
+        """Neither of a walk nor while a failure is published."""
+
         def publish(_: PollResult) -> None:
             raise Stopped
 
         with pytest.raises(Stopped):
-            poll_once(state, FakeApi(time, TimedOut("slow")).fetch, time.clock, publish=publish)
-        assert not state.attempted
+            poll_once(state, FakeApi(time, outcome).fetch, time.clock, publish=publish)
+        assert (state.attempted, state.status().polls) == (False, 0)
 
     @pytest.mark.fault(139)
     def test_next_poll_knows_how_many_walks_missed_a_number(
@@ -319,62 +302,58 @@ class TestOnePoll:
         assert unconfirmed == [1, 1, 2, 0, 0]
 
 
-class TestSchedule:
-    def test_interval_runs_from_start_to_start(self, time: FakeTime) -> None:
-        assert starts(time, listing(), listing(), seconds=100) == [0, 300, 600]
+# The outcomes of the first polls, what differs from the defaults, and when each poll begins.
+SCHEDULES: Mapping[str, tuple[list[Listing | BaseException], dict[str, Any], list[float]]] = {
+    "from-start-to-start": ([listing(), listing()], {"seconds": 100}, [0, 300, 600]),
+    "least-jitter": ([listing()], {"uniform": min}, [0, 285]),
+    "most-jitter": ([listing()], {"uniform": max}, [0, 315]),
+    "first-delay": ([], {"first_delay_seconds": 7.5}, [7.5]),
+    "longer-than-the-interval": ([listing(), listing()], {"seconds": 700}, [0, 700, 1400]),
+    "rejected-credentials": ([CredentialsRejected("401"), listing()], {}, [0, 300, 600]),
+    "long-retry-after-counts-from-the-answer": (
+        [RateLimited("429", 400.0)],
+        {"seconds": 10},
+        [0, 410],
+    ),
+    "short-retry-after": ([RateLimited("429", 30.0)], {"seconds": 10}, [0, 300]),
+    "no-retry-after": ([RateLimited("429", None)], {"seconds": 10}, [0, 300]),
+    "failures": (
+        [TimedOut("slow"), ValueError("x"), MemoryError(), BadBody("html"), listing()],
+        {},
+        [0, 300, 600, 900, 1200, 1500],
+    ),
+}
 
+
+class TestSchedule:
     def test_wait_is_cut_into_slices_so_that_a_resume_is_noticed(self, time: FakeTime) -> None:
         event = TimedEvent(time)
         starts(time, listing(), stopping=event, uniform=lambda *_: 0.04)
         assert event.waited == [5.0, 5.0, 2.0]
 
-    @pytest.mark.fault(126)
-    def test_interval_is_jittered_by_five_percent(self, time: FakeTime) -> None:
-        for choose, interval in ((min, 285), (max, 315)):
-            assert starts(time, listing(), uniform=choose)[1] == pytest.approx(interval)
-
-    def test_first_poll_comes_after_its_delay(self, time: FakeTime) -> None:
-        assert starts(time, first_delay_seconds=7.5) == [7.5]
-
-    @pytest.mark.fault(17)
-    def test_poll_longer_than_its_interval_is_followed_immediately_and_never_overlapped(
-        self, time: FakeTime
-    ) -> None:
-        assert starts(time, listing(), listing(), seconds=700) == [0, 700, 1400]
-
-    @pytest.mark.fault(27)
-    def test_rejected_credentials_wait_the_whole_interval(self, time: FakeTime) -> None:
-        assert starts(time, CredentialsRejected("401"), listing()) == [0, 300, 600]
-
     @pytest.mark.parametrize(
-        ("retry_after_seconds", "next_at"),
-        [
-            pytest.param(400.0, 410, id="longer-than-the-interval-counts-from-the-answer"),
-            pytest.param(30.0, 300, id="shorter-than-the-interval"),
-            pytest.param(None, 300, id="not-said"),
-        ],
+        ("outcomes", "changes", "polls_at"), SCHEDULES.values(), ids=SCHEDULES.keys()
     )
-    @pytest.mark.fault(32)
-    def test_poll_is_not_repeated_sooner_than_the_api_asks(
-        self, time: FakeTime, retry_after_seconds: float | None, next_at: float
+    @pytest.mark.fault(17, 27, 32, 126)
+    def test_each_poll_begins_when_it_is_due(
+        self,
+        time: FakeTime,
+        outcomes: list[Listing | BaseException],
+        changes: dict[str, Any],
+        polls_at: list[float],
     ) -> None:
-        limited = RateLimited("429", retry_after_seconds)
-        assert starts(time, limited, seconds=10)[1] == next_at
+        """No two polls of one account run in parallel."""
+        assert starts(time, *outcomes, **changes) == pytest.approx(polls_at)
 
     @pytest.mark.parametrize(
         ("set_seconds", "suspended_seconds", "polls_at"),
         [
-            pytest.param(
-                -3600, 0, [0, 300, 600, 900], marks=pytest.mark.fault(124), id="clock-set-back"
-            ),
-            pytest.param(
-                3600, 0, [0, 300, 600, 900], marks=pytest.mark.fault(124), id="clock-set-forward"
-            ),
-            pytest.param(
-                0, 28800, [0, 28820, 29120, 29420], marks=pytest.mark.fault(125), id="suspend"
-            ),
+            pytest.param(-3600, 0, [0, 300, 600, 900], id="clock-set-back"),
+            pytest.param(3600, 0, [0, 300, 600, 900], id="clock-set-forward"),
+            pytest.param(0, 28800, [0, 28820, 29120, 29420], id="suspend"),
         ],
     )
+    @pytest.mark.fault(124, 125)
     def test_only_a_suspend_makes_the_next_poll_due_and_causes_no_burst(
         self,
         time: FakeTime,
@@ -399,19 +378,11 @@ class TestSchedule:
             time.suspend(28800)
             healthy.append(watched.healthy())
 
-        watched = poller(
-            time,
-            FakeApi(time, listing()),
-            AccountState(account()),
-            stopping=TimedEvent(time, sleep_and_wake),
-        )
+        event = TimedEvent(time, sleep_and_wake)
+        watched = poller(time, FakeApi(time, listing()), AccountState(account()), stopping=event)
         watched.start()
         watched.join(WAIT_SECONDS)
         assert healthy == [True]
-
-    def test_failures_of_every_kind_do_not_end_it(self, time: FakeTime) -> None:
-        errors = (TimedOut("slow"), ValueError("x"), MemoryError(), BadBody("html"))
-        assert len(starts(time, *errors, listing())) == 6
 
 
 class TestThread:
@@ -434,9 +405,7 @@ class TestThread:
         thread.join(1.0)
         assert not thread.is_alive()
 
-    @pytest.mark.parametrize(
-        "delay", [pytest.param(60.0, id="delayed"), pytest.param(0.0, id="immediate")]
-    )
+    @pytest.mark.parametrize("delay", [60.0, 0.0], ids=["delayed", "immediate"])
     @pytest.mark.fault(118)
     def test_stop_before_the_first_poll_asks_nothing(self, time: FakeTime, delay: float) -> None:
         stopping, api = threading.Event(), FakeApi(time, listing())
