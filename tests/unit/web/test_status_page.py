@@ -53,9 +53,11 @@ def fail(state: AccountState, time: FakeTime, message: str = "401: the key is wr
     state.record_poll(PollResult(now, 1.0, error=CredentialsRejected(message)))
 
 
-def page_of(time: FakeTime, *states: AccountState, probe: bool = False) -> str:
+def page_of(
+    time: FakeTime, *states: AccountState, probe: bool = False, telemetry_path: str = "/metrics"
+) -> str:
     statuses = [state.status() for state in states]
-    return status_page.render(statuses, time.clock.now(), "/metrics", probe=probe)
+    return status_page.render(statuses, time.clock.now(), telemetry_path, probe=probe)
 
 
 def overview_of(time: FakeTime, *states: AccountState) -> status_page.Overview:
@@ -232,21 +234,21 @@ def test_rows_are_the_most_urgent_of_all_that_lack_a_flow(time: FakeTime) -> Non
 
 @pytest.mark.parametrize(
     ("count", "rows", "more", "is_open"),
-    [(25, 25, 0, True), (26, 26, 0, False), (200, 200, 0, False), (201, 200, 1, False)],
+    [
+        *((0, 0, 0, False), (25, 25, 0, True), (26, 26, 0, False)),
+        *((200, 200, 0, False), (201, 200, 1, False)),
+    ],
 )
 def test_many_rows_are_folded_and_too_many_counted(
     time: FakeTime, count: int, rows: int, more: int, is_open: bool
 ) -> None:
-    page = page_of(time, polled(time, *(phone(f"s{n}", voice_url="") for n in range(count))))
+    unattached = [phone(f"s{n}", voice_url="") for n in range(count)]
+    page = page_of(time, polled(time, phone(), *unattached))
     assert page.count('<th scope="row"') == rows
-    assert f"Unattached numbers ({count})" in page
+    assert page.count("<table") == page.count("<details") == bool(count)
+    assert (f"Unattached numbers ({count})" in page) == bool(count)
     assert re.findall(r"(\d+) more are not shown", page) == ([str(more)] if more else [])
     assert ("<details open>" in page) == is_open
-
-
-def test_no_table_where_nothing_is_unattached(time: FakeTime) -> None:
-    page = Reader(page_of(time, polled(time, phone())))
-    assert page.tags["table"] == page.tags["details"] == 0
 
 
 @pytest.mark.fault(67, 117)
@@ -261,20 +263,15 @@ def test_everything_from_outside_is_escaped(time: FakeTime) -> None:
         url = f"http://my.exotel.in/a/exoml/start/{text.replace('/', '')}"
         state = polled(time, phone(text, voice_url="", sms_url=url, **changes), name=text)
         fail(state, time, text)
-        return Reader(page_of(time, state, *others, probe=True))
+        return Reader(page_of(time, state, *others, probe=True, telemetry_path=text))
 
     hostile, harmless = page(HOSTILE), page("x/")
     assert hostile.tags == harmless.tags
     assert [name for name, _ in hostile.attributes] == [name for name, _ in harmless.attributes]
     # The account three times: overview, list, heading; then error, number, name, region, type.
     assert hostile.text.count(HOSTILE) == 8
+    assert ("href", HOSTILE) in hostile.attributes
     assert hostile.open == []
-
-
-def test_telemetry_path_is_escaped_and_linked(time: FakeTime) -> None:
-    page = Reader(status_page.render([], time.clock.now(), '/m"><b>'))
-    assert ("href", '/m"><b>') in page.attributes
-    assert page.tags["b"] == 0
 
 
 @pytest.mark.fault(92)
@@ -407,17 +404,6 @@ def test_unattached_number_links_to_its_probe(time: FakeTime, sid: str) -> None:
 @pytest.mark.parametrize("sid", ["a/b", "..", "", "a b", "x" * 129, "ä"])
 def test_sid_that_the_probe_refuses_has_no_link(time: FakeTime, sid: str) -> None:
     assert "/probe" not in page_of(time, polled(time, phone(sid, voice_url="")), probe=True)
-
-
-def test_every_link_goes_through_the_prefix(time: FakeTime) -> None:
-    statuses = [polled(time, phone(voice_url="")).status()]
-    page = status_page.render(
-        statuses, time.clock.now(), "/m", link=lambda path: f"/x{path}", probe=True
-    )
-    links = {value or "" for name, value in Reader(page).attributes if name == "href"}
-    assert {link.partition("?")[0] for link in links - {"#main"}} == {
-        *("/x/", "/x/m", "/x/docs", "/x/-/healthy", "/x/-/ready", "/x/probe")
-    }
 
 
 def docs_as_html() -> str:
