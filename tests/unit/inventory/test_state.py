@@ -22,23 +22,13 @@ from tests.lib.support import account, phone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exophone_exporter.inventory.state import AccountStatus
     from tests.lib.support import FakeTime
 
-STALE_AFTER_SECONDS = 900.0
 THREADS, TIMES = 8, 200
 
 
 def snapshot(completed: ClockReading, *sids: str) -> Snapshot:
     return build(Listing(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
-
-
-def polled(time: FakeTime) -> AccountStatus:
-    """An account with one number, polled at this very moment."""
-    state = AccountState(account(stale_after_seconds=STALE_AFTER_SECONDS))
-    now = time.clock.now()
-    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
-    return state.status()
 
 
 def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
@@ -72,14 +62,9 @@ def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeT
     assert (status.snapshot, status.error, status.polls) == (good, error, 2)
     assert (state.attempted, status.last_attempt) == (True, time.clock.now().before(1.0))
     assert {reason: n for reason, n in status.failures.items() if n} == {"auth": 1}
-
-
-def test_success_forgets_the_error_and_not_its_count(time: FakeTime) -> None:
-    state = AccountState(account())
-    state.record_poll(PollResult(time.clock.now(), 1.0, error=TimedOut("slow")))
-    state.record_poll(PollResult(time.clock.now(), 1.0, snapshot(time.clock.now())))
+    state.record_poll(PollResult(time.clock.now(), 1.0, good))
     status = state.status()
-    assert (status.error, status.failures["timeout"], status.polls) == (None, 1, 2)
+    assert (status.error, status.failures["auth"], status.polls) == (None, 1, 3)
 
 
 @pytest.mark.fault(134)
@@ -100,29 +85,30 @@ def test_result_is_taken_whole_or_not_at_all(time: FakeTime) -> None:
     assert state.status() == before
 
 
-def test_changes_are_counted_by_kind(time: FakeTime) -> None:
+def test_what_happens_is_counted_and_a_status_does_not_move_with_what_comes_later(
+    time: FakeTime,
+) -> None:
     state = AccountState(account())
+    state.record_request("list", "200", 0.2)
+    before, now = state.status(), time.clock.now()
     changes = tuple(Change(kind, phone()) for kind in ("added", "added", "sms_moved"))
     for _ in range(2):
-        now = time.clock.now()
+        state.record_request("list", "200", 0.2)
         state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
-    counted = {kind: n for kind, n in state.status().changes.items() if n}
-    assert counted == {"added": 4, "sms_moved": 2}
-
-
-def test_requests_retries_and_waits_are_counted() -> None:
-    state = AccountState(account())
-    state.record_request("list", "200", 0.2)
-    state.record_request("list", "200", 0.2)
+    state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
     state.record_request("detail", "none", 10.0)
     state.record_retry()
     state.record_wait(1.5)
     state.record_wait(2.0)
-    status = state.status()
-    assert status.requests == {("list", "200"): 2, ("detail", "none"): 1}
-    assert (status.retries, status.wait_seconds) == (1, 3.5)
-    assert status.durations["list"].sum_seconds == pytest.approx(0.4)
-    assert status.durations["detail"].sum_seconds == 10.0
+    after = state.status()
+    assert {kind: n for kind, n in after.changes.items() if n} == {"added": 4, "sms_moved": 2}
+    assert after.requests == {("list", "200"): 3, ("detail", "none"): 1}
+    assert (after.retries, after.wait_seconds) == (1, 3.5)
+    assert after.durations["list"].sum_seconds == pytest.approx(0.6)
+    assert after.durations["detail"].sum_seconds == 10.0
+    assert (before.polls, before.failures["timeout"], before.snapshot) == (0, 0, None)
+    assert (before.requests, before.changes["added"]) == ({("list", "200"): 1}, 0)
+    assert sum(before.durations["list"].counts) == 1
 
 
 _SNAPSHOT = snapshot(ClockReading(0.0, 0.0), "a")
@@ -132,11 +118,8 @@ def test_status_has_the_settings_that_are_asked_for() -> None:
     """A reload changes how an account is polled, and what is known of it stays."""
     before, after = account(interval_seconds=300.0), account(interval_seconds=60.0)
     state = AccountState(before)
-    assert [state.status(each).account for each in (before, after, before)] == [
-        before,
-        after,
-        before,
-    ]
+    asked_for = [state.status(each).account for each in (before, after, before)]
+    assert asked_for == [before, after, before]
     assert state.status().account is before
 
 
@@ -172,41 +155,28 @@ def test_request_falls_into_the_first_bucket_that_holds_it(bucket: int, bound: f
     assert durations.counts == [int(i in (bucket, bucket + 1)) for i in range(10)]
 
 
-def test_status_does_not_move_with_what_comes_later(time: FakeTime) -> None:
-    state = AccountState(account())
-    state.record_request("list", "200", 0.2)
-    status = state.status()
-    state.record_request("list", "200", 0.2)
-    now = time.clock.now()
-    state.record_poll(PollResult(now, 1.0, snapshot(now), (Change("added", phone()),)))
-    state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
-    assert (status.polls, status.failures["timeout"], status.requests) == (
-        0,
-        0,
-        {("list", "200"): 1},
-    )
-    assert (status.changes["added"], status.snapshot) == (0, None)
-    assert sum(status.durations["list"].counts) == 1
-
-
 @pytest.mark.parametrize(
     ("set_forward", "suspended", "passed", "fresh"),
     [
         pytest.param(0.0, 0.0, 0.0, True, id="immediately"),
         pytest.param(0.0, 0.0, 899.0, True, id="at-the-limit"),
         pytest.param(0.0, 0.0, 899.1, False, id="past-the-limit"),
-        pytest.param(-3600.0, 0.0, 60.0, True, marks=pytest.mark.fault(124), id="set-back"),
-        pytest.param(-3600.0, 0.0, 901.0, False, marks=pytest.mark.fault(124), id="set-back-late"),
-        pytest.param(3600.0, 0.0, 60.0, True, marks=pytest.mark.fault(124), id="set-forward"),
-        pytest.param(0.0, 894.0, 5.0, True, marks=pytest.mark.fault(125), id="short-suspend"),
-        pytest.param(0.0, 28800.0, 5.0, False, marks=pytest.mark.fault(125), id="a-night"),
+        pytest.param(-3600.0, 0.0, 60.0, True, id="set-back"),
+        pytest.param(-3600.0, 0.0, 901.0, False, id="set-back-late"),
+        pytest.param(3600.0, 0.0, 60.0, True, id="set-forward"),
+        pytest.param(0.0, 894.0, 5.0, True, id="short-suspend"),
+        pytest.param(0.0, 28800.0, 5.0, False, id="a-night"),
     ],
 )
+@pytest.mark.fault(124, 125)
 def test_snapshot_is_served_until_it_is_stale_by_a_clock_that_nobody_sets(
     time: FakeTime, set_forward: float, suspended: float, passed: float, fresh: bool
 ) -> None:
     """Its age counts from the start of the poll, which took a second."""
-    status = polled(time)
+    state = AccountState(account(stale_after_seconds=900.0))
+    now = time.clock.now()
+    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    status = state.status()
     time.wall += set_forward
     time.suspend(suspended)
     time.pass_(passed)
