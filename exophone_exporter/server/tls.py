@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import Clock
     from exophone_exporter.server.web_config import TlsSettings
 
+FILE_SETTINGS: Final = ("cert_file", "key_file", "client_ca_file")
 PEM_FILE_MAX_BYTES: Final = 1024 * 1024
 VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 VERIFY_MODES: Final = {
@@ -157,7 +158,7 @@ def follow(
 def problems(settings: TlsSettings) -> list[TlsProblem]:
     """Every file that cannot be read, or else the first thing that is wrong with their content."""
     found = []
-    for setting in ("cert_file", "key_file", "client_ca_file"):
+    for setting in FILE_SETTINGS:
         try:
             _text(setting, getattr(settings, setting) or os.devnull)
         except TlsProblem as problem:

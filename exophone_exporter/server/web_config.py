@@ -32,7 +32,7 @@ from exophone_exporter.server import tls
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.files import ReadFile
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 _BCRYPT: Final = re.compile(
     r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII
 )
-_ZERO: Final = re.compile(r"(0(ns|us|µs|ms|s|m|h)?)?")
-_INTEGER: Final = re.compile(r"(-?[0-9]+)?", re.ASCII)
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _COLON: Final = "a name with a colon cannot log in: HTTP Basic ends the name there"
 _BLANK: Final = (None, "")
@@ -79,47 +77,38 @@ def _text(value: Any) -> str:
     return value
 
 
-def _known(kind: str, names: Iterable[str]) -> BeforeValidator:
+def _known(kind: str, names: Iterable[str]) -> AfterValidator:
     """One of some names, with advice for any other."""
     known = list(names)
 
-    def read(value: Any) -> str:
-        text = _text(value)
+    def check(text: str) -> str:
         if text not in known:
             near = difflib.get_close_matches(text, known, 1)
             advice = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(known)}"
             raise refuse(f"{quoted(text)} is not a {kind} that is offered; {advice}")
         return text
 
-    return BeforeValidator(read)
+    return AfterValidator(check)
 
 
-def _choice(names: Iterable[str], refused: Iterable[str] = (), reason: str = "") -> BeforeValidator:
-    """One of a few names; those that exporter-toolkit knows and we do not are refused."""
+def _checked(is_right: Callable[[Any], object], message: str) -> AfterValidator:
+    """A value that passes a check; `{}` in the message is the value."""
 
-    def read(value: Any) -> str:
-        text = _text(value)
-        if text in refused:
-            raise refuse(f"`{text}` {reason}")
-        if text not in names:
-            raise refuse(f"{quoted(text)} is not one of {', '.join(names)}")
-        return text
+    def check(value: Any) -> Any:
+        if not is_right(value):
+            raise refuse(message.format(shown(str(value))))
+        return value
 
-    return BeforeValidator(read)
+    return AfterValidator(check)
 
 
-def _header(*words: str) -> BeforeValidator:
-    """The value of a header as Go would send it: on one line."""
+def _one_of(*words: str) -> AfterValidator:
+    return _checked(words.__contains__, f"`{{}}` is not one of {', '.join(words)}")
 
-    def read(value: Any) -> str:
-        text = " ".join(_text(value or "").splitlines()).strip()
-        if words and text not in words:
-            raise refuse(f"{quoted(text)} is not one of {', '.join(words)}")
-        if not text.isprintable():
-            raise refuse("holds a control character")
-        return text
 
-    return BeforeValidator(read)
+def _on_one_line(value: Any) -> str:
+    """The value of a header as Go would send it."""
+    return " ".join(_text(value or "").splitlines()).strip()
 
 
 def _password_hash(value: Any) -> PasswordHash:
@@ -131,37 +120,28 @@ def _password_hash(value: Any) -> PasswordHash:
     return PasswordHash(value)
 
 
-def _one_curve(curves: tuple[str, ...]) -> tuple[str, ...]:
-    if len(curves) > 1:
-        raise refuse("Python supports only one curve; keep one, or leave the list out for all")
-    return curves
-
-
-def _fits(pattern: re.Pattern[str], message: str) -> BeforeValidator:
-    def read(value: Any) -> str:
-        text = _text(value)
-        if not pattern.fullmatch(text):
-            raise refuse(message.format(shown(text)))
-        return text
-
-    return BeforeValidator(read)
-
-
 _Text = Annotated[str, BeforeValidator(_text)]
 _Version = Annotated[
-    str, _choice(tls.VERSIONS, ("TLS10", "TLS11"), "is broken and not offered; use TLS12 or TLS13")
+    _Text,
+    _checked(
+        lambda text: text not in ("TLS10", "TLS11"),
+        "`{}` is broken and not offered; use TLS12 or TLS13",
+    ),
+    _one_of(*tls.VERSIONS),
 ]
 _ClientAuthType = Annotated[
-    str,
-    _choice(
-        tls.VERIFY_MODES,
-        _UNVERIFIED,
-        "accepts unverified client certificates, which is not supported;"
+    _Text,
+    _checked(
+        lambda text: text not in _UNVERIFIED,
+        "`{}` accepts unverified client certificates, which is not supported;"
         " use RequireAndVerifyClientCert with client_ca_file",
     ),
+    _one_of(*tls.VERIFY_MODES),
 ]
-_Suite = Annotated[str, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS13))]
-_Curve = Annotated[str, _known("curve", tls.CURVES)]
+_Suite = Annotated[_Text, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS13))]
+_Curve = Annotated[_Text, _known("curve", tls.CURVES)]
+_OneLine = Annotated[str, BeforeValidator(_on_one_line)]
+_Header = Annotated[_OneLine, _checked(str.isprintable, "holds a control character")]
 
 
 class _Section(Section):
@@ -193,33 +173,37 @@ class TlsSettings(_Section):
     min_version: _Version = "TLS12"
     max_version: _Version = "TLS13"
     cipher_suites: tuple[_Suite, ...] = ()
-    curve_preferences: Annotated[tuple[_Curve, ...], AfterValidator(_one_curve)] = ()
+    curve_preferences: Annotated[
+        tuple[_Curve, ...],
+        _checked(
+            lambda curves: len(curves) <= 1,
+            "Python supports only one curve; keep one, or leave the list out for all",
+        ),
+    ] = ()
     prefer_server_cipher_suites: Any = None
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files that it names."""
-        return tuple(file for file in (self.cert_file, self.key_file, self.client_ca_file) if file)
+        return tuple(file for key in tls.FILE_SETTINGS if (file := getattr(self, key)))
 
     def in_folder(self, folder: Path) -> TlsSettings:
         """The same, with paths relative to a folder."""
-        keys = ("cert_file", "key_file", "client_ca_file")
-        paths = {key: str(folder / path) for key in keys if (path := getattr(self, key))}
+        given = ((key, getattr(self, key)) for key in tls.FILE_SETTINGS)
+        paths = {key: str(folder / path) for key, path in given if path}
         return self.model_copy(update=paths)
 
 
 class _Headers(Section):
-    strict_transport_security: Annotated[str, _header()] = Field(
-        "", alias="Strict-Transport-Security"
-    )
-    x_content_type_options: Annotated[str, _header("nosniff")] = Field(
+    strict_transport_security: _Header = Field("", alias="Strict-Transport-Security")
+    x_content_type_options: Annotated[_OneLine, _one_of("nosniff")] = Field(
         "", alias="X-Content-Type-Options"
     )
-    x_frame_options: Annotated[str, _header("deny", "sameorigin")] = Field(
+    x_frame_options: Annotated[_OneLine, _one_of("deny", "sameorigin")] = Field(
         "", alias="X-Frame-Options"
     )
-    x_xss_protection: Annotated[str, _header()] = Field("", alias="X-XSS-Protection")
-    content_security_policy: Annotated[str, _header()] = Field("", alias="Content-Security-Policy")
+    x_xss_protection: _Header = Field("", alias="X-XSS-Protection")
+    content_security_policy: _Header = Field("", alias="Content-Security-Policy")
 
 
 class _Http(_Section):
@@ -229,14 +213,16 @@ class _Http(_Section):
 
 class _RateLimit(_Section):
     interval: Annotated[
-        str,
-        _fits(
-            _ZERO,
+        _Text,
+        _checked(
+            re.compile(r"(0(ns|us|µs|ms|s|m|h)?)?").fullmatch,
             "is not supported; leave rate_limit out and use --web.max-requests,"
             " which limits the concurrent requests",
         ),
     ] = ""
-    burst: Annotated[str, _fits(_INTEGER, "`{}` is not a whole number")] = ""
+    burst: Annotated[
+        _Text, _checked(re.compile("(-?[0-9]+)?").fullmatch, "`{}` is not a whole number")
+    ] = ""
 
 
 class _File(_Section):
@@ -265,10 +251,8 @@ def check_web_config(path: str, read_file: ReadFile = read_file) -> None:
     """Read a file and the certificates and keys that it names; raises ConfigError."""
     text = read_text(path, read_file)
     settings = parse(text, path).tls
-    if settings is None:
-        return
     problems = ProblemList(path, strict_yaml.parse(text).lines)
-    for problem in tls.problems(settings):
+    for problem in tls.problems(settings) if settings else ():
         problems.note(("tls_server_config", problem.setting), problem.message)
     if problems:
         raise problems.error()
