@@ -13,6 +13,7 @@ import logging
 import math
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
@@ -303,10 +304,6 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         """Answer a request that does not reach the application."""
-        self.transport.write(self._refusal_bytes())
-        self.linger()
-
-    def _refusal_bytes(self) -> bytes:
         status = self._refusal
         text = f"{status.phrase}.\n".encode()
         headers = [
@@ -318,14 +315,19 @@ class Connection(HttpToolsProtocol):
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.append((b"retry-after", b"1"))
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, text)
+        answer = b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, text)
+        self.transport.write(answer)
+        self.linger()
 
     def _close_after_this_answer(self) -> None:
         """Answer the current request, ignore what follows it, and end."""
         self._ignores_input = True
         cycle: Any = self.cycle
         cycle.keep_alive = False
-        cycle.transport = _LastAnswer(self)
+        # The transport as the last answer sees it: closing it lets the client read first.
+        cycle.transport = SimpleNamespace(
+            write=self.transport.write, is_closing=self.transport.is_closing, close=self.linger
+        )
         cycle.waiting_for_100_continue = False
         cycle.more_body = False
         cycle.message_event.set()
@@ -333,15 +335,3 @@ class Connection(HttpToolsProtocol):
     def _end_overdue(self, reason: str) -> None:
         _log.debug("client cut off", extra=fields(client=self.client, reason=reason))
         self.end()
-
-
-class _LastAnswer:
-    """The transport as the last answer sees it: closing it lets the client read first."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
-
-    def close(self) -> None:
-        self._connection.linger()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
 import logging
@@ -22,7 +21,7 @@ from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
-from exophone_exporter.server.systemd import passed_sockets
+from exophone_exporter.server.systemd import all_or_none, passed_sockets
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 
 if TYPE_CHECKING:
@@ -90,10 +89,7 @@ def listen(addresses: Iterable[str]) -> list[socket.socket]:
 
     An empty host means all interfaces, over IPv6 and IPv4 if the machine has both.
     """
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(_listening_socket(address)) for address in addresses]
-        opened.pop_all()  # all of them or none
-        return sockets
+    return all_or_none(map(_listening_socket, addresses))
 
 
 def _listening_socket(address: str) -> socket.socket:
@@ -198,11 +194,9 @@ class _Acceptor:
             )
         self._limit.evict_idle()
         self._loop.remove_reader(self._listening)
-        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._listening, self._accept)
+        self._pause = self._loop.call_later(
+            _PAUSE_SECONDS, self._loop.add_reader, self._listening, self._accept
+        )
 
     def _admit(self, accepted: socket.socket) -> None:
         """Serve a connection, or refuse it, or close it if there is no room even for that."""

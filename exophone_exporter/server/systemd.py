@@ -11,13 +11,14 @@ import logging
 import os
 import re
 import socket
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from exophone_exporter.clock import Clock, ClockReading
 
@@ -52,14 +53,16 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
             f" this is {pid}; have ExecStart= run exophone-exporter itself, or `exec` it"
         )
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    names += ["?"] * (int(count) - len(names))
-    with contextlib.ExitStack() as opened:
-        sockets = [
-            opened.enter_context(_passed_socket(_FIRST_PASSED_DESCRIPTOR + number, names[number]))
-            for number in range(int(count))
-        ]
-        opened.pop_all()  # all of them or none
-        return sockets
+    descriptors = range(_FIRST_PASSED_DESCRIPTOR, _FIRST_PASSED_DESCRIPTOR + int(count))
+    return all_or_none(map(_passed_socket, descriptors, chain(names, repeat("?"))))
+
+
+def all_or_none(opened: Iterable[socket.socket]) -> list[socket.socket]:
+    """The sockets as they are opened; if one raises, those before it are closed."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in opened]
+        stack.pop_all()
+    return sockets
 
 
 def _passed_socket(descriptor: int, name: str) -> socket.socket:
@@ -73,12 +76,13 @@ def _passed_socket(descriptor: int, name: str) -> socket.socket:
             f"{named} is not a socket; use ListenStream= in the .socket unit"
         ) from error
     if passed.type != socket.SOCK_STREAM:
-        passed.close()
-        raise StartError(f"{named} is not a stream socket; use ListenStream= in the .socket unit")
-    if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        passed.close()
-        raise StartError(f"{named} does not listen; use Accept=no in the .socket unit")
-    return passed
+        problem = "is not a stream socket; use ListenStream= in the .socket unit"
+    elif not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        problem = "does not listen; use Accept=no in the .socket unit"
+    else:
+        return passed
+    passed.close()
+    raise StartError(f"{named} {problem}")
 
 
 class Notifier:

@@ -12,9 +12,9 @@ import os
 import platform
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from exophone_exporter.config.files import read_file
+from exophone_exporter.config.files import read_file, reason_of
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
@@ -95,9 +95,7 @@ def allowed(peer_certificate: Mapping[str, object], sans: Iterable[str]) -> bool
 
 
 def _names(peer_certificate: Mapping[str, object]) -> Iterator[str]:
-    names = peer_certificate.get("subjectAltName", ())
-    if not isinstance(names, tuple):
-        return
+    names: Any = peer_certificate.get("subjectAltName", ())
     for kind, name in names:
         if kind in _SAN_KINDS:
             yield name
@@ -200,10 +198,7 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
         asked.append(True)  # OpenSSL would ask at the terminal
         return ""
 
-    with (
-        _path(settings.cert_file, settings.cert) as cert,
-        _path(settings.key_file, settings.key) as key,
-    ):
+    with _path(settings, "cert") as cert, _path(settings, "key") as key:
         try:
             context.load_cert_chain(cert, key, password=passphrase)
         except OSError as error:  # an SSLError is one
@@ -234,23 +229,22 @@ def _checked_pem(settings: TlsSettings, name: str, kind: str) -> str:
 def _text(setting: str, path: str) -> str:
     try:
         return read_file(path, PEM_FILE_MAX_BYTES).decode("utf-8", "replace")
-    except OSError as error:
-        raise TlsProblem(setting, f"`{path}` cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise TlsProblem(setting, f"`{path}` {error}") from None
+    except (OSError, ValueError) as error:
+        raise TlsProblem(setting, f"`{path}` {reason_of(error)}") from None
 
 
 @contextlib.contextmanager
-def _path(file: str, text: str) -> Iterator[str]:
+def _path(settings: TlsSettings, name: str) -> Iterator[str]:
     """A path for OpenSSL, which reads only files; a text goes through a pipe, never to disk."""
-    if file:
+    if file := getattr(settings, f"{name}_file"):
         yield file
         return
+    content = getattr(settings, name).encode()
     reading, writing = os.pipe()
     try:
         with open(writing, "wb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor, not a path
             os.set_blocking(writing, False)
-            if pipe.write(text.encode()) != len(text.encode()):
+            if pipe.write(content) != len(content):
                 raise TlsProblem("cert", "or `key` is too long; use a file")
         yield f"/dev/fd/{reading}"
     finally:
@@ -260,7 +254,7 @@ def _path(file: str, text: str) -> Iterator[str]:
 def _is_certificate(settings: TlsSettings) -> bool:
     probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        with _path(settings.cert_file, settings.cert) as path:
+        with _path(settings, "cert") as path:
             probe.load_verify_locations(path)
     except ssl.SSLError:
         return False
@@ -280,7 +274,7 @@ def _verify_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
     if settings.client_ca_file:
         setting = _checked_pem(settings, "client_ca", "CERTIFICATE")
     try:
-        with _path(settings.client_ca_file, settings.client_ca) as path:
+        with _path(settings, "client_ca") as path:
             context.load_verify_locations(path)
-    except (ssl.SSLError, OSError):
+    except OSError:  # an SSLError is one
         raise TlsProblem(setting, "holds no certificate that can be read") from None

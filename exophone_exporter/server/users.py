@@ -182,18 +182,14 @@ class ExtraHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
-        extra = self._current().headers
-        if not extra:
-            await self._app(scope, receive, send)
-            return
-        added = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+        extra = self._current().headers.items()
+        added = [(name.lower().encode(), value.encode()) for name, value in extra]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = message["headers"]
-                names = {name.lower() for name, _ in own}
+                names = {name.lower() for name, _ in message["headers"]}
                 missing = [pair for pair in added if pair[0] not in names]
-                message = {**message, "headers": [*own, *missing]}
+                message = {**message, "headers": [*message["headers"], *missing]}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
