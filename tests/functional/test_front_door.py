@@ -155,10 +155,13 @@ def test_prometheus_scrapes_over_tls_and_runs_the_documented_probe_job(
         with prometheus(binary, tmp_path, _configuration(house, target, sid)) as server:
             up = server.wait_for("up", 3)
             success = server.wait_for("exophone_probe_success", 2)
+            probed = server.wait_for('exophone_number_info{job="exophone-probe"}', 1)
             numbers = server.wait_for("sum(exophone_numbers)", 1)
         assert running.end() == 0
     assert {value for _, value in up} == {1}
-    assert {(labels["instance"], value) for labels, value in success} == {(sid, 1), ("nobody", 0)}
+    assert {(labels["instance"], value) for labels, value in success} == {(sid, 1), ("+nobody", 0)}
+    assert [(labels["instance"], labels["account"]) for labels, _ in probed] == [(sid, "acme")]
+    assert {seen.path.rpartition("/")[2] for seen in house.sim.requests} >= {sid, "%2Bnobody"}
     assert numbers == [({}, 12)]
 
 
@@ -172,7 +175,7 @@ def _configuration(house: House, target: str, sid: str) -> str:
     probe = (ROOT / "prometheus" / "probe-job.yml").read_text("utf-8")
     for shipped, ours in (
         ("0f1e2d3c4b5a69788796a5b4c3d2e1f0", sid),
-        ("1a2b3c4d5e6f70819293a4b5c6d7e8f9", "nobody"),
+        ("1a2b3c4d5e6f70819293a4b5c6d7e8f9", "'+nobody'"),
         ("        exophone_account: support\n", "        exophone_account: acme\n"),
         ("127.0.0.1:10396", target),
         ("scrape_interval: 2m", "scrape_interval: 1s"),
