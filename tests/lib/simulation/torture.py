@@ -88,37 +88,14 @@ class Case:
 
     @property
     def id(self) -> str:
-        """What to call it: `read-017-reset`."""
         return f"{self.operation.kind}-{self.k:03}-{self.fault}{'-lasting' * self.lasting}"
 
 
-def _reset(conversation: Conversation, _piece: bytes, _in_head: bool) -> bool:
-    conversation.reset()
-    return False
-
-
-def _fin(conversation: Conversation, _piece: bytes, _in_head: bool) -> bool:
-    conversation.close()
-    return False
-
-
-def _silence(conversation: Conversation, _piece: bytes, _in_head: bool) -> bool:
-    conversation.stay_silent()
-    return False
-
-
-def _garbage(conversation: Conversation, piece: bytes, in_head: bool) -> bool:
-    """Bytes of no protocol; in a body as many as were promised."""
-    conversation.send(b"\xfe\xff\r\n" if in_head else b"\xff" * (len(piece) - 2) + b"\r\n")
-    return not in_head
-
-
-# What the vendor's side does in place of sending a piece; whether it goes on with the next.
-ON_THE_WIRE: Final[Mapping[str, Callable[[Conversation, bytes, bool], bool]]] = {
-    "reset": _reset,
-    "fin": _fin,
-    "silence": _silence,
-    "garbage": _garbage,
+# How the vendor's side ends a connection in place of sending a piece.
+_ENDS: Final[Mapping[str, Callable[[Conversation], None]]] = {
+    "reset": Conversation.reset,
+    "fin": Conversation.close,
+    "silence": Conversation.stay_silent,
 }
 EXCEPTIONS: Final[Mapping[str, Callable[[], Exception]]] = {
     "runtime": lambda: RuntimeError("an accident"),
@@ -140,7 +117,7 @@ def faults_of(operation: Operation) -> tuple[str, ...]:
     if operation.kind == "send":
         return ("reset", "silence")
     if operation.kind == "read":
-        return (*ON_THE_WIRE, *(WHOLE_ANSWERS if operation.part == 0 else ()))
+        return (*_ENDS, "garbage", *(WHOLE_ANSWERS if operation.part == 0 else ()))
     if operation.kind == "parse":
         return tuple(name for name in EXCEPTIONS if name != "value")
     return tuple(EXCEPTIONS)
@@ -176,7 +153,6 @@ class Tape:
 
     @property
     def heals(self) -> bool:
-        """Whether what is asked again is answered."""
         return self._case is None or not self._case.lasting
 
     @contextlib.contextmanager
@@ -338,7 +314,7 @@ class _Vendor:
             fault = self._tape.step(Operation("send", answer.endpoint, answer.code))
             if not fault and not self._say(conversation, answer):
                 return
-        ON_THE_WIRE[fault](conversation, b"", True)
+        _ENDS[fault](conversation)
 
     def _say(self, conversation: Conversation, answer: _Answer) -> bool:
         """Send an answer piece by piece; whether the connection goes on."""
@@ -350,8 +326,14 @@ class _Vendor:
             elif fault in WHOLE_ANSWERS:
                 conversation.send(WHOLE_ANSWERS[fault])
                 return True
-            elif not ON_THE_WIRE[fault](conversation, piece, part < 2):
+            elif fault in _ENDS:
+                _ENDS[fault](conversation)
                 return False
+            elif part < 2:  # bytes of no protocol; in a body as many as were promised
+                conversation.send(b"\xfe\xff\r\n")
+                return False
+            else:
+                conversation.send(b"\xff" * (len(piece) - 2) + b"\r\n")
         return not answer.closes
 
 
@@ -366,11 +348,9 @@ class Resources(NamedTuple):
 
     @classmethod
     def now(cls) -> Self:
-        """As Linux and Python count them."""
         return cls(len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 - counted
 
     def wait_until_no_more(self) -> None:
-        """Wait until there are no more than these; what others leave behind may end meanwhile."""
         wait_until(lambda: all(map(le, Resources.now(), self)), f"no more than {self}")
 
 
@@ -475,7 +455,6 @@ class Rig:
 
     @property
     def error(self) -> PollError | None:
-        """Why the last poll failed."""
         return self.exporter.statuses()[0].error
 
     def is_alive(self) -> bool:
@@ -528,13 +507,16 @@ class ServedPage:
     exporter: Exporter
 
     def __init__(self) -> None:
-        current: Any = _Current(self)
+        current: Any = self
         self._app = routes.application(current, WebSettings())
         self.said: list[bytes] = []
 
+    def __getattr__(self, name: str) -> Any:
+        """What the application asks of the exporter of the case."""
+        return getattr(self.exporter, name)
+
     @contextlib.contextmanager
     def served(self) -> Iterator[Self]:
-        """Serve while the block runs."""
         with serving_app(self._app) as port:
             self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
             with contextlib.closing(self._client):
@@ -551,16 +533,6 @@ class ServedPage:
         return answer.status, body
 
 
-class _Current:
-    """The exporter of the case, as the application sees it."""
-
-    def __init__(self, page: ServedPage) -> None:
-        self._page = page
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._page.exporter, name)
-
-
 class Scrape:
     """An exposition in two parts: the inventory as bytes, the live part as figures by series."""
 
@@ -573,13 +545,11 @@ class Scrape:
 
     @property
     def sids(self) -> str:
-        """Of the numbers that are shown, in their order."""
         found = re.findall(rb'^exophone_number_info\{.*sid="(.)"', self.inventory, re.MULTILINE)
         return b"".join(found).decode()
 
     @property
     def failures(self) -> dict[str, float]:
-        """How many polls failed, by the reason."""
         return {
             series.partition('reason="')[2][:-2]: count
             for series, count in self.live.items()
