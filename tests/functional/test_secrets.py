@@ -160,6 +160,7 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
 
 
 REDIRECTS = [
+    pytest.param("/other/path", id="on-the-same-host"),
     pytest.param("http://localhost:{port}/", id="CVE-2018-18074-from-https-to-http"),
     pytest.param("http://127.0.0.1:{port}/", id="CVE-2023-32681-to-another-host"),
     pytest.param("//127.0.0.1:{port}/", id="CVE-2018-18074-without-a-scheme"),
