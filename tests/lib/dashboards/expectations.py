@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -89,13 +90,9 @@ class View:
         """A moment of the scene by the clock of what is looked at."""
         return self.span.end - (self.scene.end - at) * self.pace
 
-    def anywhere(self) -> View:
-        """The same accounts, whatever circle, type and currency is chosen."""
-        return replace(self, chosen={k: v for k, v in self.chosen.items() if k not in GROUP})
-
-    def in_any_currency(self) -> View:
-        """The same numbers, in whatever currency they are paid."""
-        return replace(self, chosen={k: v for k, v in self.chosen.items() if k != "currency"})
+    def whatever(self, *keys: str) -> View:
+        """The same view with nothing chosen for these variables."""
+        return replace(self, chosen={k: v for k, v in self.chosen.items() if k not in keys})
 
     def at_the_start(self) -> View:
         """The same view of the world before anything has happened."""
@@ -152,7 +149,7 @@ def rental(number: Number) -> Decimal | None:
 
 def unpriced_numbers(view: View) -> Series:
     """How many numbers have no rental, in whatever currency; nothing where all have one."""
-    numbers = sum(rental(number) is None for number in view.in_any_currency().numbers)
+    numbers = sum(rental(number) is None for number in view.whatever("currency").numbers)
     return {labels(): float(numbers)} if numbers else {}
 
 
@@ -275,29 +272,6 @@ def growth(samples: list[tuple[float, float]]) -> float:
 
 
 @dataclass(frozen=True)
-class PerHour:
-    """How much a counter grew within the window of a graph's last point, by some labels.
-
-    Prometheus extrapolates to the edges, so a quarter and one event are allowed for.
-    """
-
-    metric: str
-    by: tuple[str, ...]
-    without_zeros: bool = False
-
-    def __call__(self, view: View) -> Series:
-        grown: defaultdict[Labels, float] = defaultdict(float)
-        for named, samples in view.raw(self.metric):
-            grown[labels(**{key: named[key] for key in self.by})] += growth(samples)
-        hours = view.span.seconds / 3600
-        return {
-            key: Within((0.75 * value - 1) / hours, (1.25 * value + 1) / hours)
-            for key, value in grown.items()
-            if value or not self.without_zeros
-        }
-
-
-@dataclass(frozen=True)
 class Course:
     """A graph: its last points, its first ones, those of its last window, what all add up to."""
 
@@ -307,18 +281,30 @@ class Course:
     adds_up_to: Expected | None = None
 
 
-def _started_at_start(value: Expected) -> Expected:
-    return lambda view: value(view.at_the_start())
-
-
 def course(value: Expected) -> Course:
     """A graph of what the numbers say, from the start to the end."""
-    return Course(last=value, first=_started_at_start(value))
+    return Course(last=value, first=lambda view: value(view.at_the_start()))
 
 
 def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
-    """A graph of how much a counter grows in an hour."""
-    return Course(within_window=PerHour(metric, by, without_zeros))
+    """A graph of how much a counter grows in an hour, by some labels.
+
+    Prometheus extrapolates to the edges of its last window, so a quarter and one event are allowed
+    for.
+    """
+
+    def expected(view: View) -> Series:
+        grown: defaultdict[Labels, float] = defaultdict(float)
+        for named, samples in view.raw(metric):
+            grown[labels(**{key: named[key] for key in by})] += growth(samples)
+        hours = view.span.seconds / 3600
+        return {
+            key: Within((0.75 * value - 1) / hours, (1.25 * value + 1) / hours)
+            for key, value in grown.items()
+            if value or not without_zeros
+        }
+
+    return Course(within_window=expected)
 
 
 def nothing(_: View) -> Series:
@@ -333,7 +319,7 @@ RENTAL: Final[dict[tuple[str, str], Expected | Course]] = {
     ("Yearly waste", "A"): lambda view: {
         key: 12 * value for key, value in total(view.numbers, idle_rental, "currency").items()
     },
-    ("Idle numbers", "A"): lambda view: count(idle)(view.in_any_currency()),
+    ("Idle numbers", "A"): lambda view: count(idle)(view.whatever("currency")),
     ("Next charge", "A"): days_until_charge,
     ("Rental over time", "A"): course(lambda view: total(view.numbers, rental, "currency")),
     ("Rental over time", "B"): course(lambda view: total(view.numbers, idle_rental, "currency")),
@@ -366,10 +352,8 @@ def oldest(view: View) -> Series:
 
 
 def build(view: View) -> Series:
-    return {
-        labels(**{name: value for name, value in named.items() if name != "__name__"}): 1.0
-        for named, _ in view.raw("exophone_exporter_build_info")
-    }
+    found = view.raw("exophone_exporter_build_info")
+    return {series_key({"metric": named}): 1.0 for named, _ in found}
 
 
 EXPORTER: Final[dict[tuple[str, str], Expected | Course]] = {
@@ -436,17 +420,17 @@ def lacking(view: View) -> list[Number]:
     return [one for one in view.numbers if any(missing(one, flow) for flow in FLOWS)]
 
 
-def cells(column: str, value: Callable[[Number], Any], *more: str) -> Expected:
+def cells(column: str, value: Callable[[Number], Any]) -> Expected:
     """A column of the table of unattached numbers; a number whose value is None has no cell."""
 
     def expected(view: View) -> Series:
-        return {
-            labels(column=column, job=view.job, **names(number, "account", "sid", *more)): value(
-                number
-            )
+        found = {
+            labels(
+                column=column.format_map(number), job=view.job, **names(number, "account", "sid")
+            ): value(number)
             for number in lacking(view)
-            if value(number) is not None
         }
+        return {key: cell for key, cell in found.items() if cell is not None}
 
     return expected
 
@@ -469,18 +453,6 @@ def unattached_since(view: View) -> Series:
         if change.kind in ("voice_detached", "sms_detached", "added")
     }
     return cells("Unattached since", lambda number: lost.get(number["sid"], 0.0))(view)
-
-
-def rental_cells(view: View) -> Series:
-    return {
-        labels(
-            column=f"Rental {number['currency']}",
-            job=view.job,
-            **names(number, "account", "sid"),
-        ): float(number["rental_price"])
-        for number in lacking(view)
-        if rental(number) is not None
-    }
 
 
 def listed(view: View) -> Series:
@@ -582,66 +554,49 @@ def by_circle(column: str, value: Callable[[Number], Any]) -> Expected:
 def per_flow(view: View) -> Series:
     found = Counter(
         labels(account=one["account_sid"], flow=flow, flow_id=flow_id(one, flow))
-        for one in view.anywhere().numbers
+        for one in view.whatever(*GROUP).numbers
         for flow in FLOWS
         if one[f"{flow}_url"]
     )
     return {key: float(number) for key, number in found.items()}
 
 
-def ages(view: View) -> Series:
-    return {labels(account=name, job=view.job): fresh()(view) for name in view.fresh}
-
-
-def past_limit(view: View) -> Series:
-    return {
-        labels(account=name, job=view.job): old(view)
-        for name in ("stale",)
+def of_accounts(value: Any, *accounts: str) -> Expected:
+    return lambda view: {
+        labels(account=name, job=view.job): _of(value, view)
+        for name in accounts
         if name in view.accounts
     }
 
 
-def never(view: View) -> Series:
-    return {
-        labels(account=name, job=view.job): 0.0 for name in ("refused",) if name in view.accounts
-    }
-
-
-def lacks_voice(number: Number) -> bool:
-    return missing(number, "voice")
-
-
-def lacks_sms(number: Number) -> bool:
-    return missing(number, "sms")
-
-
+LACKS_VOICE, LACKS_SMS = (partial(missing, flow=flow) for flow in FLOWS)
 UPDATED_MILLISECONDS: Final = 1736134200000.0  # every number's, 2025-01-06 09:00:00 in India
 
 NUMBERS: Final[dict[tuple[str, str], Expected | Course]] = {
-    ("Age of the data", "A"): ages,
+    ("Age of the data", "A"): of_accounts(fresh(), *FRESH),
     ("Age of the data", "B"): nothing,
-    ("Age of the data", "C"): past_limit,
-    ("Age of the data", "D"): never,
+    ("Age of the data", "C"): of_accounts(old, "stale"),
+    ("Age of the data", "D"): of_accounts(0.0, "refused"),
     ("Numbers", "A"): count(lambda _: 1),
-    ("Unattached voice", "A"): count(lacks_voice),
-    ("Unattached SMS", "A"): count(lacks_sms),
+    ("Unattached voice", "A"): count(LACKS_VOICE),
+    ("Unattached SMS", "A"): count(LACKS_SMS),
     ("Idle", "A"): count(idle),
     ("Unattached numbers", "A"): cells("Voice", state("voice")),
     ("Unattached numbers", "B"): cells("SMS", state("sms")),
     ("Unattached numbers", "C"): unattached_since,
     ("Unattached numbers", "D"): cells("Updated", lambda _: UPDATED_MILLISECONDS),
-    ("Unattached numbers", "E"): rental_cells,
+    ("Unattached numbers", "E"): cells("Rental {currency}", rental),
     ("Unattached numbers", "F"): listed,
     ("Unattached numbers", "G"): not_listed,
     ("Unattached numbers", "H"): without_data,
     ("Attachment of the numbers that changed", "A"): Course(timeline, timeline_at_start),
-    ("Unattached over time", "A"): course(count(lacks_voice)),
-    ("Unattached over time", "B"): course(count(lacks_sms)),
+    ("Unattached over time", "A"): course(count(LACKS_VOICE)),
+    ("Unattached over time", "B"): course(count(LACKS_SMS)),
     ("Unattached over time", "C"): course(count(idle)),
     ("Changes", "A"): Course(adds_up_to=changes),
     ("By circle and type", "A"): by_circle("Numbers", lambda _: 1),
-    ("By circle and type", "B"): by_circle("Unattached voice", lacks_voice),
-    ("By circle and type", "C"): by_circle("Unattached SMS", lacks_sms),
+    ("By circle and type", "B"): by_circle("Unattached voice", LACKS_VOICE),
+    ("By circle and type", "C"): by_circle("Unattached SMS", LACKS_SMS),
     ("By circle and type", "D"): by_circle("Idle", idle),
     ("Numbers per flow", "A"): per_flow,
 }
@@ -687,27 +642,22 @@ def at_the_end(answer: Any, target: Target) -> Series:
 def close(expected: Series) -> Series:
     """Figures compared as floats are; what is within a range stays so."""
     return {
-        key: value if isinstance(value, Within) else pytest.approx(value, rel=1e-9, abs=1e-9)
+        key: value if isinstance(value, Within) else pytest.approx(float(value), rel=1e-9, abs=1e-9)
         for key, value in expected.items()
     }
 
 
 def findings(view: View, target: Target, expected: Expected | Course) -> list[str]:
     """What of the answer to a query is not as the world says."""
-    if not isinstance(expected, Course):
-        answer = target.ask(view.server)
-        return differences(target, "now", at_the_end(answer, target), expected(view))
-    answer = target.ask(view.server)
-    found = []
+    expected = expected if isinstance(expected, Course) else Course(expected)
+    answer, found = target.ask(view.server), []
     if expected.last:
-        now = at_the_end(answer, target)
-        found += differences(target, "at the end", now, expected.last(view))
+        found += differences(target, "at the end", at_the_end(answer, target), expected.last(view))
     if expected.first:
         found += differences(target, "at first", values(answer, 0), expected.first(view))
     if expected.within_window:
-        windowed = replace(view, span=target.last_window())
-        now = at_the_end(answer, target)
-        found += differences(target, "in the window", now, expected.within_window(windowed))
+        wanted = expected.within_window(replace(view, span=target.last_window()))
+        found += differences(target, "in the window", at_the_end(answer, target), wanted)
     if expected.adds_up_to:
         found += differences(target, "in all", sums(answer), expected.adds_up_to(view))
     return found

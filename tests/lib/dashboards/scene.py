@@ -429,13 +429,8 @@ def scene(programs: Programs, folder: Path) -> Iterator[Scene]:
     with contextlib.ExitStack() as running:
         simulator = running.enter_context(Simulator(fixed_world()))
         stage = _Stage(folder, simulator, running)
-        for name, series in (
-            ("one", "all"),
-            ("two", "all"),
-            ("none", "none"),
-            ("unattached", "unattached"),
-        ):
-            stage.start(name, series)
+        for name in ("one", "two", "none", "unattached"):
+            stage.start(name, name if name in CROWD.values() else "all")
         one, two, none, unattached = stage.addresses.values()
         jobs = {OTHER_JOB: [one], NONE_JOB: [none], UNATTACHED_JOB: [unattached]}
         binary = programs("prometheus")
