@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -19,6 +19,16 @@ _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 _OPENMETRICS_VERSIONS: Final = ("", "1.0.0", "0.0.1")
 # The most specific range that a client names says how much it wants the text format.
 _TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")
+
+
+def negotiated(request: Mapping[str, str]) -> tuple[bool, bool, dict[str, str]]:
+    """For the headers of a scrape: whether OpenMetrics, whether gzip, the headers of the answer."""
+    kind = content_type(request.get("Accept", ""))
+    headers = {"Content-Type": kind, "Vary": "Accept, Accept-Encoding"}
+    gzipped = accepts_gzip(request.get("Accept-Encoding", ""))
+    if gzipped:
+        headers["Content-Encoding"] = "gzip"
+    return kind == OPENMETRICS, gzipped, headers
 
 
 def content_type(accept: str) -> str:

@@ -22,16 +22,17 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import parse_qsl
 from weakref import WeakKeyDictionary
 
+from starlette.datastructures import QueryParams
 from starlette.responses import PlainTextResponse, Response
 
 from exophone_exporter.errors import BudgetSpent, NotFound, PollError, Stopped
 from exophone_exporter.exotel.model import is_askable_sid
 from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.logs import fields
-from exophone_exporter.metrics import catalog, negotiation
+from exophone_exporter.metrics import catalog
+from exophone_exporter.metrics.negotiation import negotiated
 from exophone_exporter.metrics.samples import probe_lines
 from exophone_exporter.threads import start_daemon
 
@@ -162,9 +163,9 @@ def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
         outcome = await prober.probe(request.scope["query_string"], timeouts)
         if isinstance(outcome, Refusal):
             return _refusal_response(outcome)
-        return _exposition_response(
-            outcome, request.headers.get("Accept", ""), request.headers.get("Accept-Encoding", "")
-        )
+        openmetrics, gzipped, headers = negotiated(request.headers)
+        body = _exposition(outcome, openmetrics=openmetrics)
+        return Response(gzip.compress(body, mtime=0) if gzipped else body, headers=headers)
 
     return probe
 
@@ -173,16 +174,6 @@ def _refusal_response(refusal: Refusal) -> Response:
     wait_seconds = refusal.retry_after_seconds
     headers = {} if wait_seconds is None else {"Retry-After": str(wait_seconds)}
     return PlainTextResponse(f"{refusal.text}\n", refusal.status, headers)
-
-
-def _exposition_response(probed: Probed, accept: str, accept_encoding: str) -> Response:
-    content_type = negotiation.content_type(accept)
-    body = _exposition(probed, openmetrics=content_type == negotiation.OPENMETRICS)
-    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-    if negotiation.accepts_gzip(accept_encoding):
-        headers["Content-Encoding"] = "gzip"
-        body = gzip.compress(body, mtime=0)
-    return Response(body, headers=headers)
 
 
 def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
@@ -200,10 +191,8 @@ def _parsed(query: bytes) -> tuple[str, str | None]:
     """The sid, and the account's name or None; other parameters are ignored."""
     if query.count(b"&") >= _FIELDS_MAX:
         raise _InvalidProbeError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        values.setdefault(name, []).append(value)
-    targets, accounts = values.get("target", []), values.get("account", [None])
+    parameters = QueryParams(query)
+    targets, accounts = parameters.getlist("target"), parameters.getlist("account")
     if len(targets) != 1:
         raise _InvalidProbeError(f"exactly one target is required, {_EXAMPLE}")
     if len(accounts) > 1:
@@ -213,7 +202,7 @@ def _parsed(query: bytes) -> tuple[str, str | None]:
             "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
             r" / \ ? # %, and is not . or .. (encode + as %2B; URLs and hosts are not allowed)"
         )
-    return targets[0], accounts[0]
+    return targets[0], parameters.get("account")
 
 
 def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
@@ -267,11 +256,13 @@ class _AccountProber:
     def probe(self, sid: str, within_seconds: float) -> Future[Outcome]:
         """The outcome for a number, now or later; the future cannot be cancelled."""
         with self._lock:
+            now = self._monotonic()
             expires_at, probed = self._cached.get(sid, (-math.inf, None))
-            if probed is not None and expires_at > self._monotonic():
+            if probed is not None and expires_at > now:
                 return _done(probed)
             request = self._requests.get(sid)
-            if request is not None and self._is_shared(request, within_seconds):
+            # Not shared if it was abandoned, or has less time than this probe.
+            if request and request.ends_at > now and request.within_seconds >= within_seconds:
                 return request.future
             return self._start_request(sid, within_seconds)
 
@@ -286,17 +277,14 @@ class _AccountProber:
             ),
         )
 
-    def _is_shared(self, request: _Request, within_seconds: float) -> bool:
-        """Not if it has less time than the new probe has, or was abandoned."""
-        return request.within_seconds >= within_seconds and request.ends_at > self._monotonic()
-
     def _start_request(self, sid: str, within_seconds: float) -> Future[Outcome]:
         if self._in_flight >= PARALLEL_REQUESTS:
             return _done(_BUSY)
         if held_seconds := self.client.budget.hold_off_seconds():
-            return _done(_held_off(held_seconds))
+            return _done(Refusal(429, _HELD_OFF, math.ceil(held_seconds)))
         if self._allowance.reserve(within_seconds=0) is None:
-            return _done(self._over_share(self._allowance.wait_seconds()))
+            text = _OVER_SHARE.format(self._allowance.requests_per_minute)
+            return _done(Refusal(429, text, math.ceil(self._allowance.wait_seconds())))
         request = _Request(within_seconds, self._monotonic() + within_seconds)
         request.future.set_running_or_notify_cancel()  # so that no waiter cancels it for others
         try:
@@ -307,16 +295,6 @@ class _AccountProber:
         self._requests[sid] = request
         return request.future
 
-    def _over_share(self, wait_seconds: float) -> Refusal:
-        return Refusal(
-            429,
-            f"the probes of this account may make {self._allowance.requests_per_minute} requests a"
-            " minute,"
-            " so that the poll keeps the rest of its budget; probe fewer numbers or less often,"
-            " or raise requests_per_minute",
-            math.ceil(wait_seconds),
-        )
-
     def _run(self, sid: str, request: _Request) -> None:
         """Make the request, in its own thread; the future gets an outcome whatever happens."""
         outcome, lasts = self._outcome(sid, request.within_seconds)
@@ -325,7 +303,9 @@ class _AccountProber:
             if self._requests.get(sid) is request:
                 del self._requests[sid]
             if lasts and isinstance(outcome, Probed):
-                self._cache(sid, outcome)
+                self._cached[sid] = self._monotonic() + CACHE_SECONDS, outcome
+                if len(self._cached) > _CACHED_MAX:
+                    del self._cached[next(iter(self._cached))]  # the oldest
         request.future.set_result(outcome)
 
     def _outcome(self, sid: str, within_seconds: float) -> tuple[Outcome, bool]:
@@ -345,11 +325,6 @@ class _AccountProber:
             _log.error("a defect in the exporter", extra=about, exc_info=error)
         return Probed(self.client.account, number, self._monotonic() - started_at), lasts
 
-    def _cache(self, sid: str, probed: Probed) -> None:
-        self._cached[sid] = self._monotonic() + CACHE_SECONDS, probed
-        if len(self._cached) > _CACHED_MAX:
-            del self._cached[next(iter(self._cached))]  # the oldest
-
 
 _BUSY: Final = Refusal(
     503, "too many probes of this account are waiting for the API; run fewer probes in parallel", 1
@@ -362,10 +337,11 @@ _POLL_COMES_FIRST: Final = Refusal(
 )
 _STOPPING: Final = Refusal(503, "the exporter is stopping or was reloaded; try again", 1)
 
-
-def _held_off(seconds: float) -> Refusal:
-    text = "the API asked to wait with requests about this account"
-    return Refusal(429, text, math.ceil(seconds))
+_HELD_OFF: Final = "the API asked to wait with requests about this account"
+_OVER_SHARE: Final = (
+    "the probes of this account may make {} requests a minute, so that the poll keeps the rest of"
+    " its budget; probe fewer numbers or less often, or raise requests_per_minute"
+)
 
 
 def _done(outcome: Outcome) -> Future[Outcome]:

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from exophone_exporter.config.sharding import WHOLE
-from exophone_exporter.metrics import negotiation
+from exophone_exporter.metrics.negotiation import negotiated
 from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
@@ -84,7 +84,8 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
         Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
         for path, handler in served.items()
     ]
-    routes += [Route(path, handlers.to_prefix) for path in ("/", prefix) if prefix]
+    to_prefix = RedirectResponse(f"{prefix}/", status_code=302)
+    routes += [Route(path, to_prefix, methods=["GET"]) for path in ("/", prefix) if prefix]
     limit = Middleware(_RequestLimit, settings.max_requests, prefix)
     app = Starlette(routes=routes, middleware=[limit])
     app.router.redirect_slashes = False
@@ -119,22 +120,13 @@ class _Handlers:
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
-        content_type = negotiation.content_type(request.headers.get("Accept", ""))
-        gzipped = negotiation.accepts_gzip(request.headers.get("Accept-Encoding", ""))
-        parts = await self._parts(content_type == negotiation.OPENMETRICS, gzipped)
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if gzipped:
-            headers["Content-Encoding"] = "gzip"
-        return _PartsResponse(parts, headers)
-
-    async def _parts(self, openmetrics: bool, gzipped: bool) -> Sequence[bytes]:
-        """The exposition; the loop answers other requests while a thread renders it."""
+        openmetrics, gzipped, headers = negotiated(request.headers)
         page = self._exporter.page
-        ready = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
-        if ready is not None:
-            return ready
-        make = partial(page.chunks, openmetrics=openmetrics, gzipped=gzipped)
-        return await in_thread(make, self._start)
+        parts = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
+        if parts is None:  # the loop answers other requests while a thread renders it
+            make = partial(page.chunks, openmetrics=openmetrics, gzipped=gzipped)
+            parts = await in_thread(make, self._start)
+        return _PartsResponse(parts, headers)
 
     async def status(self, _: Request) -> Response:
         """The status page, which takes long with many numbers or accounts.
@@ -159,10 +151,6 @@ class _Handlers:
         """The reference of paths and metrics."""
         page = docs_page.render(self.paths, self._settings.telemetry_path, link=self._settings.link)
         return HTMLResponse(page, headers=_PAGE_HEADERS)
-
-    async def to_prefix(self, _: Request) -> Response:
-        """The redirect from `/` to the route prefix."""
-        return RedirectResponse(f"{self._settings.prefix}/", status_code=302)
 
     async def healthy(self, _: Request) -> Response:
         """Whether the pollers work, whatever the API does."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from heapq import nsmallest
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
@@ -17,7 +19,7 @@ from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.web import html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account
@@ -193,8 +195,8 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
         unattached_voice=sum(group.unattached["voice"] for group in groups),
         unattached_sms=sum(group.unattached["sms"] for group in groups),
         idle=sum(group.idle for group in groups),
-        rental=_total((group.rental.items() for group in groups), unpriced),
-        idle_rental=_total(group.idle_rental.items() for group in groups),
+        rental=_total((group.rental for group in groups), unpriced),
+        idle_rental=_total(group.idle_rental for group in groups),
         rows=tuple(_row(number, status.account, probe=probe) for number in shown_here),
         rows_left_out=left_out,
     )
@@ -255,20 +257,21 @@ def _polling(status: AccountStatus, now: ClockReading) -> str:
     return f"{every}; the last attempt was {span(now.seconds_since(status.last_attempt))} ago."
 
 
-def _total(prices: Iterable[Iterable[tuple[str, Decimal]]], unpriced: int = 0) -> str:
+def _total(prices: Iterable[Mapping[str, Decimal]], unpriced: int = 0) -> str:
     """One sum for each currency, and how many numbers it lacks; "none" if nothing has a price."""
-    totals: dict[str, Decimal] = {}
-    for of_group in prices:
-        for currency, amount in of_group:
-            totals[currency] = totals.get(currency, Decimal()) + amount
+    totals: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for currency, amount in chain.from_iterable(each.items() for each in prices):
+        totals[currency] += amount
     sums = [money(amount, currency) for currency, amount in sorted(totals.items())]
-    lacks = f"{unpriced} unpriced number{'' if unpriced == 1 else 's'}"
-    return " + ".join([*sums, lacks] if unpriced else sums) or "none"
+    if unpriced:
+        sums.append(_count(unpriced, "unpriced number"))
+    return " + ".join(sums) or "none"
 
 
 def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
     names = masked_identity(number, account.per_number.phone_number, account.pseudonym_key)
-    may_be_shown = names.sid == number.sid
+    has_link = probe and names.sid == number.sid and is_askable_sid(number.sid)
+    target = {"target": number.sid, "account": account.name}
     return Row(
         phone_number=names.phone_number or names.sid,
         friendly_name=names.friendly_name,
@@ -278,12 +281,5 @@ def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
         sms=flow_state(number, "sms"),
         rental=money(number.rental_price, number.currency),
         idle=number.idle,
-        probe_query=_probe_query(number.sid, account.name) if probe and may_be_shown else "",
+        probe_query=urlencode(target, quote_via=quote, safe="") if has_link else "",
     )
-
-
-def _probe_query(sid: str, account: str) -> str:
-    """The query string that probes a number; "" if /probe would refuse the sid."""
-    if not is_askable_sid(sid):
-        return ""
-    return urlencode({"target": sid, "account": account}, quote_via=quote, safe="")
