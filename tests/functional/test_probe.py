@@ -8,7 +8,6 @@ import gzip
 import logging
 import re
 import socket
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.web.probe import Prober, Refusal, probe_handler
 from tests.lib.paths import ROOT
-from tests.lib.processes import wait_until
+from tests.lib.processes import output_of, wait_until
 from tests.lib.servers import Answer, Site, serving_app
 from tests.lib.support import CountingRecorder, FakeTime, account, phone
 
@@ -706,8 +705,4 @@ def test_job_and_alert_are_valid(tmp_path: Path, program: Callable[[str], str]) 
     indented = "".join(f"  {line}\n" for line in job.splitlines())
     config.write_text(f"rule_files: [{rules}]\nscrape_configs:\n{indented}", "utf-8")
     rules.write_text(code_blocks("yaml")[1], "utf-8")
-    checked = subprocess.run(
-        [promtool, "check", "config", str(config)], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stderr
-    assert "SUCCESS: 3 rules found" in checked.stdout
+    assert "SUCCESS: 3 rules found" in output_of(promtool, "check", "config", config)

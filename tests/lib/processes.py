@@ -75,12 +75,18 @@ def run(
     return ended
 
 
-def output_of(*command: str | Path, seconds: float = 120, **options: Any) -> str:
-    """What a tool says on stdout and then on stderr; it must succeed."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
+def ended(*command: str | Path, seconds: float = 120, **options: Any) -> Ended:
+    """How a tool ended."""
+    done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=seconds, **options
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def output_of(*command: str | Path, **options: Any) -> str:
+    """What a tool says on stdout and then on stderr; it must succeed."""
+    done = ended(*command, **options)
+    assert done.code == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 

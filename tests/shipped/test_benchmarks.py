@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import results
 import tables
 
 from tests.lib.paths import ROOT
-from tests.lib.processes import output_of
+from tests.lib.processes import Ended, ended, output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,14 +73,9 @@ def test_only_the_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_revision_that_does_not_exist_is_one_line() -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "against.py", "v0.0.0-none"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ended(sys.executable, ROOT / "benchmarks" / "against.py", "v0.0.0-none")
     said = "against.py: v0.0.0-none is not a revision of this repository\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert done == Ended(1, "", said)
 
 
 def test_the_least_of_all_rounds_is_compared() -> None:

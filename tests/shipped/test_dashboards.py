@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from tests.lib.paths import ROOT
+from tests.lib.processes import output_of
 from tests.lib.queries import LABELS, unknown_names
 
 if TYPE_CHECKING:
@@ -45,13 +45,7 @@ def variables_of(uid: str) -> set[str]:
 
 
 def test_the_json_is_what_the_source_makes() -> None:
-    check = subprocess.run(
-        [sys.executable, GRAFANA / "generate_dashboards.py", "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+    assert output_of(sys.executable, GRAFANA / "generate_dashboards.py", "--check") == ""
 
 
 def test_a_dashboard_is_found_by_its_uid_and_small_enough_for_a_config_map() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.paths import ROOT
+from tests.lib.processes import output_of
 from tests.lib.queries import unknown_names
 
 if TYPE_CHECKING:
@@ -22,13 +22,7 @@ _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 
 def test_what_is_derived_from_the_code_is_up_to_date() -> None:
     """A metric or a configuration key that changes takes its documentation along."""
-    check = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (check.returncode, check.stdout) == (0, "")
+    assert output_of(sys.executable, ROOT / "docs" / "generate.py", "--check") == ""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -85,16 +79,8 @@ def _code(document: Path) -> str:
 
 def _usage() -> str:
     commands = ("", "serve", "demo", "simulate", "check-config", "once", "numbers", "number")
-    texts = [
-        subprocess.run(
-            [sys.executable, "-m", "exophone_exporter", *command.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for command in commands
-    ]
-    return "\n".join(texts)
+    program = (sys.executable, "-m", "exophone_exporter")
+    return "\n".join(output_of(*program, *command.split(), "--help") for command in commands)
 
 
 def _anchors(document: Path) -> set[str]:

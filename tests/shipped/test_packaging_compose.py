@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from tests.lib.paths import ROOT
-from tests.lib.processes import BIN, output_of, wait_until
+from tests.lib.processes import BIN, ended, output_of, wait_until
 from tests.lib.servers import alertmanager, prometheus
 
 if TYPE_CHECKING:
@@ -88,9 +87,7 @@ def check_health(name: str, program: Callable[[str], str], url: str) -> bool:
     _, command, *words = SERVICES[name]["healthcheck"]["test"]
     asked = [re.sub(r"http://localhost:\d+", url, word) for word in words]
     assert asked != words
-    return (
-        subprocess.run([program(command), *asked], capture_output=True, check=False).returncode == 0
-    )
+    return ended(program(command), *asked).code == 0
 
 
 @pytest.mark.end_to_end

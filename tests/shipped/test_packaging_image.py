@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from typing import TYPE_CHECKING
 
 from exophone_exporter import __version__
 from tests.lib.paths import ROOT
-from tests.lib.processes import BIN, output_of
+from tests.lib.processes import BIN, ended, output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +43,8 @@ def test_without_an_engine_make_image_names_what_it_needs(tmp_path: Path) -> Non
     for name in ("dirname", "sed", "git"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     script(tmp_path / "docker", "exit 1")
-    done = subprocess.run(
-        ["/bin/sh", BUILD],
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
+    done = ended("/bin/sh", BUILD, env={"PATH": str(tmp_path)})
+    assert done.code == 1
     assert "needs docker, podman or buildah" in done.stderr
 
 

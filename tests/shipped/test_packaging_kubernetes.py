@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
@@ -15,7 +14,7 @@ from exophone_exporter import __version__
 from exophone_exporter.config import loader
 from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.paths import ROOT
-from tests.lib.processes import environment, output_of
+from tests.lib.processes import Ended, ended, environment, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,22 +71,14 @@ def test_kubernetes_knows_every_field_and_kubectl_can_remember_it(
     assert all(len(json.dumps(resource)) < LAST_APPLIED_MAX_BYTES for resource in every)
 
 
-def check_operator(program: Callable[[str], str], resources: Sequence[Any]) -> tuple[int, str]:
+def check_operator(program: Callable[[str], str], resources: Sequence[Any]) -> Ended:
     if not (NODE / "node_modules" / ".package-lock.json").exists():
         problem = "not installed; run: npm ci --prefix tests/lib/kubernetes"
         pytest.fail(problem) if os.environ.get("EXOPHONE_REQUIRE_END_TO_END") else pytest.skip(
             problem
         )
-    done = subprocess.run(
-        [program("node"), NODE / "check.mjs"],
-        input=json.dumps(resources),
-        env=environment(),
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stdout + done.stderr
+    checked = json.dumps(resources)
+    return ended(program("node"), NODE / "check.mjs", input=checked, env=environment())
 
 
 def test_the_operator_knows_every_field(
@@ -95,7 +86,7 @@ def test_the_operator_knows_every_field(
 ) -> None:
     """By the schemas of its definitions, and by the types made from them."""
     said = check_operator(program, [one["ServiceMonitor"], one["PrometheusRule"]])
-    assert said == (0, "2 resources checked, 0 problems\n")
+    assert said == Ended(0, "2 resources checked, 0 problems\n", "")
 
 
 def test_the_pod_is_restricted(

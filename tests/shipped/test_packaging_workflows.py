@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import yaml
 
 from exophone_exporter import __version__
 from tests.lib.paths import ROOT
-from tests.lib.processes import BIN, output_of
+from tests.lib.processes import BIN, Ended, ended, output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,5 +138,4 @@ def test_release_notes_are_the_changes_of_the_tag(  # noqa: PLR0917 - the column
         shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     script = tmp_path / "deploy" / "release" / "notes"
-    done = subprocess.run([script, version], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (code, stdout, stderr)
+    assert ended(script, version) == Ended(code, stdout, stderr)

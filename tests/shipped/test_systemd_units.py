@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import pytest
 
 from exophone_exporter.config import loader
 from tests.lib.paths import ROOT
-from tests.lib.processes import output_of, run
+from tests.lib.processes import ended, output_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +31,9 @@ def verified(program: Callable[[str], str], folder: Path, drop_in: str) -> str:
     service.write_text(_existing(service.read_text("utf-8")), "utf-8")
     (folder / f"{SERVICE.name}.d").mkdir()
     (folder / f"{SERVICE.name}.d" / "override.conf").write_text(_existing(drop_in), "utf-8")
-    done = subprocess.run(
-        [program("systemd-analyze"), "verify", "--recursive-errors=no", service],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"SYSTEMD_UNIT_PATH": f"{folder}:", "PATH": "/usr/bin:/bin"},
-    )
-    return f"{done.stdout}{done.stderr}" + (f"exit {done.returncode}" if done.returncode else "")
+    command = (program("systemd-analyze"), "verify", "--recursive-errors=no", service)
+    done = ended(*command, env={"SYSTEMD_UNIT_PATH": f"{folder}:", "PATH": "/usr/bin:/bin"})
+    return f"{done.stdout}{done.stderr}" + (f"exit {done.code}" if done.code else "")
 
 
 def _existing(unit: str) -> str:
@@ -74,13 +68,13 @@ def test_the_exposure_of_the_service_is_as_the_manual_says(program: Callable[[st
 def test_the_program_knows_the_command_of_the_unit() -> None:
     """It gets as far as the file, and ends with the code that systemd does not restart."""
     command = re.findall(r"(?m)^ExecStart=\S+ (.+)$", SERVICE.read_text("utf-8"))
-    ended = run(*command[0].split())
+    done = run(*command[0].split())
     path = "/etc/exophone-exporter/config.yaml"
-    assert ended.stderr == (
+    assert done.stderr == (
         f"exophone-exporter: {path}: cannot be read: No such file or directory\n"
     )
     assert "RestartPreventExitStatus=2\n" in SERVICE.read_text("utf-8")
-    assert ended.code == 2
+    assert done.code == 2
 
 
 def test_the_configuration_reads_the_credentials_that_the_unit_loads() -> None:
