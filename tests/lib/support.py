@@ -68,6 +68,27 @@ def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
     return msgspec.structs.replace(_PHONE, sid=sid, **changes)
 
 
+def number_as_sent(
+    sid: str, voice: str | None, sms: str | None = None, account_sid: str = "acme"
+) -> dict[str, Any]:
+    """A number as the API sends it, with these flows, and without dates."""
+    start = f"http://my.exotel.in/{account_sid}/exoml/start"
+    return {
+        "sid": sid,
+        "account_sid": account_sid,
+        "phone_number": f"+9122489011{int(sid, 36)}",
+        "friendly_name": f"Desk {sid}",
+        "country": "IN",
+        "region": "MU",
+        "number_type": "Landline",
+        "currency": "INR",
+        "capabilities": {"voice": True, "sms": True},
+        "voice_url": voice and f"{start}_voice/{voice}",
+        "sms_url": sms and f"{start}_sms/{sms}",
+        "rental_price": "499.000000",
+    }
+
+
 def account(
     name: str = "support",
     *,

@@ -34,7 +34,7 @@ from tests.lib import canary
 from tests.lib.fault_server import Conversation, FaultServer, ok
 from tests.lib.processes import wait_until
 from tests.lib.servers import serving_app
-from tests.lib.support import FakeTime, account
+from tests.lib.support import FakeTime, account, number_as_sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -195,21 +195,7 @@ class Tape:
 
 
 def _number(sid: str, flow: str = "11") -> dict[str, Any]:
-    return {
-        "sid": sid,
-        "account_sid": "acme",
-        "phone_number": f"+9122489011{ord(sid)}",
-        "friendly_name": f"Desk {sid}",
-        "country": "IN",
-        "region": "MU",
-        "number_type": "Landline",
-        "currency": "INR",
-        "capabilities": {"voice": True, "sms": True},
-        "voice_url": f"http://my.exotel.in/acme/exoml/start_voice/{flow}",
-        "sms_url": None,
-        "rental_price": "499.000000",
-        "date_created": "2017-09-22 22:47:00",
-    }
+    return number_as_sent(sid, flow) | {"date_created": "2017-09-22 22:47:00"}
 
 
 # Numbers a to e; then b has another flow, d slips through between two pages, e is gone, f and g

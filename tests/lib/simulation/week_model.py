@@ -144,12 +144,10 @@ class Model:
         self.events.append(line)
 
     def blame(self, what: str) -> None:
-        """Say that the exporter did what it must not."""
         self.note(f"WRONG {what}")
         self.blames.append(f"at {self.time.now:.3f}: {what}")
 
     def expect(self, holds: bool, what: str) -> None:
-        """Blame the exporter where something does not hold."""
         if not holds:
             self.blame(what)
 
@@ -175,7 +173,6 @@ class Model:
                 self._give_up(old)
 
     def is_polled(self, account: Account) -> bool:
-        """Whether a poll of the account is under way."""
         watched = self.watched.get(account.name)
         return watched is not None and watched.walk is not None
 
@@ -206,7 +203,6 @@ class Model:
     # What the API hears
 
     def opened(self, account: Account, *, is_walk: bool) -> Call:
-        """A poll or a probe begins."""
         watched = self.watched.get(account.name)
         if watched is None or watched.account is not account:
             self.expect(not is_walk, f"{account.name} is polled by settings that are gone")
@@ -250,7 +246,6 @@ class Model:
             self.ratios.append(passed / interval)
 
     def _check_not_late(self, watched: Watched, slack: float) -> None:
-        """Whether the next poll is late by now."""
         name, slack = watched.account.name, slack + watched.late_seconds
         if watched.overdue_at != math.inf:
             held_until = self._of(watched).held_until - self.time.suspended_seconds
@@ -332,7 +327,6 @@ class Model:
             call.there[sid] = number
 
     def closed(self, call: Call) -> None:
-        """A poll or a probe is over."""
         self._of(call.watched).calls.discard(call)
         if not call.is_walk or call.given_up:
             return
@@ -473,7 +467,6 @@ class Model:
             self._check_growth(watched, values)
 
     def _check_growth(self, watched: Watched, values: Mapping[str, float]) -> None:
-        """Counters never fall."""
         name, seen = watched.account.name, watched.known.seen
         for series, value in values.items():
             if series.partition(",")[0].endswith(("_total", "_count", "_bucket")):
@@ -482,7 +475,6 @@ class Model:
 
 
 def as_sent(number: ExoPhone) -> Number:
-    """A number of the exporter's, as the API has it."""
     rental = int(number.rental_price or 0)
     voice, sms = number.flow_id("voice"), number.flow_id("sms")
     return Number(number.sid, number.friendly_name, voice, sms, rental)

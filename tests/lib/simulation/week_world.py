@@ -26,6 +26,7 @@ from exophone_exporter.errors import (
 )
 from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS
 from exophone_exporter.exotel.transport import Answer
+from tests.lib.support import number_as_sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,20 +138,9 @@ class ApiAccount:
 
     def item(self, number: Number) -> dict[str, Any]:
         """One number as the API sends it."""
-        start = f"http://my.exotel.in/{self.sid}/exoml/start"
-        return {
-            "sid": number.sid,
-            "phone_number": f"+91{number.sid}",
-            "friendly_name": number.name,
-            "country": "IN",
-            "region": "MU",
-            "number_type": "Landline",
-            "currency": "INR",
-            "capabilities": {"voice": True, "sms": True},
-            "voice_url": f"{start}_voice/{number.voice}" if number.voice else None,
-            "sms_url": f"{start}_sms/{number.sms}" if number.sms else None,
-            "rental_price": f"{number.rental}.000000",
-        }
+        shown = {"friendly_name": number.name, "rental_price": f"{number.rental}.000000"}
+        flows = number.voice or None, number.sms or None
+        return number_as_sent(number.sid, *flows, account_sid=self.sid) | shown
 
 
 class Api:

@@ -353,59 +353,46 @@ class TestGone:
         assert [*exporter.clients()] == ["b"]
         assert exporter.healthy()
 
-    @pytest.mark.parametrize(
-        "again", [pytest.param(False, id="removed"), pytest.param(True, id="changed")]
-    )
+    @pytest.mark.parametrize(("again", "in_request"), [(False, True), (True, True), (False, False)])
     def test_poll_under_way_is_discarded(
-        self, again: bool, sim: Simulator, running: Run, simulated: Simulated
+        self, sim: Simulator, running: Run, simulated: Simulated, again: bool, in_request: bool
     ) -> None:
-        """The old walk is held in its first request; it asks for no second and is not recorded."""
-        asked, go_on = threading.Event(), threading.Event()
+        """The account is changed or removed.
 
-        def hold(_: object) -> None:
-            if not asked.is_set():
-                asked.set()
+        The old walk is held in its first request, and asks for no second; or it is complete, and
+        held by the clock on the way to its record.
+        """
+        held, go_on = threading.Event(), threading.Event()
+        readings: list[None] = []
+
+        def hold() -> None:
+            if not held.is_set():
+                held.set()
                 go_on.wait(10)
 
-        sim.on_request = hold
-        exporter = running(simulated("a", page_size=1))
+        def wall() -> float:
+            if not in_request and threading.current_thread().name == "poller a" and sim.requests:
+                readings.append(None)
+                if len(readings) == 2:  # the first is of the answer, the next of the poll's end
+                    hold()
+            return 1_700_000_000.0
+
+        if in_request:
+            sim.on_request = lambda _: hold()
+        size = 1 if in_request else 40
+        exporter = running(simulated("a", page_size=size), clock=Clock(wall=wall))
         (old,) = (t for t in threading.enumerate() if t.name == "poller a")
         state: Any = exporter.clients()["a"].recorder
-        assert asked.wait(10)
-        exporter.reload(configuration(simulated("a", page_size=50) if again else simulated("b")))
+        assert held.wait(10)
+        exporter.reload(configuration(simulated("a", page_size=49) if again else simulated("b")))
         polled(exporter, "a" if again else "b")
         go_on.set()
         old.join(10)
         assert not old.is_alive()
         assert state.status().polls == (1 if again else 0)
-        assert [r.query["PageSize"] for r in sim.requests].count("1") == 1
-
-    def test_result_that_comes_after_the_reload_is_discarded(
-        self, sim: Simulator, simulated: Simulated
-    ) -> None:
-        """The walk was complete: its thread is held by the clock, on the way to record it."""
-        asked, go_on = threading.Event(), threading.Event()
-        readings: list[None] = []
-
-        def wall() -> float:
-            if threading.current_thread().name == "poller a" and sim.requests:
-                readings.append(None)
-                if len(readings) == 2:  # the first is of the answer, the next of the poll's end
-                    asked.set()
-                    go_on.wait(10)
-            return 1_700_000_000.0
-
-        exporter = Exporter(configuration(simulated("a")), clock=Clock(wall=wall))
-        state: Any = exporter.clients()["a"].recorder
-        exporter.start()
-        (old,) = (t for t in threading.enumerate() if t.name == "poller a")
-        assert asked.wait(10)
-        exporter.reload(configuration(simulated("b")))
-        go_on.set()
-        old.join(10)
-        exporter.stop()
-        assert not old.is_alive()
-        assert (state.status().requests["list", "200"], state.status().polls) == (1, 0)
+        assert [r.query["PageSize"] for r in sim.requests].count(str(size)) == 1
+        if not in_request:
+            assert state.status().requests["list", "200"] == 1
 
     def test_order_follows_the_new_file(self, time: FakeTime, simulated: Simulated) -> None:
         """In the large part of the page too, although no account has changed."""
