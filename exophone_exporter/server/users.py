@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from exophone_exporter.server.web_config import PasswordHash, WebConfig
 
     Check = Callable[[bytes, bytes], bool]
+    Keys = OrderedDict[bytes, None]
 
 _SCHEME: Final = b"basic "
 # As strict as Go's decoder; binascii accepts too much padding.
@@ -66,9 +67,8 @@ class BasicAuth:
         self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
-        # Apart, so that a flood of wrong passwords does not displace the right ones.
-        self._right = _RecentKeys()
-        self._wrong = _RecentKeys()
+        # Wrong and right ones apart: a flood of wrong passwords does not displace the right ones.
+        self._recent: tuple[Keys, Keys] = (OrderedDict(), OrderedDict())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
@@ -85,11 +85,10 @@ class BasicAuth:
             return _unauthorized()
         name, password = given
         stored = _stored(users, name)
-        encoded = stored.encoded if stored else _hash_of_unknown_user(users)
+        encoded = stored.text.encode() if stored else _hash_of_unknown_user(users)
         key = self._digest(name, encoded, password)
-        if key in self._right or key in self._wrong:
-            right = key in self._right
-        else:
+        right = self._remembered(key)
+        if right is None:
             check = self._checks.get(key) or self._start(key, password, encoded)
             if check is None:
                 text = "Too many logins are being checked, try again later.\n"
@@ -108,6 +107,13 @@ class BasicAuth:
             digest.update(part)
         return digest.digest()
 
+    def _remembered(self, key: bytes) -> bool | None:
+        for right, keys in enumerate(self._recent):
+            if key in keys:
+                keys.move_to_end(key)
+                return bool(right)
+        return None
+
     def _start(self, key: bytes, password: bytes, encoded: bytes) -> asyncio.Task[bool] | None:
         if len(self._checks) >= self._waiting_max:
             return None
@@ -123,31 +129,16 @@ class BasicAuth:
     def _finish(self, key: bytes, check: asyncio.Task[bool]) -> None:
         del self._checks[key]
         if not check.cancelled() and check.exception() is None:
-            (self._right if check.result() else self._wrong).add(key)
+            keys = self._recent[check.result()]
+            keys[key] = None
+            if len(keys) > _REMEMBERED_MAX:
+                keys.popitem(last=False)
 
 
 def _hash_of_unknown_user(users: Mapping[str, PasswordHash]) -> bytes:
     """A hash whose check takes as long as a user's, so that the time does not tell names."""
     cost = max(stored.cost for stored in users.values())
     return f"$2b${cost}$".encode() + _UNKNOWN_SALT_AND_HASH
-
-
-class _RecentKeys:
-    """The most recently used keys."""
-
-    def __init__(self) -> None:
-        self._keys: OrderedDict[bytes, None] = OrderedDict()
-
-    def __contains__(self, key: bytes) -> bool:
-        if key not in self._keys:
-            return False
-        self._keys.move_to_end(key)
-        return True
-
-    def add(self, key: bytes) -> None:
-        self._keys[key] = None
-        if len(self._keys) > _REMEMBERED_MAX:
-            self._keys.popitem(last=False)
 
 
 def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from exophone_exporter.clock import Clock
-    from exophone_exporter.config.files import ReadFile
 
 # 22 characters of salt, the last of which holds only two bits, and 31 of the hash itself.
 _BCRYPT: Final = re.compile(
@@ -53,11 +52,6 @@ class PasswordHash:
     """A bcrypt hash, which no repr, log or error shows."""
 
     text: str
-
-    @property
-    def encoded(self) -> bytes:
-        """As bcrypt reads it."""
-        return self.text.encode("ascii")
 
     @property
     def cost(self) -> str:
@@ -247,7 +241,7 @@ class WebConfig:
     users: Mapping[str, PasswordHash] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def check_web_config(path: str, read_file: ReadFile = read_file) -> None:
+def check_web_config(path: str) -> None:
     """Read a file and the certificates and keys that it names; raises ConfigError."""
     text = read_text(path, read_file)
     settings = parse(text, path).tls
@@ -267,7 +261,7 @@ def parse(text: str, source: str) -> WebConfig:
     document = read_document(text, source)
     value = {} if document.value is None else document.value
     problems = ProblemList(source, document.lines)
-    sections = value if isinstance(value, dict) else {}
+    sections = _mapping(value)
     tls_section = _mapping(sections.get("tls_server_config"))
     for key, message in _contradictions(tls_section):
         problems.note(("tls_server_config", key) if key else ("tls_server_config",), message)
