@@ -9,6 +9,7 @@ import argparse
 import difflib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exophone_exporter import __version__
@@ -263,25 +264,22 @@ COMMANDS: Final = {
 }
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Two columns, the first wide enough for the flags, so that few of them take two lines."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
-
-
 class _Parser(argparse.ArgumentParser):
     """Reports an error in two lines instead of listing every flag."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=_Help, allow_abbrev=False, add_help=False, **options)
+        # The first column is wide enough for the flags, so that few of them take two lines.
+        form = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
+        super().__init__(formatter_class=form, allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown words here, so that the error names the help of the command."""
-        words = list(args or ())
-        if self.prog == PROGRAM and words and not words[0].startswith("-"):
-            self._check_command(words[0])
+        command = next(iter(args or ()), "-")
+        if self.prog == PROGRAM and not command.startswith("-") and command not in COMMANDS:
+            near = difflib.get_close_matches(command, COMMANDS, n=1)
+            meant = f" Did you mean `{near[0]}`?" if near else ""
+            self.error(f"unknown command `{command}`.{meant} Commands: {', '.join(COMMANDS)}")
         known, unknown = super().parse_known_args(args, namespace)
         commands = [word for word in unknown if word in COMMANDS]
         if commands:
@@ -294,13 +292,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
         self.exit(2, f"{PROGRAM}: {message}\ntry `{self.prog} --help`\n")
-
-    def _check_command(self, word: str) -> None:
-        if word in COMMANDS:
-            return
-        near = difflib.get_close_matches(word, COMMANDS, n=1)
-        meant = f" Did you mean `{near[0]}`?" if near else ""
-        self.error(f"unknown command `{word}`.{meant} Commands: {', '.join(COMMANDS)}")
 
 
 def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:

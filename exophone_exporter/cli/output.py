@@ -73,7 +73,7 @@ RECORD_FIELDS: Final = (
 
 def record(account: str, number: ExoPhone) -> dict[str, Any]:
     """Every documented field of a number, typed: decimals as text, times as RFC 3339 in UTC."""
-    others = {
+    values = {name: getattr(number, name, None) for name in RECORD_FIELDS} | {
         "account": account,
         "voice_flow_id": number.flow_id("voice"),
         "sms_flow_id": number.flow_id("sms"),
@@ -81,8 +81,7 @@ def record(account: str, number: ExoPhone) -> dict[str, Any]:
         "date_updated": _time(number.updated_timestamp_seconds),
     }
     return {
-        name: others[name] if name in others else _typed(getattr(number, name))
-        for name in RECORD_FIELDS
+        name: str(value) if isinstance(value, Decimal) else value for name, value in values.items()
     }
 
 
@@ -100,8 +99,7 @@ def print_csv(records: Sequence[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, RECORD_FIELDS)
     writer.writeheader()
     for row in records:
-        texts = {name: "" if v is None else _plain(v) for name, v in row.items()}
-        writer.writerow({name: _as_text(value) for name, value in texts.items()})
+        writer.writerow({name: _as_text(_plain(value)) for name, value in row.items()})
     write(text.getvalue())
 
 
@@ -192,7 +190,7 @@ def print_pairs(rows: Iterable[tuple[str, Any]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, _state("" if value is None else _plain(value)))
+        table.add_row(name, _state(_plain(value)))
     _print(table)
 
 
@@ -247,11 +245,8 @@ def _state(text: str) -> Text:
 
 
 def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _typed(value: Any) -> Any:
-    return str(value) if isinstance(value, Decimal) else value
+    text = "" if value is None else str(value)
+    return text.lower() if isinstance(value, bool) else text
 
 
 def _time(seconds: int | None) -> str | None:
