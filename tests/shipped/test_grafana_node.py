@@ -22,13 +22,13 @@ NOW: Final = 1_760_000_000
 def test_the_dashboards_have_the_types_of_grafana(program: Callable[[str], str]) -> None:
     """Each option of each panel, field, override, variable and query is one that Grafana knows."""
     done = run_script(program("node"), "check_types.mjs", *map(str, DASHBOARDS))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.stdout + done.stderr
 
 
 @pytest.mark.end_to_end
 def test_our_scripts_use_grafanas_libraries_by_their_types(program: Callable[[str], str]) -> None:
     done = run_script(program("node"), "node_modules/typescript/bin/tsc", "-p", str(FOLDER))
-    assert done.returncode == 0, done.stdout
+    assert done.code == 0, done.stdout
 
 
 @pytest.mark.end_to_end
@@ -40,7 +40,7 @@ def test_what_grafana_does_not_know_is_found(program: Callable[[str], str], tmp_
     file = tmp_path / "wrong.json"
     file.write_text(json.dumps(dashboard), encoding="utf-8")
     done = run_script(program("node"), "check_types.mjs", str(file))
-    assert (done.returncode, "custom.widht" in done.stdout) == (1, True)
+    assert (done.code, "custom.widht" in done.stdout) == (1, True)
 
 
 def payload() -> Json:
@@ -68,7 +68,7 @@ def test_a_dashboard_can_be_drawn(program: Callable[[str], str], tmp_path: Path)
     file, out = tmp_path / "payload.json", tmp_path / "out.png"
     file.write_text(json.dumps(payload()), encoding="utf-8")
     done = run_script(program("node"), "picture.mjs", str(file), str(out), program("chromium"))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     picture = out.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(picture[16:20], "big") == 1600

@@ -32,7 +32,7 @@ def draw(content: dict[str, object], folder: Path, out: Path) -> None:
     file = folder / f"{out.stem}.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     done = run_script(program("node"), "picture.mjs", str(file), str(out), program("chromium"))
-    if done.returncode:
+    if done.code:
         sys.exit(done.stderr)
 
 

@@ -610,9 +610,7 @@ EXPECTED: Final = {
 
 def values(answer: Any, place: int) -> Series:
     return {
-        series_key(series): float(
-            (series["values"][place] if "values" in series else series["value"])[1]
-        )
+        series_key(series): float(series.get("values", [series.get("value")])[place][1])
         for series in answer["data"]["result"]
     }
 
@@ -631,11 +629,8 @@ def series_key(series: Any) -> Labels:
 def at_the_end(answer: Any, target: Target) -> Series:
     """The last values; series that have ended before are left out."""
     since = target.span.end - target.step_seconds
-    current = [
-        series
-        for series in answer["data"]["result"]
-        if "value" in series or series["values"][-1][0] > since
-    ]
+    every = answer["data"]["result"]
+    current = [one for one in every if "value" in one or one["values"][-1][0] > since]
     return values({"data": {"result": current}}, -1)
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lib.processes import environment
+from tests.lib.processes import Ended, ended, environment
 
 FOLDER = Path(__file__).parents[1] / "grafana"
-DEADLINE_SECONDS = 120
 INSTALL = "npm ci --prefix tests/lib/grafana"
 
 Json = dict[str, Any]
@@ -32,25 +30,18 @@ def read_cells(node: str, payload: Json, locale: str = "en_IN") -> list[Json]:
     - message: the text in the middle of an empty panel.
     """
     done = run_script(node, "read_cells.mjs", stdin=json.dumps(payload), locale=locale)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     panels: list[Json] = json.loads(done.stdout)
     return panels
 
 
 def run_script(
     node: str, script: str, *words: str, stdin: str = "", locale: str = "en_IN"
-) -> subprocess.CompletedProcess[str]:
+) -> Ended:
     """One of the scripts of tests/lib/grafana from start to end."""
     require_packages()
-    return subprocess.run(
-        [node, str(FOLDER / script), *words],
-        input=stdin,
-        env=environment(LC_ALL=f"{locale}.UTF-8", TZ="UTC"),
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        timeout=DEADLINE_SECONDS,
-    )
+    env = environment(LC_ALL=f"{locale}.UTF-8", TZ="UTC")
+    return ended(node, FOLDER / script, *words, input=stdin, env=env, encoding="utf-8")
 
 
 def require_packages() -> None:

@@ -486,13 +486,6 @@ def test_docs_escape_what_they_are_given() -> None:
     assert page.open == []
 
 
-def test_docs_have_no_metrics_of_a_probe_that_is_not_served() -> None:
-    assert "exophone_probe_success" in docs_as_html()
-    page = docs_page.render([], "/metrics")
-    assert "probe" not in page
-    assert "<code>exophone_numbers</code>" in page
-
-
 def _luminance(colour: str) -> float:
     """The relative luminance of #rgb or #rrggbb, as WCAG 2 defines it."""
     digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
