@@ -377,6 +377,7 @@ BODY: Final = [
     row(42, "cut", answered(GOOD[:-9]), "bad_body", 2, NOT_JSON),
     row(43, "not-utf-8", answered(b'{"a": "\xff"}'), "bad_body", 1, "is not UTF-8"),
     row(45, "utf-16", answered(GOOD.decode().encode("utf-16")), "bad_body", 1, "is not UTF-8"),
+    row(45, "utf-16-le", answered(GOOD.decode().encode("utf-16-le")), "bad_body", 2, NOT_JSON),
     row(45, "utf-32", answered(GOOD.decode().encode("utf-32-be")), "bad_body", 1, NOT_JSON),
     row(46, "deep", answered(b"[" * 10**5 + b"]" * 10**5), "bad_body", 1, "beyond all measure"),
     row(47, "digits", answered(b"9" * 5000), "bad_body", 1, "beyond all measure"),
@@ -464,6 +465,7 @@ ODD: Final = 'say "hi", {a="b"} # \\ دعم 📞 %s'
         found(44, "mark", ok(b"\xef\xbb\xbf" + listing({"sid": "a"}))),
         found(49, "beyond-a-double", raw(b'"rental_price": 1e999'), "rental_price"),
         found(49, "beyond-all", raw(b'"rental_price": 1e99999999999999999999'), "rental_price"),
+        found(49, "below-all", raw(b'"rental_price": -1e99999999999999999999'), "rental_price"),
         found(50, "last-wins", raw(b'"region": "MU", "region": "DL"'), region="DL"),
         found(56, "html-by-name", ok(listing({"sid": "a"}), "Content-Type: text/html")),
         found(
