@@ -35,6 +35,9 @@ _BASE64: Final = re.compile(
 _PASSWORD_MAX_BYTES: Final = 72
 # The end of a hash of an unknown password.
 _UNKNOWN_SALT_AND_HASH: Final = b"fS3vYwWZr1cGq5uLk8tBn." + b"." * 31
+_UNAUTHORIZED: Final = PlainTextResponse(
+    "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": 'Basic realm="exporter"'}
+)
 _THREADS: Final = 2
 _WAITING_MAX: Final = 32
 _REMEMBERED_MAX: Final = 100
@@ -82,9 +85,9 @@ class BasicAuth:
         """The answer to a request that may not pass, None if it may."""
         given = _credentials(scope["headers"])
         if given is None:
-            return _unauthorized()
+            return _UNAUTHORIZED
         name, password = given
-        stored = _stored(users, name)
+        stored = users.get(name.decode("utf-8", "surrogateescape"))
         encoded = stored.text.encode() if stored else _hash_of_unknown_user(users)
         key = self._digest(name, encoded, password)
         right = self._remembered(key)
@@ -94,18 +97,14 @@ class BasicAuth:
                 text = "Too many logins are being checked, try again later.\n"
                 return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
             right = await asyncio.shield(check)  # other requests may wait for it too
-        return None if right and stored else _unauthorized()
+        return None if right and stored else _UNAUTHORIZED
 
     def _digest(self, *parts: bytes) -> bytes:
         """The key under which a login is remembered; different parts have different keys.
 
-        Joined without their lengths, one name and password could pass for another (CVE-2022-46146).
+        Joined without quotes, one name and password could pass for another (CVE-2022-46146).
         """
-        digest = hashlib.blake2b(key=self._secret, digest_size=32)
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-        return digest.digest()
+        return hashlib.blake2b(repr(parts).encode(), key=self._secret, digest_size=32).digest()
 
     def _remembered(self, key: bytes) -> bool | None:
         for right, keys in enumerate(self._recent):
@@ -149,19 +148,6 @@ def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | No
         return None
     name, colon, password = binascii.a2b_base64(encoded).partition(b":")
     return (name, password) if colon else None
-
-
-def _stored(users: Mapping[str, PasswordHash], name: bytes) -> PasswordHash | None:
-    try:
-        return users.get(name.decode("utf-8"))
-    except UnicodeDecodeError:
-        return None
-
-
-def _unauthorized() -> PlainTextResponse:
-    return PlainTextResponse(
-        "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": 'Basic realm="exporter"'}
-    )
 
 
 class ExtraHeaders:

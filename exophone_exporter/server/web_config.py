@@ -114,6 +114,7 @@ def _password_hash(value: Any) -> PasswordHash:
     return PasswordHash(value)
 
 
+_Hash = Annotated[InstanceOf[PasswordHash], BeforeValidator(_password_hash)]
 _Text = Annotated[str, BeforeValidator(_text)]
 _Version = Annotated[
     _Text,
@@ -223,9 +224,7 @@ class _File(_Section):
     tls_server_config: TlsSettings = TlsSettings()
     http_server_config: _Http = _Http()
     rate_limit: _RateLimit = _RateLimit()
-    basic_auth_users: dict[
-        str, Annotated[InstanceOf[PasswordHash], BeforeValidator(_password_hash)]
-    ] = Field(default_factory=dict)
+    basic_auth_users: dict[str, _Hash] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -170,10 +170,10 @@ def _troubles(cards: Sequence[Card]) -> tuple[Trouble, ...]:
         if card.state in words
     ]
     found.sort(key=lambda trouble: trouble.text == words["waiting"])
-    shown_here, more = found[:_TROUBLES_MAX], len(found) - _TROUBLES_MAX
+    more = len(found) - _TROUBLES_MAX
     if more > 0:
-        shown_here.append(Trouble("", "", f"and {more} more"))
-    return tuple(shown_here) if len(cards) > 1 else ()
+        found[_TROUBLES_MAX:] = [Trouble("", "", f"and {more} more")]
+    return tuple(found) if len(cards) > 1 else ()
 
 
 def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Card:
