@@ -15,11 +15,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from exophone_exporter.clock import Clock
+from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, PerNumber, Poll
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
-from exophone_exporter.inventory.snapshot import Group
+from exophone_exporter.inventory.snapshot import Group, Snapshot, build
 from exophone_exporter.inventory.state import PollResult
 from tests.lib.paths import DATA
 
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
     import pytest
 
     from exophone_exporter.config.files import ReadFile
-    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountState
     from exophone_exporter.metrics.page import MetricsPage
 
 SAMPLES = DATA / "samples"
 INDIA = ZoneInfo("Asia/Kolkata")
 _DEADLINE_SECONDS = 60.0
+_START = ClockReading(wall=0.0, monotonic=0.0)
 
 _PHONE = ExoPhone(
     sid="sid-1",
@@ -66,6 +67,11 @@ _PHONE = ExoPhone(
 def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
     """A number with both flows attached, except for the changes."""
     return msgspec.structs.replace(_PHONE, sid=sid, **changes)
+
+
+def snapshot(*numbers: ExoPhone, completed: ClockReading = _START) -> Snapshot:
+    """These numbers as one page of the list had them."""
+    return build(Listing(numbers, pages=1, rejected={}), completed, 1.5)
 
 
 def number_as_sent(

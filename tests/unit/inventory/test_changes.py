@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from exophone_exporter.clock import ClockReading
-from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.changes import Change, diff
-from exophone_exporter.inventory.snapshot import Snapshot, build
-from tests.lib.support import phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
+from tests.lib.support import phone, snapshot
 
 HTTPS_11 = "https://my.exotel.in/acme/exoml/start_voice/11"
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
@@ -22,10 +16,6 @@ SMS_23 = "http://my.exotel.in/acme/exoml/start_sms/23"
 OWN = "https://customer.example/ivr?line=1"
 OWN_HTTP = "http://customer.example/ivr?line=1"
 UPDATED = {"updated_timestamp_seconds": 1577836800}
-
-
-def snapshot(*numbers: ExoPhone) -> Snapshot:
-    return build(Listing(numbers, pages=1, rejected={}), ClockReading(0.0, 0.0), 1.5)
 
 
 def unread(field: str, **values: Any) -> dict[str, Any]:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pytest
 
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.inventory.snapshot import Group, Snapshot, build
-from tests.lib.support import phone
+from exophone_exporter.inventory.snapshot import Group
+from tests.lib.support import phone, snapshot
 
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
-
-COMPLETED = ClockReading(wall=1_700_000_000.0, monotonic=1000.0)
 VOICE_11 = "http://my.exotel.in/acme/exoml/start_voice/11"
 SMS_23 = "http://my.exotel.in/acme/exoml/start_sms/23"
 OWN = "https://customer.example/ivr?line=1"
-
-
-def snapshot(*numbers: ExoPhone) -> Snapshot:
-    return build(Listing(numbers, pages=1, rejected={}), COMPLETED, 1.5)
 
 
 @pytest.mark.fault(80)
@@ -191,7 +182,8 @@ def test_flow_ids_are_capped_too() -> None:
 
 
 def test_snapshot_seen_again_keeps_its_sums_and_takes_the_new_times() -> None:
-    first = snapshot(phone())
+    completed = ClockReading(wall=1_700_000_000.0, monotonic=1000.0)
+    first = snapshot(phone(), completed=completed)
     walk = Listing((phone(),), pages=3, rejected={"no_sid": 2})
     later = ClockReading(wall=1_700_000_300.0, monotonic=1300.0)
     again = first.seen_again(walk, later, 9.0)
@@ -199,4 +191,4 @@ def test_snapshot_seen_again_keeps_its_sums_and_takes_the_new_times() -> None:
     assert again.numbers is first.numbers
     assert (again.completed, again.duration_seconds) == (later, 9.0)
     assert (again.listing.pages, again.listing.rejected) == (3, {"no_sid": 2})
-    assert first.completed == COMPLETED
+    assert first.completed == completed

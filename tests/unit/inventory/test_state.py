@@ -13,11 +13,9 @@ import pytest
 
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import CredentialsRejected, TimedOut
-from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.inventory.changes import Change
-from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState, Durations, PollResult
-from tests.lib.support import account, phone
+from tests.lib.support import account, phone, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
     from tests.lib.support import FakeTime
 
 THREADS, TIMES = 8, 200
-
-
-def snapshot(completed: ClockReading, *sids: str) -> Snapshot:
-    return build(Listing(tuple(map(phone, sids)), pages=1, rejected={}), completed, 1.0)
 
 
 def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
@@ -53,7 +47,7 @@ def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -
 
 def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeTime) -> None:
     state = AccountState(account())
-    good = snapshot(time.clock.now(), "a")
+    good = snapshot(phone("a"), completed=time.clock.now())
     state.record_poll(PollResult(time.clock.now(), 1.0, good))
     time.pass_(300)
     error = CredentialsRejected("401")
@@ -77,11 +71,13 @@ def test_result_is_taken_whole_or_not_at_all(time: FakeTime) -> None:
 
     state = AccountState(account())
     now = time.clock.now()
-    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    state.record_poll(PollResult(now, 1.0, snapshot(phone("a"), completed=now)))
     before = state.status()
     broken: Any = changes()
     with pytest.raises(MemoryError):
-        state.record_poll(PollResult(now, 1.0, snapshot(now, "a", "b"), broken))
+        state.record_poll(
+            PollResult(now, 1.0, snapshot(phone("a"), phone("b"), completed=now), broken)
+        )
     assert state.status() == before
 
 
@@ -94,7 +90,7 @@ def test_what_happens_is_counted_and_a_status_does_not_move_with_what_comes_late
     changes = tuple(Change(kind, phone()) for kind in ("added", "added", "sms_moved"))
     for _ in range(2):
         state.record_request("list", "200", 0.2)
-        state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+        state.record_poll(PollResult(now, 1.0, snapshot(completed=now), changes))
     state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
     state.record_request("detail", "none", 10.0)
     state.record_retry()
@@ -111,7 +107,7 @@ def test_what_happens_is_counted_and_a_status_does_not_move_with_what_comes_late
     assert sum(before.durations["list"].counts) == 1
 
 
-_SNAPSHOT = snapshot(ClockReading(0.0, 0.0), "a")
+_SNAPSHOT = snapshot(phone("a"))
 
 
 def test_status_has_the_settings_that_are_asked_for() -> None:
@@ -175,7 +171,7 @@ def test_snapshot_is_served_until_it_is_stale_by_a_clock_that_nobody_sets(
     """Its age counts from the start of the poll, which took a second."""
     state = AccountState(account(stale_after_seconds=900.0))
     now = time.clock.now()
-    state.record_poll(PollResult(now, 1.0, snapshot(now, "a")))
+    state.record_poll(PollResult(now, 1.0, snapshot(phone("a"), completed=now)))
     status = state.status()
     time.wall += set_forward
     time.suspend(suspended)
@@ -224,7 +220,7 @@ def test_status_is_consistent_while_many_threads_write(time: FakeTime) -> None:
         begin.wait()
         for _ in range(TIMES):
             state.record_poll(PollResult(now, 1.0, error=TimedOut("slow")))
-            state.record_poll(PollResult(now, 1.0, snapshot(now), changes))
+            state.record_poll(PollResult(now, 1.0, snapshot(completed=now), changes))
             state.record_request("list", "200", 0.5)
             state.record_retry()
             state.record_wait(0.5)
