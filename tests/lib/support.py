@@ -71,7 +71,7 @@ def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
 
 def snapshot(*numbers: ExoPhone, completed: ClockReading = _START) -> Snapshot:
     """These numbers as one page of the list had them."""
-    return build(Listing(numbers, pages=1, rejected={}), completed, 1.5)
+    return build(Listing(numbers, pages=1, rejected={}), completed, 1.0)
 
 
 def number_as_sent(
