@@ -118,13 +118,7 @@ def accounts_shown(exporter: Exporter, family: str) -> list[str]:
 
 @pytest.mark.fault(126)
 @pytest.mark.parametrize(
-    ("accounts", "last_begins_after"),
-    [
-        pytest.param(1, 0.0, id="one"),
-        pytest.param(2, 0.5, id="two"),
-        pytest.param(61, 29.5, id="many"),
-        pytest.param(500, 29.94, id="very-many"),
-    ],
+    ("accounts", "last_begins_after"), [(1, 0.0), (2, 0.5), (61, 29.5), (500, 29.94)]
 )
 def test_accounts_begin_one_after_the_other_and_all_of_them_soon(
     accounts: int, last_begins_after: float
@@ -447,18 +441,14 @@ class TestBudget:
             time.pass_(10)
         assert self.waits(exporter, 1) == [31]
 
-    @pytest.mark.parametrize(
-        "twins",
-        [
-            pytest.param([("a", 3), ("b", 2)], id="from-the-start"),
-            pytest.param([("a", 2), ("b", 3)], id="the-other-is-larger"),
-        ],
-    )
+    @pytest.mark.parametrize("sizes", [(3, 2), (2, 3)], ids=str)
     def test_two_accounts_that_are_one_for_the_api_share_the_smaller_budget(
-        self, time: FakeTime, twins: list[tuple[str, int]]
+        self, time: FakeTime, sizes: tuple[int, int]
     ) -> None:
         """Whether they come together or the second by a reload."""
-        accounts = [account(name, requests_per_minute=size) for name, size in twins]
+        accounts = [
+            account(n, requests_per_minute=size) for n, size in zip("ab", sizes, strict=True)
+        ]
         together = Exporter(configuration(*accounts), clock=time.clock)
         assert [*self.waits(together, 1, "a"), *self.waits(together, 2, "b")] == [0, 0, 61]
         later = Exporter(configuration(accounts[0]), clock=time.clock)

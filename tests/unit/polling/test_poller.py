@@ -151,10 +151,8 @@ class TestOnePoll:
         first, second = (poll_once(state, api.fetch, time.clock) for _ in range(2))
         assert api.previous == [set(), {"a", "b"}]
         assert (first.changes, first.error, first.duration_seconds) == ((), None, 2.0)
-        assert [(c.kind, c.number.sid) for c in second.changes] == [
-            ("added", "c"),
-            ("removed", "a"),
-        ]
+        changes = [(change.kind, change.number.sid) for change in second.changes]
+        assert changes == [("added", "c"), ("removed", "a")]
         assert second.snapshot is not None
         assert [n.sid for n in second.snapshot.numbers] == ["b", "c"]
         assert second.ended == second.snapshot.completed == time.clock.now()
@@ -163,14 +161,7 @@ class TestOnePoll:
         assert status.changes["added"] == 1
 
     @pytest.mark.parametrize(
-        ("again", "same"),
-        [
-            ("ab", True),
-            ("ba", False),
-            ("a", False),
-            ("abc", False),
-            ("", False),
-        ],
+        ("again", "same"), [("ab", True), ("ba", False), ("a", False), ("abc", False), ("", False)]
     )
     def test_equal_numbers_keep_the_sums_and_move_the_time(
         self, time: FakeTime, state: AccountState, again: str, same: bool
@@ -196,10 +187,7 @@ class TestOnePoll:
         assert (state.snapshot, state.error) == (good, error)
         assert not any((error.__cause__, error.__context__, error.__traceback__))
 
-    @pytest.mark.parametrize(
-        "outcome",
-        [pytest.param(listing(), id="success"), pytest.param(TimedOut("slow"), id="failure")],
-    )
+    @pytest.mark.parametrize("outcome", [listing(), TimedOut("slow")], ids=["success", "failure"])
     @pytest.mark.fault(124)
     def test_clock_set_back_during_a_poll_does_not_change_how_long_it_took(
         self, time: FakeTime, state: AccountState, outcome: Listing | PollError
