@@ -81,9 +81,8 @@ class Tls:
 
     def accepts(self, connection: ssl.SSLObject) -> bool:
         """Whether to serve the client of a connection; valid after the handshake."""
-        if self.allowed_sans is None:
-            return True
-        return allowed(connection.getpeercert() or {}, self.allowed_sans)
+        sans = self.allowed_sans
+        return sans is None or allowed(connection.getpeercert() or {}, sans)
 
 
 def allowed(peer_certificate: Mapping[str, object], sans: Iterable[str]) -> bool:
@@ -106,9 +105,7 @@ def _names(peer_certificate: Mapping[str, object]) -> Iterator[str]:
 
 def _short(text: str) -> str:
     address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(address)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def build(settings: TlsSettings) -> Tls:

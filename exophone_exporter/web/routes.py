@@ -73,10 +73,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     """
     handlers = _Handlers(exporter, settings, shard, start)
     served = handlers.served()
-    if probe is not None:
-        served[_PROBE] = probe
-    if reload is not None:
-        served[_RELOAD] = reload
+    served |= {path: handler for path, handler in ((_PROBE, probe), (_RELOAD, reload)) if handler}
     handlers.paths = tuple(served)
     prefix = settings.prefix
     # No methods means every method; None would mean GET.
