@@ -53,11 +53,6 @@ class PasswordHash:
 
     text: str
 
-    @property
-    def cost(self) -> str:
-        """Two digits; each step up doubles the time of a check."""
-        return self.text[4:6]
-
     def __repr__(self) -> str:
         return "<hash>"
 

@@ -47,7 +47,6 @@ class Row:
     voice: str
     sms: str
     rental: str
-    idle: bool
     probe_query: str
 
 
@@ -241,10 +240,8 @@ def _headline(
 
 def _unconfirmed(status: AccountStatus) -> str:
     """How many of the numbers shown the API no longer lists."""
-    count = len(status.missed)
-    return (
-        f" {_count(count, 'number')} no longer listed, but not known to be gone." if count else ""
-    )
+    numbers = _count(len(status.missed), "number")
+    return f" {numbers} no longer listed, but not known to be gone." if status.missed else ""
 
 
 def _polling(status: AccountStatus, now: ClockReading) -> str:
@@ -280,6 +277,5 @@ def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
         voice=flow_state(number, "voice"),
         sms=flow_state(number, "sms"),
         rental=money(number.rental_price, number.currency),
-        idle=number.idle,
         probe_query=urlencode(target, quote_via=quote, safe="") if has_link else "",
     )
