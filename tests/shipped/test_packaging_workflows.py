@@ -105,35 +105,24 @@ CHANGELOG = f"""\
 
 - What was.
 """
+EMPTY_CHANGELOG = "## Unreleased\n\n- Not yet.\n"
+VERSION_FILE = "exophone_exporter/__init__.py"
 
 
 @pytest.mark.parametrize(
     ("version", "changelog", "code", "stdout", "stderr"),
     [
-        pytest.param(__version__, CHANGELOG, 0, "\n### Added\n\n- What is new.\n", "", id="good"),
-        pytest.param(
-            "9.9.9",
-            CHANGELOG,
-            1,
-            "",
-            f"exophone_exporter/__init__.py has version {__version__}, not 9.9.9\n",
-            id="another tag",
-        ),
-        pytest.param(
-            __version__,
-            "## Unreleased\n\n- Not yet.\n",
-            1,
-            "",
-            f"CHANGELOG.md has no changes of {__version__}\n",
-            id="no changes",
-        ),
+        (__version__, CHANGELOG, 0, "\n### Added\n\n- What is new.\n", ""),
+        ("9.9.9", CHANGELOG, 1, "", f"{VERSION_FILE} has version {__version__}, not 9.9.9\n"),
+        (__version__, EMPTY_CHANGELOG, 1, "", f"CHANGELOG.md has no changes of {__version__}\n"),
     ],
+    ids=["good", "another-tag", "no-changes"],
 )
 def test_release_notes_are_the_changes_of_the_tag(  # noqa: PLR0917 - the columns of a table
     tmp_path: Path, version: str, changelog: str, code: int, stdout: str, stderr: str
 ) -> None:
     """A tag that nobody prepared is refused before anything is built."""
-    for path in ("deploy/release/notes", "exophone_exporter/__init__.py"):
+    for path in ("deploy/release/notes", VERSION_FILE):
         (tmp_path / path).parent.mkdir(parents=True)
         shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
