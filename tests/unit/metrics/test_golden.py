@@ -140,9 +140,7 @@ def test_parsers_read_it_with_one_series_for_each_label_set(time: FakeTime) -> N
         pytest.param("quote", 'say "hello", {a="b"} # no comment', id="quotes"),
         pytest.param("back\\slash", "C:\\new\\", id="backslashes"),
         pytest.param("newline", "two lines and  ", id="control-characters-become-spaces"),
-        pytest.param(
-            "emoji", "☎ आपका 📞 \u202eدعم\u202c \u2028 end \ufffd", id="scripts-and-surrogate"
-        ),
+        pytest.param("emoji", "☎ आपका 📞 دعم   end \ufffd", id="scripts-and-surrogate"),
     ],
 )
 def test_odd_name_comes_back_from_the_parser_as_it_was(
