@@ -40,7 +40,7 @@ from exophone_exporter.config.secrets import (
     line_from_bytes,
     line_from_text,
 )
-from exophone_exporter.config.settings import Account, Config, PerNumber, Poll
+from exophone_exporter.config.settings import INTERVAL_JITTER, Account, Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ _VARIABLES: Final = {
     "base_url": "EXOTEL_BASE_URL",
 }
 _SECRETS: Final = ("api_key", "api_token")
-_INTERVAL_MOST: Final = 1.05  # jitter
 
 _NO_CONFIGURATION: Final = (
     "no configuration: use --config.file FILE, or set EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and"
@@ -262,7 +261,7 @@ class _ConfigBuilder:
 
     def _warn_if_soon_stale(self, poll: Poll) -> None:
         """Data may be as old as a late start and a long poll make it."""
-        least = _INTERVAL_MOST * poll.interval_seconds + poll.deadline_seconds
+        least = (1 + INTERVAL_JITTER) * poll.interval_seconds + poll.deadline_seconds
         if poll.stale_after_seconds < least:
             stale_after, interval, deadline = map(
                 duration_text,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.config.sharding import WHOLE, Shard
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config.schema import PhoneNumber, Series
     from exophone_exporter.config.secrets import Credentials, Secret
+
+# A poll starts earlier or later by up to this share of the interval, so that accounts do not align.
+INTERVAL_JITTER: Final = 0.05
 
 
 @dataclass(frozen=True)

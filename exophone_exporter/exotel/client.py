@@ -230,10 +230,10 @@ class _Calls:
                 error = error_inside(inside, answer, wall, endpoint)
         if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
             self._client.budget.hold_off(error.retry_after_seconds)
-        if isinstance(error, CredentialsRejected) and self._client.account.credentials.problems:
+        problems = self._client.account.credentials.problems
+        if isinstance(error, CredentialsRejected) and problems:
             error = CredentialsRejected(
-                f"{error}; perhaps because the last secrets are still used:"
-                f" {self._client.account.credentials.problems}"
+                f"{error}; perhaps because the last secrets are still used: {problems}"
             )
         raise error  # not from what was caught: its words are not masked
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account
     from exophone_exporter.errors import PollError
+    from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.changes import Change
+    from exophone_exporter.inventory.privacy import MaskedIdentity
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import PollResult
 
@@ -102,9 +104,12 @@ class PollLogger:
         """The first of these numbers, as far as they may be named."""
         numbers = self._shown.numbers if self._shown else ()
         lacking = [number for number in numbers if number.sid in missed][:_UNCONFIRMED_NAMED_MAX]
-        setting, key = self._account.per_number.phone_number, self._account.pseudonym_key
-        names = [masked_identity(number, setting, key).sid for number in lacking]
+        names = [self._identity(number).sid for number in lacking]
         return " ".join(names if len(missed) <= len(names) else [*names, "…"])
+
+    def _identity(self, number: ExoPhone) -> MaskedIdentity:
+        setting = self._account.per_number.phone_number
+        return masked_identity(number, setting, self._account.pseudonym_key)
 
     def _log_changes(self, changes: Sequence[Change]) -> None:
         for change in changes[:_CHANGES_LOGGED_MAX]:
@@ -115,14 +120,11 @@ class PollLogger:
             _log.info("more numbers changed", extra=fields(account=self._account.name, **counts))
 
     def _log_change(self, change: Change) -> None:
-        account = self._account
-        identity = masked_identity(
-            change.number, account.per_number.phone_number, account.pseudonym_key
-        )
+        identity = self._identity(change.number)
         _log.info(
             "a number changed",
             extra=fields(
-                account=account.name,
+                account=self._account.name,
                 change=change.kind,
                 sid=identity.sid,
                 phone_number=identity.phone_number,

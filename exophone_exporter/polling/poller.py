@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from exophone_exporter.config.settings import INTERVAL_JITTER
 from exophone_exporter.errors import InternalError, PollError, Stopped
 from exophone_exporter.exotel.client import ignore_page
 from exophone_exporter.inventory.changes import diff
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
     Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
 
-_JITTER: Final = 0.05
 # This long after the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
 
@@ -182,7 +182,7 @@ class Poller(threading.Thread):
     def _interval_seconds(self) -> float:
         """Seconds from the start of one poll to that of the next."""
         interval = self._account.poll.interval_seconds
-        return interval * self._uniform(1 - _JITTER, 1 + _JITTER)
+        return interval * self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until this many seconds after `since`, or raise Stopped."""
