@@ -84,7 +84,8 @@ def bad_answer(rng: random.Random) -> Fault:
     cut = gzip.compress(rng.randbytes(3000))[:-1000]
     return rng.choice(
         (
-            Fault(status=500),
+            Fault(status=500, times=3),  # as often as a request is tried
+            Fault(status=200, body=b'{"incoming_phone_numbers": {}}'),
             Fault(status=500, delay_seconds=rng.uniform(0, 0.15)),
             Fault(status=502, body=b"<html>no gateway</html>"),
             Fault(status=503, headers={"Retry-After": "0"}),
@@ -93,7 +94,7 @@ def bad_answer(rng: random.Random) -> Fault:
             Fault(status=401),
             Fault(status=302, headers={"Location": "http://elsewhere.example/"}),
             Fault(after="reset"),
-            Fault(after="hang"),
+            Fault(after="hang", times=3),
             Fault(status=200, body=b" " * 3000, headers={"Content-Length": "9000"}),
             Fault(status=200, body=cut, headers={"Content-Encoding": "gzip"}),
             Fault(status=200, body=rng.choice(bodies)),

@@ -200,6 +200,7 @@ def test_closed_stderr_loses_the_line_and_raises_nothing(
 ) -> None:
     written("logfmt").stream.close()
     LOGGER.error("lost")
+    logging.getLogger().handlers[0].flush()
     assert capfd.readouterr() == ("", "")
 
 
