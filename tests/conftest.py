@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,10 +15,6 @@ from tests.lib.canary import pytest_runtest_makereport  # noqa: F401 - a hook of
 from tests.lib.dashboards.scene import Scene, scene
 from tests.lib.paths import TOOLS
 from tests.lib.support import FakeTime
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 # `pytester` tests the other two.
 pytest_plugins = ["tests.lib.faults", "tests.lib.surrogates", "pytester"]

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exophone_exporter.simulator import Fault
-from tests.lib.alerting_scene import alerts, healthy_account, scene
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from exophone_exporter.simulator import RecordedRequest
-    from tests.lib.alerting_scene import Scene
-    from tests.lib.servers import Notified
-
+from exophone_exporter.simulator import Fault, RecordedRequest
+from tests.lib.alerting_scene import Scene, alerts, healthy_account, scene
+from tests.lib.servers import Notified
 
 RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "digest"}
 

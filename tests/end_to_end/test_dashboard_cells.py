@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import pytest
 
 from tests.end_to_end.test_dashboard_values import DASHBOARDS, choices, crowd, slow
-from tests.lib.dashboards.expectations import EXPECTED
+from tests.lib.dashboards.expectations import EXPECTED, View
 from tests.lib.dashboards.grafana_node import read_cells
 from tests.lib.dashboards.grafana_queries import panels, payload
-from tests.lib.dashboards.scene import NONE_JOB
+from tests.lib.dashboards.scene import NONE_JOB, Scene
 from tests.lib.queries import LABELS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from tests.lib.dashboards.expectations import View
-    from tests.lib.dashboards.scene import Scene
 
 pytestmark = pytest.mark.end_to_end
 

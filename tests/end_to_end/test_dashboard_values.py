@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
@@ -16,13 +17,8 @@ from tests.lib.dashboards.grafana_queries import (
     targets,
     variables,
 )
-from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, STRETCH
+from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, STRETCH, Scene
 from tests.lib.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.lib.dashboards.scene import Scene
 
 pytestmark = pytest.mark.end_to_end
 

@@ -7,9 +7,10 @@ import os
 import re
 import signal
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,6 @@ from tests.lib.containers import BASE, BUILD_BASE, Engine, import_bases, require
 from tests.lib.paths import ROOT
 from tests.lib.processes import Running, config_file, get, wait_until
 from tests.lib.servers import free_address
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.end_to_end
 

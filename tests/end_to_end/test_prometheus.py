@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exophone_exporter.simulator import Simulator, demo_world
+from exophone_exporter.simulator import Simulator, World, demo_world
 from tests.lib.processes import config_file, get, output_of, started, wait_until
 from tests.lib.servers import Prometheus, prometheus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from exophone_exporter.simulator import World
 
 pytestmark = pytest.mark.end_to_end
 

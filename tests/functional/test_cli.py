@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from exophone_exporter import __version__
 from exophone_exporter.cli import main
 from tests.lib.processes import run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CONFIG = {"--config.file", "--shard"}
 LOG = {"--log.level", "--log.format"}

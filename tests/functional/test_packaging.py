@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +16,6 @@ from exophone_exporter import __version__
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.paths import ROOT
 from tests.lib.processes import DEADLINE_SECONDS, config_file, get, output_of, run, started
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 NAME = f"exophone_exporter-{__version__}"
 LOOPBACK = "--web.listen-address=127.0.0.1:0"

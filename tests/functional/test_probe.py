@@ -9,10 +9,12 @@ import logging
 import re
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import pytest
@@ -24,10 +26,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.settings import PerNumber
+from exophone_exporter.config.settings import Account, PerNumber
 from exophone_exporter.errors import RateLimited, ServerFailed, Stopped
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
@@ -38,13 +41,6 @@ from tests.lib.paths import ROOT
 from tests.lib.processes import output_of, wait_until
 from tests.lib.servers import Answer, Site, serving_app
 from tests.lib.support import CountingRecorder, FakeTime, account, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.model import ExoPhone
 
 DEADLINE_SECONDS: Final = 60
 # Its probes may take that long.

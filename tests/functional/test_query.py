@@ -7,22 +7,17 @@ import io
 import json
 import re
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from exophone_exporter.cli import output
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from tests.lib.processes import config_file, run
+from tests.lib.processes import Ended, config_file, run
 from tests.lib.support import phone
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.lib.processes import Ended
-
-    Call = Callable[..., Ended]
+Call = Callable[..., Ended]
 
 # The sample of the vendor's page, byte for byte in its values.
 DETAIL = b"""{ "sid": "9eeafc8ab479a386dc95f854f9d7cd8a", "date_created": "2016-11-09 13:48:12",

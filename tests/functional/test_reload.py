@@ -9,9 +9,11 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -28,10 +30,6 @@ from exophone_exporter.web.reload import endpoint
 from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, started, wait_until
 from tests.lib.servers import Site, serving_app
 from tests.lib.support import FakeTime, account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 KEY, TOKEN = "canary-key-5Hs8", "canary-token-1Vn4"
 SUMMARY = ReloadSummary(added=("c",), removed=("a",), changed=("d", "e"), kept=("b",))

@@ -9,9 +9,10 @@ import re
 import resource
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,9 +31,6 @@ from tests.lib.processes import (
     wait_until,
 )
 from tests.lib.servers import rest_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 MIB: Final = 1024 * 1024
 # A thread needs a stack of a gigabyte of addresses: of these it can be given none, or enough.

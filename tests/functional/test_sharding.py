@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from exophone_exporter.config.sharding import Shard
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.processes import DEADLINE_SECONDS, config_file, get, run, started
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 LOOPBACK = "--web.listen-address=127.0.0.1:0"
 ACCOUNTS = ("acme", "beta", "gamma", "delta")

@@ -9,7 +9,8 @@ import struct
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,9 +27,6 @@ from exophone_exporter.simulator import (
 )
 from exophone_exporter.simulator.responses import RequestWindow
 from tests.lib.processes import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CIRCLES = "AP|AS|BR|DL|GJ|HP|HR|JK|KA|KL|KO|MH|MP|MU|NE|OR|PB|RJ|TN|UE|UW|WB"
 NUMBER_KEYS = (

@@ -12,16 +12,20 @@ import re
 import socket
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from exophone_exporter.config.settings import Config
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.inventory.snapshot import build
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
@@ -33,16 +37,7 @@ from tests.lib.processes import wait_until
 from tests.lib.servers import Site, serving_app
 from tests.lib.support import FakeTime, account, browse, held_rendering, phone
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.web.routes import Handler
+Handler = Callable[[Request], Awaitable[Response]]
 
 DEADLINE_SECONDS: Final = 60
 SERVED: Final = ("/metrics", "/", "/docs", "/-/healthy", "/-/ready")

@@ -10,24 +10,26 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import yaml
 
-from exophone_exporter.simulator import Simulator, World, make_account
+from exophone_exporter.simulator import Account, Simulator, World, make_account
 from tests.lib.paths import ROOT
-from tests.lib.processes import config_file, started, wait_until
-from tests.lib.servers import alertmanager, prometheus, webhook
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from exophone_exporter.simulator import Account
-    from tests.lib.processes import Running
-    from tests.lib.servers import Alertmanager, Notified, Prometheus, Webhook
+from tests.lib.processes import Running, config_file, started, wait_until
+from tests.lib.servers import (
+    Alertmanager,
+    Notified,
+    Prometheus,
+    Webhook,
+    alertmanager,
+    prometheus,
+    webhook,
+)
 
 FOLDER: Final = ROOT / "prometheus"
 DEADLINE_SECONDS: Final = 120.0

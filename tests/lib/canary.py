@@ -10,12 +10,10 @@ from __future__ import annotations
 import base64
 import re
 import traceback
-from typing import TYPE_CHECKING, Final
+from collections.abc import Generator
+from typing import Final
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 KEY: Final = "canary-key-7Qx2"
 TOKEN: Final = "canary-token-9Zr5"

@@ -12,16 +12,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.paths import ROOT
 from tests.lib.processes import Running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BUILD_BASE = "localhost/exophone-build-base"
 BASE = "localhost/exophone-base"

@@ -6,14 +6,12 @@ One that is large stands compressed, as NAME.gz.
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lib.paths import DATA
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _CORPUS = DATA / "corpus"
 

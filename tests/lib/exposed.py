@@ -9,33 +9,27 @@ import gzip
 import platform
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest as generate_text
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_of
 from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
+from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.config.settings import Account, PerNumber
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.privacy import masked_identity
-from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
-from exophone_exporter.metrics.page import MetricsPage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from decimal import Decimal
-
-    from prometheus_client.metrics_core import Metric as Family
-
-    from exophone_exporter.clock import Clock, ClockReading
-    from exophone_exporter.config.settings import Account, PerNumber
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.page import ExporterInfo
+from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS, AccountStatus
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 
 Series: TypeAlias = "tuple[str, frozenset[tuple[str, str]]]"
 _Sample: TypeAlias = "tuple[str, float | Decimal | None, dict[str, str]]"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Callable, Iterator
+from typing import Final, Self
 
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
-
-    Script = Callable[["Conversation"], None]
+Script = Callable[["Conversation"], None]
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

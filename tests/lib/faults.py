@@ -14,16 +14,14 @@ import os
 import re
 import textwrap
 from collections import defaultdict
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
 from tests.lib.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
 
 TABLE: Final = ROOT / "docs" / "faults.md"
 _REQUIRE: Final = "EXOPHONE_REQUIRE_END_TO_END"

@@ -7,23 +7,20 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from exophone_exporter.simulator import Simulator
 from tests.lib import canary
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from exophone_exporter.simulator import Simulator
 
 DEADLINE_SECONDS = 60.0
 LOOPBACK = "--web.listen-address=127.0.0.1:0"

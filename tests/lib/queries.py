@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection
+from typing import Final
 
 import promql_parser
 
 from exophone_exporter.metrics.catalog import METRICS
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 LABELS: Final = {
     *("job", "instance", "pod", "le", "alertname", "severity", "scope"),

@@ -7,24 +7,22 @@ import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+import trustme
 
 from exophone_exporter.server.server import Server, listen
 from exophone_exporter.server.tls import Tls
 from tests.lib.processes import DEADLINE_SECONDS, get, wait_until
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    import trustme
 
 # What a process of its own serves.
 APP = """

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ANY_TEXT = st.text(st.characters(), max_size=20)  # surrogates and control characters too
 _EDITS = ("cut", "flip", "delete", "repeat", "insert", "swap")

@@ -8,31 +8,26 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
+import pytest
 
 from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.config.files import ReadFile
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, PerNumber, Poll
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import Group, Snapshot, build
-from exophone_exporter.inventory.state import PollResult
+from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics.page import MetricsPage
 from tests.lib.paths import DATA
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    import pytest
-
-    from exophone_exporter.config.files import ReadFile
-    from exophone_exporter.inventory.state import AccountState
-    from exophone_exporter.metrics.page import MetricsPage
 
 SAMPLES = DATA / "samples"
 INDIA = ZoneInfo("Asia/Kolkata")

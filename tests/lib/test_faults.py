@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from exophone_exporter.errors import REASONS
 from tests.lib.faults import TABLE, rows_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Reported = Callable[..., tuple[int, list[str]]]
+Reported = Callable[..., tuple[int, list[str]]]
 
 LONG = "a very long story, which does not end before the line does, and goes on"
 DOCUMENT = f"""

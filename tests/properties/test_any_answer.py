@@ -8,7 +8,8 @@ import io
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -36,9 +37,6 @@ from tests.lib.corpus import corpus
 from tests.lib.exposed import assert_exposed
 from tests.lib.strategies import ANY_TEXT, edited, share
 from tests.lib.support import INDIA, SAMPLES, FakeTime, account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BUILD: Final = ExporterInfo("r", 0.0)
 CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command

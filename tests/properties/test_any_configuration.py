@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.config import loader
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.server import web_config
 from exophone_exporter.server.web_config import WebConfig
@@ -19,11 +21,6 @@ from tests.lib.corpus import corpus
 from tests.lib.paths import DATA, ROOT
 from tests.lib.strategies import edited, edited_lines, share
 from tests.lib.support import files_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exophone_exporter.config.settings import Config
 
 CANARY: Final = "Kx7QpZ2mVt9"
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"

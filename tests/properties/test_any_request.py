@@ -7,17 +7,21 @@ import gzip
 import logging
 import re
 import socket
+import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.config.settings import Config
+from exophone_exporter.config.settings import Account, Config
 from exophone_exporter.errors import NotFound
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
 from exophone_exporter.polling.exporter import Exporter
@@ -32,15 +36,6 @@ from tests.lib.processes import DEADLINE_SECONDS
 from tests.lib.servers import rest_of, serving_app, tls_contexts
 from tests.lib.strategies import edited, share
 from tests.lib.support import account
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
-
-    from starlette.applications import Starlette
-
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.model import ExoPhone
 
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
 GUARDED: Final = WebConfig(headers={"X-Frame-Options": "deny"}, users={"asha": PasswordHash(HASH)})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -14,18 +15,14 @@ from hypothesis import strategies as st
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS, PollError
 from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.model import Page
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.corpus import corpus
 from tests.lib.fault_server import Conversation, FaultServer, ok
 from tests.lib.strategies import edited
 from tests.lib.support import CountingRecorder, account
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from exophone_exporter.exotel.model import Page
-
-    Ask = Callable[[bytes], tuple[Page | PollError, list[str]]]
+Ask = Callable[[bytes], tuple[Page | PollError, list[str]]]
 
 LIST: Final = b'{"page": 0, "next_page_uri": null, "incoming_phone_numbers": [{"sid": "a"}]}'
 PACKED: Final = gzip.compress(LIST, mtime=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter import errors
+from exophone_exporter.clock import ClockReading
 from exophone_exporter.config.loader import revision
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.listing import Listing
@@ -22,9 +23,6 @@ from exophone_exporter.metrics.page import ExporterInfo
 from tests.lib.exposed import Exposition
 from tests.lib.strategies import ANY_TEXT, share
 from tests.lib.support import FakeTime, account, phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.clock import ClockReading
 
 # What `model` lets through, and what escaping, masking and folding might trip over.
 TEXTS: Final = st.one_of(

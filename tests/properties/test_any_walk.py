@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.errors import BadEnvelope, Forbidden, NotFound, ServerFailed
-from exophone_exporter.exotel.listing import MAX_CONFIRMATIONS, confirm_removals, fetch_listing
-from exophone_exporter.exotel.model import parse_number, parse_page
+from exophone_exporter.exotel.listing import (
+    MAX_CONFIRMATIONS,
+    Listing,
+    confirm_removals,
+    fetch_listing,
+)
+from exophone_exporter.exotel.model import ExoPhone, Page, parse_number, parse_page
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.polling.poller import poll_once
 from tests.lib.strategies import share
 from tests.lib.support import INDIA, FakeTime, account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exophone_exporter.exotel.listing import Listing
-    from exophone_exporter.exotel.model import ExoPhone, Page
 
 PAGES_MAX: Final = 80
 HONEST: Final = "honest"

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import CHANGES, diff
 from exophone_exporter.inventory.snapshot import Snapshot, build
 from tests.lib.support import phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
 
 URLS = st.sampled_from(
     [

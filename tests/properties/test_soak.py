@@ -14,22 +14,19 @@ import signal
 import statistics
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.simulator.server import RecordedRequest
 from tests.lib.processes import Running, config_file, started
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exophone_exporter.simulator.server import RecordedRequest
 
 pytestmark = pytest.mark.soak
 

@@ -7,8 +7,9 @@ under its reason or healed by a retry, nothing shows a secret, and the next cycl
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
@@ -38,9 +39,6 @@ from tests.lib.simulation.torture import (
     ServedPage,
     cases_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 
 def clean_cycle() -> tuple[Sequence[Operation], Mapping[str, Scrape]]:

@@ -13,24 +13,20 @@ import contextlib
 import math
 import os
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from exophone_exporter.config.settings import Config
+from exophone_exporter.config.settings import Account, Config
 from exophone_exporter.errors import REASONS, PollError, Stopped
 from exophone_exporter.polling.exporter import Exporter
 from tests.lib.simulation.virtual_time import VirtualTime
 from tests.lib.simulation.week_model import JITTER, Model, Number
 from tests.lib.simulation.week_world import AFTERLIVES, BEHIND, Api, ApiAccount
 from tests.lib.support import account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from exophone_exporter.config.settings import Account
 
 SEEDS = range(1, 1 + int(os.environ.get("EXOPHONE_WEEKS", "1")))
 ACCOUNTS = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import against
 import pytest
@@ -14,9 +14,6 @@ import tables
 
 from tests.lib.paths import ROOT
 from tests.lib.processes import Ended, ended, output_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RESULT = results.Result(1, "scrape", 0.00034, "ms", "n", 0.00046, 1.3529, met=True)
 

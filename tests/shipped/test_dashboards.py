@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import jsonschema  # type: ignore[import-untyped]  # no stubs among the lint tools
@@ -16,9 +17,6 @@ import yaml
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of
 from tests.lib.queries import LABELS, unknown_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Json = dict[str, Any]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.lib.dashboards.grafana_node import FOLDER, Json, run_script
 from tests.lib.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 DASHBOARDS: Final = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 NOW: Final = 1_760_000_000

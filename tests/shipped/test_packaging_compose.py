@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +14,6 @@ import yaml
 from tests.lib.paths import ROOT
 from tests.lib.processes import BIN, ended, output_of, wait_until
 from tests.lib.servers import alertmanager, prometheus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FOLDER = ROOT / "deploy" / "compose"
 FILE = FOLDER / "compose.yaml"

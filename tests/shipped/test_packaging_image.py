@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exophone_exporter import __version__
 from tests.lib.paths import ROOT
 from tests.lib.processes import BIN, ended, output_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DOCKERFILE = ROOT / "Dockerfile"
 BUILD = ROOT / "deploy" / "container" / "build"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -15,10 +17,6 @@ from exophone_exporter.config import loader
 from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.paths import ROOT
 from tests.lib.processes import Ended, ended, environment, output_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 NODE = ROOT / "tests" / "lib" / "kubernetes"

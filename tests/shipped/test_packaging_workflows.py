@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,9 +14,6 @@ import yaml
 from exophone_exporter import __version__
 from tests.lib.paths import ROOT
 from tests.lib.processes import BIN, Ended, ended, output_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GITHUB = ROOT / ".github"
 FILES = sorted((GITHUB / "workflows").glob("*.yml"))

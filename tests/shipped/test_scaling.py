@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,10 +16,6 @@ from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of
 from tests.lib.support import FakeTime
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 MANUAL = (ROOT / "docs" / "scaling.md").read_text("utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", MANUAL, re.DOTALL)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -29,9 +29,7 @@ from tests.lib.dashboards.scene import (
     Number,
     Scene,
 )
-
-if TYPE_CHECKING:
-    from tests.lib.servers import Prometheus
+from tests.lib.servers import Prometheus
 
 FLOWS: Final = ("voice", "sms")
 FRESH: Final = ("support", "apac", "empty")

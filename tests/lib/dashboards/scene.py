@@ -9,19 +9,15 @@ import re
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 from exophone_exporter.simulator import Account, Fault, Simulator, World
 from tests.lib.dashboards.grafana_queries import Range, api
 from tests.lib.processes import Running, started, wait_until
-from tests.lib.servers import free_address, prometheus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from tests.lib.servers import Prometheus
+from tests.lib.servers import Prometheus, free_address, prometheus
 
 Json = dict[str, Any]
 Number = dict[str, Any]

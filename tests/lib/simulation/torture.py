@@ -19,13 +19,17 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from operator import le
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, SupportsIndex
 from zoneinfo import ZoneInfo
 
-from exophone_exporter.config.settings import Config
-from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.config.settings import Account, Config
+from exophone_exporter.errors import PollError
+from exophone_exporter.exotel.model import Endpoint
+from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.poller import Poller
 from exophone_exporter.web import routes
@@ -35,16 +39,6 @@ from tests.lib.fault_server import Conversation, FaultServer, ok
 from tests.lib.processes import wait_until
 from tests.lib.servers import serving_app
 from tests.lib.support import FakeTime, account, number_as_sent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime, timedelta
-    from typing import SupportsIndex
-
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.errors import PollError
-    from exophone_exporter.exotel.model import Endpoint
-    from exophone_exporter.inventory.state import AccountStatus, PollResult
 
 NAME: Final = "tortured"
 DEADLINE_SECONDS: Final = 10.0

@@ -16,14 +16,12 @@ import math
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import Stopped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # In real time the driver looks after the others so often.
 _LOOK_SECONDS: Final = 0.005

@@ -13,18 +13,16 @@ import math
 import threading
 from bisect import insort
 from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.polling.exporter import Exporter
-    from tests.lib.simulation.virtual_time import VirtualTime
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.settings import Account
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.state import AccountStatus
+from exophone_exporter.polling.exporter import Exporter
+from tests.lib.simulation.virtual_time import VirtualTime
 
 JITTER: Final = 0.05
 SPREAD_SECONDS: Final = 0.5

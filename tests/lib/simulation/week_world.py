@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from random import Random
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import (
     BadBody,
     BodyCut,
@@ -26,15 +29,9 @@ from exophone_exporter.errors import (
 )
 from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS
 from exophone_exporter.exotel.transport import Answer
+from tests.lib.simulation.virtual_time import VirtualTime
+from tests.lib.simulation.week_model import Call, Model, Number
 from tests.lib.support import number_as_sent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from random import Random
-
-    from exophone_exporter.config.settings import Account
-    from tests.lib.simulation.virtual_time import VirtualTime
-    from tests.lib.simulation.week_model import Call, Model, Number
 
 HOUR: Final = 3600.0
 _PATH: Final = "/v2_beta/Accounts/"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.exposition import (
@@ -23,9 +24,6 @@ from exophone_exporter.metrics.exposition import (
 from exophone_exporter.metrics.samples import polling_lines
 from tests.lib.exposed import written
 from tests.lib.support import account
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric as Family
 
 # What `model` lets through: any text without surrogates and control characters.
 LABEL_VALUES: Final = st.text(st.characters(exclude_categories=["Cs", "Cc"]))

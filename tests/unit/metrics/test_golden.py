@@ -12,7 +12,8 @@ import os
 import re
 import subprocess
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,9 +29,6 @@ from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.exposed import assert_exposed
 from tests.lib.paths import DATA
 from tests.lib.support import INDIA, FakeTime, account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 BUILD: Final = ExporterInfo(revision="0123abc", config_loaded_at=1_700_000_000.0)
 GOLDEN: Final = DATA / "golden"

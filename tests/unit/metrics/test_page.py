@@ -9,10 +9,11 @@ import re
 import threading
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from operator import le
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 from hypothesis import example, given
@@ -23,10 +24,10 @@ from exophone_exporter.config.secrets import Secret
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import ServerFailed
 from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.exotel.model import parse_page
+from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.privacy import masked_identity
-from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.snapshot import Snapshot, build
+from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics import inventory
 from exophone_exporter.metrics.inventory import NOTHING, inventory_of
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
@@ -35,13 +36,6 @@ from exophone_exporter.simulator import make_account
 from tests.lib.exposed import assert_one_member
 from tests.lib.processes import wait_until
 from tests.lib.support import INDIA, FakeTime, account, held_rendering, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import AccountStatus
 
 DEADLINE_SECONDS: Final = 60
 BUILD: Final = ExporterInfo("r", 0.0)

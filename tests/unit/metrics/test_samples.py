@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics import catalog
+from exophone_exporter.metrics.exposition import Metric
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.support import FakeTime, account, phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.metrics.exposition import Metric
 
 GROUP: Final = "account country region number_type"
 # The contract, written out: a difference is a broken promise to users.

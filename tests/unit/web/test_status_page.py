@@ -7,9 +7,11 @@ import html.parser
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import pytest
@@ -17,18 +19,13 @@ import pytest
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ListShifted
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
 from tests.lib.support import FakeTime, account, browse, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from exophone_exporter.exotel.model import ExoPhone
 
 HOSTILE: Final = "\"><script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)>"
 VOID_TAGS: Final = {"meta"}
