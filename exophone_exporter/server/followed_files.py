@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from exophone_exporter.config.files import read_file
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 
@@ -32,13 +34,21 @@ def fingerprint(path: str) -> tuple[int, ...] | None:
     return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
 
 
+def read_regular_file(path: str, limit_bytes: int) -> bytes:
+    """Like `read_file`, but refuses a pipe, which blocks or is empty when it is read again."""
+    if Path(path).is_fifo():
+        raise ValueError("is a pipe; use a regular file")
+    return read_file(path, limit_bytes)
+
+
 class FollowedFiles(Generic[_T]):
     """What `load` makes of some files, loaded again when `version` changes.
 
-    `current` looks at the version at most once a second. If loading fails, `failure` is logged
-    once, the previous value is kept, and loading is tried again after a minute or by `retry`.
-    `on_change` is called with the previous value and the new one. Raises ConfigError if the first
-    loading fails. To be used from one thread, except for `retry`.
+    `current` looks at the version at most once a second. `accept` is called with the value in force
+    and the new one, and raises ConfigError to refuse it. If loading fails or the value is refused,
+    `failure` is logged once, the previous value is kept, and loading is tried again after a minute
+    or by `retry`. Raises ConfigError if the first loading fails. To be used from one thread, except
+    for `retry` and `is_up_to_date`.
     """
 
     def __init__(
@@ -47,19 +57,24 @@ class FollowedFiles(Generic[_T]):
         load: Callable[[], _T],
         *,
         failure: str,
-        on_change: Callable[[_T, _T], None],
+        accept: Callable[[_T, _T], None],
         clock: Clock,
     ) -> None:
         self._version = version
         self._load = load
         self._failure = failure
-        self._on_change = on_change
+        self._accept = accept
         self._clock = clock
         self._seen = version()  # before the content: a change in between is noticed later
         self._value = load()
         self._look_at = clock.monotonic() + _LOOK_EVERY_SECONDS
         self._retry_at = math.inf
         self._logged = ""
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether the last version could be used."""
+        return self._retry_at == math.inf
 
     def current(self) -> _T:
         """What is in force now."""
@@ -79,15 +94,14 @@ class FollowedFiles(Generic[_T]):
             self._look_at, self._retry_at, self._logged = 0.0, 0.0, ""
 
     def _load_again(self, now: float) -> None:
+        self._retry_at = now + _RETRY_EVERY_SECONDS
         try:
             renewed = self._load()
+            self._accept(self._value, renewed)
         except ConfigError as error:
-            self._retry_at = now + _RETRY_EVERY_SECONDS
             problem = " | ".join(error.problems)
             if problem != self._logged:
                 _log.error(self._failure, extra=fields(problem=problem))
             self._logged = problem
             return
-        self._retry_at, self._logged = math.inf, ""
-        previous, self._value = self._value, renewed
-        self._on_change(previous, renewed)
+        self._value, self._retry_at, self._logged = renewed, math.inf, ""

@@ -307,6 +307,10 @@ class Server(uvicorn.Server):
         for files in self._followed:
             files.retry()
 
+    def files_are_up_to_date(self) -> bool | None:
+        """Whether the last versions of the followed files are in force; None without any."""
+        return all(files.is_up_to_date for files in self._followed) if self._followed else None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
         """Accept connections."""
         await super().startup(sockets=[])
@@ -320,13 +324,18 @@ class Server(uvicorn.Server):
         if self._supervision:
             self._supervision.tick()
         self._limit.end_overdue(asyncio.get_running_loop().time())
+        try:
+            self._look_at_files()
+        except Exception:  # noqa: BLE001 - the server goes on whatever it raised
+            _log.exception("a reload had no effect")
+        return await super().on_tick(counter)
+
+    def _look_at_files(self) -> None:
         if self._hung_up and self._on_hangup:
             self._hung_up = False
-            try:
-                self._on_hangup()
-            except Exception:  # noqa: BLE001 - the server goes on whatever it raised
-                _log.exception("SIGHUP had no effect")
-        return await super().on_tick(counter)
+            self._on_hangup()
+        for files in self._followed:
+            files.current()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
         """Close the sockets and end the connections."""

@@ -14,10 +14,10 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from exophone_exporter.config.files import read_file, reason_of
+from exophone_exporter.config.files import reason_of
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
-from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
+from exophone_exporter.server.followed_files import FollowedFiles, fingerprint, read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,7 +145,7 @@ def follow(
         lambda: (current(), *map(fingerprint, latest.files)),
         lambda: build(latest),
         failure="reloading TLS certificates failed; keeping the previous ones",
-        on_change=log_renewal,
+        accept=log_renewal,
         clock=clock,
     )
 
@@ -225,7 +225,7 @@ def _checked_pem(settings: TlsSettings, name: str, kind: str) -> str:
 
 def _text(setting: str, path: str) -> str:
     try:
-        return read_file(path, PEM_FILE_MAX_BYTES).decode("utf-8", "replace")
+        return read_regular_file(path, PEM_FILE_MAX_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         raise TlsProblem(setting, f"`{path}` {reason_of(error)}") from None
 

@@ -24,12 +24,13 @@ from pydantic import (
 
 from exophone_exporter.config import strict_yaml
 from exophone_exporter.config.fields import Section, quoted, refuse
-from exophone_exporter.config.files import read_file, read_text
+from exophone_exporter.config.files import read_text
 from exophone_exporter.config.problems import ProblemList, read_document, validate
 from exophone_exporter.config.strict_yaml import shown
+from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls
-from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
+from exophone_exporter.server.followed_files import FollowedFiles, fingerprint, read_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +43,7 @@ _BCRYPT: Final = re.compile(
 )
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _COLON: Final = "a name with a colon cannot log in: HTTP Basic ends the name there"
+_LOST: Final = "no longer keeps clients out; only a restart removes protection"
 _BLANK: Final = (None, "")
 
 _log = logging.getLogger(__name__)
@@ -237,7 +239,7 @@ class WebConfig:
 
 def check_web_config(path: str) -> None:
     """Read a file and the certificates and keys that it names; raises ConfigError."""
-    text = read_text(path, read_file)
+    text = read_text(path, read_regular_file)
     settings = parse(text, path).tls
     problems = ProblemList(path, strict_yaml.parse(text).lines)
     for problem in tls.problems(settings) if settings else ():
@@ -308,17 +310,42 @@ def _unusable_with_tls12(given: Mapping[str, strict_yaml.Value]) -> Iterator[tup
 
 
 def follow(path: str, clock: Clock) -> FollowedFiles[WebConfig]:
-    """The web configuration of the moment; a version that cannot be used changes nothing."""
+    """The web configuration of the moment; a version that cannot be used changes nothing.
 
-    def log_renewal(previous: WebConfig, renewed: WebConfig) -> None:
+    Nor does one without users or client certificates where the previous one required them: a file
+    that was emptied or is half written must not open the exporter.
+    """
+
+    def accept(previous: WebConfig, renewed: WebConfig) -> None:
+        after = _protection(renewed)
+        lost = [key for key, strength in _protection(previous).items() if strength > after[key]]
+        if lost:
+            raise ConfigError(f"{path}: {key}: {_LOST}" for key in lost)
         if (previous.tls is None) != (renewed.tls is None):
             _log.warning("turning TLS on or off requires a restart; the rest is in force")
         _log.info("web configuration renewed", extra=fields(file=path))
 
-    return FollowedFiles(
+    followed = FollowedFiles(
         lambda: fingerprint(path),
-        lambda: parse(read_text(path, read_file), path),
+        lambda: parse(read_text(path, read_regular_file), path),
         failure="invalid web configuration; keeping the previous one",
-        on_change=log_renewal,
+        accept=accept,
         clock=clock,
     )
+    first = followed.current()
+    if first.tls is None and not first.users:
+        _log.warning("the web configuration sets neither TLS nor users", extra=fields(file=path))
+    return followed
+
+
+def _protection(config: WebConfig) -> dict[str, int]:
+    """How much each key of the file does to keep clients out."""
+    settings = config.tls or TlsSettings()
+    return {
+        "basic_auth_users": bool(config.users),
+        "tls_server_config.client_auth_type": list(tls.VERIFY_MODES).index(
+            settings.client_auth_type
+        ),
+        "tls_server_config.client_ca_file": bool(settings.client_ca_file or settings.client_ca),
+        "tls_server_config.client_allowed_sans": settings.client_allowed_sans is not None,
+    }

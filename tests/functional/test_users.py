@@ -348,7 +348,7 @@ def test_users_changed_in_the_file_take_effect_at_the_next_request(
         assert door.status(basic(b"bala", b"bala-password")) == 200
         path.write_text("# everybody\n")
         time.pass_(1)
-        assert door.status() == 200
+        assert door.status() == 401
 
 
 def test_the_configured_headers_are_in_every_answer() -> None:

@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import pickle
+import re
 import ssl
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -272,12 +273,14 @@ def test_a_failed_load_is_tried_again_by_a_reload_or_a_minute_later(
         return version
 
     file = FollowedFiles(
-        lambda: version, load, failure="failed", on_change=lambda *_: None, clock=time.clock
+        lambda: version, load, failure="failed", accept=lambda *_: None, clock=time.clock
     )
     file.retry()  # nothing failed
+    assert file.is_up_to_date
     version, broken = 1, True
     time.pass_(1)
     assert (file.current(), loads) == (0, 2)
+    assert not file.is_up_to_date
     time.pass_(59)
     assert (file.current(), loads) == (0, 2)
     time.pass_(1)
@@ -289,6 +292,7 @@ def test_a_failed_load_is_tried_again_by_a_reload_or_a_minute_later(
     broken = False
     file.retry()
     assert (file.current(), loads) == (1, 5)
+    assert file.is_up_to_date
     file.retry()
     time.pass_(100)
     assert (file.current(), loads) == (1, 5)
@@ -328,6 +332,83 @@ def test_users_change_whatever_changes_about_tls(
     time.pass_(2)
     assert set(file.current().users) == {"bala"}
     assert messages(caplog) == logged
+
+
+CERTIFICATE = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+REQUIRED = CERTIFICATE + "  client_auth_type: RequireAndVerifyClientCert\n"
+IF_GIVEN = CERTIFICATE + "  client_auth_type: VerifyClientCertIfGiven\n"
+CA = "  client_ca_file: ca.crt\n"
+SANS = "  client_allowed_sans: [prometheus.example]\n"
+
+
+@pytest.mark.fault(200)
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        pytest.param(users("asha"), "", ["basic_auth_users"], id="emptied"),
+        pytest.param(users("asha"), "basic_auth_users:\n", ["basic_auth_users"], id="key-alone"),
+        pytest.param(CERTIFICATE + users("asha"), CERTIFICATE, ["basic_auth_users"], id="half"),
+        pytest.param(REQUIRED, IF_GIVEN, ["client_auth_type"], id="certificates-optional"),
+        pytest.param(IF_GIVEN, CERTIFICATE, ["client_auth_type"], id="certificates-not-checked"),
+        pytest.param(REQUIRED + CA, REQUIRED, ["client_ca_file"], id="any-public-ca"),
+        pytest.param(REQUIRED + SANS, REQUIRED, ["client_allowed_sans"], id="any-name"),
+        pytest.param(
+            REQUIRED + CA + SANS + users("asha"),
+            "",
+            ["basic_auth_users", "client_auth_type", "client_ca_file", "client_allowed_sans"],
+            id="everything",
+        ),
+    ],
+)
+def test_a_reload_does_not_remove_what_keeps_clients_out(
+    folder: Path,
+    time: FakeTime,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    before: str,
+    after: str,
+    lost: list[str],
+) -> None:
+    """An emptied or half-written file opens nothing; a restart does what the file says."""
+    path = folder / "protected.yml"
+    path.write_text(before)
+    file = follow(str(path), time.clock)
+    protected = file.current()
+    write(path, after)
+    for _ in range(2):
+        time.pass_(61)
+        assert file.current() is protected
+        assert not file.is_up_to_date
+    (message,) = messages(caplog)
+    assert message.startswith("invalid web configuration; keeping the previous one")
+    assert (
+        re.findall(r"(\w+): no longer keeps clients out; only a restart removes", message) == lost
+    )
+    write(path, before + "http_server_config: {http2: true}\n")
+    time.pass_(1)
+    assert file.current().users == protected.users
+    assert file.is_up_to_date
+
+
+@pytest.mark.fault(200)
+def test_a_file_without_tls_and_users_is_a_warning_at_the_start(
+    tmp_path: Path, time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("http_server_config:\n")
+    follow(str(path), time.clock)
+    assert messages(caplog) == [
+        f"the web configuration sets neither TLS nor users {{'file': '{path}'}}"
+    ]
+
+
+@pytest.mark.fault(200)
+def test_a_pipe_is_refused_because_it_is_empty_when_it_is_read_again(tmp_path: Path) -> None:
+    """Such as `--web.config.file <(...)`, or a pipe in the place of a file at a reload."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    refused = refusal(lambda: check_web_config(str(path)))
+    assert refused.problems == (f"{path}: is a pipe; use a regular file",)
 
 
 def test_every_suite_that_may_be_named_is_known_to_openssl() -> None:
