@@ -11,6 +11,7 @@ from exophone_exporter.config import loader
 from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
+from exophone_exporter.metrics.page import ServerInfo
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server import Notifier, Supervision, open_server
@@ -70,7 +71,12 @@ def run(
         server.retry_files()
         return load() if load else loaded
 
-    exporter = Exporter(loaded, revision=loader.revision(), on_death=stop_after_death)
+    def server_info() -> ServerInfo:
+        return ServerInfo(server.refused_clients.counts())
+
+    exporter = Exporter(
+        loaded, revision=loader.revision(), on_death=stop_after_death, server_info=server_info
+    )
     supervision = _supervision(exporter)
     reloader = Reloader(
         load_again,

@@ -211,6 +211,9 @@ LOG_LINES_DROPPED: Final = _exporter(
     (),
     "Log lines dropped because stderr was not read fast enough.",
 )
+CLIENTS_REFUSED: Final = _exporter(
+    "exporter_clients_refused_total", ("reason",), "Refused connections and requests, by reason."
+)
 
 _probe = partial(_metric, "probe")
 PROBE_SUCCESS: Final = _probe(

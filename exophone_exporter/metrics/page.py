@@ -27,7 +27,7 @@ from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
 from exophone_exporter.metrics.samples import by_metric, polling_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric as Family
 
@@ -45,6 +45,13 @@ _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 @dataclass(frozen=True)
+class ServerInfo:
+    """What the HTTP server reports about itself; nothing where there is no server."""
+
+    clients_refused: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ExporterInfo:
     """What runs and how its configuration fares, for the exporter's own metrics."""
 
@@ -52,6 +59,7 @@ class ExporterInfo:
     config_loaded_at: float
     config_reload_successful: bool = True
     log_lines_dropped: int = 0
+    server: ServerInfo = field(default_factory=ServerInfo)
 
 
 @dataclass(frozen=True)
@@ -229,3 +237,6 @@ def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
     yield timestamp, timestamp.sample(value=exporter.config_loaded_at)
     dropped = catalog.LOG_LINES_DROPPED
     yield dropped, dropped.sample(value=exporter.log_lines_dropped)
+    refused = catalog.CLIENTS_REFUSED
+    for reason, count in exporter.server.clients_refused.items():
+        yield refused, refused.sample(reason, value=count)

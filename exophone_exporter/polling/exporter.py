@@ -14,7 +14,7 @@ from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import lines_dropped
-from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
 from exophone_exporter.polling.accounts import AccountRuntime
 from exophone_exporter.polling.poller import Poller
@@ -74,7 +74,7 @@ class Exporter:
     `clock`, `connect` and `uniform` are its world: the time, the way to the API, and the randomness
     of intervals and of waits before a retry. `new_state` makes what holds results. `on_death` is
     called when a poller died of an unforeseen error: nothing polls that account any more, so the
-    process should end and be started again.
+    process should end and be started again. `server_info` is what the HTTP server reports.
     """
 
     def __init__(  # noqa: PLR0913 - each is a seam with a default
@@ -87,12 +87,14 @@ class Exporter:
         uniform: Callable[[float, float], float] = random.uniform,
         new_state: Callable[[Account], AccountState] = AccountState,
         on_death: Callable[[], None] = lambda: None,
+        server_info: Callable[[], ServerInfo] = ServerInfo,
     ) -> None:
         self.clock = clock or Clock()
         self._connect = connect
         self._uniform = uniform
         self._new_state = new_state
         self._on_death = on_death
+        self._server_info = server_info
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
         self._started = False
@@ -110,7 +112,7 @@ class Exporter:
                 runtime.poller.start()
 
     def _exporter_info(self) -> ExporterInfo:
-        return replace(self._info, log_lines_dropped=lines_dropped())
+        return replace(self._info, log_lines_dropped=lines_dropped(), server=self._server_info())
 
     def ask_to_stop(self) -> None:
         """End every wait; not for a signal handler, which could interrupt itself in a lock."""

@@ -21,6 +21,7 @@ from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
+from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.systemd import all_or_none, passed_sockets
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 
@@ -67,21 +68,30 @@ def open_server(
     SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for the web
     configuration, StartError for the sockets.
     """
+    clock = clock or Clock()
+    refused_clients = RefusedClients(clock)
     followed: list[FollowedFiles[Any]] = []
     current_tls = None
     if web_config_file:
         web_config.check_web_config(web_config_file)
-        config = web_config.follow(web_config_file, clock or Clock())
+        config = web_config.follow(web_config_file, clock)
         followed.append(config)
         app = ExtraHeaders(BasicAuth(app, config.current), config.current)
         if settings := config.current().tls:
-            followed.append(tls.follow(lambda: config.current().tls, settings, clock or Clock()))
+            followed.append(tls.follow(lambda: config.current().tls, settings, clock))
             current_tls = followed[-1].current
     if systemd_socket is None:
         sockets = listen(addresses)
     else:
         sockets = passed_sockets(systemd_socket, os.getpid())
-    return Server(app, sockets, tls=current_tls, followed=followed, **options)
+    return Server(
+        app,
+        sockets,
+        tls=current_tls,
+        followed=followed,
+        refused_clients=refused_clients,
+        **options,
+    )
 
 
 def listen(addresses: Iterable[str]) -> list[socket.socket]:
@@ -254,11 +264,13 @@ class Server(uvicorn.Server):
         limits: Limits | None = None,
         tls: Callable[[], Tls] | None = None,
         followed: Sequence[FollowedFiles[Any]] = (),
+        refused_clients: RefusedClients | None = None,
         on_stop: Callable[[], None] = lambda: None,
         on_hangup: Callable[[], object] | None = None,
         supervision: Supervision | None = None,
     ) -> None:
         self._limit = ConnectionLimit(limits or Limits())
+        self.refused_clients = refused_clients or RefusedClients(Clock())
         super().__init__(
             uvicorn.Config(
                 app,

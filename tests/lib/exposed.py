@@ -121,6 +121,8 @@ def _expected(
     reloaded = "exophone_exporter_config_last_reload_success"
     yield f"{reloaded}ful", build.config_reload_successful, {}
     yield "exophone_exporter_log_lines_dropped_total", build.log_lines_dropped, {}
+    for reason, count in build.server.clients_refused.items():
+        yield "exophone_exporter_clients_refused_total", count, {"reason": reason}
     yield f"{reloaded}_timestamp_seconds", build.config_loaded_at, {}
     own = {"version": __version__, "python_version": platform.python_version()}
     yield "exophone_exporter_build_info", 1, own | {"revision": clean_text(build.revision)}

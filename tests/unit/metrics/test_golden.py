@@ -25,12 +25,16 @@ from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.changes import Change
 from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
-from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
+from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from tests.lib.exposed import assert_exposed
 from tests.lib.paths import DATA
 from tests.lib.support import INDIA, FakeTime, account
 
-BUILD: Final = ExporterInfo(revision="0123abc", config_loaded_at=1_700_000_000.0)
+BUILD: Final = ExporterInfo(
+    revision="0123abc",
+    config_loaded_at=1_700_000_000.0,
+    server=ServerInfo({"tls_handshake": 0, "plain_http": 3}),
+)
 GOLDEN: Final = DATA / "golden"
 FILES: Final = {False: GOLDEN / "metrics.txt", True: GOLDEN / "metrics.openmetrics.txt"}
 FORMATS: Final = [pytest.param(False, id="text"), pytest.param(True, id="openmetrics")]

@@ -68,6 +68,7 @@ CONTRACT: Final = {
     "exophone_exporter_config_last_reload_successful": ("gauge", ""),
     "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
     "exophone_exporter_log_lines_dropped_total": ("counter", ""),
+    "exophone_exporter_clients_refused_total": ("counter", "reason"),
     "exophone_probe_success": ("gauge", ""),
     "exophone_probe_duration_seconds": ("gauge", ""),
 }
@@ -149,7 +150,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["number"] * 9,
         "change",
         *["polling"] * 16,
-        *["exporter"] * 4,
+        *["exporter"] * 5,
         *["probe"] * 2,
     ]
 

@@ -1,0 +1,58 @@
+"""Clients that were refused: counted by reason, and logged at most once a minute for each."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from exophone_exporter.logs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exophone_exporter.clock import Clock
+
+Reason = Literal[
+    "tls_handshake",
+    "client_certificate",
+    "plain_http",
+    "too_many_connections",
+    "slow_request",
+    "slow_response",
+    "malformed_request",
+    "request_too_large",
+    "wrong_password",
+    "too_many_logins",
+]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+_LOG_EVERY_SECONDS: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class RefusedClients:
+    """Counts refused clients; to be used from one thread, except for `counts`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counts = dict.fromkeys(REASONS, 0)
+        self._logged_counts = dict.fromkeys(REASONS, 0)
+        self._logged_at = dict.fromkeys(REASONS, -math.inf)
+
+    def note(self, reason: Reason, client: tuple[str, int] | None, detail: str = "") -> None:
+        """Count a client; `detail` is for the log, and must not hold what the client sent."""
+        self._counts[reason] += 1
+        now = self._clock.monotonic()
+        if now - self._logged_at[reason] < _LOG_EVERY_SECONDS:
+            return
+        count = self._counts[reason] - self._logged_counts[reason]
+        self._logged_at[reason], self._logged_counts[reason] = now, self._counts[reason]
+        more = {"detail": detail} if detail else {}
+        address = client[0] if client else "unknown"  # a Unix socket names no client
+        extra = fields(reason=reason, client=address, count=count, **more)
+        _log.info("client refused", extra=extra)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many clients were refused so far, for each reason."""
+        return dict(self._counts)
