@@ -27,12 +27,23 @@ _PORT_MAX: Final = 65535
 
 _log = logging.getLogger(__name__)
 
-_CONFIGURATION: Final = """\
-poll: {interval: 5s, timeout: 2s, deadline: 10s, stale_after: 30s, requests_per_minute: 10000}
-accounts:
-"""
+# The simulator sets no limit unless it is asked to.
+_QUICK: Final = "requests_per_minute: 10000"
+# With stale_after, a scrape interval of a minute loses no data.
+_LIVELY: Final = f"interval: 5s, timeout: 2s, deadline: 10s, stale_after: 2m, {_QUICK}"
 _ACCOUNT: Final = """\
-  - {{name: {name}, sid: {sid}, base_url: {url}, api_key: {key}, api_token: {token}}}
+  - name: {name}
+    sid: {sid}
+    base_url: {url}
+    api_key: {key}
+    api_token: {token}
+"""
+
+_DRILL: Final = """\
+Break something, and see whether your pager rings (docs/fire-drill.md):
+
+  curl -X POST {url}/-/detach
+  curl {url}/-/              # lists all commands
 """
 
 _WELCOME: Final = """
@@ -74,9 +85,9 @@ def demo(args: argparse.Namespace) -> int:
             stopping.set()
 
 
-def configuration(simulator: Simulator) -> str:
-    """A configuration file for every account of a simulator, polled every few seconds."""
-    return _CONFIGURATION + "".join(
+def configuration(simulator: Simulator, poll: str = _LIVELY) -> str:
+    """A configuration file for every account of a simulator."""
+    return f"poll: {{{poll}}}\naccounts:\n" + "".join(
         _ACCOUNT.format(
             name=account.sid,
             sid=account.sid,
@@ -129,17 +140,19 @@ def _split(address: str) -> tuple[str, int]:
 def _simulated(simulator: Simulator) -> str:
     lines = [f"\nThe simulated ExoPhones API listens on {simulator.url}. Its accounts:\n"]
     for account in simulator.world.accounts.values():
-        base = simulator.url.replace("://", f"://{account.api_key}:{account.api_token}@")
+        lines.append(f"  {account.sid}, {len(account.numbers)} numbers:")
+        lines.append(f"  curl --user {account.api_key}:{account.api_token} \\")
         path = f"/v2_beta/Accounts/{account.sid}/IncomingPhoneNumbers"
-        lines.append(f"  {account.sid}, {len(account.numbers)} numbers:\n  curl {base}{path}\n")
+        lines.append(f"    {simulator.url}{path}\n")
+    lines.append(_DRILL.format(url=simulator.url))
     lines.append("A configuration file for these accounts:\n")
-    lines += [f"  {line}" for line in configuration(simulator).splitlines()]
+    lines += [f"  {line}" for line in configuration(simulator, _QUICK).splitlines()]
     return "\n".join([*lines, "\nPress Ctrl-C to stop.\n"])
 
 
 def _keep_changing(world: World, stopping: threading.Event) -> None:
     while not stopping.wait(_CHANGE_EVERY_SECONDS):
-        _log.debug("the simulated world: %s", world.tick())
+        _log.debug("the simulated world: %s", world.tick(calm=True))
 
 
 def _welcome(url: str, path: str) -> None:

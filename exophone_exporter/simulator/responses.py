@@ -50,7 +50,8 @@ class Fault:
     replace the simulator's own headers of the same name, so that even a wrong Content-Length can be
     sent. Informational responses with the statuses in `interim` come before it.
     `endpoint`, `page` (of the list) and `account_sid` restrict what matches; None matches all.
-    `times` limits how often it is used; None sets no limit. After `delay_seconds`, `after` decides:
+    `times` limits how often it is used, None sets no limit; at `ends_at`, in seconds of the
+    monotonic clock, it ends. After `delay_seconds`, `after` decides:
     "answer" sends the response, "reset" closes the connection with a TCP reset, "hang" keeps it
     open until the client leaves or the simulator stops.
     """
@@ -63,6 +64,7 @@ class Fault:
     page: int | None = None
     account_sid: str | None = None
     times: int | None = 1
+    ends_at: float = math.inf
     after: After = "answer"
     form: ErrorForm = "xml"
     inner: int = _CONFLICT

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
+from exophone_exporter.simulator.drill import PREFIX, Drill
 from exophone_exporter.simulator.responses import (
     BODILESS,
     FOREIGN_ORIGIN,
@@ -110,6 +111,7 @@ class Simulator:
         past_end: What a page behind the last one is: empty, the last page again, or a 404.
         seed: Seed of the random failures.
 
+    `drill` has the commands that break the accounts; HTTP clients send them as POST below `/-/`.
     `on_request`, if set, is called in the serving thread before the response to each authorised
     list request is computed; the status in its argument is still 0.
     """
@@ -146,6 +148,7 @@ class Simulator:
         self._faults: list[Fault] = []
         self._windows: dict[str, RequestWindow] = {}
         self._server: _Server | None = None
+        self.drill = Drill(self)
 
     @property
     def url(self) -> str:
@@ -262,7 +265,9 @@ class Simulator:
         page = read_page_request(request.query, self._page_size_cap) if is_list else None
         with self._lock:
             for fault in self._faults:
-                if fault.matches(route.endpoint, page and page.number, route.account_sid):
+                number = page and page.number
+                applies = fault.matches(route.endpoint, number, route.account_sid)
+                if applies and request.at < fault.ends_at:
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
@@ -358,6 +363,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._read_request(time.monotonic())
         if self.command != "GET" or "Content-Length" in self.headers:
             self.close_connection = True  # bodies are never read, so nothing can follow one
+        if request.path.startswith(PREFIX):
+            self._send(self.server.simulator.drill.respond(request, self.client_address[0]))
+            return
         response = self.server.simulator.respond(request)
         if self.server.stopping.wait(response.delay_seconds):
             self.close_connection = True

@@ -221,6 +221,20 @@ def test_many_changes_keep_the_account_recognisable() -> None:
     assert {(n["country"], n["currency"]) for n in numbers} == {("SG", "USD")}
 
 
+def test_calm_changes_fire_no_alert() -> None:
+    """No number comes, goes, gains or loses a flow, and most changes are changes."""
+    world = demo_world()
+    before = flat_numbers(world)
+    sentences = [world.tick(calm=True) for _ in range(400)]
+    after = flat_numbers(world)
+    assert after.keys() == before.keys()
+    assert after != before
+    for key in ("voice_url", "sms_url"):
+        assert all(bool(after[phone][key]) == bool(before[phone][key]) for phone in before)
+    assert sum("nothing changed" not in sentence for sentence in sentences) > 300
+    assert World(make_account("acme", 0)).tick(calm=True) == "acme: nothing changed"
+
+
 def test_a_world_changes_whatever_accounts_it_has() -> None:
     """None is an error, an empty one grows, and one that was added later changes too."""
     world = World()
@@ -229,6 +243,189 @@ def test_a_world_changes_whatever_accounts_it_has() -> None:
     world.accounts["late"] = make_account("late", 0)
     assert re.match(r"late: \S+ was added", world.tick())
     assert len(world.accounts["late"].numbers) == 1
+
+
+# ---- the fire drill
+
+
+def command(sim: Simulator, name: str, method: str = "POST", **query: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        url = f"{sim.url}/-/{name}"
+        return session.request(method, url, params=query, timeout=TIMEOUT_SECONDS)
+
+
+def ordered(sim: Simulator, name: str, **query: str) -> str:
+    """What a command that succeeds answers."""
+    response = command(sim, name, **query)
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    return response.text
+
+
+@pytest.mark.parametrize("channel", ["voice", "sms"])
+@pytest.mark.parametrize("name", ["sid", "phone_number", "as typed", "by default"])
+def test_a_flow_is_detached_and_attached_again(
+    sim: Simulator, account: Account, name: str, channel: str
+) -> None:
+    """By the sid or the phone number; the answer names the number, the alert, and the way back."""
+    number = next(n for n in account.numbers if n[f"{channel}_url"])
+    query = {} if channel == "voice" else {"channel": channel}
+    if name == "as typed":  # the plus in a URL is a space
+        query["number"] = f" {number['phone_number'][1:]}"
+    elif name != "by default":
+        query["number"] = number[name]
+    assert ordered(sim, "detach", **query) == (
+        f"{number['phone_number']} (account acme) lost its {channel} flow.\n"
+        "Expect ExoPhoneFlowDetached; /-/attach puts it right.\n"
+    )
+    lost = get(sim, f"/{number['sid']}").json()
+    assert lost[f"{channel}_url"] is None
+    assert ordered(sim, "attach", **{k: v for k, v in query.items() if k == "number"}) == (
+        f"{number['phone_number']} (account acme) has its {channel} flow again.\n"
+        "Expect ExoPhoneFlowDetached to be resolved.\n"
+    )
+    assert account == make_account("acme", 120)
+    again = command(sim, "attach")
+    assert (again.status_code, again.text) == (409, "nothing to attach: use /-/detach first\n")
+
+
+def test_released_numbers_disappear(sim: Simulator, account: Account) -> None:
+    """One by its name, or the first ones of an account."""
+    first, second, third, last = (account.numbers[i] for i in (0, 1, 2, -1))
+    answer = ordered(sim, "release", number=last["sid"])
+    assert answer.startswith(f"{last['phone_number']} (account acme) was released.\nExpect ")
+    assert ordered(sim, "release").count("was released") == 1
+    assert ordered(sim, "release", count="2", account="acme").count("was released") == 2
+    left = walk(sim, 3)
+    for gone in (first, second, third, last):
+        assert gone["sid"] not in left
+        assert get(sim, f"/{gone['sid']}").status_code == 404
+    assert len(left) == 116
+    assert ordered(sim, "release", account="other", count="3")
+    empty = command(sim, "release", account="other")
+    assert (empty.status_code, empty.text) == (409, "account other has no numbers\n")
+
+
+def test_the_key_is_refused_and_pages_fail_for_a_time(sim: Simulator) -> None:
+    """For one account or for all."""
+    ordered(sim, "refuse-key", account="other")
+    assert get(sim, sid="other", auth=OTHER).status_code == 401
+    ordered(sim, "fail", account="acme", status="502", seconds="1")
+    wait_until(lambda: get(sim).status_code == 200, "the end of the failures")
+    ordered(sim, "fail")
+    assert get(sim).status_code == 503
+    assert get(sim, "/any").status_code == 503
+    ordered(sim, "refuse-key")
+    assert get(sim).status_code == 401
+
+
+def test_restore_puts_everything_right(sim: Simulator, world: World) -> None:
+    before = flat_numbers(world)
+    for name in ("detach", "release", "detach", "refuse-key", "refuse-key", "fail"):
+        ordered(sim, name)
+    assert flat_numbers(world) != before
+    assert "Expect the alerts of the drill to be resolved." in ordered(sim, "restore")
+    assert flat_numbers(world) == before
+    assert get(sim).status_code == get(sim, sid="other", auth=OTHER).status_code == 200
+    assert command(sim, "restore").status_code == 200
+
+
+@pytest.mark.fault(240)
+@pytest.mark.parametrize(
+    ("name", "query", "status", "text"),
+    [
+        ("detahc", {}, 404, "unknown command /-/detahc\n\nCommands for a fire drill"),
+        ("detach", {"number": "+91123"}, 404, "unknown number `+91123`; the first ones are +91"),
+        ("attach", {"number": "x"}, 404, "unknown number `x`; the first ones are +91"),
+        ("detach", {"channel": "fax"}, 400, "unknown channel `fax`; the channels are voice and"),
+        ("detach", {"sid": "x"}, 400, "unknown parameter `sid`; /-/detach has: number, channel"),
+        ("restore", {"now": "1"}, 400, "unknown parameter `now`; /-/restore has: none"),
+        ("release", {"count": "0"}, 400, "count must be a whole number from 1 to 120, not `0`"),
+        ("release", {"count": "²"}, 400, "count must be a whole number from 1 to 120, not `²`"),
+        (
+            "fail",
+            {"status": "404"},
+            400,
+            "status must be a whole number from 500 to 599, not `404`",
+        ),
+        (
+            "fail",
+            {"seconds": "9" * 5000},
+            400,
+            "seconds must be a whole number from 1 to 86400, not `9999",
+        ),
+        ("fail", {"account": "x"}, 404, "unknown account `x`; the accounts are acme, other"),
+    ],
+)
+def test_a_wrong_command_changes_nothing_and_says_what_is_right(
+    sim: Simulator, name: str, query: dict[str, str], status: int, text: str
+) -> None:
+    before = flat_numbers(sim.world)
+    response = command(sim, name, **query)
+    assert response.status_code == status
+    assert text in response.text
+    assert flat_numbers(sim.world) == before
+    assert get(sim).status_code == 200
+
+
+@pytest.mark.fault(240)
+def test_a_number_without_a_flow_has_none_to_detach(sim: Simulator, account: Account) -> None:
+    """And where no number has one, there is none to choose."""
+    bare = next(n for n in account.numbers if not n["sms_url"])
+    one = command(sim, "detach", number=bare["sid"], channel="sms")
+    phone = f"{bare['phone_number']} (account acme)"
+    assert (one.status_code, one.text) == (409, f"{phone} has no sms flow\n")
+    for held in sim.world.accounts.values():
+        for number in held.numbers:
+            number["voice_url"] = None
+    none = command(sim, "detach")
+    assert (none.status_code, none.text) == (409, "no number has a voice flow\n")
+
+
+@pytest.mark.fault(240)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_a_command_needs_post(sim: Simulator, method: str) -> None:
+    response = command(sim, "detach", method)
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    assert response.text == f"/-/detach needs POST, not {method}\n"
+
+
+@pytest.mark.fault(240)
+def test_a_parameter_in_the_body_is_refused(sim: Simulator) -> None:
+    """As `curl -d` sends it: it would choose another number than was meant."""
+    url = f"{sim.url}/-/detach"
+    response = requests.post(url, data={"number": "x"}, timeout=TIMEOUT_SECONDS)
+    assert response.status_code == 400
+    assert response.text.startswith("put parameters in the URL: /-/detach?NAME=VALUE")
+
+
+@pytest.mark.fault(240)
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("127.9.9.9", 200), ("::1", 200), ("::ffff:127.0.0.1", 200)),
+        *(("192.0.2.1", 403), ("::ffff:192.0.2.1", 403), ("2001:db8::1", 403)),
+    ],
+)
+def test_commands_come_from_this_machine_only(sim: Simulator, host: str, status: int) -> None:
+    request = RecordedRequest("POST", "/-/detach", {}, {}, None, 0, 0.0)
+    response = sim.drill.respond(request, host)
+    assert response.status == status
+    assert (b"only from the machine" in response.body) is (status == 403)
+
+
+def test_the_commands_are_listed(sim: Simulator) -> None:
+    """As text that fits 80 columns; commands are no requests to the API."""
+    response = command(sim, "", "GET")
+    for name in ("detach", "attach", "release", "refuse-key", "fail", "restore"):
+        assert f"\n  /-/{name}" in response.text
+    assert sim.url in response.text
+    assert max(map(len, response.text.splitlines())) <= 80
+    assert command(sim, "", "HEAD").text == ""
+    refused = command(sim, "")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert sim.requests == []
 
 
 # ---- the list
