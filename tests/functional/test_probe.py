@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import logging
 import re
 import socket
@@ -20,8 +19,6 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_of
-from prometheus_client.parser import text_string_to_metric_families as text_of
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -29,18 +26,16 @@ from exophone_exporter.clock import Clock
 from exophone_exporter.config.settings import Account, PerNumber
 from exophone_exporter.errors import RateLimited, ServerFailed, Stopped
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
-from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from exophone_exporter.web.probe import Prober, Refusal, probe_handler
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of, wait_until
 from tests.lib.servers import Answer, Site, serving_app
-from tests.lib.support import CountingRecorder, FakeTime, account, phone
+from tests.lib.support import CountingRecorder, FakeTime, account, found, phone
 
 DEADLINE_SECONDS: Final = 60
 # Its probes may take that long.
@@ -176,8 +171,8 @@ def slow(client: FakeClient, **seams: Callable[[Callable[[], None]], None]) -> I
 
 def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
     """The per-number samples of /metrics after a poll that found these numbers."""
-    now, state = FakeTime().clock.now(), AccountState(own)
-    state.record_poll(PollResult(now, 1.0, build(Listing(numbers, 1, {}), now, 1.0)))
+    state = AccountState(own)
+    state.record_poll(found(FakeTime().clock.now(), *numbers))
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
     page.refresh()
     text = page.body(openmetrics=False, gzipped=False).decode()
@@ -223,34 +218,6 @@ def test_number_looks_as_on_metrics_privacy_included(series: str, phone_number: 
     own_two = {"exophone_probe_success", "exophone_probe_duration_seconds"}
     assert {k: v for k, v in answer.samples.items() if k not in own_two} == expected
     assert any("4890" in name for name in answer.samples) is (phone_number == "full")
-
-
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", TEXT),
-        ("application/openmetrics-text;version=1.0.0", OPENMETRICS),
-        ("text/plain;version=abc", TEXT),
-    ],
-)
-@pytest.mark.parametrize("encoding", ["gzip", "gzip;q=0"], ids=["gzip", "plain"])
-def test_format_and_encoding_are_negotiated(
-    one: Bench, accept: str, content_type: str, encoding: str
-) -> None:
-    """The parsers of prometheus_client read both, as a scraper would."""
-    answer = one.site.query(f"?target={one.sids()[0]}", Accept=accept, Accept_Encoding=encoding)
-    assert answer.headers["Content-Type"] == content_type
-    gzipped = answer.headers["Content-Encoding"] == "gzip"
-    assert gzipped is (encoding == "gzip")
-    text = (gzip.decompress(answer.body) if gzipped else answer.body).decode()
-    assert text.endswith("# EOF\n") is (content_type == OPENMETRICS)
-    families = list((openmetrics_of if content_type == OPENMETRICS else text_of)(text))
-    assert [family.name for family in families[:3]] == [
-        "exophone_probe_success",
-        "exophone_probe_duration_seconds",
-        "exophone_number_info",
-    ]
-    assert len({family.name for family in families}) == len(families) == 10
 
 
 INVALID: Final = {

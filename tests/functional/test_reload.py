@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
 from exophone_exporter.web.reload import endpoint
-from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, started, wait_until
+from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, started
 from tests.lib.servers import Site, serving_app
 from tests.lib.support import FakeTime, account
 
@@ -409,49 +408,6 @@ class TestProcess:
             running.wait_for("the configuration was reloaded.* kept=1")
             running.wait_for("the poll works again")
             assert running.end() == 0
-
-    @pytest.mark.fault(105)
-    def test_accounts_come_go_and_change_their_names(self, tmp_path: Path, sim: Simulator) -> None:
-        """With the series and the thread of each; what stays is not polled again."""
-        file = tmp_path / "exophone.yml"
-
-        def configure(**accounts: str) -> None:
-            lines = [
-                f"  - {{name: {name}, sid: {sid}, base_url: '{sim.url}',"
-                f" api_key: {sid}-key, api_token: {sid}-token}}\n"
-                for name, sid in accounts.items()
-            ]
-            file.write_text("accounts:\n" + "".join(lines), encoding="utf-8")
-
-        configure(acme="acme")
-        with started("--config.file", str(file), LOOPBACK) as running:
-
-            def reload(**accounts: str) -> None:
-                configure(**accounts)
-                running.send(signal.SIGHUP)
-
-            def is_shown(*names: str) -> bool:
-                text = get(f"{running.url()}/metrics")[1]
-                return {*re.findall(r'account="([^"]*)"', text)} == {*names}
-
-            running.wait_for("first poll is complete.*account=acme ")
-            alone = running.threads()
-            reload(acme="acme", beta="beta")
-            running.wait_for("reloaded.* added=beta kept=1")
-            running.wait_for("first poll is complete.*account=beta ")
-            assert is_shown("acme", "beta")
-            wait_until(lambda: running.threads() == alone + 1, "a thread for each account")
-            reload(renamed="acme", beta="beta")
-            running.wait_for("reloaded.* added=renamed removed=acme kept=1")
-            running.wait_for("first poll is complete.*account=renamed ")
-            assert is_shown("renamed", "beta")
-            wait_until(lambda: running.threads() == alone + 1, "the end of the former's thread")
-            reload(beta="beta")
-            running.wait_for("reloaded.* removed=renamed kept=1")
-            assert is_shown("beta")
-            wait_until(lambda: running.threads() == alone, "the end of its thread")
-            assert running.end() == 0
-        assert [r.account_sid for r in sim.requests] == ["acme", "beta", "acme"]
 
     def test_reload_says_that_variables_stay_as_they_are(self, sim: Simulator) -> None:
         env = {

@@ -33,16 +33,6 @@ def polled(text: str) -> set[str]:
     return {name for name in ACCOUNTS if f'exophone_up{{account="{name}"}} 1' in text}
 
 
-@pytest.mark.parametrize("command", ["serve", "once", "numbers", "check-config"])
-def test_an_invalid_shard_is_a_usage_error(command: str) -> None:
-    ended = run(command, "--shard=3/3")
-    assert (ended.code, ended.stdout) == (2, "")
-    assert ended.stderr == (
-        "exophone-exporter: argument --shard: invalid shard `3/3`: use 0/3 to 2/3"
-        f"\ntry `exophone-exporter {command} --help`\n"
-    )
-
-
 def test_all_shards_together_cover_every_account_once(config: str) -> None:
     """`once` polls only its own; `check-config` checks the whole file and lists its own."""
     for shard in (Shard(0, 2), Shard(1, 2)):

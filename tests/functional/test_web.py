@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import html
 import json
 import logging
 import re
 import socket
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from exophone_exporter.config.settings import Config
-from exophone_exporter.exotel.listing import Listing
-from exophone_exporter.inventory.snapshot import Snapshot, build
-from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
+from exophone_exporter.inventory.state import AccountState, AccountStatus
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
@@ -35,7 +31,7 @@ from exophone_exporter.web.routes import application
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.processes import wait_until
 from tests.lib.servers import Site, serving_app
-from tests.lib.support import FakeTime, account, browse, held_rendering, phone
+from tests.lib.support import FakeTime, account, browse, found, held_rendering, phone, snapshot
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -63,13 +59,13 @@ class FakeExporter(Exporter):
 
     def find(self, count: int, **changes: str) -> None:
         """A complete poll of so many numbers, and the page that shows them."""
-        self.state.record_poll(PollResult(self.clock.now(), 1.0, self.found(count, **changes)))
+        numbers = (phone(f"sid-{n}", **changes) for n in range(count))
+        self.state.record_poll(found(self.clock.now(), *numbers))
         self.page.refresh()
 
-    def found(self, count: int, **changes: str) -> Snapshot:
-        """What a poll finds."""
-        numbers = tuple(phone(f"sid-{n}", **changes) for n in range(count))
-        return build(Listing(numbers, 1, Counter()), self.clock.now(), 1.0)
+    def rendering(self) -> contextlib.AbstractContextManager[None]:
+        """Another poll is being rendered in the block."""
+        return held_rendering(self.page, self.state, snapshot(phone(), completed=self.clock.now()))
 
 
 @contextlib.contextmanager
@@ -102,7 +98,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.mark.parametrize(
-    ("path", "content_type", "found"),
+    ("path", "content_type", "text"),
     [
         ("/metrics", TEXT, b'exophone_up{account="support"} 1.0\n'),
         ("/metrics?name[]=x", TEXT, b"exophone_up"),
@@ -112,10 +108,10 @@ def site() -> Iterator[Site]:
         ("/-/ready", "text/plain; charset=utf-8", b"exophone-exporter is ready.\n"),
     ],
 )
-def test_get_is_answered(site: Site, path: str, content_type: str, found: bytes) -> None:
+def test_get_is_answered(site: Site, path: str, content_type: str, text: bytes) -> None:
     answer = site.ask(path)
     assert (answer.status, answer.headers["Content-Type"]) == (200, content_type)
-    assert found in answer.body
+    assert text in answer.body
     assert answer.headers["Content-Length"] == str(len(answer.body))
     assert answer.headers["Server"] is None
 
@@ -156,50 +152,13 @@ def test_unknown_path_is_404(site: Site, path: str) -> None:
     assert (answer.status, answer.headers["Server"]) == (404, None)
 
 
-@pytest.mark.fault(112)
-@pytest.mark.parametrize(
-    ("accept", "content_type", "end"),
-    [
-        ("", TEXT, b"\n"),
-        ("application/openmetrics-text", OPENMETRICS, b"# EOF\n"),
-        ("application/openmetrics-text;q=0", TEXT, b"\n"),
-    ],
-)
-@pytest.mark.parametrize("encoding", ["gzip", "", "gzip;q=0"])
-def test_metrics_are_in_the_preferred_format_and_encoding(
-    site: Site, accept: str, content_type: str, end: bytes, encoding: str
-) -> None:
-    answer = site.ask("/metrics", Accept=accept, Accept_Encoding=encoding)
-    assert answer.headers["Content-Type"] == content_type
-    assert answer.headers["Vary"] == "Accept, Accept-Encoding"
-    gzipped = encoding == "gzip"
-    assert answer.headers["Content-Encoding"] == ("gzip" if gzipped else None)
-    body = gzip.decompress(answer.body) if gzipped else answer.body
-    assert body.startswith(b"# HELP exophone_numbers ")
-    assert body.endswith(end)
-    assert (b"# EOF" in body) == (end == b"# EOF\n")
-
-
-@pytest.mark.fault(132)
-def test_scrape_during_a_rendering_gets_the_previous_bytes() -> None:
-    exporter = FakeExporter()
-    exporter.find(5)
-    with serving(exporter) as site:
-        before = site.ask("/metrics").body
-        with held_rendering(exporter.page, exporter.state, exporter.found(7)):
-            assert site.ask("/metrics").body == before
-            assert [site.ask(path).status for path in SERVED] == [200] * len(SERVED)
-        assert before.count(b"\nexophone_number_info{") == 5
-        assert site.ask("/metrics").body.count(b"\nexophone_number_info{") == 7
-
-
 @pytest.mark.fault(132)
 def test_scrape_that_waits_for_a_rendering_blocks_nothing_else() -> None:
     """The previous bytes would be stale: no scrape gets them, and all other paths are answered."""
     app, exporter, waits = app_whose_scrapes_wait()
     with serving_app(app) as port, ThreadPoolExecutor(1) as pool:
         site = Site(port)
-        with held_rendering(exporter.page, exporter.state, exporter.found(7)):
+        with exporter.rendering():
             exporter.time.pass_(account().poll.stale_after_seconds + 1)
             scrape = pool.submit(site.ask, "/metrics")
             assert waits.wait(DEADLINE_SECONDS)
@@ -228,7 +187,7 @@ def test_server_ends_although_a_scrape_waits_for_a_rendering() -> None:
     """The rendering goes on until after the end of the server."""
     app, exporter, waits = app_whose_scrapes_wait()
     with (
-        held_rendering(exporter.page, exporter.state, exporter.found(7)),
+        exporter.rendering(),
         ThreadPoolExecutor(1) as pool,
     ):
         with serving_app(app) as port:

@@ -69,6 +69,11 @@ def snapshot(*numbers: ExoPhone, completed: ClockReading = _START) -> Snapshot:
     return build(Listing(numbers, pages=1, rejected={}), completed, 1.0)
 
 
+def found(now: ClockReading, *numbers: ExoPhone) -> PollResult:
+    """A poll of a second that ends now, complete with these numbers."""
+    return PollResult(now, 1.0, snapshot(*numbers, completed=now))
+
+
 def number_as_sent(
     sid: str, voice: str | None, sms: str | None = None, account_sid: str = "acme"
 ) -> dict[str, Any]:

@@ -378,6 +378,7 @@ def test_any_accept_headers_get_one_of_two_types_and_encodings(
     (content_type,) = re.findall(rb"(?im)^content-type: (.*)\r$", head)
     encodings = re.findall(rb"(?im)^content-encoding: (.*)\r$", head)
     assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nvary: accept, accept-encoding\r\n" in head.lower()
     assert content_type.decode() in {TEXT, OPENMETRICS}
     assert encodings in ([], [b"gzip"])
     text = gzip.decompress(body) if encodings else body

@@ -183,7 +183,7 @@ def assert_exposed_throughout(accounts: dict[str, Polled], build: ExporterInfo) 
 @share(60)
 @given(ACCOUNTS, ANY_TEXT, st.booleans(), SECONDS)
 @example({}, "\udcff", True, 0.0)
-@pytest.mark.fault(63, 64, 65)
+@pytest.mark.fault(63, 64, 65, 80, 87, 89, 129)
 def test_any_store_is_exposed_as_it_is_and_as_the_reference_writes_it(
     accounts: dict[str, Polled], commit: str, reloaded: bool, loaded_at: float
 ) -> None:

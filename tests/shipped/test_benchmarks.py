@@ -13,7 +13,7 @@ import results
 import tables
 
 from tests.lib.paths import ROOT
-from tests.lib.processes import Ended, ended, output_of
+from tests.lib.processes import Ended, ended
 
 RESULT = results.Result(1, "scrape", 0.00034, "ms", "n", 0.00046, 1.3529, met=True)
 
@@ -41,21 +41,6 @@ def test_the_table_has_the_median_run_and_every_verdict() -> None:
     ]
     with pytest.raises(ValueError, match="shorter"):
         results.rows([[RESULT, RESULT], [RESULT]])
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (0.00034, "ms", "0.34 ms"),
-        (0.0365, "ms", "36.5 ms"),
-        (3.7224, "ms", "3,722 ms"),
-        (0.0000013, "µs", "1.30 µs"),
-        (2177, "B", "2,177 B"),
-        (-0.2e6, "MB", "-0.20 MB"),
-    ],
-)
-def test_an_amount_has_the_digits_that_mean_something(value: float, unit: str, text: str) -> None:
-    assert tables.amount(value, unit) == text
 
 
 def test_only_the_text_between_the_marks_is_replaced(tmp_path: Path) -> None:
@@ -86,20 +71,6 @@ def test_the_least_of_all_rounds_is_compared() -> None:
         [("scrape", "2.00 ms", "1.00 ms", "0.500"), ("memory", "89.0 MB", "89.0 MB", "1.000")],
         "lrrr",
     )
-
-
-@pytest.mark.parametrize(
-    ("variables", "script"),
-    [
-        ("", "goals.py"),
-        ("RUNS=3 WRITE=1", "goals.py --runs 3 --write"),
-        ("AGAINST=v1.2.3 WRITE=1", "against.py 'v1.2.3' --write"),
-    ],
-)
-def test_make_bench_runs_what_its_variables_say(variables: str, script: str) -> None:
-    shown = output_of("make", "--dry-run", "bench", *variables.split(), cwd=ROOT)
-    (ran,) = re.findall("benchmarks/(.*)", shown)
-    assert " ".join(ran.split()) == script
 
 
 @pytest.mark.parametrize("mark", ["goals", "growth", "representation", "since"])

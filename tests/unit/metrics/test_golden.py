@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ServerFailed
@@ -120,38 +119,10 @@ def test_exposition_of_the_fixed_world_is_the_golden_file(
     assert found == FILES[openmetrics].read_bytes()
 
 
-def test_only_the_build_labels_are_normalised() -> None:
-    """A number that is named like a version keeps its name."""
-    number = b'exophone_number_info{friendly_name="version=\\"1\\"",version="1"} 1.0\n'
-    build_info = b'exophone_exporter_build_info{python_version="3.12.1",version="0.1"} 1.0\n'
-    assert normalised(number + build_info) == (
-        number + b'exophone_exporter_build_info{python_version="X",version="X"} 1.0\n'
-    )
-
-
 @pytest.mark.fault(82)
 def test_parsers_read_it_with_one_series_for_each_label_set(time: FakeTime) -> None:
     """Prometheus drops a second one silently; promtool and the parsers do not mind."""
     assert_exposed(world(time), BUILD, time.clock)
-
-
-@pytest.mark.fault(65)
-@pytest.mark.parametrize(
-    ("sid", "friendly_name"),
-    [
-        pytest.param("quote", 'say "hello", {a="b"} # no comment', id="quotes"),
-        pytest.param("back\\slash", "C:\\new\\", id="backslashes"),
-        pytest.param("newline", "two lines and  ", id="control-characters-become-spaces"),
-        pytest.param("emoji", "☎ आपका 📞 دعم   end \ufffd", id="scripts-and-surrogate"),
-    ],
-)
-def test_odd_name_comes_back_from_the_parser_as_it_was(
-    page: MetricsPage, sid: str, friendly_name: str
-) -> None:
-    families = text_string_to_metric_families(page.body(openmetrics=False, gzipped=False).decode())
-    (info,) = (family for family in families if family.name == "exophone_number_info")
-    names = {sample.labels["sid"]: sample.labels["friendly_name"] for sample in info.samples}
-    assert names[sid] == friendly_name
 
 
 @pytest.mark.end_to_end

@@ -1,26 +1,22 @@
 """The series that accounts have, against the metric contract.
 
-What test_golden.py shows of a world is not repeated.
+test_golden.py shows those of a whole world, and test_any_store.py those of any.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from decimal import Decimal
 from typing import Final
 
 import pytest
 
 from exophone_exporter.config.settings import PerNumber
-from exophone_exporter.errors import CredentialsRejected
-from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
-from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import Metric
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
-from tests.lib.support import FakeTime, account, phone
+from tests.lib.exposed import assert_exposed
+from tests.lib.support import FakeTime, account, found, phone
 
 GROUP: Final = "account country region number_type"
 # The contract, written out: a difference is a broken promise to users.
@@ -93,16 +89,7 @@ class World:
 
     def found(self, *numbers: ExoPhone) -> World:
         """A complete poll of these numbers."""
-        now = self.time.clock.now()
-        snapshot = build(Listing(numbers, 1, Counter()), now, 1.5)
-        self.state.record_poll(PollResult(now, 1.5, snapshot))
-        self.page.refresh()
-        return self
-
-    def failed(self) -> World:
-        """A poll that did not work."""
-        error = CredentialsRejected("no")
-        self.state.record_poll(PollResult(self.time.clock.now(), 0.1, error=error))
+        self.state.record_poll(found(self.time.clock.now(), *numbers))
         self.page.refresh()
         return self
 
@@ -155,113 +142,16 @@ def test_sections_are_those_of_the_contract() -> None:
     ]
 
 
-def test_account_before_its_first_attempt_has_counters_at_zero_and_is_not_up(world: World) -> None:
-    samples = world.samples
-    assert 'exophone_up{account="support"}' not in samples
-    for name in (
-        "exophone_polls_total",
-        "exophone_api_retries_total",
-        "exophone_api_wait_seconds_total",
-        "exophone_poll_last_attempt_timestamp_seconds",
-        "exophone_poll_last_success_timestamp_seconds",
-    ):
-        assert samples[f'{name}{{account="support"}}'] == 0
-    assert samples['exophone_poll_interval_seconds{account="support"}'] == 300
-    assert samples['exophone_poll_stale_after_seconds{account="support"}'] == 900
-
-
-def test_first_failure_is_an_attempt_without_success(world: World) -> None:
-    """What only a complete poll can tell is absent, and never 0."""
-    world.failed()
-    assert world.family("exophone_up") == {'account="support"': 0}
-    attempt = world.family("exophone_poll_last_attempt_timestamp_seconds")
-    assert attempt == {'account="support"': 1_699_999_999.9}
-    success = world.family("exophone_poll_last_success_timestamp_seconds")
-    assert success == {'account="support"': 0}
-    failures = world.family("exophone_poll_failures_total")
-    assert {labels: n for labels, n in failures.items() if n} == {
-        'account="support",reason="auth"': 1
-    }
-    for name in (
-        "exophone_poll_duration_seconds",
-        "exophone_poll_pages",
-        "exophone_poll_rejected_records",
-        "exophone_poll_unreadable_values",
-        "exophone_numbers",
-        "exophone_number_series_dropped",
-        "exophone_api_requests_total",
-    ):
-        assert world.family(name) == {}, name
-
-
 def test_inventory_and_numbers_vanish_past_stale_after_while_health_stays(world: World) -> None:
     world.found(phone())
     sections = {metric.name: metric.section for metric in catalog.METRICS}
     of_poll = {name for name, section in sections.items() if section in {"inventory", "number"}}
     fresh = {series.partition("{")[0] for series in world.samples}
     assert of_poll <= fresh
-    world.time.pass_(898.5)
+    world.time.pass_(899)
     assert {series.partition("{")[0] for series in world.samples} == fresh
     world.time.pass_(0.5)
     assert {series.partition("{")[0] for series in world.samples} == fresh - of_poll
-
-
-@pytest.mark.fault(80)
-def test_account_without_numbers_is_up_and_has_no_group(world: World) -> None:
-    world.found()
-    assert world.family("exophone_up") == {'account="support"': 1}
-    assert world.family("exophone_numbers") == {}
-    assert world.family("exophone_number_series_dropped") == {'account="support"': 0}
-
-
-@pytest.mark.fault(87)
-def test_series_of_a_number_vanish_with_it(world: World) -> None:
-    world.found(phone("a"), phone("b"))
-    assert any('sid="b"' in series for series in world.samples)
-    world.found(phone("a"))
-    assert any('sid="a"' in series for series in world.samples)
-    assert not any('sid="b"' in series for series in world.samples)
-
-
-def test_rental_is_summed_as_decimals_and_never_across_currencies(world: World) -> None:
-    """Ten times 0.1 is 1, which floats would miss; the idle ones count in both sums."""
-    rupees = [phone(f"i{n}", rental_price=Decimal("0.1")) for n in range(10)]
-    idle = phone("idle", rental_price=Decimal(7), currency="USD", voice_url="", sms_url="")
-    world.found(*rupees, idle)
-    labels = 'account="support",country="IN",currency="{}",number_type="Landline",region="MU"'
-    assert world.family("exophone_monthly_rental") == {
-        labels.format("INR"): 1,
-        labels.format("USD"): 7,
-    }
-    assert world.family("exophone_idle_monthly_rental") == {
-        labels.format("INR"): 0,
-        labels.format("USD"): 7,
-    }
-
-
-@pytest.mark.fault(89)
-def test_amount_without_a_currency_has_no_sample_and_its_number_is_unpriced(world: World) -> None:
-    """Sums of unlike money are no money."""
-    unpriced = (phone("b", currency=""), phone("c", currency="", rental_price=None))
-    world.found(phone("a"), *unpriced, phone("d", rental_price=None))
-    currency = 'account="support",country="IN",currency="INR",number_type="Landline",region="MU"'
-    assert world.family("exophone_monthly_rental") == {currency: 499}
-    assert world.family("exophone_idle_monthly_rental") == {currency: 0}
-    assert world.family("exophone_numbers_unpriced") == {MUMBAI: 3}
-    own = 'account="support",currency="INR",sid="{}"'
-    assert world.family("exophone_number_monthly_rental") == {own.format("a"): 499}
-    for family in ("exophone_number_one_time_price", "exophone_number_incoming_rate"):
-        assert world.family(family) == {own.format("a"): 0, own.format("d"): 0}
-
-
-@pytest.mark.fault(129)
-@pytest.mark.parametrize(
-    "seconds", [-62_135_596_800, -1, 0, 10**9, 1_700_000_000, 2 * 10**9, 2**31, 253_402_214_400]
-)
-def test_odd_times_are_rendered(world: World, seconds: int) -> None:
-    world.found(phone(created_timestamp_seconds=seconds))
-    created = world.family("exophone_number_created_timestamp_seconds")
-    assert created == {'account="support",sid="sid-1"': seconds}
 
 
 @pytest.mark.parametrize(
@@ -323,25 +213,8 @@ def test_one_phone_number_under_two_sids_is_two_series(world: World) -> None:
 
 @pytest.mark.fault(85)
 def test_one_sid_in_two_accounts_is_told_apart_by_the_account(time: FakeTime) -> None:
-    worlds = [World(time, name=name).found(phone("same")) for name in ("one", "two")]
-    page = MetricsPage(
-        lambda: [world.state.status() for world in worlds],
-        lambda: ExporterInfo("r", 0.0),
-        time.clock,
-    )
-    page.refresh()
-    lines = page.body(openmetrics=False, gzipped=False).decode().splitlines()
-    rentals = [line for line in lines if line.startswith("exophone_number_monthly_rental{")]
-    assert rentals == [
-        'exophone_number_monthly_rental{account="one",currency="INR",sid="same"} 499.0',
-        'exophone_number_monthly_rental{account="two",currency="INR",sid="same"} 499.0',
-    ]
-
-
-@pytest.mark.fault(63)
-def test_revision_that_is_not_utf8_cannot_fail_a_scrape(time: FakeTime) -> None:
-    page = MetricsPage(lambda: (), lambda: ExporterInfo("a\udcff\nb", 0.0), time.clock)
-    assert 'revision="a\ufffd b"' in page.body(openmetrics=False, gzipped=False).decode()
+    states = [World(time, name=name).found(phone("same")).state for name in ("one", "two")]
+    assert_exposed([state.status() for state in states], ExporterInfo("r", 0.0), time.clock)
 
 
 @pytest.mark.parametrize(

@@ -543,22 +543,6 @@ class TestEnds:
         wait_until(lambda: pollers() == {"poller a"}, "the end of the new one")
         assert exporter.healthy()
 
-    def test_last_reload_is_shown_in_the_metrics(self, time: FakeTime) -> None:
-        exporter = Exporter(configuration(account()), clock=time.clock)
-        name = "exophone_exporter_config_last_reload"
-
-        def gauges() -> list[str]:
-            return [
-                line.split()[1] for line in scrape(exporter).splitlines() if line.startswith(name)
-            ]
-
-        assert gauges() == ["1.0", "1.7e+09"]
-        time.pass_(100)
-        exporter.note_reload(successful=False)
-        assert gauges() == ["0.0", "1.7e+09"]
-        exporter.note_reload(successful=True)
-        assert gauges() == ["1.0", "1.7000001e+09"]
-
 
 class TestRendering:
     """What is recorded and what is shown are one step."""

@@ -25,7 +25,7 @@ from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
-from tests.lib.support import FakeTime, account, browse, phone
+from tests.lib.support import FakeTime, account, browse, found, phone
 
 HOSTILE: Final = "\"><script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)>"
 VOID_TAGS: Final = {"meta"}
@@ -39,9 +39,7 @@ def polled(
 ) -> AccountState:
     """An account whose only poll found these numbers, now."""
     state = AccountState(account(name, per_number=per_number))
-    now = time.clock.now()
-    snapshot = build(Listing(numbers, 1, Counter()), now, 1.0)
-    state.record_poll(PollResult(now, 1.0, snapshot))
+    state.record_poll(found(time.clock.now(), *numbers))
     return state
 
 
@@ -303,12 +301,12 @@ def test_overview_of_one_account(
     if of is not None:
         urls = [""] * unattached + ["u"] * (of - unattached)
         account_state = polled(time, *(phone(f"s{n}", voice_url=u) for n, u in enumerate(urls)))
-    found = overview_of(time, account_state)
-    assert (found.state, found.title, found.troubles) == (state, title, ())
-    assert found.headline == title.partition(": ")[2].removesuffix(" · ExoPhones")
+    overview = overview_of(time, account_state)
+    assert (overview.state, overview.title, overview.troubles) == (state, title, ())
+    assert overview.headline == title.partition(": ")[2].removesuffix(" · ExoPhones")
     page = page_of(time, account_state)
     assert f"<title>{title}</title>" in page
-    assert f"<h1>{found.headline}</h1>" in page
+    assert f"<h1>{overview.headline}</h1>" in page
 
 
 def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> None:
@@ -319,10 +317,11 @@ def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> N
     fail(failing, time)
     ok = polled(time, phone("a", voice_url=""), phone("b"), name="ok")
     waiting = AccountState(account("new"))
-    found = overview_of(time, waiting, ok, stale, failing)
-    assert (found.state, found.headline) == ("failing", f"4 accounts, 3 numbers known, 2 {BUSY}")
-    assert found.title == f"✗ 2 of 4 accounts fail: {found.headline} · ExoPhones"
-    assert found.troubles == (
+    overview = overview_of(time, waiting, ok, stale, failing)
+    headline = f"4 accounts, 3 numbers known, 2 {BUSY}"
+    assert (overview.state, overview.headline) == ("failing", headline)
+    assert overview.title == f"✗ 2 of 4 accounts fail: {headline} · ExoPhones"
+    assert overview.troubles == (
         status_page.Trouble("old", "account-3", "is stale"),
         status_page.Trouble("sg", "account-4", "fails"),
         status_page.Trouble("new", "account-1", "is waiting for its first poll"),
@@ -567,13 +566,13 @@ def test_pages_fit_a_telephone(
         file.as_uri(),
     )
     (text,) = re.findall(r'<pre id="found">(.*?)</pre>', framed.stdout)
-    found = json.loads(html.unescape(text))
+    seen = json.loads(html.unescape(text))
     for name, tables in (("status", 2), ("docs", docs_as_html().count("<table"))):
-        assert 0 < found[name]["width"] <= 390
-        assert found[name]["wider"] == 0  # nor does a table scroll by itself
-        assert found[name]["ground"] == ground
-        roles = found[name]["roles"]
+        assert 0 < seen[name]["width"] <= 390
+        assert seen[name]["wider"] == 0  # nor does a table scroll by itself
+        assert seen[name]["ground"] == ground
+        roles = seen[name]["roles"]
         assert roles["banner"] == roles["navigation"] == roles["main"] == roles["contentinfo"] == 1
         assert roles["table"] == tables
         assert min(roles["columnheader"], roles["rowheader"], roles["cell"]) >= tables
-        assert all(found[name]["names"])
+        assert all(seen[name]["names"])
