@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from exophone_exporter.errors import (
-    BadEnvelope,
     BudgetSpent,
     CredentialsRejected,
     DeadlinePassed,
@@ -191,15 +190,12 @@ class _Calls:
         return self._retried(lambda: self.number_once(sid))
 
     def number_once(self, sid: str) -> ExoPhone:
-        """One number, asked for once; the answer must be about that number."""
+        """One number, asked for once."""
         if sid in (".", ".."):  # no request can name it: in a path it means another place
             raise NotFound("the API cannot be asked about a sid of dots")
         url = f"{self._list_url}/{quote(sid, safe='')}"
         zone = self._poll.timezone
-        number = self._ask("detail", url, {}, lambda body: model.parse_number(body, zone))
-        if number.sid != sid:
-            raise BadEnvelope("the detail endpoint answered about another number")
-        return number
+        return self._ask("detail", url, {}, lambda body: model.parse_number(body, zone, sid))
 
     def _retried(self, ask: Callable[[], _T]) -> _T:
         """The only place that asks again: as often as the error allows and the deadline leaves."""

@@ -18,7 +18,7 @@ MAX_CONFIRMATIONS: Final = 20
 # What is missing from this many complete walks in a row is gone, whatever else the API says.
 WALKS_BELIEVED: Final = 3
 # What a page behind the last one is answered with, where it is not an empty page.
-_STATUSES_BEHIND_THE_END: Final = {400, 404, 410, 416, 422}
+_STATUSES_BEHIND_THE_END: Final = {204, 400, 404, 410, 416, 422}
 # So many pages in a row may hold nothing but bad records before the walk ends.
 _UNREADABLE_PAGES_MAX: Final = 10
 

@@ -61,18 +61,20 @@ FIELDS: Final = (
 _URL_MAX = 2048
 _WORDS_MAX = 4096
 _PRICE_LENGTH_MAX = 22
-_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+# 499.99999999999994 is what arithmetic in binary makes of a price.
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
 _CURRENCY = re.compile(r"[A-Za-z]{3}", re.ASCII)
 _URL = re.compile(r"https?://[^\s/?#]", re.IGNORECASE | re.ASCII)
 # ISO 8601 with or without a zone, and the form of e-mail, which Twilio uses.
 _TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,][0-9]+)?"
+    r"([0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T](?!24)[0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,][0-9]+)?"
     r" ?(Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?",
     re.IGNORECASE,
 )
 _MAIL_TIMESTAMP = re.compile(
     r"(?:[A-Z][a-z]{2}, )?[0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2}"
-    r" (?:UTC|GMT|(?!-0000)[+-][0-9]{4})"
+    r" (?:UTC|GMT|(?!-0000)[+-][0-9]{4})",
+    re.IGNORECASE | re.ASCII,
 )
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _EXOTEL_FLOW = re.compile(
@@ -170,15 +172,20 @@ class Page:
     rejected: Mapping[str, int]
 
 
-def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) -> Page:
+def parse_page(
+    body: bytes, zone: tzinfo, shared: dict[str, str] | None = None, *, first: bool = True
+) -> Page:
     """Read one answer of the list endpoint; bare timestamps are in `zone`.
 
     `shared` keeps each text that many numbers have once in memory, for all the pages of a walk.
+    Behind the `first` page, a list that is null or empty in another form is an empty list.
     Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object:
     as ErrorInside where it holds an error.
     """
     envelope = _Object(_envelope(body))
     items = envelope.get("incoming_phone_numbers")
+    if not first and not items and "incoming_phone_numbers" in envelope:
+        items = []
     if not isinstance(items, list):
         found = "is missing" if items is None else f"has the type {_json_type(items)}"
         raise BadEnvelope(f"incoming_phone_numbers {found} where a list was promised")
@@ -196,12 +203,19 @@ def parse_page(body: bytes, zone: tzinfo, shared: dict[str, str] | None = None) 
     )
 
 
-def parse_number(body: bytes, zone: tzinfo) -> ExoPhone:
-    """Read one answer of the detail endpoint, the bare object; raises as `parse_page` does."""
+def parse_number(body: bytes, zone: tzinfo, asked: str | None = None) -> ExoPhone:
+    """Read one answer of the detail endpoint, the bare object; raises as `parse_page` does.
+
+    It must be about the sid that was `asked` for, and may write it in another case.
+    """
     number = _item(_envelope(body), zone, Counter(), {})
     if number is None:
         raise BadEnvelope("the answer is an object without a sid")
-    return number
+    if asked is None:
+        return number
+    if number.sid.lower() != asked.lower():
+        raise BadEnvelope("the detail endpoint answered about another number")
+    return msgspec.structs.replace(number, sid=asked)
 
 
 def is_attached(url: str | None) -> bool | None:
@@ -452,7 +466,7 @@ def _decimal(text: str) -> Decimal | None:
 def _timestamp(text: str, zone: tzinfo) -> int | None:
     try:
         if match := _TIMESTAMP.fullmatch(text):
-            read = datetime.fromisoformat(match.group(1) + _offset(match.group(2)))
+            read = datetime.fromisoformat(match[1].replace("/", "-") + _offset(match[2]))
         elif _MAIL_TIMESTAMP.fullmatch(text):
             read = parsedate_to_datetime(text)
         else:

@@ -34,7 +34,7 @@ class PageCache:
         known = self._known.get(index)
         if known is not None and known[0] == digest:
             return known[1]
-        page = model.parse_page(body, zone, self._shared)
+        page = model.parse_page(body, zone, self._shared, first=index == 0)
         self._known[index] = (digest, page)
         return page
 

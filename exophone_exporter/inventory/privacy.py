@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _LIKE_A_NUMBER: Final = re.compile(r"\+?\(?[\dX](?:[\s().+/\u2010-\u2015-]*[\dX]){5,}\)?")
 _NO_DIGITS: Final = re.compile(r"[^0-9]+")
 _LAST: Final = 4
+# =39 of e-mail, \x39 and \u0039 of programs.
+_ESCAPED: Final = re.compile(r"(?:=|\\x|\\u(?:00|\{0*))([0-9a-f]{2})\}?", re.IGNORECASE)
+# Before a number: +91, 0, 00, or +91 (0).
+_PREFIX: Final = re.compile(r"(?<!\w)(?:(?:\+\s?\d{1,3}|\(?0{1,2}\)?)[\s().-]*)+$")
 _FOUR_DIGITS: Final = re.compile(r"(?<!\d)\d{4}(?!\d)")
 # So many digits in a row tell a number from the others: in a sid, many digits of which may be
 # random, and in a name.
@@ -97,7 +101,18 @@ def _digit(character: str) -> str:
 
 
 def _tells_the_number(sid: str, own: str) -> bool:
-    return bool(_LIKE_A_NUMBER.fullmatch(sid.strip()) or _shared(_digits(sid), own, _TELLING_SID))
+    forms = (sid, _decoded(sid))
+    return bool(
+        _LIKE_A_NUMBER.fullmatch(sid.strip())
+        or any(_shared(_digits(form), own, _TELLING_SID) for form in forms)
+    )
+
+
+def _decoded(text: str) -> str:
+    """A text without the escapes of URLs, HTML, e-mail and programs, also one within another."""
+    plain = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    plain = unescape(unquote(plain))
+    return text if plain == text else _decoded(plain)
 
 
 def _shared(digits: str, own: str, length: int) -> set[int]:
@@ -113,14 +128,23 @@ def _masked_name(name: str, own: Sequence[str], setting: PhoneNumber) -> str:
     shown, digits = unicodedata.normalize("NFKC", name), _digits(name)
     if not digits:
         return name.strip()
-    decoded = _digits(unescape(unquote(name)))
+    decoded = _digits(_decoded(shown))
     if decoded != digits and any(_shared(decoded, each, _TELLING_NAME) for each in own):
         return ""
     spans = _spans_of_number(shown, own, setting)
     for begin, end in reversed(spans):
-        shown = shown[:begin] + _masked(shown[begin:end], setting) + shown[end:]
+        shown = shown[:begin] + _masked_own(shown[begin:end], own, setting) + shown[end:]
     masked = shown if spans else name
-    return _LIKE_A_NUMBER.sub(lambda match: _masked(match.group(), setting), masked).strip()
+    masked = _LIKE_A_NUMBER.sub(lambda match: _masked(match.group(), setting) or " ", masked)
+    return " ".join(masked.split()) if setting == "hidden" else masked.strip()
+
+
+def _masked_own(text: str, own: Sequence[str], setting: PhoneNumber) -> str:
+    """What a name shows of a part of its number: the last four digits if they are the number's."""
+    if setting == "hidden":
+        return " "
+    masked = _masked(text, setting)
+    return masked if any(each.endswith(masked[1:]) for each in own) else masked[:1]
 
 
 def _spans_of_number(
@@ -130,13 +154,13 @@ def _spans_of_number(
     at = [place for place, character in enumerate(text) if _digit(character)]
     digits = _digits(text)
     shared = set[int]().union(*(_shared(digits, each, _TELLING_NAME) for each in own))
-    if setting == "hidden":  # the last four alone tell a number, too
-        shared |= {
-            at.index(group.start()) + place
-            for group in _FOUR_DIGITS.finditer(text)
-            if any(_digits(group.group()) in each for each in own)
-            for place in range(_LAST)
-        }
+    hidden = [each if setting == "hidden" else each[:-1] for each in own]
+    shared |= {
+        at.index(group.start()) + place
+        for group in _FOUR_DIGITS.finditer(text)
+        if any(_digits(group.group()) in each for each in hidden)
+        for place in range(_LAST)
+    }
     spans: list[tuple[int, int]] = []
     for place in sorted(shared):
         if spans and place - 1 in shared:
@@ -150,6 +174,8 @@ def _widened(text: str, begin: int, end: int) -> tuple[int, int]:
     """A span with what sticks to it: a prefix, brackets, separators, the vendor's own mask."""
     while begin > 0 and _sticks(text[begin - 1]):
         begin -= 1
+    if prefix := _PREFIX.search(text, 0, begin):
+        begin = prefix.start()
     while end < len(text) and _sticks(text[end]):
         end += 1
     return begin, end

@@ -787,6 +787,11 @@ def test_number_is_asked_for_by_its_quoted_sid() -> None:
     )
 
 
+def test_answer_may_write_the_sid_in_another_case() -> None:
+    with FaultServer(saying(ok(b'{"sid": "9EEAFC"}'))) as server:
+        assert Asker(server.url).client.fetch_number("9eeafc").sid == "9eeafc"
+
+
 def test_answer_about_another_number_is_refused() -> None:
     with FaultServer(saying(ok(b'{"sid": "b"}'))) as server:
         asker = Asker(server.url)

@@ -121,7 +121,7 @@ def test_walk_ends_where_the_api_has_no_more(pages: list[Page], sids: str, asked
     assert script.asked == [(int(index), 2) for index in asked]
 
 
-@pytest.mark.parametrize("status", [400, 404, 410, 416, 422])
+@pytest.mark.parametrize("status", [204, 400, 404, 410, 416, 422])
 @pytest.mark.parametrize("more", [NEXT, SILENT])
 @pytest.mark.fault(137)
 def test_refusal_of_a_page_behind_a_good_one_is_the_end(status: int, more: bool | None) -> None:

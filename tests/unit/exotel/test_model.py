@@ -210,6 +210,16 @@ def test_json_that_is_no_page_is_a_bad_envelope_and_not_zero_numbers(
     assert str(caught.value).startswith(says)
 
 
+@pytest.mark.parametrize("nothing", ["null", '""', '"null"', "{}", "[]"])
+@pytest.mark.fault(137)
+def test_list_without_numbers_in_another_form_is_empty_behind_the_first_page(nothing: str) -> None:
+    body = f'{{"incoming_phone_numbers": {nothing}, "next_page_uri": "/next"}}'.encode()
+    page = parse_page(body, INDIA, first=False)
+    assert (page.items, page.more) == (0, True)
+    with pytest.raises(BadEnvelope, match="is missing"):
+        parse_page(b'{"page": 1}', INDIA, first=False)
+
+
 @pytest.mark.fault(59)
 def test_items_that_are_no_numbers_are_counted_and_the_rest_is_kept() -> None:
     nameless = ({"sid": ""}, {"sid": " "}, {"sid": "null"}, {"sid": 1.5}, {"region": "MU"})
@@ -286,6 +296,7 @@ def test_documented_key_counts_before_another_case_of_it() -> None:
         ({"rental_price": 499}, "rental_price", Decimal(499)),
         ({"rental_price": 499.5}, "rental_price", Decimal("499.5")),
         ({"rental_price": 1e-05}, "rental_price", Decimal("0.00001")),
+        ({"rental_price": 499.99999999999994}, "rental_price", Decimal("499.99999999999994")),
         ({"incoming_pulse": 60}, "incoming_pulse_seconds", Decimal(60)),
         ({"incoming_pulse": " 60\n"}, "incoming_pulse_seconds", Decimal(60)),
         ({"currency": " inr "}, "currency", "INR"),
@@ -431,6 +442,8 @@ def test_odd_sids_and_phones_are_kept_but_for_the_space_around_them() -> None:
         pytest.param("0.000000", "0.000000", id="zero-is-not-missing"),
         pytest.param("7", "7", id="whole"),
         pytest.param("999999999999.999999999", "999999999999.999999999", id="largest"),
+        pytest.param("499." + "0" * 18, "499." + "0" * 18, id="many-decimals"),
+        pytest.param("499." + "0" * 19, None, id="too-many-decimals"),
         pytest.param("499,00", None, id="comma"),
         pytest.param("4,990.00", None, id="thousands"),
         pytest.param("-1", None, id="negative"),
@@ -473,6 +486,7 @@ def test_prices_as_long_as_books_stay_in_no_memory() -> None:
         pytest.param("2016-03-04 17:31:50", at(2016, 3, 4, 12, 1, 50), id="bare"),
         pytest.param("2016-03-04T17:31:50", at(2016, 3, 4, 12, 1, 50), id="bare-with-t"),
         pytest.param("2016-03-04T17:31:50Z", at(2016, 3, 4, 17, 31, 50), id="utc"),
+        pytest.param("2016/03/04 17:31:50", at(2016, 3, 4, 12, 1, 50), id="slashes"),
         pytest.param("2016-03-04 17:31:50z ", at(2016, 3, 4, 17, 31, 50), id="utc-no-t"),
         pytest.param("2016-03-04 17:31:50 UTC", at(2016, 3, 4, 17, 31, 50), id="utc-in-letters"),
         pytest.param("2016-03-04 17:31:50.999", at(2016, 3, 4, 12, 1, 50), id="fraction"),
@@ -481,6 +495,7 @@ def test_prices_as_long_as_books_stay_in_no_memory() -> None:
         pytest.param("2016-03-04 17:31:50.0 -0330", at(2016, 3, 4, 21, 1, 50), id="short-offset"),
         pytest.param("2016-03-04T17:31:50+05", at(2016, 3, 4, 12, 31, 50), id="hours-alone"),
         pytest.param("Fri, 04 Mar 2016 17:31:50 +0530", at(2016, 3, 4, 12, 1, 50), id="mail"),
+        pytest.param("fri, 4 mar 2016 17:31:50 gmt", at(2016, 3, 4, 17, 31, 50), id="mail-lower"),
         pytest.param("4 Mar 2016 17:31:50 GMT", at(2016, 3, 4, 17, 31, 50), id="mail-gmt"),
         pytest.param("2024-02-29 00:00:00", at(2024, 2, 28, 18, 30), id="leap-day"),
         pytest.param("1969-12-31 23:59:59", at(1969, 12, 31, 18, 29, 59), id="before-1970"),
@@ -500,6 +515,8 @@ def test_time_is_read_into_utc(sent: str, read: int) -> None:
     [
         pytest.param("0000-00-00 00:00:00", id="zero-date"),
         pytest.param("2016-03-04 17:31:60", id="leap-second"),
+        pytest.param("2016-03-04 24:00:00", id="hour-24-which-only-new-versions-of-python-read"),
+        pytest.param("04/03/2016 17:31:50", id="day-or-month-first"),
         pytest.param("2023-02-29 00:00:00", id="no-leap-day"),
         pytest.param("20180822", id="no-separators"),
         pytest.param("2018-08-22", id="date-alone"),

@@ -63,6 +63,7 @@ def test_last_four_digits_are_digits_however_they_are_set_apart() -> None:
         *("08047091234", "+918047091234", "+91 80-4709-1234", "(080) 4709 1234", "080.4709.1234"),
         *("exo-08047091234", "exo-804709-1234x"),
         "exo-091234",  # the last six digits
+        "%30%39%31%32%33%34",
         "011XXXXXXX1",  # masked by the vendor
         *("1140000001", " 1140000001 "),  # another number
     ],
@@ -106,6 +107,13 @@ def test_sid_with_fewer_than_six_digits_of_the_number_is_shown(
         pytest.param("080/4709/1234", "…1234", "", id="slashes"),
         pytest.param("XXXXX30240", "…0240", "", id="masked-by-the-vendor"),
         pytest.param("80470_91234 (Pune)", "…1234 (Pune)", "(Pune)", id="underscore"),
+        pytest.param("A 8047091234 B", "A …1234 B", "A B", id="between-words"),
+        pytest.param("A8047091234B", "A…1234B", "A B", id="without-a-space"),
+        pytest.param("0 80470 91234", "…1234", "", id="trunk-prefix"),
+        pytest.param("Room 10 80470 91234", "Room 10 …1234", "Room 10", id="behind-a-figure"),
+        pytest.param("Desk 80470", "Desk …", "Desk", id="first-five"),
+        pytest.param("Desk 8047", "Desk …", "Desk", id="first-four"),
+        pytest.param("Desk 1234", "Desk 1234", "Desk", id="last-four"),
         pytest.param("Desk 123456", "Desk …3456", "Desk", id="six-digits"),
         pytest.param("Desk 12345", "Desk 12345", "Desk 12345", id="five-digits"),
         pytest.param("Desk 12, floor 3", "Desk 12, floor 3", "Desk 12, floor 3", id="figures"),
@@ -136,6 +144,9 @@ def test_pseudonym_is_keyed_and_the_same_after_a_restart_and_in_both_settings() 
         *("98\u221245012345", "98,45,01,23,45", "98 floor 45 room 01 desk 2345", "98450x12345"),
         *("\uff19\uff18\uff14\uff15\uff10_\uff11", "\u096f\u096e\u096a\u096b\u0966|1234"),
         *("%39%38450a12345", "&#57;&#56;450a12345", "\u2468\u2467\u2463\u2464\u24ea a 12345"),
+        *("%2539%2538%2534%2535%2530", "&amp;#57;&#38;#56;&amp;#52;&amp;#53;&amp;#48;"),
+        *("=39=38=34=35=30", r"\x39\x38\x34\x35\x30", r"\u0039\u0038\u{34}\u{0035}\u0030"),
+        *("+91 (0) 98450 12345", "00 91 98450 12345", "0 98450 12345"),
         *("2345", "Line (2345)", "+91_98450", "45012"),
     ],
 )
