@@ -44,7 +44,6 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def time() -> FakeTime:
-    """A clock that moves only when a test moves it."""
     return FakeTime()
 
 

@@ -84,7 +84,6 @@ def values(panel: Json) -> dict[str, str]:
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_no_text_is_garbled(either: Mapping[str, Screen], uid: str) -> None:
-    """No NaN, no undefined, no phone number in billions, no variable, no braces of labels."""
     for title, panel in either[uid].items():
         bad = [text for text in texts(panel) if GARBLED.search(text)]
         assert not bad, f"{title}: {bad}"
@@ -92,7 +91,6 @@ def test_no_text_is_garbled(either: Mapping[str, Screen], uid: str) -> None:
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_every_panel_says_something(either: Mapping[str, Screen], uid: str) -> None:
-    """Figures, or our sentence that says why there are no figures."""
     for title, panel in either[uid].items():
         assert any(texts(panel)), title
         assert panel.get("message") not in ("No data", ""), title
@@ -100,7 +98,6 @@ def test_every_panel_says_something(either: Mapping[str, Screen], uid: str) -> N
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_columns_are_named_for_people(either: Mapping[str, Screen], uid: str) -> None:
-    """Neither our labels nor Grafana's: words that begin with a capital, none of them twice."""
     for title, panel in either[uid].items():
         for table in panel.get("tables", ()):
             names = table["columns"]
@@ -152,7 +149,6 @@ def test_a_cell_has_its_colour_and_its_links(seen: Mapping[str, Screen]) -> None
 
 
 def test_the_row_of_an_unattached_number(seen: Mapping[str, Screen]) -> None:
-    """The number whole, a name of digits as it is, the circle by name, the rental in rupees."""
     found = {row["Number"]: row for row in rows(seen["exophone-numbers"]["Unattached numbers"])}
     assert found["+912248901111"] == {
         "Number": "+912248901111",
@@ -194,7 +190,6 @@ def test_the_rows_of_the_unattached_numbers(seen: Mapping[str, Screen]) -> None:
 
 
 def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> None:
-    """A row says so, in place of numbers that would look as if all were well."""
     found = rows(seen["exophone-numbers"]["Unattached numbers"])
     unknown = "Unknown: no fresh data for this account"
     accounts = {row["Account"] for row in found if row["Name"] == unknown}
@@ -205,7 +200,6 @@ def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> No
 def test_without_series_per_number_the_table_counts(
     seen_without_numbers: Mapping[str, Screen],
 ) -> None:
-    """How many there are, and which setting hides them."""
     found = rows(seen_without_numbers["exophone-numbers"]["Unattached numbers"])
     read = {row["Account"]: (row["Not listed"], row["Name"]) for row in found}
     hidden = "More, not listed: per_number.series or per_number.limit"
@@ -217,7 +211,6 @@ def test_without_series_per_number_the_table_counts(
 
 
 def test_the_states_of_the_timeline(seen: Mapping[str, Screen]) -> None:
-    """In words, one after the other, by the name of the number."""
     panel = seen["exophone-numbers"]["Attachment of the numbers that changed"]
     read = {line["title"]: [one["text"] for one in line["states"]] for line in panel["timelines"]}
     assert read == {
@@ -240,7 +233,6 @@ def test_circles_and_flows_by_name(seen: Mapping[str, Screen]) -> None:
 
 
 def test_amounts_in_the_notation_of_their_currency(seen: Mapping[str, Screen]) -> None:
-    """Lakhs of rupees, dollars, and other currencies as figures that are named."""
     rental = seen["exophone-rental"]
     read = {"INR": "₹12,34,567.89", "USD": "$47.25", "SGD": "37.50"}
     assert values(rental["Monthly rental"]) == read | {"Unpriced numbers": "1"}
@@ -271,7 +263,6 @@ def test_tables_of_rental(seen: Mapping[str, Screen]) -> None:
 
 
 def test_the_dearest_idle_numbers(seen: Mapping[str, Screen]) -> None:
-    """The most_expensive first, each in its own currency."""
     found = rows(seen["exophone-rental"]["Most expensive idle numbers"])
     assert found[0]["Number"] == "+911800123006"
     rupees = {row["Number"]: row["Rental INR"] for row in found if row["Account"] == "support"}
@@ -285,7 +276,6 @@ def test_the_dearest_idle_numbers(seen: Mapping[str, Screen]) -> None:
 
 
 def test_the_health_of_the_exporters(played_scene: Scene, seen: Mapping[str, Screen]) -> None:
-    """In words: up, loaded, complete or failed; and ages as people say them."""
     exporter = seen["exophone-exporter"]
     each = sorted(played_scene.instances)
     assert values(exporter["Exporters"]) == dict.fromkeys(each, "Up")

@@ -45,7 +45,6 @@ def crowd(scene: Scene, job: str, series: str) -> View:
 
 
 def of_dashboard(view: View, uid: str) -> View:
-    """The view with what can be chosen in a dashboard: the links between them carry more."""
     known = {one["name"] for one in DASHBOARDS[uid]["templating"]["list"]}
     chosen = {name: values for name, values in view.chosen.items() if name in known}
     return replace(view, chosen=chosen)
@@ -57,7 +56,6 @@ def choices(view: View, uid: str) -> dict[str, Variable]:
 
 
 def asked(view: View, uid: str, *, graphs: bool) -> Iterator[str]:
-    """What is not as the world says of the present, and of the graphs too."""
     dashboard = DASHBOARDS[uid]
     chosen = choices(view, uid)
     for target in targets(dashboard, chosen, view.span):
@@ -66,7 +64,6 @@ def asked(view: View, uid: str, *, graphs: bool) -> Iterator[str]:
 
 
 def test_every_query_has_an_expectation_and_every_expectation_a_query() -> None:
-    """A new panel needs a value that the world says; a panel that went takes its own along."""
     queries = {
         uid: [(panel["title"], one["refId"]) for panel in panels(model) for one in panel["targets"]]
         for uid, model in DASHBOARDS.items()
@@ -135,7 +132,6 @@ OF_NO_EXPORTER: Final = {"Next charge"}
 def test_a_choice_that_matches_nothing_shows_nothing(
     played_scene: Scene, uid: str, variable: str, untouched: set[str]
 ) -> None:
-    """No query leaves out the exporter or the account that is chosen."""
     view = replace(slow(played_scene), chosen={variable: ("none of them",)})
     asked_all = list(targets(DASHBOARDS[uid], choices(view, uid), view.span))
     found = {one.panel["title"] for one in asked_all if one.ask(view.server)["data"]["result"]}
@@ -182,7 +178,6 @@ def test_the_variables_offer_what_the_world_has(played_scene: Scene, uid: str) -
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_a_choice_narrows_the_choices_after_it(played_scene: Scene, uid: str) -> None:
-    """Of several jobs, only the instances and accounts of the chosen one are offered."""
     job = next(iter(CROWD))
     found = choices(crowd(played_scene, job, CROWD[job]), uid)
     assert sorted(found["job"].options) == sorted(CROWD)

@@ -39,11 +39,9 @@ class Image:
     about: dict[str, Any]
 
     def size_mb(self, name: str = NAME) -> float:
-        """What all layers weigh together."""
         return int(self.engine.do("image", "inspect", "--format={{.Size}}", name)) / 1e6
 
     def healthy(self, container: str, address: str) -> bool:
-        """What HEALTHCHECK finds, at an address in place of its own."""
         host, _, port = address.partition(":")
         _, *words = self.about["Healthcheck"]["Test"]
         check = words[-1].replace("localhost", host).replace("10396", port)
@@ -101,7 +99,6 @@ def test_what_it_says_of_itself(image: Image) -> None:
 
 
 def test_it_has_what_runs_and_no_more(image: Image) -> None:
-    """The exact versions that were tested; no pip, nothing that builds or tests."""
     script = (
         "import importlib.metadata as m, json;"
         "print(json.dumps({d.name: d.version for d in m.distributions()}))"
@@ -128,7 +125,6 @@ def test_there_is_no_shell(image: Image, shell: str) -> None:
 
 
 def test_without_an_account_it_says_what_to_do(image: Image) -> None:
-    """Exit 2, and the ways there are, the demo among them."""
     done = image.engine.run(NAME)
     assert done.returncode == 2
     assert "EXOTEL_ACCOUNT_SID" in done.stderr

@@ -243,7 +243,7 @@ def late_page() -> Iterator[Settings]:
 def storm(conversation: Conversation) -> None:
     """Interim answers, and never the one that counts."""
     conversation.read_request()
-    conversation.flood(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 64 * MIB)
+    conversation.flood(b"HTTP/1.1 100 Continue\r\nX: " + b"x" * 60_000 + b"\r\n\r\n", 64 * MIB)
 
 
 MORE: Final = listing({"sid": "new"}, next_page_uri="x")

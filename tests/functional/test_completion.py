@@ -35,8 +35,6 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The file that the program prints for a shell."""
-
     def write(shell: str) -> Path:
         ended = run(f"--completion-script-{shell}")
         assert (ended.code, ended.stderr) == (0, "")
@@ -62,7 +60,6 @@ def output_of(*command: str | Path, cwd: Path) -> str:
 
 
 def in_bash(bash: str, script: Path, line: str, cwd: Path) -> set[str]:
-    """What a fresh bash offers at the end of this line."""
     words = f"exophone-exporter {line}".split(" ")
     return set(output_of(bash, "--norc", "-c", _BASH, "bash", script, *words, cwd=cwd).split())
 

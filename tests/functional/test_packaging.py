@@ -57,7 +57,6 @@ def simulator() -> Iterator[Simulator]:
 
 
 def tracked() -> set[str]:
-    """The files of the repository by their paths."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - git of the PATH
         cwd=ROOT,
@@ -110,8 +109,6 @@ class TestInstalled:
 
     @pytest.fixture
     def ask(self, installed: Path, tmp_path: Path) -> Callable[..., str]:
-        """Run a command, which must succeed; its stdout."""
-
         def asked(*words: str, program: str = "exophone-exporter") -> str:
             alone = [str(installed / program), *(["-I", "-m"] if program == "python" else [])]
             ended = run(*words, program=alone, cwd=tmp_path, env={"PYTHONPATH": ""})
@@ -121,7 +118,6 @@ class TestInstalled:
         return asked
 
     def test_it_says_its_version(self, ask: Callable[..., str], installed: Path) -> None:
-        """As a program and as a module, which is not that of the source tree."""
         version = f"exophone-exporter {__version__}\n"
         assert ask("--version") == ask("exophone_exporter", "--version", program="python")
         assert ask("--version") == version
@@ -152,7 +148,6 @@ class TestInstalled:
             assert running.end(seconds=DEADLINE_SECONDS) == 0
 
     def test_its_demo_answers(self, installed: Path, tmp_path: Path) -> None:
-        """The simulator is in the wheel."""
         program = [str(installed / "exophone-exporter")]
         with started("demo", LOOPBACK, program=program, cwd=tmp_path) as running:
             url = running.wait_for(r"Status page +(http://\S+)/", "stdout")[1]

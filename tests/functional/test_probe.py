@@ -47,11 +47,8 @@ DETAIL: Final = "/v2_beta/Accounts/acme/IncomingPhoneNumbers/"
 
 
 class Probe(Answer):
-    """The answer to a probe."""
-
     @property
     def samples(self) -> dict[str, float]:
-        """Every sample, by name and labels as written."""
         lines = [line.rpartition(" ") for line in self.text.splitlines() if line[0] != "#"]
         return {series: float(value) for series, _, value in lines}
 
@@ -62,8 +59,6 @@ class Probe(Answer):
 
 
 class ProbeSite(Site):
-    """The real server with nothing but /probe on it."""
-
     def query(self, query: str, **headers: str) -> Probe:
         return Probe(**vars(self.ask(f"/probe{query}", **headers)))
 
@@ -160,7 +155,6 @@ class FakeClient:
 
 @contextlib.contextmanager
 def slow(client: FakeClient, **seams: Callable[[Callable[[], None]], None]) -> Iterator[ProbeSite]:
-    """A server that probes with a client that hangs; it is let go at the end."""
     clients: Any = {"support": client}
     with serving(Prober(lambda: clients, Clock(), **seams)) as site:
         try:
@@ -170,7 +164,6 @@ def slow(client: FakeClient, **seams: Callable[[Callable[[], None]], None]) -> I
 
 
 def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
-    """The per-number samples of /metrics after a poll that found these numbers."""
     state = AccountState(own)
     state.record_poll(found(FakeTime().clock.now(), *numbers))
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
@@ -272,7 +265,6 @@ def test_legal_sid_is_one_quoted_segment(one: Bench, sid: str, segment: str) -> 
 
 
 def is_sid(text: str) -> bool:
-    """As the documentation has it, character by character."""
     fit = all(0x21 <= ord(c) <= 0x7E and c not in "/\\?#%" for c in text)
     return fit and 1 <= len(text) <= 128 and text not in (".", "..")
 
@@ -288,7 +280,6 @@ QUERIES: Final = st.lists(
 @pytest.mark.fault(113)
 @given(query=QUERIES | QUERIES.map(lambda tail: b"target=" + tail))
 def test_any_query_is_400_or_exactly_one_segment_of_one_path(shared: Bench, query: bytes) -> None:
-    """As the bytes come, quoted or not."""
     shared.sim.clear_requests()
     shared.time.pass_(3600)
     with socket.create_connection(("127.0.0.1", shared.site.port), DEADLINE_SECONDS) as client:
@@ -506,7 +497,6 @@ def test_a_hundred_probes_of_one_number_at_once_are_one_request(error: Exception
 
 
 def test_probe_with_more_time_does_not_depend_on_one_with_less() -> None:
-    """A probe with a short timeout must not make another probe fail."""
     client = FakeClient(hangs=True)
     with slow(client) as site, ThreadPoolExecutor(2) as pool:
         hasty = pool.submit(site.probe, "a", "0.5")

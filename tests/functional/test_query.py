@@ -66,13 +66,11 @@ def sim() -> Iterator[Simulator]:
 
 @pytest.fixture
 def call(tmp_path: Path, sim: Simulator) -> Call:
-    """Runs a command with a configuration of both accounts."""
     file = str(config_file(tmp_path, sim))
     return lambda *words, **options: run(*words, "--config.file", file, **options)
 
 
 def without_flow(sim: Simulator) -> set[str]:
-    """The sids that lack a flow for a channel they support."""
     return {
         number["sid"]
         for account in sim.world.accounts.values()
@@ -85,7 +83,6 @@ def without_flow(sim: Simulator) -> set[str]:
 class TestOnce:
     @pytest.mark.fault(123)
     def test_stdout_has_only_metrics_and_stderr_only_logs(self, call: Call) -> None:
-        """Metrics of both accounts, and none about the process."""
         ended = call("once", "--log.level=debug", "--log.format=json")
         assert ended.code == 0
         assert all(json.loads(line)["level"] for line in ended.stderr.splitlines())
@@ -196,7 +193,6 @@ class TestNumbers:
     def test_account_queries_only_this_one_or_is_a_usage_error(
         self, call: Call, sim: Simulator
     ) -> None:
-        """The table has no column for it."""
         ended = call("numbers", "--account=beta")
         assert ended.code == 0
         assert len(ended.stdout.splitlines()) == 1 + 3

@@ -75,8 +75,6 @@ def reloader_of(load: Callable[[], Config], exporter: Any = None, note: str = ""
 
 
 def outcomes_of(count: int, load: Callable[[], Config], exporter: Any = None) -> list[Outcome]:
-    """The outcomes of so many reloads, one after the other."""
-
     async def reload() -> list[Outcome]:
         reloader = reloader_of(load, exporter)
         return [await reloader.request() for _ in range(count)]
@@ -199,7 +197,6 @@ def test_requests_during_a_reload_share_one_more_that_begins_later() -> None:
 
 
 def ask(site: Site, method: str = "POST", **headers: str) -> tuple[int, str]:
-    """Status and text."""
     answer = site.ask("/-/reload", method, **headers)
     assert (answer.headers["Allow"] == "POST") == (answer.status == 405)
     return answer.status, answer.text
@@ -207,7 +204,6 @@ def ask(site: Site, method: str = "POST", **headers: str) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def site(reloader: Reloader, *, enabled: bool = True) -> Iterator[Site]:
-    """The real server with the one path."""
     route = Route("/-/reload", endpoint(reloader, enabled=enabled), methods=[])
     with serving_app(Starlette(routes=[route])) as port:
         yield Site(port)
@@ -364,8 +360,6 @@ def test_file_that_is_gone_wrong_or_replaced(tmp_path: Path, sim: Simulator) -> 
 
 
 class TestProcess:
-    """The program, with SIGHUP and POST."""
-
     @pytest.mark.fault(119)
     def test_hangup_takes_up_the_new_file(self, tmp_path: Path, sim: Simulator) -> None:
         file = config_file(tmp_path, sim)

@@ -61,13 +61,11 @@ def limit(running: Running, which: int, soft: int) -> None:
 
 
 def address_space(running: Running) -> int:
-    """The bytes of addresses that a process has taken."""
     pages = Path(f"/proc/{running.pid}/statm").read_text(encoding="ascii").split()[0]
     return int(pages) * resource.getpagesize()
 
 
 def cpu_seconds(running: Running) -> float:
-    """The time that a process has used."""
     fields = Path(f"/proc/{running.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     return sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
@@ -132,7 +130,6 @@ def test_with_forty_descriptors_a_crowd_neither_ends_it_nor_stops_its_polls_for_
 def test_without_a_descriptor_accepting_pauses_and_then_answers_those_that_waited(
     tmp_path: Path, sim: Simulator
 ) -> None:
-    """The loop does not spin meanwhile."""
     with started("--config.file", str(config_file(tmp_path, sim)), LOOPBACK) as running:
         running.wait_for("first poll is complete")
         assert up(running)
@@ -197,7 +194,6 @@ def test_what_needs_a_thread_is_refused_and_the_rest_goes_on(
 
 
 def failures_of(page: str) -> int:
-    """How many polls failed by a defect."""
     found = re.search(r'exophone_poll_failures_total{account="acme",reason="internal"} (\d+)', page)
     assert found
     return int(found[1])

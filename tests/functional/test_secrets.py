@@ -177,7 +177,6 @@ REDIRECTS = [
 def test_no_redirect_takes_the_credentials_elsewhere(
     location: str, status: str, authority: trustme.CA, ca_file: str
 ) -> None:
-    """The exporter does not even connect to another host."""
     tls, _ = tls_contexts(authority)
     with FaultServer(answering(ok(LIST))) as other:
         answer = ok(

@@ -29,7 +29,6 @@ def config(tmp_path: Path) -> Iterator[str]:
 
 
 def polled(text: str) -> set[str]:
-    """The accounts in an exposition."""
     return {name for name in ACCOUNTS if f'exophone_up{{account="{name}"}} 1' in text}
 
 
@@ -61,7 +60,6 @@ def test_an_account_of_another_shard_is_unknown(config: str) -> None:
 
 
 def test_a_server_keeps_its_shard_over_a_reload(config: str) -> None:
-    """Log, status page and metrics say the same."""
     mine = {name for name in ACCOUNTS if Shard(1, 2).holds(name)}
     with started("--config.file", config, "--shard=1/2", LOOPBACK) as running:
         url = running.url()

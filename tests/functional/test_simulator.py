@@ -157,7 +157,6 @@ def test_an_account_follows_from_its_sid_and_seed_and_hides_its_token() -> None:
 
 @pytest.mark.parametrize("seed", [1, 99])
 def test_the_demo_is_a_support_desk_and_a_branch_abroad(seed: int) -> None:
-    """Few numbers are unattached, whatever the seed."""
     accounts = demo_world(seed).accounts
     support, branch = accounts["acme-support"].numbers, accounts["acme-sg"].numbers
     attached = Counter((bool(n["voice_url"]), bool(n["sms_url"])) for n in support)
@@ -171,7 +170,6 @@ def test_the_demo_is_a_support_desk_and_a_branch_abroad(seed: int) -> None:
 
 
 def flat_numbers(world: World) -> dict[tuple[str, str], dict[str, Any]]:
-    """A copy of every number, by account and phone number."""
     return {
         (account.sid, number["phone_number"]): dict(number)
         for account in world.accounts.values()
@@ -187,7 +185,6 @@ def test_changes_follow_from_the_seed() -> None:
 
 
 def test_each_tick_changes_the_number_that_it_names() -> None:
-    """Every kind of change occurs, and a changed number has a later date_updated."""
     world = demo_world()
     seen = ""
     for _ in range(400):
@@ -713,7 +710,6 @@ def outcomes(world: World, seed: int, failure_rate: float = 0.5) -> list[int]:
 
 
 def test_random_failures_follow_from_the_seed(world: World) -> None:
-    """They are of several kinds, and some requests succeed unless the rate is 1."""
     assert outcomes(world, 1) == outcomes(world, 1) != outcomes(world, 2)
     assert set(outcomes(world, 1)) == {0, 200, 429, 500, 502, 503}
     assert 200 not in outcomes(world, 1, failure_rate=1.0)
@@ -834,4 +830,3 @@ def test_stop_does_not_wait_for_clients_and_leaves_no_thread(
         assert time.monotonic() - began < STUCK_SECONDS
         accepting_too = threads_before - 1
         wait_until(lambda: threading.active_count() == accepting_too, "no thread is left")
-

@@ -42,8 +42,6 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 
 
 class FakeExporter(Exporter):
-    """One account whose polls a test records, and answers about health that it may change."""
-
     def __init__(self) -> None:
         self.time = FakeTime()
         self.state = AccountState(account())
@@ -76,7 +74,6 @@ def serving(
     probe: Handler | None = None,
     reload: Handler | None = None,
 ) -> Iterator[Site]:
-    """The real server in a thread, on a port of its own."""
     app = application(exporter, settings or WebSettings(), probe=probe, reload=reload)
     with serving_app(app) as port:
         yield Site(port)
@@ -184,7 +181,6 @@ def app_whose_scrapes_wait() -> tuple[Starlette, FakeExporter, threading.Event]:
 
 @pytest.mark.fault(118)
 def test_server_ends_although_a_scrape_waits_for_a_rendering() -> None:
-    """The rendering goes on until after the end of the server."""
     app, exporter, waits = app_whose_scrapes_wait()
     with (
         exporter.rendering(),
@@ -557,7 +553,6 @@ def shows(site: Site, name: str, up: int) -> bool:
 def test_browser_shows_a_page_logs_nothing_and_asks_no_other_host(
     program: Callable[[str], str], tmp_path: Path, path: str, found: list[str]
 ) -> None:
-    """In Chromium, with the page's policy and hostile names."""
     exporter, log = FakeExporter(), tmp_path / "log.json"
     hostile = "<script>console.log(1)</script><img src=http://evil.example/x onerror=alert(2)>"
     exporter.find(4, voice_url="", friendly_name=hostile)

@@ -18,13 +18,11 @@ def cases(folder: Path) -> list[Any]:
 
 
 def expected_problems(text: str) -> tuple[str, ...]:
-    """All problems of a file, in their order."""
     head = takewhile(lambda line: line.startswith("# expect: "), text.splitlines())
     return tuple(line.removeprefix("# expect: ") for line in head)
 
 
 def refusal(call: Callable[[], object]) -> ConfigError:
-    """The error that a call must raise."""
     with pytest.raises(ConfigError) as caught:
         call()
     return caught.value

@@ -54,7 +54,6 @@ class Exposition:
 
 
 def assert_exposed(statuses: Sequence[AccountStatus], build: ExporterInfo, clock: Clock) -> None:
-    """A new page holds exactly the expected samples."""
     Exposition(lambda: statuses, build, clock).check()
 
 
@@ -84,8 +83,6 @@ def _read(content: bytes, *, openmetrics: bool) -> list[Family]:
 
 
 def written(families: Iterable[Family], *, openmetrics: bool) -> bytes:
-    """What prometheus_client makes of families that it has read."""
-
     class Collector:
         def collect(self) -> Iterable[Family]:
             return families

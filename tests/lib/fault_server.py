@@ -39,7 +39,6 @@ class Conversation:
         self._sock = sock
 
     def read_request(self) -> None:
-        """Wait for the head of a request, and record it."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             received = self._sock.recv(4096)
@@ -57,7 +56,6 @@ class Conversation:
         self._sock.sendall(data)
 
     def drip(self, data: bytes, every_seconds: float) -> None:
-        """Send a byte now and then."""
         for byte in data:
             self._sock.sendall(bytes([byte]))
             if self._server.stopping.wait(every_seconds):
@@ -74,7 +72,6 @@ class Conversation:
             self._server.flooded_bytes += len(data)
 
     def wait(self, seconds: float) -> None:
-        """Be slow, unless the server stops."""
         self._server.stopping.wait(seconds)
 
     def close(self) -> None:
@@ -122,12 +119,10 @@ def saying(data: bytes) -> Script:
 
 
 def saying_then_silence(data: bytes) -> Script:
-    """Likewise, but the connection stays open."""
     return _scripted(_sending(data), Conversation.stay_silent)
 
 
 def saying_then_reset(data: bytes) -> Script:
-    """Likewise, but the connection is broken off."""
     return _scripted(_sending(data), Conversation.reset)
 
 

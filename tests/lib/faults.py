@@ -57,7 +57,6 @@ def rows_of(table: str) -> list[Row]:
 
 
 def numbers_of(item: pytest.Item) -> set[int]:
-    """The rows that a test is for."""
     return {number for mark in item.iter_markers("fault") for number in mark.args}
 
 
@@ -73,13 +72,11 @@ class FaultReport:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note the rows of each selected test."""
         for item in items:
             for number in numbers_of(item):
                 self._tests[number].append(item.nodeid)
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
-        """Count the other tests that have rows."""
         self._deselected += sum(bool(numbers_of(item)) for item in items)
 
     @pytest.hookimpl(optionalhook=True)
@@ -130,7 +127,6 @@ class FaultReport:
                 out.write_line(f"      {self._outcome_of_test(test)}: {test}")
 
     def _outcome(self, row: Row) -> str:
-        """The worst outcome of its tests."""
         outcomes = map(self._outcome_of_test, self._tests[row.number])
         return min(outcomes, key=_WORST_FIRST.index, default="no test")
 
@@ -152,7 +148,6 @@ class FaultReport:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
     group = parser.getgroup("faults")
     group.addoption(
         "--faults",

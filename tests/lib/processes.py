@@ -36,15 +36,12 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, and what it said."""
-
     code: int
     stdout: str
     stderr: str
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The little that a process needs, without what surrounds the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     return kept | variables
 
@@ -73,7 +70,6 @@ def run(
 
 
 def ended(*command: str | Path, seconds: float = 120, **options: Any) -> Ended:
-    """How a tool ended."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=seconds, **options
     )
@@ -112,7 +108,6 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 
 
 def can_get(url: str) -> bool:
-    """Whether it is answered, and with 200."""
     try:
         return get(url)[0] == 200
     except (OSError, http.client.HTTPException):
@@ -120,7 +115,6 @@ def can_get(url: str) -> bool:
 
 
 def ask(client: socket.socket) -> str:
-    """One request on a connection, to the end."""
     with client:
         client.settimeout(DEADLINE_SECONDS)
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -144,12 +138,10 @@ class Running:
 
     @property
     def stdout(self) -> str:
-        """What it printed so far."""
         return "".join(self._said["stdout"])
 
     @property
     def stderr(self) -> str:
-        """What it logged so far."""
         return "".join(self._said["stderr"])
 
     def wait_for(self, pattern: str, stream: str = "stderr") -> re.Match[str]:
@@ -164,11 +156,9 @@ class Running:
         return match
 
     def url(self) -> str:
-        """Where it listens, as its log says."""
         return self.wait_for(r"msg=listening url=\"?(http://[^\s\"]+)")[1]
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to this process alone."""
         os.kill(self.pid, number)
 
     def end(
@@ -194,11 +184,9 @@ class Running:
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def threads(self) -> int:
-        """How many threads it has, as Linux reports."""
         return len([*Path(f"/proc/{self.pid}/task").iterdir()])
 
     def descriptors(self) -> int:
-        """How many files and connections it has open, as Linux reports."""
         return len([*Path(f"/proc/{self.pid}/fd").iterdir()])
 
     def _read(self, name: str, stream: IO[str]) -> None:

@@ -36,7 +36,6 @@ async def app(scope, receive, send):
 
 @contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """The server in a thread, until the end of the block."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -62,7 +61,6 @@ def running_app(
 
 @contextlib.contextmanager
 def serving_app(app: Callable[..., Any], **options: Any) -> Iterator[int]:
-    """The port of such a server."""
     with running_app(app, **options) as server:
         yield port_of(server)
 
@@ -107,7 +105,6 @@ def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """What comes until the server closes, in whatever way it does."""
     received = []
     with contextlib.suppress(ConnectionError, ssl.SSLError):
         while piece := client.recv(65536):
@@ -124,7 +121,6 @@ class Prometheus:
         self._pid = pid
 
     def reload(self) -> None:
-        """Let it read its configuration and rules again."""
         os.kill(self._pid, signal.SIGHUP)
 
     def rules(self) -> list[dict[str, Any]]:
@@ -132,12 +128,10 @@ class Prometheus:
         return [rule for group in json.loads(body)["data"]["groups"] for rule in group["rules"]]
 
     def alertmanagers(self) -> list[str]:
-        """Where it sends alerts to, as far as it found out."""
         _, body = get(f"{self.url}/api/v1/alertmanagers")
         return [found["url"] for found in json.loads(body)["data"]["activeAlertmanagers"]]
 
     def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """The series of a query as of now: labels and value; none while it does not answer."""
         try:
             status, body = get(f"{self.url}/api/v1/query?query={quote(query)}")
         except OSError:
@@ -146,8 +140,6 @@ class Prometheus:
         return [(series["metric"], float(series["value"][1])) for series in found]
 
     def wait_for(self, query: str, count: int) -> list[tuple[dict[str, str], float]]:
-        """The series of a query as soon as there are so many."""
-
         def found() -> list[tuple[dict[str, str], float]]:
             series = self.ask(query)
             return series if len(series) == count else []
@@ -158,7 +150,6 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> Iterator[Prometheus]:
-    """A real Prometheus with a configuration, on a port and in a folder of its own."""
     file, log = folder / "prometheus.yml", folder / "prometheus.log"
     file.write_text(configuration, encoding="utf-8")
     url = _free_url()
@@ -290,7 +281,6 @@ class Webhook:
 
 @contextlib.contextmanager
 def webhook() -> Iterator[Webhook]:
-    """A receiver of notifications while the block runs."""
     server = Webhook()
     server.start()
     try:

@@ -12,7 +12,6 @@ _EDITS = ("cut", "flip", "delete", "repeat", "insert", "swap")
 
 
 def share(percent: int) -> settings:
-    """So many of a hundred of the profile's examples, for what takes long or deserves more."""
     profile = settings()
     return settings(max_examples=max(1, profile.max_examples * percent // 100))
 

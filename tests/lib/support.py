@@ -159,7 +159,6 @@ class FakeTime:
         )
 
     def pass_(self, seconds: float) -> None:
-        """Let time pass on both clocks."""
         self.wall += seconds
         self.monotonic += seconds
 
@@ -242,21 +241,18 @@ def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> I
 
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Level and message of each line so far, which are then forgotten."""
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     caplog.clear()
     return lines
 
 
 def closed_port() -> int:
-    """A port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def browse(chromium: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a headless browser that finds no other host; `profile` is a directory of its own."""
     return subprocess.run(
         [
             chromium,

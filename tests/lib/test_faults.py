@@ -55,7 +55,6 @@ def test_reasons_of_the_table_are_those_of_the_metric() -> None:
 
 @pytest.fixture
 def report(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Reported:
-    """Run a module of tests under the document above: exit code, and the lines about faults."""
     monkeypatch.delenv("EXOPHONE_REQUIRE_END_TO_END", raising=False)
 
     def run(module: str, *words: str) -> tuple[int, list[str]]:

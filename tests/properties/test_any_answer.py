@@ -158,7 +158,6 @@ def assert_fit_page(page: Page) -> None:
 
 
 def parsed(read: Callable[[], Any]) -> Any:
-    """What was read; None where it was refused in one line that can be written anywhere."""
     try:
         return read()
     except PollError as error:
@@ -188,7 +187,6 @@ def assert_survives(body: bytes) -> None:
 
 
 def assert_shown(walk: Listing, per_number: PerNumber) -> None:
-    """On the page of metrics, on the status page, and on a terminal or in a pipe."""
     time = FakeTime()
     now, state = time.clock.now(), AccountState(account(per_number=per_number))
     state.record_poll(PollResult(now, 1.0, build(walk, now, 1.0)))
@@ -199,7 +197,6 @@ def assert_shown(walk: Listing, per_number: PerNumber) -> None:
 
 
 def assert_printed(numbers: list[tuple[str, ExoPhone]]) -> None:
-    """A line each in a table, and the very same values from JSON and CSV."""
     records = [output.record(*pair) for pair in numbers]
     table = printed(lambda: output.print_numbers(numbers)) if numbers else "head\n"
     assert table.count("\n") == len(numbers) + 1
@@ -215,7 +212,6 @@ def assert_printed(numbers: list[tuple[str, ExoPhone]]) -> None:
 
 
 def printed(show: Callable[[], object]) -> str:
-    """What goes to stdout, a pipe in UTF-8."""
     content = io.BytesIO()
     with contextlib.redirect_stdout(io.TextIOWrapper(content, encoding="utf-8")):
         show()
@@ -234,5 +230,4 @@ def test_any_answer_becomes_numbers_that_can_be_shown_or_an_error_of_ours(body: 
 @pytest.mark.parametrize("body", corpus("answers"))
 @pytest.mark.fault(64)
 def test_answers_that_once_broke_something(body: bytes) -> None:
-    """Each by what it was."""
     assert_survives(body)

@@ -86,7 +86,6 @@ WEB_SEEDS: Final = seeds("web_configs", USERS.encode())
 
 @st.composite
 def rewritten(draw: st.DrawFn, documents: st.SearchStrategy[bytes]) -> bytes:
-    """A document whose lines were edited, then its bytes."""
     lines = draw(documents).split(b"\n")
     for _ in range(draw(st.integers(0, 3))):
         lines = edited_lines(draw, lines)
@@ -160,7 +159,6 @@ def refusal_of(read: Callable[[], Config | WebConfig], lines: int = 10**6) -> Co
 
 
 def assert_configured(content: bytes) -> None:
-    """A Config that can be used, or lines that say what is wrong."""
     text = content.decode("utf-8", "surrogateescape")
     lines = len(text.splitlines()) + 1
     refusal_of(lambda: loader.load("FILE", ENVIRON, lambda *_: content), lines)

@@ -175,8 +175,6 @@ ON_A_LINE: Final = st.one_of(
 
 @dataclass(frozen=True)
 class NoNumbers:
-    """An API that knows no number."""
-
     account: Account
     clock: Clock = field(default_factory=Clock)
     budget: RateLimiter = field(default_factory=lambda: RateLimiter(10**9, Clock().monotonic))
@@ -207,7 +205,6 @@ class Site:
         return b""
 
     def answer_to(self, request: bytes) -> tuple[bytes, bytes]:
-        """Head and body of the answer to a request that is the last of its connection."""
         with self.open() as client:
             client.sendall(request)
             head, _, body = rest_of(client).partition(b"\r\n\r\n")
@@ -246,7 +243,6 @@ class Site:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether the one answer in it has come to its end."""
     head = HEAD.match(content)
     length = LENGTH.search(head[2]) if head else None
     return head is not None and length is not None and len(content) >= head.end() + int(length[1])
@@ -288,7 +284,6 @@ def log() -> Iterator[list[str]]:
 
 
 def application() -> Starlette:
-    """All that `serve` serves."""
     exporter = Exporter(Config("FILE", (account(),), ()))
     reloader = Reloader(lambda: Config("FILE", (account(),), ()), exporter, exporter.clock)
     clients: Any = {"support": NoNumbers(account())}
@@ -348,7 +343,6 @@ def test_any_bytes_are_answered_or_the_connection_ends(site: Site, sent: bytes) 
 @given(sent=CONVERSATIONS)
 @pytest.mark.fault(108)
 def test_no_bytes_get_past_the_users(guarded: Site, sent: bytes) -> None:
-    """Whatever they say of themselves."""
     assert set(statuses_of(guarded.said_to(sent))) <= STATUSES - {200, 307}
     assert guarded.scrape() == 401
     guarded.assert_quiet()
@@ -389,7 +383,6 @@ def test_any_accept_headers_get_one_of_two_types_and_encodings(
 @pytest.mark.parametrize("sent", corpus("requests"))
 @pytest.mark.fault(109)
 def test_requests_that_once_broke_something(site: Site, guarded: Site, sent: bytes) -> None:
-    """Each by what it was, with users and without."""
     assert_served(site, sent)
     assert set(statuses_of(guarded.said_to(sent))) <= STATUSES - {200, 307}
     guarded.assert_quiet()

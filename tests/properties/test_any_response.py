@@ -30,19 +30,15 @@ CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class Endpoint:
-    """A server that gives every connection the same bytes, then hangs up; and a client of it."""
-
     def __init__(self) -> None:
         self._answer = b""
         self._recorder = CountingRecorder()
 
     def play(self, conversation: Conversation) -> None:
-        """The script of every connection."""
         conversation.read_request()
         conversation.send(self._answer)
 
     def asked(self, url: str, answer: bytes) -> tuple[Page | PollError, list[str]]:
-        """What the client makes of an answer, and the codes that it counted for its attempts."""
         self._answer = answer
         self._recorder.requests.clear()
         client = Client(
@@ -162,5 +158,4 @@ def test_any_answer_on_the_wire_is_a_page_or_an_error_of_ours(ask: Ask, answer: 
 
 @pytest.mark.parametrize("answer", corpus("responses"))
 def test_responses_that_once_broke_something(ask: Ask, answer: bytes) -> None:
-    """Each by what it was."""
     assert_understood(ask, answer)

@@ -145,7 +145,6 @@ ACCOUNTS: Final = st.dictionaries(
 
 
 def state_of(name: str, polled: Polled) -> AccountState:
-    """The account with all that was counted of its requests."""
     state = AccountState(account(name, per_number=polled.per_number))
     for endpoint, code, seconds in polled.requests:
         state.record_request(endpoint, str(code), seconds)
@@ -156,7 +155,6 @@ def state_of(name: str, polled: Polled) -> AccountState:
 
 
 def record_poll(state: AccountState, polled: Polled, attempt: int, now: ClockReading) -> None:
-    """The attempt of that number, if there was one."""
     for found in polled.found[attempt : attempt + 1]:
         if isinstance(found, errors.PollError):
             state.record_poll(PollResult(now, 1.0, error=found))

@@ -69,7 +69,6 @@ class Server:
     ever: set[str] = field(default_factory=set)
 
     def page(self, index: int, size: int) -> Page:
-        """One answer of the list, as bytes that are read like any other."""
         self.lists += 1
         if index >= self.nature.breaks:
             error = NotFound("404") if self.nature.behind == 404 else ServerFailed("500")
@@ -82,7 +81,6 @@ class Server:
         return page
 
     def number(self, sid: str) -> ExoPhone:
-        """One answer of the detail endpoint: the truth, an error, or a number long gone."""
         self.asked.append(sid)
         way = self.nature.detail[(len(self.asked) - 1) % len(self.nature.detail)]
         if way in ERRORS:

@@ -51,7 +51,6 @@ def snapshot(numbers: tuple[ExoPhone, ...]) -> Snapshot:
 
 
 def rental_of(number: ExoPhone) -> Decimal | None:
-    """What is known to be paid: an amount without a currency is not."""
     return number.rental_price if number.currency else None
 
 

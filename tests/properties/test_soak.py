@@ -50,8 +50,6 @@ COUNTERS: Final = re.compile(
 
 
 class Holding(NamedTuple):
-    """What a process holds at one moment."""
-
     descriptors: int
     threads: int
     resident_kib: int
@@ -68,7 +66,6 @@ TOLERANCE: Final = Holding(descriptors=4, threads=2, resident_kib=4 * 1024)
 
 
 def bad_answer(rng: random.Random) -> Fault:
-    """One of the failures that a client meets: statuses, resets, cuts, silence, garbage."""
     bodies = (
         b"",
         b"<html><h1>Welcome to the hotel</h1></html>",
@@ -137,15 +134,12 @@ def write_configuration(folder: Path, simulator: Simulator, page_size: int) -> P
 
 
 class Exposition(NamedTuple):
-    """One scrape: when it was requested and when it came, by the monotonic clock."""
-
     openmetrics: bool
     text: str
     asked_at: float
     came_at: float
 
     def parse(self) -> None:
-        """Read all of it with the parser of its format."""
         parse = text_string_to_metric_families
         if self.openmetrics:
             parse = openmetrics_parser.text_string_to_metric_families
@@ -223,7 +217,6 @@ class Scraper(threading.Thread):
         return Exposition(openmetrics, text, asked_at, time.monotonic())
 
     def _check(self, exposition: Exposition) -> None:
-        """It is complete, no counter fell, and each hundredth one is parsed."""
         lines = exposition.text.removesuffix("# EOF\n").rstrip("\n").splitlines()
         assert lines[-1].startswith("python_gc_collections_total{"), lines[-1]  # the last of all
         self.counters[exposition.openmetrics].follow(exposition)
@@ -233,7 +226,6 @@ class Scraper(threading.Thread):
         self.text = exposition.text
 
     def polls(self) -> int:
-        """Of every account, in the last scrape."""
         found = re.findall(r"^exophone_polls_total\{.*\} (.*)$", self.text, re.MULTILINE)
         return int(sum(map(float, found)))
 
@@ -242,8 +234,6 @@ class Scraper(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """Looks at a process four times a second."""
-
     def __init__(self, running: Running, stopping: threading.Event) -> None:
         super().__init__(name="watch", daemon=True)
         self.samples: list[Holding] = []
@@ -258,7 +248,6 @@ class Watch(threading.Thread):
             self.samples.append(Holding(*held))
 
     def growth(self) -> Holding:
-        """From the second quarter of the samples to the last, by their medians."""
         quarter = len(self.samples) // 4
         second, last = self.samples[quarter : 2 * quarter], self.samples[-quarter:]
         return Holding(*map(_growth, zip(*second, strict=True), zip(*last, strict=True)))
@@ -294,7 +283,6 @@ def test_faults_and_scrapes_without_number_leave_nothing_behind(tmp_path: Path) 
 def soak(
     running: Running, folder: Path, simulator: Simulator, seed: int
 ) -> tuple[Watch, list[Scraper]]:
-    """Poll, scrape and reload until there was enough of each."""
     stopping = threading.Event()
     port = int(running.url().rpartition(":")[2])
     watch = Watch(running, stopping)

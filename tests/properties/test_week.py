@@ -63,7 +63,6 @@ class Week:
         return self._count
 
     def _new_account(self) -> Account:
-        """An account that was never there; one in ten has more pages than its budget."""
         n = self._next()
         sid, origin = f"sid{n}", self.random.choice(ORIGINS)
         says_more, behind = self.random.choice([True, None, False]), self.random.choice(BEHIND)
@@ -93,7 +92,6 @@ class Week:
     # What happens
 
     def happen(self) -> None:
-        """One thing."""
         happenings: list[tuple[Callable[[], None], int]] = [
             (self.numbers_change, 30),
             (self.weather_changes, 30),
@@ -109,7 +107,6 @@ class Week:
         happening()
 
     def _any(self) -> Account:
-        """One of the accounts, and rather often one that is being polled."""
         busy = [own for own in self.accounts if self.model.is_polled(own)]
         some = busy if busy and self.random.random() < 0.5 else self.accounts
         return self.random.choice(some)
@@ -128,7 +125,6 @@ class Week:
         own.changed()
 
     def numbers_change(self) -> None:
-        """Numbers are bought, given up, and attached to other flows; at times very many."""
         own, rng = self._any_of_the_api(), self.random
         many = rng.choice([1, 1, 2, 3, 30])
         flood = many > 3 and rng.random() < 0.3
@@ -163,7 +159,6 @@ class Week:
         self.model.note(f"weather {weather}")
 
     def someone_probes(self) -> None:
-        """Several together, as dashboards do; each within a share of the time."""
         clients = self.exporter.clients()
         client = clients[self.random.choice([*clients])]
         sids = [*self.api.accounts[self._key(client.account)].numbers, "nobody"]

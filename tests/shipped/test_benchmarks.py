@@ -61,7 +61,6 @@ def test_a_revision_that_does_not_exist_is_one_line() -> None:
 
 
 def test_the_least_of_all_rounds_is_compared() -> None:
-    """What else the machine did in one round is left out."""
     then, now = (
         [[against.Cost("scrape", s, "ms"), against.Cost("memory", b, "MB")] for s, b in rounds]
         for rounds in (((0.002, 89e6), (0.5, 90e6)), ((0.7, 89e6), (0.001, 178e6)))

@@ -42,7 +42,6 @@ def test_what_grafana_does_not_know_is_found(program: Callable[[str], str], tmp_
 
 
 def payload() -> Json:
-    """A dashboard with one table, and the answer to its query."""
     panel = {
         "id": 1,
         "type": "table",

@@ -21,7 +21,6 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))["s
 
 
 def as_mounted(name: str, path: str) -> Path:
-    """The file of the repository that a service sees at a path."""
     for volume in SERVICES[name]["volumes"]:
         source, target, *mode = volume.split(":")
         if Path(path).is_relative_to(target):
@@ -81,7 +80,6 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
 
 
 def check_health(name: str, program: Callable[[str], str], url: str) -> bool:
-    """Run the health check of a service, by its own program, against another address."""
     _, command, *words = SERVICES[name]["healthcheck"]["test"]
     asked = [re.sub(r"http://localhost:\d+", url, word) for word in words]
     assert asked != words

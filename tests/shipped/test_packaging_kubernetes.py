@@ -38,7 +38,6 @@ def every(program: Callable[[str], str]) -> Resources:
 
 @pytest.fixture
 def one(every: Resources) -> Mapping[str, dict[str, Any]]:
-    """The resources by their kinds; of ConfigMaps the one for the exporter."""
     return {
         resource["kind"]: resource
         for resource in every
@@ -175,7 +174,6 @@ def test_the_sidecar_finds_every_dashboard(every: Resources) -> None:
 def test_the_network_lets_scrapes_in_and_dns_and_https_out(
     one: Mapping[str, dict[str, Any]],
 ) -> None:
-    """And nothing to a cloud's metadata service."""
     spec = one["NetworkPolicy"]["spec"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     assert all("namespaceSelector" in peer for rule in spec["ingress"] for peer in rule["from"])

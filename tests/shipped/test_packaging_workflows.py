@@ -26,7 +26,6 @@ def jobs_of(name: str) -> dict[str, Any]:
 
 
 def test_each_file_is_of_its_schema() -> None:
-    """And every job has a timeout."""
     for schema, files in (
         ("vendor.github-workflows", FILES),
         ("custom.github-workflows-require-timeout", FILES),

@@ -37,14 +37,12 @@ def test_prometheus_accepts_each_example(program: Callable[[str], str], tmp_path
 
 
 def test_the_configuration_of_a_pair_spends_the_budget_once() -> None:
-    """Two processes with it make at most the requests that the account may make."""
     (text,) = (block for block in BLOCKS if "accounts:" in block)
     loaded = loader.parse(text, "config.yaml", {}, lambda _path, _limit: b"secret\n")
     assert [2 * account.poll.requests_per_minute for account in loaded.accounts] == [PER_MINUTE]
 
 
 def walk_seconds(requests: int) -> float:
-    """How long the budget makes a walk of so many requests take, if they take no time."""
     time = FakeTime()
     budget = RateLimiter(PER_MINUTE, lambda: time.monotonic)
     for _ in range(requests):

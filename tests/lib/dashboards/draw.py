@@ -20,7 +20,6 @@ TOOLS = ROOT / "tests" / "lib" / "grafana"
 
 
 def program(name: str) -> str:
-    """The path of a program, without which there is no picture."""
     path = shutil.which(name)
     if path is None:
         sys.exit(f"{name} is not installed")
@@ -28,7 +27,6 @@ def program(name: str) -> str:
 
 
 def draw(content: dict[str, object], folder: Path, out: Path) -> None:
-    """One dashboard with its answers to one picture."""
     file = folder / f"{out.stem}.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     done = run_script(program("node"), "picture.mjs", str(file), str(out), program("chromium"))
@@ -37,7 +35,6 @@ def draw(content: dict[str, object], folder: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Play the world once and draw every dashboard of it."""
     if problem := packages_problem(TOOLS):
         sys.exit(problem)
     with tempfile.TemporaryDirectory() as name, scene(program, Path(name)) as played:

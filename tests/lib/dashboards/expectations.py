@@ -42,8 +42,6 @@ Expected: TypeAlias = "Callable[[View], Series]"
 
 @dataclass(frozen=True)
 class Within:
-    """Equal to any figure between two."""
-
     low: float
     high: float
 
@@ -76,12 +74,10 @@ class View:
 
     @property
     def numbers(self) -> list[Number]:
-        """The chosen numbers at the end."""
         return self._chosen(self.scene.numbers)
 
     @property
     def before(self) -> list[Number]:
-        """The chosen numbers at the start."""
         return self._chosen(FIXED_WORLD)
 
     def moment(self, at: float) -> float:
@@ -120,7 +116,6 @@ GROUP: Final = ("region", "number_type", "currency")
 
 
 def labels(**named: str) -> Labels:
-    """Labels as a key; Prometheus has no empty ones."""
     return frozenset((name, value) for name, value in named.items() if value)
 
 
@@ -162,12 +157,10 @@ def idle_rental(number: Number) -> Decimal | None:
 
 
 def missing(number: Number, flow: str) -> bool:
-    """Whether the number could have a flow and has none."""
     return number["capabilities"][flow] and not number[f"{flow}_url"]
 
 
 def idle_shares(view: View, *by: str) -> Series:
-    """Idle of all rental."""
     of, idle_of = total(view.numbers, rental, *by), total(view.numbers, idle_rental, *by)
     return {key: idle_of[key] / amount for key, amount in of.items() if amount > 0}
 
@@ -264,7 +257,6 @@ def paced(seconds: float) -> Callable[[View], float]:
 
 
 def growth(samples: list[tuple[float, float]]) -> float:
-    """How much a counter grew; after a restart it begins at 0."""
     values = [value for _, value in samples]
     return sum(b - a if b >= a else b for a, b in pairwise(values))
 
@@ -459,7 +451,6 @@ def listed(view: View) -> Series:
 
 
 def not_listed(view: View) -> Series:
-    """How many unattached numbers of each account have no series of their own."""
     if view.series != "none":
         return {}
     found: Series = {}
@@ -472,7 +463,6 @@ def not_listed(view: View) -> Series:
 
 
 def without_data(view: View) -> Series:
-    """Accounts of which nothing is fresh, with the moment of their last complete poll."""
     moments = {"refused": 0.0, "stale": Within(view.span.start, view.span.end)}
     return {
         _in_place("Listed", view, account, UNKNOWN): moments[account]
@@ -492,7 +482,6 @@ def _in_place(column: str, view: View, account: str, name: str) -> Labels:
 
 
 def flow_id(number: Number, flow: str) -> str:
-    """The id of the attached flow, "external" for a URL that is not Exotel's."""
     url = str(number[f"{flow}_url"] or "")
     return url.rpartition("/")[2] if "exotel" in url or not url else "external"
 
@@ -621,7 +610,6 @@ def series_key(series: Any) -> Labels:
 
 
 def at_the_end(answer: Any, target: Target) -> Series:
-    """The last values; series that have ended before are left out."""
     since = target.span.end - target.step_seconds
     every = answer["data"]["result"]
     current = [one for one in every if "value" in one or one["values"][-1][0] > since]

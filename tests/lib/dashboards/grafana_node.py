@@ -38,7 +38,6 @@ def read_cells(node: str, payload: Json, locale: str = "en_IN") -> list[Json]:
 def run_script(
     node: str, script: str, *words: str, stdin: str = "", locale: str = "en_IN"
 ) -> Ended:
-    """One of the scripts of tests/lib/grafana from start to end."""
     require_packages()
     env = environment(LC_ALL=f"{locale}.UTF-8", TZ="UTC")
     return ended(node, FOLDER / script, *words, input=stdin, env=env, encoding="utf-8")

@@ -117,7 +117,6 @@ def interpolate(
 
 
 def api(server: Prometheus, path: str, **parameters: Any) -> Json:
-    """What Prometheus answers, whole; fails where it refuses the question."""
     status, body = get(f"{server.url}/api/v1/{path}?{urlencode(parameters, doseq=True)}")
     assert status == 200, f"{body} for {parameters}"
     answer: Json = json.loads(body)
@@ -176,8 +175,6 @@ def _label_values(
 
 @dataclass(frozen=True)
 class Target:
-    """One query of one panel, as it is sent."""
-
     panel: Json
     target: Json
     expr: str
@@ -220,7 +217,6 @@ def _over_range(server: Prometheus, expr: str, span: Range, step: float) -> Json
 
 
 def panels(dashboard: Json) -> Iterator[Json]:
-    """Every panel that shows data, those in collapsed rows too."""
     for panel in dashboard["panels"]:
         for one in (panel, *panel.get("panels", ())):
             if one["type"] not in _PANELS_WITHOUT_QUERIES:
@@ -228,7 +224,6 @@ def panels(dashboard: Json) -> Iterator[Json]:
 
 
 def targets(dashboard: Json, chosen: Mapping[str, Variable], span: Range) -> Iterator[Target]:
-    """Every query of every panel, ready to be sent."""
     for panel in panels(dashboard):
         assert not {"timeFrom", "timeShift"} & set(panel), f"{panel['title']}: a range of its own"
         for target in panel["targets"]:
@@ -239,7 +234,6 @@ def targets(dashboard: Json, chosen: Mapping[str, Variable], span: Range) -> Ite
 def annotation_answers(
     dashboard: Json, server: Prometheus, chosen: Mapping[str, Variable], span: Range
 ) -> dict[str, Json]:
-    """What Prometheus answers to the query of each annotation, by name."""
     return {
         one["name"]: _over_range(
             server,

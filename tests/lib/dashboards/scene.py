@@ -210,7 +210,6 @@ class Scene:
 
     @property
     def live(self) -> Range:
-        """When it happened; it begins before the first step."""
         return Range(self.start, self.end, SCRAPE_SECONDS)
 
     @property
@@ -220,8 +219,6 @@ class Scene:
 
 
 class _Stage:
-    """The processes of a scene while they run."""
-
     def __init__(self, folder: Path, simulator: Simulator, running: contextlib.ExitStack) -> None:
         self.folder = folder
         self.simulator = simulator
@@ -231,7 +228,6 @@ class _Stage:
         self.steps: tuple[list[float], list[float]] = ([], [])
 
     def start(self, name: str, series: str = "all") -> None:
-        """An exporter, at the address that it had before if it had one."""
         self.addresses.setdefault(name, free_address())
         file = self.folder / f"{name}.yml"
         file.write_text(_configuration(self.simulator, series), encoding="utf-8")
@@ -248,7 +244,6 @@ class _Stage:
         self.polled_again(servers)
 
     def numbers(self) -> dict[str, list[Number]]:
-        """The numbers now, as far as an exporter may know them."""
         return {
             sid: copy.deepcopy(
                 [number for number in account.numbers if "sid" in number and sid != "stale"]
@@ -257,7 +252,6 @@ class _Stage:
         }
 
     def play(self, steps: tuple[tuple[Change, ...], ...], servers: list[Prometheus]) -> None:
-        """Let a step happen when every exporter has seen the one before."""
         began, ended = self.steps
         for step in steps:
             began.append(time.time())
@@ -381,7 +375,6 @@ def _stretched_lines(series: Json, end: float) -> Iterator[str]:
 
 
 def _openmetrics(server: Prometheus, end: float) -> str:
-    """Every sample that a Prometheus scraped, with its time stretched."""
     everything = api(server, "query", query='{__name__=~".+"}[1h]', time=f"{end:.3f}")
     sources: defaultdict[tuple[bool, str], list[Json]] = defaultdict(list)
     for series in everything["data"]["result"]:
@@ -399,7 +392,6 @@ def _openmetrics(server: Prometheus, end: float) -> str:
 def _stretched(
     programs: Programs, folder: Path, server: Prometheus, end: float
 ) -> Iterator[Prometheus]:
-    """A Prometheus that was filled with what another one scraped."""
     folder.mkdir()
     file = folder / "scene.om"
     file.write_text(_openmetrics(server, end), encoding="utf-8")

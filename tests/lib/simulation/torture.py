@@ -151,7 +151,6 @@ class Tape:
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
-        """Record while the block runs, and let the case's fault strike."""
         self._armed = True
         self._refuse_what_is_next()
         yield
@@ -279,8 +278,6 @@ WHOLE_ANSWERS: Final[Mapping[str, bytes]] = {
 
 
 class _Vendor:
-    """The API on a raw socket, which does to its clients what the tape says."""
-
     def __init__(self, tape: Tape) -> None:
         self.world = "old"
         self.server = FaultServer(self._converse)
@@ -321,8 +318,6 @@ class _Vendor:
 
 
 class Resources(NamedTuple):
-    """What this process has open."""
-
     descriptors: int
     threads: int
 
@@ -351,8 +346,6 @@ class _Name(str):
 
 
 class _Zone(ZoneInfo):
-    """The time zone of the API; asked for each date."""
-
     tape: Tape
 
     def utcoffset(self, dt: datetime | None, /) -> timedelta | None:
@@ -361,8 +354,6 @@ class _Zone(ZoneInfo):
 
 
 class _State(AccountState):
-    """What is known of the account."""
-
     tape: Tape
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
@@ -414,7 +405,6 @@ class Rig:
         self.vendor.server.__exit__(*details)
 
     def poll(self) -> None:
-        """Let a second pass and the next poll begin, and wait for its end."""
         self.time.pass_(1.0)
         self._wait_for_poll()
 
@@ -428,7 +418,6 @@ class Rig:
         return status
 
     def scrape(self) -> Scrape:
-        """What a scrape gets now, which must be whole."""
         status, body = self._page.get("/metrics")
         assert status == 200
         return Scrape(body)
@@ -438,7 +427,6 @@ class Rig:
         return self.exporter.statuses()[0].error
 
     def is_alive(self) -> bool:
-        """Whether the poller lives, by its own word and by that of /-/healthy."""
         return not self._died.is_set() and self._page.get("/-/healthy")[0] == 200
 
     def settle(self) -> None:
@@ -482,8 +470,6 @@ class Rig:
 
 
 class ServedPage:
-    """The server that users run, around the exporter of the case; one connection, kept alive."""
-
     exporter: Exporter
 
     def __init__(self) -> None:

@@ -91,7 +91,6 @@ class VirtualTime:
         return self.now + self.suspended_seconds
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock forward or back."""
         self._wall_ahead += seconds
 
     def suspend(self, seconds: float) -> None:
@@ -119,8 +118,6 @@ class VirtualTime:
             self._tasks[task.thread.ident] = task
 
     def spawn(self, name: str, run: Callable[[], object]) -> None:
-        """Start a thread that takes part."""
-
         def begin() -> None:
             with contextlib.suppress(Stopped):
                 self._task()
@@ -134,11 +131,9 @@ class VirtualTime:
         self._park(self._driver, event, when)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, in any thread that takes part."""
         self._park(self._task(), None, self.now + seconds)
 
     def end(self, within_seconds: float) -> None:
-        """Let all the others come to their end; StuckError where one does not."""
         ends_at = self.now + within_seconds
         while len(self._tasks) > 1:
             if self.now >= ends_at:
@@ -192,7 +187,6 @@ class VirtualTime:
     # Which thread runs
 
     def _park(self, task: _Task, event: threading.Event | None, wakes_at: float) -> None:
-        """Wait, while others run."""
         self._leave_if_closed()
         assert self._running is task, f"{task.thread.name} runs and it is not its turn"
         task.event, task.wakes_at = event, wakes_at

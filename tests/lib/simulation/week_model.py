@@ -136,7 +136,6 @@ class Model:
         self._inventory: tuple[list[bytes], dict[str, set[tuple[str, ...]]]] = ([], {})
 
     def note(self, event: str) -> None:
-        """Remember an event for the report of a failure, and for comparing two runs."""
         line = f"{self.time.now:.3f} {event}"
         self.fingerprint = hash((self.fingerprint, self.time.now, len(event)))
         self.events.append(line)
@@ -340,7 +339,6 @@ class Model:
     # What must be shown
 
     def settle(self, statuses: Sequence[AccountStatus]) -> None:
-        """Compare the results of the polls that have ended with what came of them."""
         self.news.clear()
         ended, self._ended = self._ended, []
         if self.blames:
@@ -479,7 +477,6 @@ def as_sent(number: ExoPhone) -> Number:
 
 
 def by_account(text: bytes) -> dict[str, dict[str, float]]:
-    """The values of an exposition by account, and by the series without that label."""
     found: dict[str, dict[str, float]] = {}
     for line in text.decode().split("\n"):
         name, is_labelled, rest = line.partition('{account="')
@@ -491,7 +488,6 @@ def by_account(text: bytes) -> dict[str, dict[str, float]]:
 
 
 def _inventory_of(values: Mapping[str, float]) -> set[tuple[str, ...]]:
-    """Sid, name and flows of the numbers that an account's inventory shows."""
     numbers = set()
     for series in values:
         if series.startswith("exophone_number_info,"):

@@ -103,15 +103,12 @@ class ApiAccount:
     _bodies: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def changed(self) -> None:
-        """Forget the bodies of before."""
         self._bodies.clear()
 
     def drop(self, sid: str, afterlife: int | bytes | str) -> None:
-        """Take a number off the list."""
         self.left[sid] = afterlife, self.numbers.pop(sid)
 
     def page(self, index: int, size: int) -> tuple[list[Number], bool | None, bytes]:
-        """The numbers of a page, what it says of a next one, and the body."""
         numbers = [*self.numbers.values()]
         given = index
         if self.behind == "again":
@@ -123,7 +120,6 @@ class ApiAccount:
         return wanted, more, self._bodies[index, size]
 
     def body(self, index: int, size: int, numbers: list[Number], *, more: bool | None) -> bytes:
-        """One page as it is sent."""
         envelope: dict[str, Any] = {
             "page": index,
             "page_size": size,
@@ -134,7 +130,6 @@ class ApiAccount:
         return json.dumps(envelope).encode()
 
     def item(self, number: Number) -> dict[str, Any]:
-        """One number as the API sends it."""
         shown = {"friendly_name": number.name, "rental_price": f"{number.rental}.000000"}
         flows = number.voice or None, number.sms or None
         return number_as_sent(number.sid, *flows, account_sid=self.sid) | shown
@@ -151,7 +146,6 @@ class Api:
         self._kinds: list[str | int | bytes] = []
 
     def connect(self, account: Account, _monotonic: Callable[[], float]) -> Connection:
-        """What a client of the exporter's gets in place of a socket."""
         return Connection(self, account)
 
     def new_weather(self) -> Weather:
@@ -165,8 +159,6 @@ class Api:
 
 
 class Connection:
-    """The requests of one poll or probe."""
-
     def __init__(self, api: Api, account: Account) -> None:
         self._api = api
         self._account = account
@@ -302,7 +294,6 @@ class Connection:
         return asked.answer(200, body)
 
     def _number(self, asked: _Asked) -> Answer:
-        """A number that has left the list may be there, gone, or beyond what the API can say."""
         sid, number = asked.sid, self._of.numbers.get(asked.sid)
         afterlife, was = self._of.left.get(sid, (404, number))
         if number is None and afterlife == "there":

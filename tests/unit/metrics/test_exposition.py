@@ -38,7 +38,6 @@ HELP: Final = "What the metric means; a sentence."
 
 
 def written_by_the_reference(family: Family, *, openmetrics: bool) -> str:
-    """The family as prometheus_client writes it, without the end mark."""
     return written([family], openmetrics=openmetrics).decode().removesuffix("# EOF\n")
 
 

@@ -46,7 +46,6 @@ _BUILD_LABELS: Final = re.compile(rb'((?:python_)?version)="[^"]*"')
 
 
 def normalised(exposition: bytes) -> bytes:
-    """The exposition without what differs from machine to machine."""
     lines = exposition.splitlines(keepends=True)
     return b"".join(
         _BUILD_LABELS.sub(rb'\1="X"', line)
@@ -57,7 +56,6 @@ def normalised(exposition: bytes) -> bytes:
 
 
 def snapshot_of(pages: Iterable[Any], time: FakeTime) -> Snapshot:
-    """What a walk of these pages, completed now, adds up to."""
     parsed = [parse_page(json.dumps(page).encode(), INDIA) for page in pages]
     numbers = tuple(number for page in parsed for number in page.numbers)
     rejected: Counter[str] = Counter()
@@ -127,7 +125,6 @@ def test_parsers_read_it_with_one_series_for_each_label_set(time: FakeTime) -> N
 
 @pytest.mark.end_to_end
 def test_promtool_has_nothing_to_say(page: MetricsPage, program: Callable[[str], str]) -> None:
-    """Its linter knows the conventions of names, units and help texts."""
     checked = subprocess.run(
         [program("promtool"), "check", "metrics"],
         input=page.body(openmetrics=False, gzipped=False),

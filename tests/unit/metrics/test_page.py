@@ -61,7 +61,6 @@ def put(state: AccountState, time: FakeTime, numbers: tuple[ExoPhone, ...]) -> N
 
 
 def publishing(page: MetricsPage, state: AccountState) -> Callable[[PollResult], None]:
-    """Publishes on a page of one account as the exporter does."""
     return lambda result: page.refresh(
         lambda: [state.status().after(result)], lambda: state.record_poll(result)
     )
@@ -87,7 +86,6 @@ def page(time: FakeTime, state: AccountState) -> MetricsPage:
 
 
 def every_form(page: MetricsPage) -> dict[str, bytes]:
-    """The exposition in each format and encoding, plain again."""
     return {
         "text": page.body(openmetrics=False, gzipped=False),
         "gzipped text": gzip.decompress(page.body(openmetrics=False, gzipped=True)),
@@ -178,14 +176,12 @@ def test_a_number_costs_2500_bytes_at_rest_and_5000_while_its_account_is_rendere
 
 
 def pages_of(sid: str, count: int) -> list[bytes]:
-    """The answers that list so many numbers."""
     sent = make_account(sid, count).numbers
     pages = [sent[index : index + 50] for index in range(0, count, 50)]
     return [json.dumps({"incoming_phone_numbers": page}).encode() for page in pages]
 
 
 def parsed(pages: list[bytes]) -> tuple[ExoPhone, ...]:
-    """The numbers of the answers."""
     return tuple(number for page in pages for number in parse_page(page, INDIA).numbers)
 
 
@@ -214,7 +210,6 @@ def test_data_goes_stale_without_a_poll(time: FakeTime) -> None:
 
 @pytest.mark.fault(171)
 def test_pseudonyms_follow_a_token_that_was_rotated_in_its_file(time: FakeTime) -> None:
-    """Without a poll, so that no other page shows other names."""
     own = account(per_number=PerNumber("all", 10_000, "hidden"))
     state = AccountState(own)
     page = page_of(time, [state])
@@ -236,7 +231,6 @@ def test_pseudonyms_follow_a_token_that_was_rotated_in_its_file(time: FakeTime) 
 
 
 def value_of(series: bytes, text: bytes) -> float:
-    """The value of one series."""
     (line,) = (line for line in text.splitlines() if line.startswith(series + b" "))
     return float(line.split()[-1])
 
@@ -356,7 +350,6 @@ def test_scrapes_by_many_threads_are_whole_while_snapshots_are_swapped(
 
 
 def size_of(body: bytes) -> int:
-    """How many numbers a scrape shows; all families must agree."""
     text = body.decode().removesuffix("# EOF\n")
     families = {family.name: family for family in text_string_to_metric_families(text)}
     total = sum(sample.value for sample in families["exophone_numbers"].samples)

@@ -88,20 +88,17 @@ class World:
         self.page.refresh()
 
     def found(self, *numbers: ExoPhone) -> World:
-        """A complete poll of these numbers."""
         self.state.record_poll(found(self.time.clock.now(), *numbers))
         self.page.refresh()
         return self
 
     @property
     def samples(self) -> dict[str, float]:
-        """Every sample as a scrape sees it, by name and labels as written."""
         text = self.page.body(openmetrics=False, gzipped=False).decode()
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in lines}
 
     def family(self, name: str) -> dict[str, float]:
-        """The samples of one family, by their labels as written."""
         return {
             series.removeprefix(name).strip("{}"): value
             for series, value in self.samples.items()

@@ -57,8 +57,6 @@ def sim() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulated(sim: Simulator) -> Simulated:
-    """An account of the simulator whose name is its sid, unless told otherwise."""
-
     def make(sid: str, **changes: Any) -> Account:
         named: dict[str, Any] = {
             "name": sid,
@@ -74,7 +72,6 @@ def simulated(sim: Simulator) -> Simulated:
 
 @pytest.fixture
 def running() -> Iterator[Run]:
-    """Starts an exporter of these accounts, which ends with the test."""
     started: list[Exporter] = []
 
     def start(*accounts: Account, clock: Clock | None = None) -> Exporter:
@@ -90,7 +87,6 @@ def running() -> Iterator[Run]:
 
 
 def pollers() -> set[str]:
-    """The names of the threads that poll."""
     return {t.name for t in threading.enumerate() if t.name.startswith("poller ")}
 
 
@@ -100,7 +96,6 @@ def view_of(exporter: Exporter, name: str) -> AccountStatus:
 
 
 def polled(exporter: Exporter, name: str, polls: int = 1) -> AccountStatus:
-    """The account once it has been polled so often."""
     wait_until(lambda: view_of(exporter, name).polls >= polls, f"poll {polls} of {name}")
     return view_of(exporter, name)
 
@@ -110,7 +105,6 @@ def scrape(exporter: Exporter) -> str:
 
 
 def accounts_shown(exporter: Exporter, family: str) -> list[str]:
-    """The account of each series of a family, in the order of the page."""
     families = {f.name: f for f in text_string_to_metric_families(scrape(exporter))}
     samples = families[family].samples if family in families else []
     return [sample.labels["account"] for sample in samples]
@@ -319,7 +313,6 @@ def limited(*accounts: Account) -> Iterator[tuple[Exporter, VirtualTime, dict[st
 
 
 def poll_once_into(exporter: Exporter, client: Any) -> int:
-    """Poll an account whose exporter was not started, in this thread; how many numbers it has."""
     result = poll_once(client.recorder, client.fetch_all, exporter.clock)
     exporter.page.refresh()
     assert result.snapshot is not None
@@ -389,7 +382,6 @@ class TestGone:
             assert state.status().requests["list", "200"] == 1
 
     def test_order_follows_the_new_file(self, time: FakeTime, simulated: Simulated) -> None:
-        """In the large part of the page too, although no account has changed."""
         exporter = Exporter(configuration(simulated("a"), simulated("b")), clock=time.clock)
         for client in exporter.clients().values():
             poll_once_into(exporter, client)
@@ -545,8 +537,6 @@ class TestEnds:
 
 
 class TestRendering:
-    """What is recorded and what is shown are one step."""
-
     @pytest.mark.fault(120)
     def test_poll_that_cannot_be_rendered_is_a_failure_and_not_a_success(
         self, running: Run, simulated: Simulated, monkeypatch: pytest.MonkeyPatch

@@ -37,7 +37,6 @@ BUSY: Final = f"{NO_VOICE} (callers hear a busy tone)"
 def polled(
     time: FakeTime, *numbers: ExoPhone, name: str = "support", per_number: PerNumber | None = None
 ) -> AccountState:
-    """An account whose only poll found these numbers, now."""
     state = AccountState(account(name, per_number=per_number))
     state.record_poll(found(time.clock.now(), *numbers))
     return state
@@ -64,8 +63,6 @@ def card_of(time: FakeTime, state: AccountState) -> status_page.Card:
 
 
 class Reader(html.parser.HTMLParser):
-    """What a browser sees: tags, attributes and text; tags must be closed in order."""
-
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: Counter[str] = Counter()
