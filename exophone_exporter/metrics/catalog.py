@@ -157,6 +157,11 @@ POLLS: Final = _polling("polls_total", _ACCOUNT, "Polls of the account, successf
 POLL_FAILURES: Final = _polling(
     "poll_failures_total", ("account", "reason"), "Failed polls of the account, by reason."
 )
+POLL_FAILING: Final = _polling(
+    "poll_failing",
+    ("account", "reason"),
+    "Why the last poll failed, always 1; absent after a complete poll.",
+)
 POLL_REJECTED_RECORDS: Final = _polling(
     "poll_rejected_records",
     ("account", "reason"),

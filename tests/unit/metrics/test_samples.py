@@ -53,6 +53,7 @@ CONTRACT: Final = {
     "exophone_poll_pages": ("gauge", "account"),
     "exophone_polls_total": ("counter", "account"),
     "exophone_poll_failures_total": ("counter", "account reason"),
+    "exophone_poll_failing": ("gauge", "account reason"),
     "exophone_poll_unconfirmed_numbers": ("gauge", "account"),
     "exophone_poll_rejected_records": ("gauge", "account reason"),
     "exophone_poll_unreadable_values": ("gauge", "account field"),
@@ -133,7 +134,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["inventory"] * 7,
         *["number"] * 9,
         "change",
-        *["polling"] * 16,
+        *["polling"] * 17,
         *["exporter"] * 5,
         *["probe"] * 2,
     ]
