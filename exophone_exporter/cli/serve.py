@@ -72,7 +72,7 @@ def run(
         return load() if load else loaded
 
     def server_info() -> ServerInfo:
-        return ServerInfo(server.refused_clients.counts())
+        return ServerInfo(server.refused_clients.counts(), server.files_are_up_to_date())
 
     exporter = Exporter(
         loaded, revision=loader.revision(), on_death=stop_after_death, server_info=server_info

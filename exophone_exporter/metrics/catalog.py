@@ -211,6 +211,12 @@ CONFIG_RELOAD_TIMESTAMP: Final = _exporter(
     (),
     "When the configuration was last loaded successfully, in seconds since 1970.",
 )
+WEB_CONFIG_SUCCESSFUL: Final = _exporter(
+    "exporter_web_config_last_reload_successful",
+    (),
+    "Whether the last attempt to load the web configuration and its certificates succeeded;"
+    " absent without --web.config.file.",
+)
 LOG_LINES_DROPPED: Final = _exporter(
     "exporter_log_lines_dropped_total",
     (),

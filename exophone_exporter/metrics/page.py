@@ -49,6 +49,7 @@ class ServerInfo:
     """What the HTTP server reports about itself; nothing where there is no server."""
 
     clients_refused: Mapping[str, int] = field(default_factory=dict)
+    web_config_successful: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,9 @@ def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
     yield successful, successful.sample(value=exporter.config_reload_successful)
     timestamp = catalog.CONFIG_RELOAD_TIMESTAMP
     yield timestamp, timestamp.sample(value=exporter.config_loaded_at)
+    if (is_in_force := exporter.server.web_config_successful) is not None:
+        web_config = catalog.WEB_CONFIG_SUCCESSFUL
+        yield web_config, web_config.sample(value=is_in_force)
     dropped = catalog.LOG_LINES_DROPPED
     yield dropped, dropped.sample(value=exporter.log_lines_dropped)
     refused = catalog.CLIENTS_REFUSED

@@ -22,6 +22,7 @@ Reason = Literal[
     "slow_response",
     "malformed_request",
     "request_too_large",
+    "no_password",
     "wrong_password",
     "too_many_logins",
 ]
@@ -55,4 +56,4 @@ class RefusedClients:
 
     def counts(self) -> Mapping[str, int]:
         """How many clients were refused so far, for each reason."""
-        return dict(self._counts)
+        return {**self._counts}

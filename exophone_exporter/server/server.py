@@ -76,7 +76,7 @@ def open_server(
         web_config.check_web_config(web_config_file)
         config = web_config.follow(web_config_file, clock)
         followed.append(config)
-        app = ExtraHeaders(BasicAuth(app, config.current), config.current)
+        app = ExtraHeaders(BasicAuth(app, config.current, refused_clients), config.current)
         if settings := config.current().tls:
             followed.append(tls.follow(lambda: config.current().tls, settings, clock))
             current_tls = followed[-1].current

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hashlib
+import ipaddress
 import re
 import secrets
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from exophone_exporter.server.refusals import RefusedClients
     from exophone_exporter.server.web_config import PasswordHash, WebConfig
 
     Check = Callable[[bytes, bytes], bool]
@@ -38,8 +41,13 @@ _UNKNOWN_SALT_AND_HASH: Final = b"fS3vYwWZr1cGq5uLk8tBn." + b"." * 31
 _UNAUTHORIZED: Final = PlainTextResponse(
     "Unauthorized\n", status_code=401, headers={"WWW-Authenticate": 'Basic realm="exporter"'}
 )
+_TOO_MANY_LOGINS: Final = PlainTextResponse(
+    "Too many logins are being checked, try again later.\n",
+    status_code=503,
+    headers={"Retry-After": "1"},
+)
 _THREADS: Final = 2
-_WAITING_MAX: Final = 32
+_WAITING_MAX: Final = 64
 _REMEMBERED_MAX: Final = 100
 
 
@@ -48,28 +56,40 @@ def check_password(password: bytes, encoded: bytes) -> bool:
     return bcrypt.checkpw(password[:_PASSWORD_MAX_BYTES], encoded)
 
 
+@dataclass(eq=False)
+class _Line:
+    """The logins of one network that wait for their check; `turn` is of the one being checked."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
 class BasicAuth:
     """Passes requests with a user's name and password on; answers all others with 401.
 
-    Without users every request passes. At most `waiting_max` different logins are checked or wait
-    for their check, in a few threads; beyond that the answer is 503.
+    Without users every request passes. Logins are checked in a few threads, one at a time for each
+    network, and networks take turns. The networks that wait share `waiting_max` places equally;
+    beyond its share, a network's login gets 503.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         current: Callable[[], WebConfig],
+        refused: RefusedClients,
         *,
         check: Check = check_password,
         waiting_max: int = _WAITING_MAX,
     ) -> None:
         self._app = app
         self._current = current
+        self._refused = refused
         self._check = check
         self._waiting_max = waiting_max
         self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
+        self._lines: dict[str, _Line] = {}
         # Wrong and right ones apart: a flood of wrong passwords does not displace the right ones.
         self._recent: tuple[Keys, Keys] = (OrderedDict(), OrderedDict())
 
@@ -83,8 +103,9 @@ class BasicAuth:
         self, scope: Scope, users: Mapping[str, PasswordHash]
     ) -> PlainTextResponse | None:
         """The answer to a request that may not pass, None if it may."""
-        given = _credentials(scope["headers"])
+        client, given = scope["client"], _credentials(scope["headers"])
         if given is None:
+            self._refused.note("no_password", client)
             return _UNAUTHORIZED
         name, password = given
         stored = users.get(name.decode("utf-8", "surrogateescape"))
@@ -92,12 +113,15 @@ class BasicAuth:
         key = self._digest(name, encoded, password)
         right = self._remembered(key)
         if right is None:
-            check = self._checks.get(key) or self._start(key, password, encoded)
+            check = self._checks.get(key) or self._start(_network(client), key, password, encoded)
             if check is None:
-                text = "Too many logins are being checked, try again later.\n"
-                return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
+                self._refused.note("too_many_logins", client)
+                return _TOO_MANY_LOGINS
             right = await asyncio.shield(check)  # other requests may wait for it too
-        return None if right and stored else _UNAUTHORIZED
+        if right and stored:
+            return None
+        self._refused.note("wrong_password", client)
+        return _UNAUTHORIZED
 
     def _digest(self, *parts: bytes) -> bytes:
         """The key under which a login is remembered; different parts have different keys.
@@ -113,25 +137,43 @@ class BasicAuth:
                 return bool(right)
         return None
 
-    def _start(self, key: bytes, password: bytes, encoded: bytes) -> asyncio.Task[bool] | None:
-        if len(self._checks) >= self._waiting_max:
+    def _start(
+        self, network: str, key: bytes, password: bytes, encoded: bytes
+    ) -> asyncio.Task[bool] | None:
+        line = self._lines.get(network) or _Line()
+        if line.waiting >= self._waiting_max // len({*self._lines, network}):
             return None
-        check = asyncio.get_running_loop().create_task(self._checked(password, encoded))
+        self._lines[network] = line
+        line.waiting += 1
+        check = asyncio.get_running_loop().create_task(self._checked(line, password, encoded))
         self._checks[key] = check
-        check.add_done_callback(partial(self._finish, key))
+        check.add_done_callback(partial(self._finish, network, key))
         return check
 
-    async def _checked(self, password: bytes, encoded: bytes) -> bool:
-        async with self._threads:
+    async def _checked(self, line: _Line, password: bytes, encoded: bytes) -> bool:
+        # Both let those that wait go on in the order in which they came.
+        async with line.turn, self._threads:
             return await in_thread(partial(self._check, password, encoded))
 
-    def _finish(self, key: bytes, check: asyncio.Task[bool]) -> None:
+    def _finish(self, network: str, key: bytes, check: asyncio.Task[bool]) -> None:
         del self._checks[key]
+        self._lines[network].waiting -= 1
+        if not self._lines[network].waiting:
+            del self._lines[network]
         if not check.cancelled() and check.exception() is None:
             keys = self._recent[check.result()]
             keys[key] = None
             if len(keys) > _REMEMBERED_MAX:
                 keys.popitem(last=False)
+
+
+def _network(client: tuple[str, int] | None) -> str:
+    """Whose logins share a line: an IPv4 address, an IPv6 /64, or all clients of a Unix socket."""
+    host = client[0] if client else ""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host)
+    return str(address.ipv4_mapped or int(address) >> 64)
 
 
 def _hash_of_unknown_user(users: Mapping[str, PasswordHash]) -> bytes:
@@ -142,7 +184,7 @@ def _hash_of_unknown_user(users: Mapping[str, PasswordHash]) -> bytes:
 
 def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
     """Name and password of the first Authorization header, None without a valid one."""
-    value = next((value for name, value in headers if name == b"authorization"), b"")
+    value = next((value for name, value in headers if name == b"authorization"), b"").strip(b" \t")
     encoded = value[len(_SCHEME) :]
     if not value.lower().startswith(_SCHEME) or not _BASE64.fullmatch(encoded):
         return None

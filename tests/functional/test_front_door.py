@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
+import re
 import ssl
+import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
@@ -14,7 +19,15 @@ import trustme
 
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.paths import ROOT
-from tests.lib.processes import LOOPBACK, config_file, get, run, started
+from tests.lib.processes import (
+    DEADLINE_SECONDS,
+    LOOPBACK,
+    config_file,
+    get,
+    run,
+    started,
+    wait_until,
+)
 from tests.lib.servers import prometheus, under_scrape_configs
 
 if TYPE_CHECKING:
@@ -108,6 +121,65 @@ def test_an_invalid_web_configuration_ends_it_before_any_request(
     assert ended.code == 2
     assert f"{house.web_config}:1: tls_server_config" in ended.stderr
     assert house.sim.requests == []
+
+
+@pytest.mark.fault(200)
+def test_files_that_cannot_be_used_show_in_the_metrics_and_open_nothing(house: House) -> None:
+    """An emptied web configuration, and a key that cannot be read, each until it is fixed."""
+    good = house.web_config.read_text("utf-8")
+    key = house.web_config.with_name("server.pem")
+    with serving(house) as running:
+        url = address(running)
+
+        def successful() -> str:
+            page = house.get(f"{url}/metrics")[2]
+            assert house.get(f"{url}/metrics", password=None)[0] == 401
+            (value,) = re.findall(
+                r"\nexophone_exporter_web_config_last_reload_successful (.+)", page
+            )
+            return str(value)
+
+        assert successful() == "1.0"
+        house.web_config.write_text("", encoding="utf-8")
+        running.wait_for("basic_auth_users: no longer keeps clients out")
+        wait_until(lambda: successful() == "0.0", "the failed reload")
+        house.web_config.write_text(good, encoding="utf-8")
+        wait_until(lambda: successful() == "1.0", "the fixed file")
+        key.rename(key.with_suffix(".away"))
+        running.wait_for("reloading TLS certificates failed")
+        wait_until(lambda: successful() == "0.0", "the missing key")
+        key.with_suffix(".away").rename(key)
+        wait_until(lambda: successful() == "1.0", "the fixed key")
+        assert running.end() == 0
+
+
+@pytest.mark.fault(118)
+@pytest.mark.fault(201)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one loopback address")
+def test_checks_that_take_days_delay_neither_another_client_nor_the_end(house: House) -> None:
+    """64 logins wait for a hash of cost 31, which holds for unknown users, too."""
+    cheap = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    dear = cheap.replace("$04$", "$31$")
+    house.web_config.write_text(
+        f"basic_auth_users: {{prometheus: {cheap}, slow: {dear}}}\n", encoding="utf-8"
+    )
+
+    def status(port: int, source: str, name: str, password: str) -> int:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", port, timeout=DEADLINE_SECONDS, source_address=(source, 0)
+        )
+        login = base64.b64encode(f"{name}:{password}".encode()).decode()
+        with contextlib.closing(connection):
+            connection.request("GET", "/", headers={"Authorization": f"Basic {login}"})
+            return connection.getresponse().status
+
+    with serving(house) as running, ThreadPoolExecutor(65) as clients:
+        port = int(running.wait_for(r"msg=listening url=http://localhost:(\d+)")[1])
+        flood = [clients.submit(status, port, "127.0.0.1", f"guess{n}", "x") for n in range(65)]
+        assert next(as_completed(flood, DEADLINE_SECONDS)).result() == 503
+        assert status(port, "127.0.0.2", "prometheus", PASSWORD) == 200
+        assert running.end() == 0
+        wait(flood, DEADLINE_SECONDS)
 
 
 def test_reload_over_http_with_a_user(house: House) -> None:

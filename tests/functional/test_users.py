@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.client
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import bcrypt
 import pytest
@@ -16,7 +17,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.server import web_config
+from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders, check_password
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
 from tests.lib.processes import DEADLINE_SECONDS
@@ -81,6 +84,7 @@ class Door:
     port: int
     check: CountingCheck = field(default_factory=CountingCheck)
     users: dict[str, PasswordHash] = field(default_factory=dict)
+    refused: RefusedClients = field(default_factory=lambda: RefusedClients(Clock()))
 
     def get(self, *authorizations: str | bytes, path: str = "/", method: str = "GET") -> Answer:
         """One request on a connection of its own, with any number of Authorization headers."""
@@ -116,12 +120,17 @@ def door_of(
     counting = CountingCheck(check)
     counting.go_on.set()
     stored = {name: PasswordHash(text) for name, text in users.items()}
+    refused = RefusedClients(Clock())
     auth = BasicAuth(
-        application(), lambda: WebConfig(users=stored), check=counting, waiting_max=waiting_max
+        application(),
+        lambda: WebConfig(users=stored),
+        refused,
+        check=counting,
+        waiting_max=waiting_max,
     )
     with serving_app(auth) as port:
         try:
-            yield Door(port, counting, stored)
+            yield Door(port, counting, stored, refused)
         finally:
             counting.go_on.set()
 
@@ -180,6 +189,9 @@ LOGINS: Final[dict[str, tuple[str | bytes, int]]] = {
     "other-scheme": (f"Bearer {ENCODED}", 401),
     "no-space": (f"Basic{ENCODED}", 401),
     "two-spaces": (f"Basic  {ENCODED}", 401),
+    "tab": (f"Basic\t{ENCODED}", 401),
+    "space-behind": (f"Basic {ENCODED} ", 200),
+    "blanks-around": (f" \t Basic {ENCODED}\t \t", 200),
     "scheme-alone": ("Basic", 401),
     "empty": ("", 401),
     "other-login": ("Basic YTpi", 401),
@@ -300,8 +312,9 @@ def test_the_same_login_many_times_in_parallel_is_checked_once(door: Door) -> No
     assert len(door.check.asked) == 2
 
 
-def test_beyond_the_limit_of_waiting_checks_the_answer_is_503() -> None:
-    """Two checks run at a time; known users and requests without a login do not wait for them."""
+@pytest.mark.fault(201)
+def test_beyond_its_places_a_client_gets_503() -> None:
+    """Its logins are checked one at a time; known users and strangers do not wait."""
     with door_of({"asha": ASHA}, waiting_max=3) as door, ThreadPoolExecutor(6) as clients:
         assert door.status(RIGHT) == 200
         door.check.wait_until_begun()
@@ -310,15 +323,64 @@ def test_beyond_the_limit_of_waiting_checks_the_answer_is_503() -> None:
         first = as_completed(flood, DEADLINE_SECONDS)
         refused = [next(first).result() for _ in range(3)]
         assert [door.status(RIGHT), door.status()] == [200, 401]
-        door.check.wait_until_begun(2)
-        assert len(door.check.asked) == 3  # the right one, and two that run
+        door.check.wait_until_begun()
+        assert len(door.check.asked) == 2  # the right one, and one that runs
         door.check.go_on.set()
         assert [answer.result().status for answer in first] == [401] * 3
         assert door.status(basic(b"asha", b"0")) == 401
+        counts = door.refused.counts()
+    assert {reason: count for reason, count in counts.items() if count} == {
+        "no_password": 1,
+        "wrong_password": 4,
+        "too_many_logins": 3,
+    }
     for answer in refused:
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert answer.body == b"Too many logins are being checked, try again later.\n"
         assert "www-authenticate" not in answer.headers
+
+
+NETWORKS: Final = {
+    "another-address": ("10.0.0.1", "10.0.0.2", False),
+    "one-ipv6-network": ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+    "another-ipv6-network": ("2001:db8::1", "2001:db8:0:1::1", False),
+    "link-local": ("fe80::1%eth0", "fe80::2%eth0", True),
+    "ipv4-on-an-ipv6-socket": ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+    "unix-socket": (None, None, True),
+}
+
+
+@pytest.mark.fault(201)
+@pytest.mark.parametrize(("busy", "other", "share"), NETWORKS.values(), ids=NETWORKS)
+def test_a_client_that_fills_its_places_keeps_only_its_own_network_out(
+    busy: str | None, other: str | None, *, share: bool
+) -> None:
+    """However many logins it sends: places are divided among the networks that wait."""
+    check = CountingCheck()
+    refused = RefusedClients(Clock())
+    config = WebConfig(users={"asha": PasswordHash(ASHA)})
+    auth = BasicAuth(application(), lambda: config, refused, check=check, waiting_max=2)
+
+    async def status(host: str | None, login: str) -> int:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": b"",
+            "headers": [(b"authorization", login.encode())],
+            "client": (host, 1) if host else None,
+        }
+        sent: asyncio.Queue[Any] = asyncio.Queue()
+        await auth(scope, sent.get, sent.put)  # nothing is received
+        return int((await sent.get())["status"])
+
+    async def statuses() -> list[int]:
+        asked = [(busy, basic(b"asha", b"%d" % n)) for n in range(5)] + [(other, RIGHT)]
+        tasks = [asyncio.create_task(status(*each)) for each in asked]
+        asyncio.get_running_loop().call_soon(check.go_on.set)  # when all of them have begun
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(statuses()) == [401, 401, 503, 503, 503, 503 if share else 200]
 
 
 def test_a_check_that_fails_refuses_the_login_and_is_not_remembered() -> None:
@@ -339,7 +401,7 @@ def test_users_changed_in_the_file_take_effect_at_the_next_request(
     path = tmp_path / "web.yml"
     path.write_text(f"basic_auth_users:\n  asha: {ASHA}\n")
     file = web_config.follow(str(path), time.clock)
-    with serving_app(BasicAuth(application(), file.current)) as port:
+    with serving_app(BasicAuth(application(), file.current, RefusedClients(time.clock))) as port:
         door = Door(port)
         assert door.status(RIGHT) == 200
         path.write_text(f"basic_auth_users:\n  bala: {BALA}\n  chitra: {BALA}\n")
@@ -360,7 +422,7 @@ def test_the_configured_headers_are_in_every_answer() -> None:
         f"basic_auth_users:\n  asha: {ASHA}\n",
         "FILE",
     )
-    auth = BasicAuth(application(), lambda: loaded)
+    auth = BasicAuth(application(), lambda: loaded, RefusedClients(Clock()))
     with serving_app(ExtraHeaders(auth, lambda: loaded)) as port:
         door = Door(port)
         answers = {

@@ -117,6 +117,9 @@ def _expected(
             yield f"exophone_{metric}", value, labels | {"account": name}
     reloaded = "exophone_exporter_config_last_reload_success"
     yield f"{reloaded}ful", build.config_reload_successful, {}
+    if build.server.web_config_successful is not None:
+        web_config = "exophone_exporter_web_config_last_reload_successful"
+        yield web_config, build.server.web_config_successful, {}
     yield "exophone_exporter_log_lines_dropped_total", build.log_lines_dropped, {}
     for reason, count in build.server.clients_refused.items():
         yield "exophone_exporter_clients_refused_total", count, {"reason": reason}

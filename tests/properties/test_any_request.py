@@ -26,6 +26,7 @@ from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
 from exophone_exporter.web import reload, routes
@@ -313,7 +314,7 @@ def site(log: list[str]) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def guarded(log: list[str]) -> Iterator[Site]:
-    auth = BasicAuth(application(), lambda: GUARDED)
+    auth = BasicAuth(application(), lambda: GUARDED, RefusedClients(Clock()))
     with site_of(ExtraHeaders(auth, lambda: GUARDED), log) as running:
         yield running
 

@@ -32,7 +32,7 @@ from tests.lib.support import INDIA, FakeTime, account
 BUILD: Final = ExporterInfo(
     revision="0123abc",
     config_loaded_at=1_700_000_000.0,
-    server=ServerInfo({"tls_handshake": 0, "plain_http": 3}),
+    server=ServerInfo({"tls_handshake": 0, "plain_http": 3}, web_config_successful=False),
 )
 GOLDEN: Final = DATA / "golden"
 FILES: Final = {False: GOLDEN / "metrics.txt", True: GOLDEN / "metrics.openmetrics.txt"}

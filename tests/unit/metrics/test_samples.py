@@ -63,6 +63,7 @@ CONTRACT: Final = {
     "exophone_api_request_duration_seconds": ("histogram", "account endpoint"),
     "exophone_exporter_build_info": ("gauge", "version revision python_version"),
     "exophone_exporter_config_last_reload_successful": ("gauge", ""),
+    "exophone_exporter_web_config_last_reload_successful": ("gauge", ""),
     "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
     "exophone_exporter_log_lines_dropped_total": ("counter", ""),
     "exophone_exporter_clients_refused_total": ("counter", "reason"),
@@ -135,7 +136,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["number"] * 9,
         "change",
         *["polling"] * 17,
-        *["exporter"] * 5,
+        *["exporter"] * 6,
         *["probe"] * 2,
     ]
 
