@@ -311,7 +311,7 @@ def test_documented_key_counts_before_another_case_of_it() -> None:
         ({"voice_url": " \n"}, "voice_url", ""),
         ({"voice_url": f" {FLOW} "}, "voice_url", FLOW),
         ({"voice_url": "HTTPS://a.example"}, "voice_url", "HTTPS://a.example"),
-        ({"voice_url": "http://[::1]:8/?a"}, "voice_url", "http://[::1]:8/?a"),
+        ({"voice_url": "http://[0:0:0:0:0:0:0:1]/?a"}, "voice_url", "http://[0:0:0:0:0:0:0:1]/?a"),
     ],
     ids=repr,
 )
