@@ -22,8 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS
-from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poll_log import PollLogger
@@ -42,7 +40,7 @@ from tests.lib.fault_server import (
     saying_then_reset,
     saying_then_silence,
 )
-from tests.lib.support import FakeTime, account, closed_port
+from tests.lib.support import FakeTime, account, client_for, closed_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,14 +85,8 @@ class Watched:
     def poll(self, **settings: Any) -> PollResult:
         """One poll five minutes after the last; waits before a retry take no time."""
         self._time.pass_(300)
-        own, waits = account(api_key=KEY, api_token=TOKEN, **settings), FakeTime()
-        client = Client(
-            account=own,
-            budget=RateLimiter(1000, waits.clock.monotonic),
-            recorder=self.state,
-            clock=Clock(),
-            sleep=waits.sleep,
-        )
+        own = account(api_key=KEY, api_token=TOKEN, **settings)
+        client = client_for(own, FakeTime(), recorder=self.state, clock=Clock())
         result = poll_once(self.state, client.fetch_all, self._time.clock)
         self._poll_logger.log(result)
         self._page.refresh()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.errors import (
     BudgetSpent,
@@ -26,14 +25,13 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Answer, Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
 from tests.lib.fault_server import Conversation, FaultServer, answering, ok
-from tests.lib.support import CountingRecorder, FakeTime, account, files_of, phone
+from tests.lib.support import CountingRecorder, FakeTime, account, client_for, files_of, phone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,14 +58,7 @@ def client_of(time: FakeTime, recorder: CountingRecorder) -> Callable[..., Clien
 
     def make(origin: str, **settings: Any) -> Client:
         own = account(origin=origin, **settings)
-        return Client(
-            account=own,
-            budget=RateLimiter(own.poll.requests_per_minute, time.clock.monotonic),
-            recorder=recorder,
-            clock=time.clock,
-            sleep=time.sleep,
-            uniform=lambda _, high: high,
-        )
+        return client_for(own, time, recorder=recorder, uniform=lambda _, high: high)
 
     return make
 
@@ -525,13 +516,7 @@ def test_bounded_question_ends_in_time_and_says_so(
 ) -> None:
     """The words are those of a question, not of a poll."""
     sim.fail(Fault(after="hang"))
-    client = Client(
-        account=account(origin=sim.url),
-        budget=RateLimiter(1000, Clock().monotonic),
-        recorder=recorder,
-        clock=Clock(),
-        sleep=lambda _: None,
-    )
+    client = client_for(account(origin=sim.url), recorder=recorder)
     with pytest.raises(DeadlinePassed, match=r"^there was no answer within 0\.1s$"):
         client.fetch_number("a", 0.1)
     assert recorder.requests == [("detail", "none")]
@@ -692,15 +677,9 @@ def test_stop_ends_a_wait_and_the_walk(
             raise Stopped
 
     sim.fail(Fault(status=503, page=1))
-    client = Client(
-        account=account(origin=sim.url, deadline_seconds=300.0),
-        budget=RateLimiter(requests_per_minute, time.clock.monotonic),
-        recorder=recorder,
-        clock=time.clock,
-        sleep=stop,
-    )
+    own = account(origin=sim.url, deadline_seconds=300.0, requests_per_minute=requests_per_minute)
     with pytest.raises(Stopped):
-        client.fetch_all({})
+        client_for(own, time, recorder=recorder, sleep=stop).fetch_all({})
     assert recorder.waits == []
     assert len(recorder.requests) == min(requests_per_minute, 2)
 

@@ -35,7 +35,7 @@ from exophone_exporter.web.probe import Prober, Refusal, probe_handler
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of, wait_until
 from tests.lib.servers import Answer, Site, serving_app
-from tests.lib.support import CountingRecorder, FakeTime, account, found, phone
+from tests.lib.support import CountingRecorder, FakeTime, account, client_for, found, phone
 
 DEADLINE_SECONDS: Final = 60
 # Its probes may take that long.
@@ -74,17 +74,6 @@ def serving(prober: Prober) -> Iterator[ProbeSite]:
         yield ProbeSite(port)
 
 
-def client_of(own: Account, time: FakeTime | None = None) -> Client:
-    clock = time.clock if time else Clock()
-    return Client(
-        account=own,
-        budget=RateLimiter(own.poll.requests_per_minute, clock.monotonic),
-        recorder=CountingRecorder(),
-        clock=clock,
-        sleep=time.sleep if time else lambda _: None,
-    )
-
-
 @dataclass
 class Bench:
     """The simulator, one client of it by name, and a server that probes with them."""
@@ -106,7 +95,7 @@ def bench(*accounts: Account, world: World | None = None) -> Iterator[Bench]:
     time = FakeTime()
     with Simulator(world or World(make_account("acme", 30), make_account("other", 3))) as sim:
         clients: dict[str, Client] = {
-            own.name: client_of(replace(own, origin=sim.url), time)
+            own.name: client_for(replace(own, origin=sim.url), time)
             for own in accounts or (account(),)
         }
         with serving(Prober(lambda: clients, time.clock)) as site:
@@ -126,7 +115,7 @@ def one(shared: Bench) -> Bench:
     shared.sim.clear_requests()
     shared.time.slept.clear()
     shared.clients.clear()
-    shared.clients["support"] = client_of(account(origin=shared.sim.url), shared.time)
+    shared.clients["support"] = client_for(account(origin=shared.sim.url), shared.time)
     return shared
 
 
@@ -418,7 +407,7 @@ def test_invalid_timeout_header_is_400(one: Bench, header: str) -> None:
 
 @pytest.mark.fault(115)
 def test_two_timeout_headers_are_400() -> None:
-    prober = Prober(lambda: {"support": client_of(account())}, Clock())
+    prober = Prober(lambda: {"support": client_for(account())}, Clock())
     refusal = asyncio.run(prober.probe(b"target=a", ["10", "1"]))
     assert isinstance(refusal, Refusal)
     assert refusal.status == 400
@@ -619,7 +608,7 @@ def test_answer_of_a_client_that_a_reload_replaced_is_not_served(one: Bench) -> 
     sid = one.sids()[0]
     assert f'sid="{sid}"' in one.site.probe(sid).text
     own = account(origin=one.sim.url, per_number=PerNumber("all", 10, "hidden"))
-    one.clients["support"] = client_of(own, one.time)
+    one.clients["support"] = client_for(own, one.time)
     answer = one.site.probe(sid)
     assert len(one.sim.requests) == 2
     assert 'phone_number=""' in answer.text

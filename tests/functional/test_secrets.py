@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.errors import PollError
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from tests.lib import canary
 from tests.lib.canary import KEY, TOKEN
@@ -26,7 +24,7 @@ from tests.lib.fault_server import FaultServer, answering, ok
 from tests.lib.paths import ROOT
 from tests.lib.processes import LOOPBACK, config_file, get, run, started
 from tests.lib.servers import tls_contexts
-from tests.lib.support import CountingRecorder, account
+from tests.lib.support import account, client_for
 
 pytest_plugins = ["pytester"]
 
@@ -35,16 +33,9 @@ LIST = b'{"page": 0, "next_page_uri": null, "incoming_phone_numbers": [{"sid": "
 
 
 def client_of(origin: str, **settings: Any) -> Client:
-    """A client whose secrets are the canaries, and that does not wait before a retry."""
+    """A client whose secrets are the canaries."""
     known: dict[str, Any] = {"api_key": KEY, "api_token": TOKEN, "timeout_seconds": 1.0}
-    clock = Clock()
-    return Client(
-        account=account(origin=origin, **(known | settings)),
-        budget=RateLimiter(1000, clock.monotonic),
-        recorder=CountingRecorder(),
-        clock=clock,
-        sleep=lambda _: None,
-    )
+    return client_for(account(origin=origin, **(known | settings)))
 
 
 def failure(client: Client) -> PollError:

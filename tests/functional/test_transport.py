@@ -24,10 +24,7 @@ import pytest
 import trustme
 
 from exophone_exporter import __version__
-from exophone_exporter.clock import Clock
 from exophone_exporter.errors import ConnectFailed, DeadlinePassed, PollError, TimedOut
-from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.fault_server import (
     CHUNKED,
     HEAD,
@@ -42,7 +39,7 @@ from tests.lib.fault_server import (
     saying_then_reset,
     saying_then_silence,
 )
-from tests.lib.support import CountingRecorder, account, closed_port
+from tests.lib.support import CountingRecorder, account, client_for, closed_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,13 +66,10 @@ class Asker:
     def __init__(self, origin: str, **settings: Any) -> None:
         self.recorder = CountingRecorder()
         self.slept: list[float] = []
-        clock = Clock()
         settings = {"timeout_seconds": 10.0, "deadline_seconds": 30.0} | settings
-        self.client = Client(
-            account=account(origin=origin, **settings),
-            budget=RateLimiter(1000, clock.monotonic),
+        self.client = client_for(
+            account(origin=origin, **settings),
             recorder=self.recorder,
-            clock=clock,
             sleep=self._sleep,
             uniform=lambda _, high: high,
         )

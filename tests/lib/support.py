@@ -22,8 +22,10 @@ from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.files import ReadFile
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, PerNumber, Poll
+from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import Group, Snapshot, build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import MetricsPage
@@ -192,6 +194,18 @@ class CountingRecorder:
 
     def record_wait(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+
+def client_for(own: Account, time: FakeTime | None = None, **changes: Any) -> Client:
+    """A client of an account; it waits in the time that is given, and not at all without one."""
+    clock = time.clock if time else Clock()
+    settings: dict[str, Any] = {
+        "budget": RateLimiter(own.poll.requests_per_minute, clock.monotonic),
+        "recorder": CountingRecorder(),
+        "clock": clock,
+        "sleep": time.sleep if time else lambda _: None,
+    }
+    return Client(account=own, **(settings | changes))
 
 
 class _Held(tuple[Group, ...]):

@@ -12,15 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS, PollError
-from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.model import Page
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from tests.lib.corpus import corpus
 from tests.lib.fault_server import Conversation, FaultServer, ok
 from tests.lib.strategies import edited
-from tests.lib.support import CountingRecorder, account
+from tests.lib.support import CountingRecorder, account, client_for
 
 Ask = Callable[[bytes], tuple[Page | PollError, list[str]]]
 
@@ -41,14 +38,8 @@ class Endpoint:
     def asked(self, url: str, answer: bytes) -> tuple[Page | PollError, list[str]]:
         self._answer = answer
         self._recorder.requests.clear()
-        client = Client(
-            account=account(origin=url, timeout_seconds=5.0, deadline_seconds=10.0),
-            budget=RateLimiter(10, Clock().monotonic),
-            recorder=self._recorder,
-            clock=Clock(),
-            sleep=lambda _: None,
-            uniform=lambda _, high: high,
-        )
+        own = account(origin=url, timeout_seconds=5.0, deadline_seconds=10.0)
+        client = client_for(own, recorder=self._recorder, uniform=lambda _, high: high)
         try:
             outcome: Page | PollError = client.fetch_first_page()
         except PollError as error:

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.errors import BadEnvelope
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.model import parse_page
 from exophone_exporter.exotel.page_cache import PageCache
-from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.simulator import Simulator, World, make_account
-from tests.lib.support import INDIA, CountingRecorder, account
+from tests.lib.support import INDIA, account, client_for
 
 
 def body(*sids: str, **more: Any) -> bytes:
@@ -23,13 +21,7 @@ def body(*sids: str, **more: Any) -> bytes:
 
 
 def client_of(sim: Simulator) -> Client:
-    return Client(
-        account=account(origin=sim.url),
-        budget=RateLimiter(1000, Clock().monotonic),
-        recorder=CountingRecorder(),
-        clock=Clock(),
-        sleep=lambda _: None,
-    )
+    return client_for(account(origin=sim.url))
 
 
 def test_page_that_comes_again_is_the_same_object() -> None:
@@ -48,7 +40,7 @@ def test_page_that_comes_again_is_the_same_object() -> None:
         pytest.param(body("a") + b" ", id="blank"),
     ],
 )
-def test_any_other_byte_is_read_anew(other: bytes) -> None:
+def test_any_other_byte_is_read_again(other: bytes) -> None:
     memory = PageCache()
     first = memory.read(0, body("a"), INDIA)
     read = memory.read(0, other, INDIA)
