@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import http.client
 import io
@@ -41,6 +42,7 @@ from exophone_exporter.errors import (
     TlsFailed,
     TooLarge,
 )
+from exophone_exporter.exotel.resolver import addresses_of
 from exophone_exporter.exotel.response_head import readable_head
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.logs import redact
@@ -406,9 +408,13 @@ class _Connection(HTTPConnection):
         """
         timeout_seconds: Any = self.timeout  # a number: every request has one
         try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            addresses = addresses_of(self.host, self.port, timeout_seconds)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise TimedOut(f"the name {self.host} was not resolved in time") from error
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, "no thread can be started for the lookup") from error
         failed: list[OSError] = []
         for family, kind, protocol, _, address in addresses:
             try:

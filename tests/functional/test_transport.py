@@ -339,6 +339,46 @@ def test_next_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch, dead: 
         assert (asker.recorder.retries, len(lookups)) == (0, 1)
 
 
+@pytest.mark.fault(220)
+def test_lookup_that_hangs_ends_by_the_timeout_and_holds_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When the resolver works again, so does the poll."""
+    look_up, works = socket.getaddrinfo, threading.Event()
+    lookups: list[object] = []
+
+    def getaddrinfo(host: object, *others: Any, **named: Any) -> object:
+        lookups.append(host)
+        assert works.wait(60)
+        return look_up("127.0.0.1", *others, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with FaultServer(saying(ok(LIST))) as server:
+        asker = Asker(f"http://hangs.example:{server.port}", timeout_seconds=0.1)
+        said = "the name hangs.example was not resolved in time"
+        assert asker.failure() == ("timeout", ["none"] * 3, said)
+        assert lookups == ["hangs.example"]
+        works.set()
+        assert len(Asker(asker.client.account.origin).page().numbers) == 1
+
+
+@pytest.mark.fault(131)
+def test_lookup_without_a_thread_fails_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError
+
+    with FaultServer(saying(ok(LIST))) as server:
+        asker = Asker(server.url)
+        with monkeypatch.context() as none_left:
+            none_left.setattr(threading.Thread, "start", refuse)
+            error = asker.error()
+        said = f"cannot connect to {server.url}: no thread can be started for the lookup"
+        assert (error.reason, str(error)) == ("connect", said)
+        assert len(asker.page().numbers) == 1
+
+
 @pytest.mark.fault(16)
 def test_address_that_hangs_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The addresses of a host share the timeout of one connection, which is all there is here."""
