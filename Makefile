@@ -28,6 +28,10 @@ help: ## show this list
 demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LISTEN=127.0.0.1:10396)
 	@exec $(BIN)/exophone-exporter demo --web.listen-address=$(LISTEN)
 
+.PHONY: drill
+drill: $(VENV)/.test ## see a pager ring: detach a flow before a local Prometheus and Alertmanager
+	@exec $(BIN)/python -m tests.lib.drill
+
 .PHONY: test
 test: $(VENV)/.test ## run the tests and check the branch coverage of the pure layers (WORKERS=4)
 	@echo 'This takes about three minutes on two cores.'

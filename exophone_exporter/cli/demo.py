@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -14,11 +15,12 @@ from exophone_exporter.cli.serve import run
 from exophone_exporter.config import loader
 from exophone_exporter.errors import StartError
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
+from exophone_exporter.simulator.script import ROUND_SECONDS, Script
 
 if TYPE_CHECKING:
     import argparse
 
-_CHANGE_EVERY_SECONDS: Final = 4.0
+_CHANGE_EVERY_SECONDS: Final = 15.0
 _LATENCY_SECONDS: Final = 0.03
 _FAILURE_RATE: Final = 0.03
 
@@ -47,21 +49,27 @@ Break something, and see whether your pager rings (docs/fire-drill.md):
 """
 
 _WELCOME: Final = """
-exophone-exporter demo: two simulated accounts. Their numbers come and go, gain
-and lose flows, and some API requests fail. No data is real, and no request
+exophone-exporter demo: two simulated accounts. No data is real, and no request
 leaves this machine.
 
   Status page   {url}/
   Metrics       {url}{path}
 
-Count the numbers without a flow:
+What happens, in minutes after the start, and again every {every} minutes:
 
-  curl -s {url}{path} | grep exophone_numbers_unattached
+{timetable}
 
-To scrape it, add this to scrape_configs in prometheus.yml:
+Nothing else pages. Some requests to the API fail at random, and are retried.
+To see the alerts fire, start Prometheus and Alertmanager in the first minute,
+each in the directory prometheus/ of the repository:
+
+  prometheus --config.file=prometheus.yml
+  alertmanager --config.file=alertmanager.yml
+
+Or add this to scrape_configs of your own Prometheus, with exophone.rules.yml:
 
   - job_name: exophone
-    scrape_interval: 5s
+    honor_labels: true
 {details}    static_configs:
       - targets: ["{target}"]
 
@@ -77,10 +85,17 @@ def demo(args: argparse.Namespace) -> int:
         world, latency_seconds=_LATENCY_SECONDS, failure_rate=_FAILURE_RATE, seed=args.seed
     ) as simulator:
         loaded = loader.parse(configuration(simulator), "demo", {})
-        ticker = threading.Thread(target=_keep_changing, args=(world, stopping), daemon=True)
-        ticker.start()
+        script = Script(simulator.drill)
+        ticker = threading.Thread(
+            target=_keep_changing, args=(world, stopping, script), daemon=True
+        )
+
+        def welcome(urls: list[str]) -> None:
+            _welcome(urls[0], args.web_telemetry_path, script)
+            ticker.start()
+
         try:
-            return run(loaded, args, lambda urls: _welcome(urls[0], args.web_telemetry_path))
+            return run(loaded, args, welcome)
         finally:
             stopping.set()
 
@@ -150,16 +165,29 @@ def _simulated(simulator: Simulator) -> str:
     return "\n".join([*lines, "\nPress Ctrl-C to stop.\n"])
 
 
-def _keep_changing(world: World, stopping: threading.Event) -> None:
+def _keep_changing(world: World, stopping: threading.Event, script: Script | None = None) -> None:
+    began_at = time.monotonic()
     while not stopping.wait(_CHANGE_EVERY_SECONDS):
         _log.debug("the simulated world: %s", world.tick(calm=True))
+        for happened in script.advance(time.monotonic() - began_at) if script else ():
+            _log.info("the demo: %s", happened)
 
 
-def _welcome(url: str, path: str) -> None:
+def _welcome(url: str, path: str, script: Script) -> None:
     parts = urlsplit(url)
     details = f"    metrics_path: {parts.path}{path}\n" if parts.path + path != "/metrics" else ""
     details += "    scheme: https\n" if parts.scheme == "https" else ""
-    _write(_WELCOME.format(url=url, path=path, target=parts.netloc, details=details))
+    every, timetable = ROUND_SECONDS // 60, script.timetable()
+    _write(
+        _WELCOME.format(
+            url=url,
+            path=path,
+            every=every,
+            timetable=timetable,
+            details=details,
+            target=parts.netloc,
+        )
+    )
 
 
 def _write(text: str) -> None:

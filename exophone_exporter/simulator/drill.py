@@ -136,7 +136,7 @@ class Drill:
         """The commands as text of at most 80 columns."""
         lines = ["Commands for a fire drill, each a POST, for example:", ""]
         lines += [f"  curl -X POST '{self._simulator.url}/-/detach?channel=sms'", ""]
-        for name, command in _COMMANDS.items():
+        for name, command in COMMANDS.items():
             parameters = " ".join(f"[{parameter}=]" for parameter in command.parameters)
             lines += [f"  {PREFIX}{name}  {parameters}".rstrip(), f"      {command.what}"]
         return "\n".join([*lines, "", "A number is given by its sid or its phone number."])
@@ -152,7 +152,7 @@ class Drill:
     def _run(self, request: RecordedRequest, client_host: str) -> Response:
         if not _is_loopback(client_host):
             raise Refused(403, "commands are accepted only from the machine that runs this")
-        command = _COMMANDS.get(request.path.removeprefix(PREFIX))
+        command = COMMANDS.get(request.path.removeprefix(PREFIX))
         if command is None and request.path != PREFIX:
             raise Refused(404, f"unknown command {request.path}\n\n{self.usage()}")
         _check_method(request, ("GET", "HEAD") if command is None else ("POST",))
@@ -192,45 +192,47 @@ class Drill:
         return [accounts[sid]] if sid else list(accounts.values())
 
 
-class _Command(NamedTuple):
+class Command(NamedTuple):
+    """A command, the parameters of its query, what it does, and what to expect."""
+
     run: Callable[..., str]
     parameters: tuple[str, ...]
     what: str
     expect: str
 
 
-_COMMANDS: Final = {
-    "detach": _Command(
+COMMANDS: Final = {
+    "detach": Command(
         Drill.detach,
         ("number", "channel"),
         "A number loses its voice flow, or with channel=sms its SMS flow.",
         "Expect ExoPhoneFlowDetached; /-/attach puts it right.",
     ),
-    "attach": _Command(
+    "attach": Command(
         Drill.attach,
         ("number",),
         "Detached flows come back.",
         "Expect ExoPhoneFlowDetached to be resolved.",
     ),
-    "release": _Command(
+    "release": Command(
         Drill.release,
         ("number", "count", "account"),
         "A number disappears, or as many as `count` says.",
         "Expect ExoPhoneNumbersDisappeared; /-/restore puts it right.",
     ),
-    "refuse-key": _Command(
+    "refuse-key": Command(
         Drill.refuse_key,
         ("account",),
         "The API answers 401.",
         "Expect ExoPhoneCredentialsRejected; /-/restore puts it right.",
     ),
-    "fail": _Command(
+    "fail": Command(
         Drill.fail,
         ("status", "seconds", "account"),
         "The API answers 503, or another `status`, for 600 seconds.",
         "Expect ExoPhonePollFailing, then ExoPhoneDataStale; /-/restore puts it right.",
     ),
-    "restore": _Command(
+    "restore": Command(
         Drill.restore,
         (),
         "Everything is put right again.",
@@ -250,7 +252,7 @@ def _check_method(request: RecordedRequest, allowed: tuple[str, ...]) -> None:
         raise Refused(405, f"{request.path} needs {wanted}, not {request.method}", Allow=wanted)
 
 
-def _check_parameters(request: RecordedRequest, command: _Command) -> None:
+def _check_parameters(request: RecordedRequest, command: Command) -> None:
     known = ", ".join(command.parameters) or "none"
     for name in request.query:
         if name not in command.parameters:

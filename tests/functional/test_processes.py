@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -292,6 +293,9 @@ def test_the_demo_lives_without_anything_else(tmp_path: Path) -> None:
             lambda: get(f"{url}/metrics")[1].count("exophone_up{") == 2, "both accounts polled"
         )
         assert f'- targets: ["{url.removeprefix("http://")}"]' in running.stdout
+        assert "honor_labels: true" in running.stdout
+        running.wait_for(r"1:00  \+\d+ .* loses its voice flow\.\n +ExoPhoneFlowD", "stdout")
+        running.wait_for(r"1:30  \+\d+ .* disappears\.\n +ExoPhoneNumbersD", "stdout")
         assert max(map(len, running.stdout.splitlines())) <= 80
 
 
@@ -304,6 +308,11 @@ def test_the_simulator_prints_a_configuration_that_works(tmp_path: Path) -> None
         file = tmp_path / "printed.yml"
         file.write_text("\n".join(lines), encoding="utf-8")
         ended = run("numbers", "--format=csv", "--config.file", str(file))
+        assert max(map(len, running.stdout.splitlines())) <= 80
+        url = running.wait_for(r"curl -X POST (\S+)", "stdout")[1]
+        request = urllib.request.Request(url, method="POST")  # noqa: S310 - our own http URL
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - likewise
+            assert "lost its voice flow" in answer.read().decode()
     assert ended.code == 0
     assert len(ended.stdout.splitlines()) == 1 + 3
 

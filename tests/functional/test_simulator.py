@@ -26,6 +26,7 @@ from exophone_exporter.simulator import (
     make_account,
 )
 from exophone_exporter.simulator.responses import RequestWindow
+from exophone_exporter.simulator.script import ROUND_SECONDS, Script
 from tests.lib.processes import wait_until
 
 CIRCLES = "AP|AS|BR|DL|GJ|HP|HR|JK|KA|KL|KO|MH|MP|MU|NE|OR|PB|RJ|TN|UE|UW|WB"
@@ -423,6 +424,31 @@ def test_the_commands_are_listed(sim: Simulator) -> None:
     refused = command(sim, "")
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
     assert sim.requests == []
+
+
+# ---- the script of the demo
+
+
+def test_the_demo_breaks_and_restores_two_numbers_at_fixed_times_in_every_round() -> None:
+    """Within five minutes a flow is lost, a number disappears, and both come back."""
+    world = demo_world()
+    before = flat_numbers(world)
+    lost, gone = world.accounts["acme-support"].numbers[0], world.accounts["acme-sg"].numbers[-1]
+    script = Script(Simulator(world).drill)
+    for start in (0, ROUND_SECONDS, 2 * ROUND_SECONDS):
+        assert script.advance(start + 59.9) == []
+        assert [lost["phone_number"] in said for said in script.advance(start + 60)] == [True]
+        assert (lost["voice_url"], script.advance(start + 89.9)) == (None, [])
+        assert [gone["phone_number"] in said for said in script.advance(start + 90)] == [True]
+        assert gone not in world.accounts["acme-sg"].numbers
+        assert script.advance(start + 269.9) == []
+        assert len(script.advance(start + 270)) == 1
+        assert flat_numbers(world) == before
+
+
+def test_the_demo_catches_up_after_a_suspend() -> None:
+    script = Script(Simulator(demo_world()).drill)
+    assert len(script.advance(ROUND_SECONDS + 60)) == 4
 
 
 # ---- the list

@@ -72,8 +72,8 @@ def alerts() -> dict[str, dict[str, Any]]:
     return found
 
 
-def routed_to(url: str) -> str:
-    """Our configuration of Alertmanager, in haste, and with every receiver at one address."""
+def with_webhooks(url: str) -> str:
+    """Our configuration of Alertmanager with every receiver at one address."""
     document = yaml.safe_load((FOLDER / "alertmanager.yml").read_text(encoding="utf-8"))
     document["receivers"] = [
         {
@@ -82,7 +82,7 @@ def routed_to(url: str) -> str:
         }
         for receiver in document["receivers"]
     ]
-    return shortened(yaml.safe_dump(document, sort_keys=False))
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def scraping(targets: Path, alertmanager_url: str, rule_files: Path) -> str:
@@ -200,7 +200,9 @@ def scene(
         file = config_file(folder, simulator, _POLL, **(settings or {}))
         exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
         hook = stack.enter_context(webhook())
-        routing = alertmanager(_alertmanager_program(program), folder, routed_to(hook.url))
+        routing = alertmanager(
+            _alertmanager_program(program), folder, shortened(with_webhooks(hook.url))
+        )
         manager = stack.enter_context(routing)
         rule_files = folder / "rules.*.yml"
         configuration = scraping(_targets_file(folder), manager.url, rule_files)

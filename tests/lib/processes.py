@@ -83,14 +83,19 @@ def output_of(*command: str | Path, **options: Any) -> str:
     return done.stdout + done.stderr
 
 
-def wait_until(true: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+def wait_until(
+    true: Callable[[], Any],
+    what: str,
+    seconds: float = DEADLINE_SECONDS,
+    every: float = 0.005,
+) -> Any:
     """The first true value of a function that is asked again and again."""
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         value = true()
         if value:
             return value
-        threading.Event().wait(0.005)
+        threading.Event().wait(every)
     raise AssertionError(f"not within {seconds} s: {what}")
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from exophone_exporter.simulator import RecordedRequest, Simulator, World, make_account
+from exophone_exporter.simulator.drill import COMMANDS
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of
 from tests.lib.queries import unknown_names
@@ -39,6 +43,22 @@ def test_commands_and_flags_in_the_documents_exist(document: Path) -> None:
     usage = _usage()
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", _code(document))):
         assert flag in usage or flag in _FOREIGN_FLAGS, flag
+
+
+def test_the_commands_of_the_fire_drill_exist() -> None:
+    """Its page lists them all with their parameters, and each of its examples is accepted."""
+    page = (ROOT / "docs" / "fire-drill.md").read_text("utf-8")
+    rows = re.findall(r"^\| `/-/([\w-]+)` \|[^|]*\|([^|]*)\|", page, re.MULTILINE)
+    listed = {name: set(re.findall(r"`([a-z]+)", described)) for name, described in rows}
+    for name, command in COMMANDS.items():
+        assert set(command.parameters) <= listed.pop(name)
+    assert not listed
+    simulator = Simulator(World(make_account("acme", 5)))
+    for path in re.findall(r"curl -X POST '?localhost:10397([^'\s]+)", page):
+        parts = urlsplit(path)
+        query = dict(parse_qsl(parts.query))
+        request = RecordedRequest("POST", parts.path, query, {}, None, 0, 0.0)
+        assert simulator.drill.respond(request, "127.0.0.1").status == 200, path
 
 
 def test_queries_in_the_documents_name_metrics_and_labels_that_exist() -> None:
@@ -74,6 +94,7 @@ def _code(document: Path) -> str:
     return "\n".join(line for line in lines if "exophone-exporter " in line)
 
 
+@cache
 def _usage() -> str:
     commands = ("", "serve", "demo", "simulate", "check-config", "once", "numbers", "number")
     program = (sys.executable, "-m", "exophone_exporter")
