@@ -23,8 +23,12 @@ LEVELS: Final = ("debug", "info", "warn", "error")
 _WAITING_LINES_MAX: Final = 1000
 _FLUSH_SECONDS: Final = 0.5
 
+_LETTER: Final = r"[A-Za-z0-9+/=._~-]"
+# Without the header's name only what looks like Base64, or "Basic authentication" would be masked.
+_LIKE_BASE64: Final = rf"(?={_LETTER}*(?:[0-9=]|[a-z][A-Z]{_LETTER}*[a-z][A-Z]))"
 _CREDENTIALS: Final = (
-    (re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{4,}"), r"\1 <secret>"),
+    (re.compile(rf"(?i)\b(authorization\W{{1,12}}\w+)\s+{_LETTER}+"), r"\1 <secret>"),
+    (re.compile(rf"\b((?i:basic|bearer))\s+{_LIKE_BASE64}{_LETTER}{{8,}}"), r"\1 <secret>"),
     (re.compile(r"://[^/\s]+@"), "://<secret>@"),
 )
 _BARE: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")

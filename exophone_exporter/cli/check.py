@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from exophone_exporter.cli import output
 from exophone_exporter.config import loader
+from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import say
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+
+    from exophone_exporter.config.settings import Config
 
 
 def check_config(args: argparse.Namespace) -> int:
-    """Validate the configuration; with --live also make one API request for each account."""
+    """Validate the configuration; with --live also make one API request for each account.
+
+    --web.config.file is validated, too, or alone if no other file is named.
+    """
+    if args.file and args.config_file:
+        raise ConfigError(["give the configuration file as FILE or with --config.file, not both"])
+    problems: list[str] = []
+    loaded = None
+    if args.file or args.config_file or args.live or not args.web_config_file:
+        with _collected(problems):
+            loaded = _check_accounts(args)
+    with _collected(problems):
+        _check_web_config(args.web_config_file)
+    if problems:
+        raise ConfigError(problems)
+    if not loaded or not args.live:
+        return 0
+    from exophone_exporter.cli.query import check_live  # noqa: PLC0415 - urllib3 opens a socket
+
+    return check_live(loaded.accounts)
+
+
+@contextlib.contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Collect the problems of one file, so that those of the other one are reported with them."""
+    try:
+        yield
+    except ConfigError as error:
+        problems += error.problems
+
+
+def _check_web_config(path: str | None) -> None:
+    if not path:
+        return
+    from exophone_exporter.server import check_web_config  # noqa: PLC0415 - takes long to import
+
+    checked = check_web_config(path)
+    users = "1 user" if len(checked.users) == 1 else f"{len(checked.users)} users"
+    output.write(f"{path}: valid, {'TLS' if checked.tls else 'no TLS'}, {users}\n")
+
+
+def _check_accounts(args: argparse.Namespace) -> Config:
     whole = loader.load(args.file or args.config_file)
     loaded = whole.share(args.shard)
     for warning in loaded.warnings:
@@ -28,8 +74,4 @@ def check_config(args: argparse.Namespace) -> int:
         )
         for account in loaded.accounts
     )
-    if not args.live:
-        return 0
-    from exophone_exporter.cli.query import check_live  # noqa: PLC0415 - urllib3 opens a socket
-
-    return check_live(loaded.accounts)
+    return loaded

@@ -225,6 +225,7 @@ COMMANDS: Final = {
             _Flag("[FILE]", "The configuration file (YAML)."),
             _CONFIG,
             _SHARD,
+            _Flag("--web.config.file FILE", "Also check this web configuration file, or it alone."),
             _Flag("--live", "Also make one API request for each account."),
         ),
     ),

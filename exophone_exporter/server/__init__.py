@@ -3,5 +3,6 @@
 from exophone_exporter.server.connections import Limits
 from exophone_exporter.server.server import Server, open_server
 from exophone_exporter.server.systemd import Notifier, Supervision
+from exophone_exporter.server.web_config import check_web_config
 
-__all__ = ["Limits", "Notifier", "Server", "Supervision", "open_server"]
+__all__ = ["Limits", "Notifier", "Server", "Supervision", "check_web_config", "open_server"]

@@ -152,15 +152,21 @@ def follow(
 
 def problems(settings: TlsSettings) -> list[TlsProblem]:
     """Every file that cannot be read, or else the first thing that is wrong with their content."""
+    found = unreadable_files(settings)
+    if not found:
+        try:
+            build(settings)
+        except TlsProblem as problem:
+            found.append(problem)
+    return found
+
+
+def unreadable_files(settings: TlsSettings) -> list[TlsProblem]:
+    """Every file that cannot be read."""
     found = []
     for setting in FILE_SETTINGS:
         try:
             _text(setting, getattr(settings, setting) or os.devnull)
-        except TlsProblem as problem:
-            found.append(problem)
-    if not found:
-        try:
-            build(settings)
         except TlsProblem as problem:
             found.append(problem)
     return found

@@ -22,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-from exophone_exporter.config import strict_yaml
 from exophone_exporter.config.fields import Section, quoted, refuse
 from exophone_exporter.config.files import read_text
 from exophone_exporter.config.problems import ProblemList, read_document, validate
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from exophone_exporter.clock import Clock
+    from exophone_exporter.config import strict_yaml
 
 # 22 characters of salt, the last of which holds only two bits, and 31 of the hash itself.
 _BCRYPT: Final = re.compile(
@@ -44,6 +44,7 @@ _BCRYPT: Final = re.compile(
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _COLON: Final = "a name with a colon cannot log in: HTTP Basic ends the name there"
 _LOST: Final = "no longer keeps clients out; only a restart removes protection"
+_TLS: Final = "tls_server_config"
 _BLANK: Final = (None, "")
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,10 @@ def _on_one_line(value: Any) -> str:
     return " ".join(_text(value or "").splitlines()).strip()
 
 
+def _is_printable(text: str) -> bool:
+    return text.replace("\t", " ").isprintable()
+
+
 def _password_hash(value: Any) -> PasswordHash:
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
         # Not shown: it may be the password.
@@ -133,7 +138,7 @@ _ClientAuthType = Annotated[
 _Suite = Annotated[_Text, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS13))]
 _Curve = Annotated[_Text, _known("curve", tls.CURVES)]
 _OneLine = Annotated[str, BeforeValidator(_on_one_line)]
-_Header = Annotated[_OneLine, _checked(str.isprintable, "holds a control character")]
+_Header = Annotated[_OneLine, _checked(_is_printable, "holds a control character")]
 
 
 class _Section(Section):
@@ -237,43 +242,57 @@ class WebConfig:
     users: Mapping[str, PasswordHash] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def check_web_config(path: str) -> None:
+def check_web_config(path: str) -> WebConfig:
     """Read a file and the certificates and keys that it names; raises ConfigError."""
-    text = read_text(path, read_regular_file)
-    settings = parse(text, path).tls
-    problems = ProblemList(path, strict_yaml.parse(text).lines)
-    for problem in tls.problems(settings) if settings else ():
-        problems.note(("tls_server_config", problem.setting), problem.message)
-    if problems:
-        raise problems.error()
+    return parse(read_text(path, read_regular_file), path, with_files=True)
 
 
-def parse(text: str, source: str) -> WebConfig:
-    """Read the text of a file; opens no other. Raises ConfigError with every problem and its line.
+def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
+    """Read the text of a file. Raises ConfigError with every problem and its line.
 
     `source` is the file's path, as errors name it; paths in the text are relative to its folder. An
-    empty file means plain HTTP without a password.
+    empty file means plain HTTP without a password. `with_files` checks the files that it names.
     """
     document = read_document(text, source)
     value = {} if document.value is None else document.value
     problems = ProblemList(source, document.lines)
     sections = _mapping(value)
-    tls_section = _mapping(sections.get("tls_server_config"))
+    tls_section = _mapping(sections.get(_TLS))
     for key, message in _contradictions(tls_section):
-        problems.note(("tls_server_config", key) if key else ("tls_server_config",), message)
+        problems.note((_TLS, key) if key else (_TLS,), message)
     for name in _mapping(sections.get("basic_auth_users")):
         if ":" in name:
             problems.note(("basic_auth_users", name), _COLON)
     file = validate(_File, value, problems)
+    for problem in _problems_of_files(tls_section, source, problems) if with_files else ():
+        problems.note((_TLS, problem.setting), problem.message)
     if file is None or problems:
         raise problems.error()
     headers = file.http_server_config.headers.model_dump(by_alias=True)
-    has_tls = any(inner not in _BLANK for inner in tls_section.values())
     return WebConfig(
-        file.tls_server_config.in_folder(Path(source).parent) if has_tls else None,
+        file.tls_server_config.in_folder(Path(source).parent) if _has_tls(tls_section) else None,
         MappingProxyType({name: text for name, text in headers.items() if text}),
         MappingProxyType(dict(file.basic_auth_users)),
     )
+
+
+def _has_tls(section: Mapping[str, strict_yaml.Value]) -> bool:
+    return any(value not in _BLANK for value in section.values())
+
+
+def _problems_of_files(
+    section: Mapping[str, strict_yaml.Value], source: str, problems: ProblemList
+) -> list[tls.TlsProblem]:
+    """What is wrong with the files of `tls_server_config`; their content matters if it is valid."""
+    folder = Path(source).parent
+    if any(path[:1] == (_TLS,) for path in problems.paths):
+        given = {
+            key: file for key in tls.FILE_SETTINGS if isinstance(file := section.get(key), str)
+        }
+        return tls.unreadable_files(TlsSettings.model_construct(**given).in_folder(folder))
+    if not _has_tls(section):
+        return []
+    return tls.problems(TlsSettings.model_validate(section).in_folder(folder))
 
 
 def _mapping(section: strict_yaml.Value) -> Mapping[str, strict_yaml.Value]:
@@ -343,9 +362,7 @@ def _protection(config: WebConfig) -> dict[str, int]:
     settings = config.tls or TlsSettings()
     return {
         "basic_auth_users": bool(config.users),
-        "tls_server_config.client_auth_type": list(tls.VERIFY_MODES).index(
-            settings.client_auth_type
-        ),
-        "tls_server_config.client_ca_file": bool(settings.client_ca_file or settings.client_ca),
-        "tls_server_config.client_allowed_sans": settings.client_allowed_sans is not None,
+        f"{_TLS}.client_auth_type": list(tls.VERIFY_MODES).index(settings.client_auth_type),
+        f"{_TLS}.client_ca_file": bool(settings.client_ca_file or settings.client_ca),
+        f"{_TLS}.client_allowed_sans": settings.client_allowed_sans is not None,
     }

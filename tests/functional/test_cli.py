@@ -31,7 +31,7 @@ FLAGS = {
     "serve": CONFIG | WEB | LOG,
     "demo": {"--seed"} | WEB | LOG,
     "simulate": SIMULATOR | {"--requests-per-minute"} | LOG,
-    "check-config": CONFIG | {"--live"} | LOG,
+    "check-config": CONFIG | {"--web.config.file", "--live"} | LOG,
     "once": CONFIG | {"--output"} | LOG,
     "numbers": CONFIG | {"--account", "--unattached", "--format"} | LOG,
     "number": {"--config.file", "--account", "--format"} | LOG,

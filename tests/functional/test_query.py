@@ -359,13 +359,42 @@ class TestCheckConfig:
             hook + "sys.addaudithook(see)\n", encoding="utf-8"
         )
         env = {"PYTHONPATH": f"{tmp_path}:{Path(output.__file__).parents[1]}"}
-        ended = call("check-config", env=env)
+        web = tmp_path / "web.yml"
+        web.touch()
+        ended = call("check-config", "--web.config.file", str(web), env=env)
         assert (ended.code, ended.stderr) == (0, "")
         assert ended.stdout.splitlines()[0].endswith("exophone.yml: valid, 2 accounts")
         assert f"acme at {sim.url}, every 300 s" in ended.stdout
         assert "socket." not in ended.stdout
         assert sim.requests == []
         assert "socket.connect" in call("check-config", "--live", env=env).stdout
+
+    @pytest.mark.fault(123)
+    def test_a_web_configuration_is_checked_too_or_alone(self, call: Call, tmp_path: Path) -> None:
+        """With the problems of both files, and of the certificates that it names."""
+        web = tmp_path / "web.yml"
+        web.write_text("basic_auth_users:\n", encoding="utf-8")
+        alone = run("check-config", "--web.config.file", str(web))
+        assert (alone.code, alone.stdout) == (0, f"{web}: valid, no TLS, 0 users\n")
+        both = call("check-config", "--web.config.file", str(web))
+        assert both.code == 0
+        assert "exophone.yml: valid, 2 accounts\n" in both.stdout
+        assert both.stdout.endswith(alone.stdout)
+        web.write_text("tls_server_config: {cert_file: a, key_file: b}\n", encoding="utf-8")
+        refused = run("check-config", "nowhere.yml", "--web.config.file", str(web))
+        assert (refused.code, refused.stdout) == (2, "")
+        assert re.findall(r"^exophone-exporter: (\S+) ", refused.stderr, re.MULTILINE) == [
+            "nowhere.yml:",
+            *[f"{web}:1:"] * 2,
+        ]
+
+    def test_two_files_for_the_accounts_are_refused(self, call: Call) -> None:
+        refused = call("check-config", "other.yml")
+        assert refused.code == 2
+        assert refused.stderr == (
+            "exophone-exporter: give the configuration file as FILE or with --config.file,"
+            " not both\n"
+        )
 
     @pytest.mark.fault(123)
     def test_live_it_fetches_one_page_of_each_account(self, call: Call, sim: Simulator) -> None:

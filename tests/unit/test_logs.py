@@ -146,6 +146,9 @@ def test_level_and_above_are_logged_in_the_ecosystems_words(
         pytest.param(f"Authorization: Basic {CANARY_BASIC}", "Basic <secret>", id="basic"),
         pytest.param(f"{{'authorization': 'basic {CANARY_BASIC}'}}", "basic <secret>", id="repr"),
         pytest.param(f"Bearer {CANARY}", "Bearer <secret>", id="bearer"),
+        pytest.param(
+            f"[(b'authorization', b'Basic {CANARY_BASIC}')]", "Basic <secret>", id="scope"
+        ),
         pytest.param(f"https://key:{CANARY}@api.exotel.com/v2", "<secret>@api.exotel", id="url"),
         pytest.param(f"https://{CANARY}@api.exotel.com", "<secret>@api.exotel", id="user-alone"),
         pytest.param(f"http://k:p@{CANARY}@api.exotel.com", "<secret>@api.exotel", id="two-ats"),
@@ -179,6 +182,7 @@ def test_shortest_credentials_are_redacted_too() -> None:
 
 def test_what_only_looks_like_credentials_is_left_alone() -> None:
     text = "see https://api.exotel.com/v2_beta and mail to help@exotel.com; a basic fee"
+    text += "; HTTP Basic ends the name there; Basic authentication; the Basic ExoPhone plan"
     assert logs.redact(text) == text
 
 
