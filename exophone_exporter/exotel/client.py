@@ -90,9 +90,6 @@ class Connection(Protocol):
 Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Connection]"
 
 
-NOTHING_MISSED: Final[Mapping[str, int]] = MappingProxyType({})
-
-
 def ignore_page(_pages: int, _numbers: int) -> None:
     """The progress that nobody watches."""
 
@@ -118,7 +115,7 @@ class Client:
     def fetch_all(
         self,
         previous: Mapping[str, ExoPhone],
-        missed: Mapping[str, int] = NOTHING_MISSED,
+        missed: Mapping[str, int] = MappingProxyType({}),
         on_page: Callable[[int, int], None] = ignore_page,
     ) -> Listing:
         """Every number of the account, all or nothing, within the deadline of a poll.

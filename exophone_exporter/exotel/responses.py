@@ -86,7 +86,7 @@ class _Said:
         return "" if silent else f' ({speaker} says: "{self.words}")'
 
 
-def error_of(answer: Answer, now_wall: float, endpoint: Endpoint = "list") -> PollError | None:
+def error_of(answer: Answer, now_wall: float, endpoint: Endpoint) -> PollError | None:
     """The error that an answer is, None for a 200; `now_wall` dates a Retry-After."""
     if answer.status == _OK:
         return None
@@ -96,7 +96,7 @@ def error_of(answer: Answer, now_wall: float, endpoint: Endpoint = "list") -> Po
 
 
 def error_inside(
-    found: ErrorInside, answer: Answer, now_wall: float, endpoint: Endpoint = "list"
+    found: ErrorInside, answer: Answer, now_wall: float, endpoint: Endpoint
 ) -> PollError:
     """The error that the same status would be outside of a 200; without a status an envelope."""
     words = _fit(found.words, answer)

@@ -117,7 +117,10 @@ class AccountStatus:
 
 
 class AccountState:
-    """The result of the last poll and the counters of one account. Safe between threads."""
+    """The result of the last poll and the counters of one account. Safe between threads.
+
+    `defects` are the kinds that were logged since the last success.
+    """
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -127,16 +130,12 @@ class AccountState:
         self._durations = {endpoint: Durations() for endpoint in ENDPOINTS}
         self._retries = 0
         self._wait_seconds = 0.0
+        self.defects: set[str] = set()
 
     @property
     def snapshot(self) -> Snapshot | None:
         """The last good snapshot, however old."""
         return self._last_poll.snapshot
-
-    @property
-    def error(self) -> PollError | None:
-        """Why the last attempt failed; None after a success."""
-        return self._last_poll.error
 
     @property
     def missed(self) -> Mapping[str, int]:
@@ -152,6 +151,8 @@ class AccountState:
         """Take the result of one attempt, whole or not at all."""
         with self._lock:
             self._last_poll = self._last_poll.after(result)
+            if result.error is None:
+                self.defects.clear()
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """Count one request, answered with a status code or, with "none", not at all."""

@@ -94,7 +94,7 @@ class PollLogger:
             about = fields(account=self._account.name)
             _log.info("every number shown is on the list again", extra=about)
             return
-        _log.warning(
+        _log.info(
             "the list lacks numbers that are not known to be gone; they are shown until it has"
             " lacked them three times",
             extra=fields(account=self._account.name, numbers=len(missed), sids=self._names(missed)),

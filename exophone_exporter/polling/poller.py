@@ -96,9 +96,10 @@ def _attempt(
 
 
 def _defect(state: AccountState, error: Exception) -> InternalError:
-    """A defect of the exporter as an error; logs its traceback once per run of equal failures."""
+    """A defect of the exporter as an error; logs the traceback of each kind once per success."""
     defect = InternalError(type(error).__name__)
-    if str(state.error) != str(defect):
+    if str(defect) not in state.defects:
+        state.defects.add(str(defect))
         about = fields(account=state.account.name)
         _log.error("a defect in the exporter", extra=about, exc_info=error)
     return defect
@@ -130,7 +131,7 @@ class Poller(threading.Thread):
         stopping: threading.Event,
         publish: Callable[[PollResult], None],
         on_death: Callable[[], None],
-        hold_off_seconds: Callable[[], float] = lambda: 0.0,
+        hold_off_seconds: Callable[[], float],
         begin: threading.Event | None = None,
         first_delay_seconds: float = 0.0,
         uniform: Callable[[float, float], float] = random.uniform,

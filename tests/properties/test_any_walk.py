@@ -245,7 +245,7 @@ def test_whatever_a_server_did_the_list_wins_within_three_polls(
     for _ in range(3):
         account.poll(Server(sids(last), nature=Nature(cap, detail=detail)))
     assert account.shown() == sids(last)
-    assert account.state.error is None
+    assert account.state.status().error is None
     assert account.state.missed == {}
 
 

@@ -23,14 +23,14 @@ NOW = 1_700_000_000.0
 
 def error(status: int, body: bytes = b"", **headers: str) -> PollError:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    found = error_of(Answer(status, CaseInsensitiveDict(names), body), NOW)
+    found = error_of(Answer(status, CaseInsensitiveDict(names), body), NOW, "list")
     assert found is not None
     assert found.status == status
     return found
 
 
 def test_200_is_no_error() -> None:
-    assert error_of(Answer(200, {}, b""), NOW) is None
+    assert error_of(Answer(200, {}, b""), NOW, "list") is None
 
 
 UNLISTED = "a status that the API's documentation does not list"
@@ -147,7 +147,7 @@ def test_error_inside_a_200_is_that_of_the_same_status(
     code: int | None, headers: dict[str, str], reason: str, told: str
 ) -> None:
     answer = Answer(200, headers, b"", mask=lambda text: text.replace("canary", "<>"))
-    found = error_inside(ErrorInside("oh canary", code), answer, NOW)
+    found = error_inside(ErrorInside("oh canary", code), answer, NOW, "list")
     assert (found.reason, found.status) == (reason, code)
     assert str(found).startswith(told)
     assert "oh <>" in str(found)

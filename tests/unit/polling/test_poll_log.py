@@ -128,6 +128,7 @@ def test_unconfirmed_numbers_are_named_once_and_so_is_their_end(
     assert str(begun[0]["sids"]).startswith(sids)
     assert "2248" not in str(begun[0]["sids"])
     assert ended.count(("INFO", "every number shown is on the list again")) == 2
+    assert [level for level, said in ended if said.startswith("the list lacks")] == ["INFO"]
 
 
 @pytest.mark.fault(81, 80)

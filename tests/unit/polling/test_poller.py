@@ -184,7 +184,7 @@ class TestOnePoll:
         result = poll(state, error, time)
         assert (result.snapshot, result.error, result.duration_seconds) == (None, error, 2.0)
         assert result.ended == time.clock.now()
-        assert (state.snapshot, state.error) == (good, error)
+        assert (state.snapshot, state.status().error) == (good, error)
         assert not any((error.__cause__, error.__context__, error.__traceback__))
 
     @pytest.mark.parametrize("outcome", [listing(), TimedOut("slow")], ids=["success", "failure"])
@@ -228,12 +228,12 @@ class TestOnePoll:
     def test_traceback_of_a_lasting_defect_is_logged_once(
         self, time: FakeTime, state: AccountState, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Until another result, or another defect, comes in between."""
+        """Of each kind, until a success: also where they alternate with others."""
         key, value = KeyError("x"), ValueError("y")
-        for outcome in (key, key, value, value, listing(), key):
+        for outcome in (key, key, value, TimedOut("slow"), key, value, listing(), key):
             poll(state, outcome, time)
         assert len(log_lines(caplog)) == 3
-        assert state.status().failures["internal"] == 5
+        assert state.status().failures["internal"] == 6
 
     @pytest.mark.parametrize(
         "outcome", [listing(phone("b")), TimedOut("slow")], ids=["success", "failure"]
