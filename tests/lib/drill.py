@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _NAMES = {
 _DEADLINE_SECONDS = 420.0
 _ASK_EVERY_SECONDS = 0.5
 _TO_INSTALL = """\
-The drill needs Prometheus and Alertmanager; {missing} is not installed.
+The drill needs programs that are not installed: {missing}.
 
   Debian, Ubuntu   apt install prometheus prometheus-alertmanager
   elsewhere        https://prometheus.io/download/
@@ -87,14 +88,16 @@ def drill(folder: Path, programs: dict[str, str]) -> Iterator[Drill]:
         api = stack.enter_context(started("simulate", LOOPBACK, f"--numbers={NUMBERS}"))
         api.wait_for("Press Ctrl-C", "stdout")
         file = folder / "exophone.yml"
-        file.write_text(_accounts(api.stdout), encoding="utf-8")
+        file.write_text(accounts(api.stdout), encoding="utf-8")
         exporter = stack.enter_context(started("--config.file", str(file), LOOPBACK))
+        log = folder / "exporter.log"
+        stack.callback(lambda: log.write_text(exporter.stderr, encoding="utf-8"))
         exporter.wait_for("first poll is complete")
         pager = stack.enter_context(webhook())
         routing = with_webhooks(pager.url)
         manager = stack.enter_context(alertmanager(programs["Alertmanager"], folder, routing))
         shutil.copy(FOLDER / "exophone.rules.yml", folder)
-        scraping = _with_targets(exporter.url(), manager.url)
+        scraping = with_targets(exporter.url(), manager.url)
         server = stack.enter_context(prometheus(programs["Prometheus"], folder, scraping))
         url = api.wait_for(r"listens on (\S+)\.\s", "stdout")[1]
         yield Drill(url, exporter, server, pager)
@@ -109,7 +112,11 @@ def run(scene: Drill) -> float:
     def say(step: str, text: str) -> float:
         passed = time.monotonic() - began_at
         minutes, seconds = divmod(int(passed), 60)
-        _print(f"  {minutes}:{seconds:02}  {step:<11} {text}")
+        _print(
+            textwrap.fill(
+                f"  {minutes}:{seconds:02}  {step:<11} {text}", 80, subsequent_indent=" " * 20
+            )
+        )
         return passed
 
     say("detached", scene.command("detach"))
@@ -136,30 +143,31 @@ def main() -> int:
     if missing:
         _print(_TO_INSTALL.format(missing=missing))
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="exophone-drill-"))
     _print(_WELCOME)
     try:
         with drill(folder, programs) as scene:
             rang = run(scene)
     except AssertionError as error:
-        _print(f"\nThe drill failed: {error}. See the logs in {folder}.")
+        _print(f"\nThe drill failed: {error}. The logs are in {folder}.")
         return 1
     except KeyboardInterrupt:
+        shutil.rmtree(folder)
         return 130
     shutil.rmtree(folder)
     _print(f"\nThe pager rang after {rang:.0f} s; {PROMISED_SECONDS} s are promised.")
     return int(rang > PROMISED_SECONDS)
 
 
-def _accounts(printed: str) -> str:
+def accounts(printed: str) -> str:
     """The accounts that a simulator printed, as a configuration of defaults for the rest."""
     _, _, shown = printed.partition("A configuration file for these accounts:\n\n")
     lines = [line[2:] for line in shown.splitlines() if line.startswith("  ")]
     return "\n".join(line for line in lines if not line.startswith("poll:"))
 
 
-def _with_targets(exporter_url: str, alertmanager_url: str) -> str:
+def with_targets(exporter_url: str, alertmanager_url: str) -> str:
     """The configuration of Prometheus as we ship it, with other addresses."""
     text = (FOLDER / "prometheus.yml").read_text("utf-8")
     for shipped, url in (("localhost:10396", exporter_url), ("localhost:9093", alertmanager_url)):
