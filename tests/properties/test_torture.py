@@ -75,13 +75,9 @@ def expected_of(case: Case) -> tuple[str | None, int]:
     if case.fault in EXCEPTIONS:
         return "internal", 0
     error = error_of(case.operation, case.fault)
-    if (
-        error is None or case.operation.endpoint == "detail"
-    ):  # asked once, and kept without an answer
+    if error is None or case.operation.endpoint == "detail":  # asked once, and kept without it
         return None, 0
-    if error.attempts > 1 and not case.lasting:
-        return None, 1
-    return error.reason, error.attempts - 1 if case.lasting else 0
+    return (None, 1) if error.attempts > 1 else (error.reason, 0)
 
 
 def shown_after(case: Case, reason: str | None) -> str:

@@ -48,8 +48,6 @@ _SILENCE_SECONDS: Final = 1.0
 # The poller looks at its clock so often, in real seconds; the clock moves when a test says so.
 _INTERVAL_SECONDS: Final = 0.005
 _SILENT_INTERVAL_SECONDS: Final = 0.05
-# A fault that lasts is tried at the first piece of the head and of the body.
-_LASTING_PARTS: Final = (0, 2)
 _BEGIN_OF_THE_LIVE_PART: Final = b"# HELP exophone_number_changes_total"
 
 
@@ -73,16 +71,15 @@ class Operation:
 
 @dataclass(frozen=True)
 class Case:
-    """The fault of the k-th operation, counted from 1; a lasting one strikes its like again."""
+    """The fault of the k-th operation, counted from 1."""
 
     k: int
     operation: Operation
     fault: str
-    lasting: bool = False
 
     @property
     def id(self) -> str:
-        return f"{self.operation.kind}-{self.k:03}-{self.fault}{'-lasting' * self.lasting}"
+        return f"{self.operation.kind}-{self.k:03}-{self.fault}"
 
 
 # How the vendor's side ends a connection in place of sending a piece.
@@ -118,21 +115,12 @@ def faults_of(operation: Operation) -> tuple[str, ...]:
 
 
 def cases_of(operations: Sequence[Operation]) -> list[Case]:
-    """Each operation with each fault that fits; lasting ones once for every place of their kind."""
-    cases = [
+    """Each operation with each fault that fits. Faults that last are in test_api_faults.py."""
+    return [
         Case(k, operation, fault)
         for k, operation in enumerate(operations, 1)
         for fault in faults_of(operation)
     ]
-    first = {(case.operation, case.fault): case for case in reversed(cases)}
-    lasting = [
-        Case(case.k, case.operation, case.fault, lasting=True)
-        for case in reversed(first.values())
-        if case.fault not in EXCEPTIONS
-        and case.operation.form in ("", "plain")
-        and case.operation.part in _LASTING_PARTS
-    ]
-    return cases + lasting
 
 
 class Tape:
@@ -144,10 +132,6 @@ class Tape:
         self._case = case
         self._armed = False
         self._lock = threading.Lock()
-
-    @property
-    def heals(self) -> bool:
-        return self._case is None or not self._case.lasting
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
@@ -163,7 +147,8 @@ class Tape:
                 return None
             self.operations.append(operation)
             self._refuse_what_is_next()
-            return self._case.fault if self._case and self._strikes(self._case, operation) else None
+            case, happened = self._case, len(self.operations)
+            return case.fault if case and case.k == happened and case.fault != "refused" else None
 
     def check(self, operation: Operation) -> None:
         """The same for an operation whose fault is an exception."""
@@ -171,11 +156,6 @@ class Tape:
         if fault:
             make = EXCEPTIONS[fault]
             raise make()
-
-    def _strikes(self, case: Case, operation: Operation) -> bool:
-        happened = len(self.operations)
-        again = case.lasting and happened > case.k and operation == case.operation
-        return case.fault != "refused" and (happened == case.k or again)
 
     def _refuse_what_is_next(self) -> None:
         """A refused connection is never seen: the port must be closed before it comes."""
@@ -454,12 +434,11 @@ class Rig:
         return state
 
     def _lowest(self, low: float, _high: float) -> float:
-        """The wait before a poll; or before a retry, in which a vendor comes back that may."""
+        """The wait before a poll; or before a retry, in which the vendor comes back."""
         if 0 < low < 1:
             self._ended.release()
             return low
-        if self.tape.heals:
-            self.vendor.server.accept_again()
+        self.vendor.server.accept_again()
         return 0.0
 
     def _wait_for_poll(self) -> None:
