@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import signal
 from collections.abc import Iterator
@@ -40,15 +39,11 @@ FLAGS = {
 
 @pytest.fixture(autouse=True)
 def _process_as_before() -> Iterator[None]:
-    """The program sets signal handlers and logging of its process."""
+    """The program sets signal handlers of its process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def call(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

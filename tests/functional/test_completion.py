@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.lib.processes import environment, run
+from tests.lib.processes import environment, output_of, run
 
 COMMANDS = {"serve", "demo", "simulate", "check-config", "once", "numbers", "number"}
 _BASH = """
@@ -45,23 +44,10 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return write
 
 
-def output_of(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment(HOME=str(cwd)),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=20,
-    )
-    assert done.stderr == ""
-    return done.stdout
-
-
 def in_bash(bash: str, script: Path, line: str, cwd: Path) -> set[str]:
     words = f"exophone-exporter {line}".split(" ")
-    return set(output_of(bash, "--norc", "-c", _BASH, "bash", script, *words, cwd=cwd).split())
+    command = (bash, "--norc", "-c", _BASH, "bash", script, *words)
+    return set(output_of(*command, cwd=cwd, env=environment(HOME=str(cwd))).split())
 
 
 def test_bash_offers_what_fits(
@@ -80,10 +66,10 @@ def test_bash_offers_what_fits(
 def test_fish_offers_what_fits(
     program: Callable[[str], str], script: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    fish, file = program("fish"), script("fish")
+    fish, file, env = program("fish"), script("fish"), environment(HOME=str(tmp_path))
     for line, offered in CASES:
         command = f"source {file}; complete -C 'exophone-exporter {line}'"
-        shown = output_of(fish, "--no-config", "-c", command, cwd=tmp_path)
+        shown = output_of(fish, "--no-config", "-c", command, cwd=tmp_path, env=env)
         assert {one.split("\t")[0] for one in shown.splitlines()} == offered, line
 
 
@@ -104,12 +90,13 @@ say -n $'--fail\\t' --failure-rate
 def test_zsh_completes_a_command_and_a_flag(
     program: Callable[[str], str], script: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    output_of(program("zsh"), "-f", "-c", _ZSH, "zsh", script("zsh"), cwd=tmp_path)
+    command = (program("zsh"), "-f", "-c", _ZSH, "zsh", script("zsh"))
+    assert output_of(*command, cwd=tmp_path, env=environment(HOME=str(tmp_path))) == ""
 
 
 @pytest.mark.parametrize("word", ["--version", "--help"])
 def test_shtab_is_imported_for_nothing_else(word: str) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "exophone_exporter", word]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    assert "exophone_exporter.cli.main" in done.stderr
-    assert "shtab" not in done.stderr
+    command = (sys.executable, "-X", "importtime", "-m", "exophone_exporter", word)
+    imported = output_of(*command, env=environment())
+    assert "exophone_exporter.cli.main" in imported
+    assert "shtab" not in imported

@@ -15,10 +15,17 @@ import pytest
 from exophone_exporter import __version__
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.paths import ROOT
-from tests.lib.processes import DEADLINE_SECONDS, config_file, get, output_of, run, started
+from tests.lib.processes import (
+    DEADLINE_SECONDS,
+    LOOPBACK,
+    config_file,
+    get,
+    output_of,
+    run,
+    started,
+)
 
 NAME = f"exophone_exporter-{__version__}"
-LOOPBACK = "--web.listen-address=127.0.0.1:0"
 # Documents, flags and each layer: enough to see that no file they read is missing.
 SOME_TESTS = (
     "shipped/test_architecture.py",

@@ -10,9 +10,8 @@ import pytest
 
 from exophone_exporter.config.sharding import Shard
 from exophone_exporter.simulator import Simulator, World, make_account
-from tests.lib.processes import DEADLINE_SECONDS, config_file, get, run, started
+from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, run, started
 
-LOOPBACK = "--web.listen-address=127.0.0.1:0"
 ACCOUNTS = ("acme", "beta", "gamma", "delta")
 # Of many shards there is one without any of the accounts.
 EMPTY_SHARD = next(

@@ -8,11 +8,12 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -26,8 +27,9 @@ from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
-from exophone_exporter.inventory.snapshot import Group, Snapshot, build
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.metrics.inventory import Inventory, inventory_of
 from exophone_exporter.metrics.page import MetricsPage
 from tests.lib.paths import DATA
 
@@ -208,49 +210,33 @@ def client_for(own: Account, time: FakeTime | None = None, **changes: Any) -> Cl
     return Client(account=own, **(settings | changes))
 
 
-class _Held(tuple[Group, ...]):
-    """Groups that hold the renderer when it has read the first of them."""
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[Group]:
-        for group in super().__iter__():
-            yield group
-            thread = threading.current_thread()
-            if isinstance(thread, _Renderer):
-                thread.held.set()
-                assert thread.go_on.wait(_DEADLINE_SECONDS)
-
-
-class _Renderer(threading.Thread):
-    """The thread that renders a page, and can be held by what it reads."""
-
-    def __init__(self, refresh: Callable[[], None]) -> None:
-        super().__init__(target=refresh)
-        self.held = threading.Event()
-        self.go_on = threading.Event()
-
-
 @contextlib.contextmanager
 def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> Iterator[None]:
     """Another thread publishes this snapshot, and is in the middle of rendering it in the block.
 
     The state is the only one of the page.
     """
-    slow = replace(found, groups=_Held(found.groups))
-    result = PollResult(found.completed, 1.0, slow)
-    renderer = _Renderer(
-        lambda: page.refresh(
-            lambda: [state.status().after(result)], lambda: state.record_poll(result)
-        )
+    held, go_on = threading.Event(), threading.Event()
+    result = PollResult(found.completed, 1.0, found)
+
+    def slow(*args: Any) -> Inventory:
+        if threading.current_thread() is renderer:
+            held.set()
+            assert go_on.wait(_DEADLINE_SECONDS)
+        return inventory_of(*args)
+
+    renderer = threading.Thread(
+        target=page.refresh,
+        args=(lambda: [state.status().after(result)], lambda: state.record_poll(result)),
     )
-    renderer.start()
-    try:
-        assert renderer.held.wait(_DEADLINE_SECONDS)
-        yield
-    finally:
-        renderer.go_on.set()
-        renderer.join(_DEADLINE_SECONDS)
+    with mock.patch("exophone_exporter.metrics.page.inventory_of", slow):
+        renderer.start()
+        try:
+            assert held.wait(_DEADLINE_SECONDS)
+            yield
+        finally:
+            go_on.set()
+            renderer.join(_DEADLINE_SECONDS)
     assert not renderer.is_alive()
 
 

@@ -9,11 +9,10 @@ from typing import Final
 
 import pytest
 
-from tests.lib.dashboards.grafana_node import FOLDER, Json, run_script
+from tests.lib.dashboards.grafana_node import FOLDER, run_script
 from tests.lib.paths import ROOT
 
 DASHBOARDS: Final = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
-NOW: Final = 1_760_000_000
 
 
 @pytest.mark.end_to_end
@@ -39,34 +38,3 @@ def test_what_grafana_does_not_know_is_found(program: Callable[[str], str], tmp_
     file.write_text(json.dumps(dashboard), encoding="utf-8")
     done = run_script(program("node"), "check_types.mjs", str(file))
     assert (done.code, "custom.widht" in done.stdout) == (1, True)
-
-
-def payload() -> Json:
-    panel = {
-        "id": 1,
-        "type": "table",
-        "title": "Numbers of $account",
-        "gridPos": {"x": 0, "y": 0, "w": 24, "h": 6},
-        "targets": [{"refId": "A", "expr": "up", "format": "table", "legendFormat": "__auto"}],
-        "fieldConfig": {"defaults": {"unit": "short"}, "overrides": []},
-    }
-    result = [{"metric": {"phone_number": "+912248901111"}, "value": [NOW, "1"]}]
-    response = {"status": "success", "data": {"resultType": "vector", "result": result}}
-    return {
-        "dashboard": {"uid": "scene", "title": "Scene", "panels": [panel]},
-        "range": {"from": NOW * 1000, "to": (NOW + 600) * 1000},
-        "variables": {"account": ["support"]},
-        "answers": [{"panelId": 1, "refId": "A", "response": response}],
-    }
-
-
-@pytest.mark.end_to_end
-def test_a_dashboard_can_be_drawn(program: Callable[[str], str], tmp_path: Path) -> None:
-    file, out = tmp_path / "payload.json", tmp_path / "out.png"
-    file.write_text(json.dumps(payload()), encoding="utf-8")
-    done = run_script(program("node"), "picture.mjs", str(file), str(out), program("chromium"))
-    assert done.code == 0, done.stderr
-    picture = out.read_bytes()
-    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
-    assert int.from_bytes(picture[16:20], "big") == 1600
-    assert 2_000 < len(picture) < 400_000

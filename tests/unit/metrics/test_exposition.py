@@ -113,22 +113,6 @@ def test_label_value_is_escaped_between_quotes() -> None:
     assert metric.sample(text, value=0) == f'x{{a="{expected}"}} 0.0\n'
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (499, "499.0"),
-        (Decimal("499.100000"), "499.1"),
-        (Decimal("0.000000"), "0.0"),
-        (1_700_000_000.5, "1.7000000005e+09"),
-        (True, "1.0"),
-        (-19801.0, "-19801.0"),
-        (0.00005, "5e-05"),
-    ],
-)
-def test_value_as_go_writes_it(value: float | Decimal, expected: str) -> None:
-    assert format_value(value) == expected
-
-
 def test_negative_zero_is_zero_whichever_comes_first() -> None:
     """The two are equal, so one text serves both."""
     assert (format_value(-0.0), format_value(0.0)) == ("0.0", "0.0")
