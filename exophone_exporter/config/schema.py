@@ -174,7 +174,8 @@ def _is_loopback(host: str) -> bool:
 
 _Text = Annotated[str, BeforeValidator(text_of)]
 _STRING = WithJsonSchema({"type": "string"})
-_STRING_OR_NUMBER = WithJsonSchema({"type": ["string", "number"]})
+# What YAML reads the text as that a user wrote.
+_ANY_TEXT = WithJsonSchema({"type": ["string", "number", "boolean"]})
 _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
 _VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
 
@@ -207,6 +208,11 @@ def _for_editors(schema: dict[str, Any]) -> None:
         schema["properties"][name] = shown
 
 
+def _optional_for_editors(schema: dict[str, Any]) -> None:
+    _for_editors(schema)
+    schema["type"] = ["object", "null"]
+
+
 def _account_for_editors(schema: dict[str, Any]) -> None:
     _for_editors(schema)
     schema["allOf"] = [
@@ -229,7 +235,13 @@ class _Section(Section):
         return {key: empty.get(key, "") if inner is None else inner for key, inner in value.items()}
 
 
-class PollSection(_Section):
+class _OptionalSection(_Section):
+    """A section that may be empty."""
+
+    model_config = ConfigDict(json_schema_extra=_optional_for_editors)
+
+
+class PollSection(_OptionalSection):
     """How an account is polled."""
 
     interval: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
@@ -250,7 +262,7 @@ class PollSection(_Section):
     """Time zone of the API's timestamps."""
 
 
-class PerNumberSection(_Section):
+class PerNumberSection(_OptionalSection):
     """Which series each number has of its own."""
 
     series: Annotated[Series, _words(Series)] = _default("all")
@@ -268,21 +280,21 @@ class AccountSection(_Section):
 
     model_config = ConfigDict(json_schema_extra=_account_for_editors)
 
-    name: Annotated[str, BeforeValidator(_name), _STRING_OR_NUMBER]
+    name: Annotated[str, BeforeValidator(_name), _ANY_TEXT]
     """The `account` label of its series."""
-    sid: Annotated[str, BeforeValidator(_sid), _STRING_OR_NUMBER]
+    sid: Annotated[str, BeforeValidator(_sid), _ANY_TEXT]
     """The account's SID, from the API settings page."""
     region: Annotated[Region, _words(Region)] = _default("singapore")
     """Region of the account; the wrong one answers 401."""
     base_url: Annotated[str, BeforeValidator(_base_url), _URL] | None = None
     """Origin of the API, such as https://api.exotel.com; replaces region."""
-    api_key: Annotated[_Text, _STRING_OR_NUMBER] | None = None
+    api_key: Annotated[_Text, _ANY_TEXT] | None = None
     """The API key itself; prefer a file or a variable."""
     api_key_file: Annotated[_Text, _STRING] | None = None
     """File that contains the API key."""
     api_key_env: Annotated[str, BeforeValidator(_variable), _VARIABLE_NAME] | None = None
     """Environment variable that contains the API key."""
-    api_token: Annotated[_Text, _STRING_OR_NUMBER] | None = None
+    api_token: Annotated[_Text, _ANY_TEXT] | None = None
     """The API token itself; prefer a file or a variable."""
     api_token_file: Annotated[_Text, _STRING] | None = None
     """File that contains the API token."""
