@@ -80,15 +80,13 @@ def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     yield _line(catalog.POLL_LAST_ATTEMPT, name, value=last_attempt)
     last_success = status.snapshot.started.wall if status.snapshot else 0
     yield _line(catalog.POLL_LAST_SUCCESS, name, value=last_success)
-    yield from _last_success_lines(name, status.snapshot)
     if status.snapshot is not None:
+        yield from _last_success_lines(name, status.snapshot)
         yield _line(catalog.POLL_UNCONFIRMED_NUMBERS, name, value=len(status.missed))
     yield from _counter_lines(name, status)
 
 
-def _last_success_lines(name: str, snapshot: Snapshot | None) -> Iterator[MetricText]:
-    if snapshot is None:
-        return
+def _last_success_lines(name: str, snapshot: Snapshot) -> Iterator[MetricText]:
     yield _line(catalog.POLL_DURATION, name, value=snapshot.duration_seconds)
     yield _line(catalog.POLL_PAGES, name, value=snapshot.listing.pages)
     for reason in REJECTIONS:
@@ -169,31 +167,17 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Metr
     yield info, info.block(labels, ones)
     yield _attached_block(account_names, sids, numbers)
     currencies = escaped_column([number.currency for number in numbers])
-    priced = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
-    plain = catalog.NUMBER_INCOMING_PULSE_SECONDS.labelsets(account_names, sids)
-    for metric, labels, values in (
-        (
-            catalog.NUMBER_MONTHLY_RENTAL,
-            priced,
-            [n.rental_price if n.currency else None for n in numbers],
-        ),
-        (
-            catalog.NUMBER_ONE_TIME_PRICE,
-            priced,
-            [n.one_time_price if n.currency else None for n in numbers],
-        ),
-        (
-            catalog.NUMBER_INCOMING_RATE,
-            priced,
-            [n.incoming_rate if n.currency else None for n in numbers],
-        ),
-        (
-            catalog.NUMBER_INCOMING_PULSE_SECONDS,
-            plain,
-            [number.incoming_pulse_seconds for number in numbers],
-        ),
+    labels = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
+    for metric, prices in (
+        (catalog.NUMBER_MONTHLY_RENTAL, [number.rental_price for number in numbers]),
+        (catalog.NUMBER_ONE_TIME_PRICE, [number.one_time_price for number in numbers]),
+        (catalog.NUMBER_INCOMING_RATE, [number.incoming_rate for number in numbers]),
     ):
-        yield metric, metric.block(labels, format_values(values))
+        known = [price if of else None for price, of in zip(prices, currencies, strict=True)]
+        yield metric, metric.block(labels, format_values(known))
+    pulse = catalog.NUMBER_INCOMING_PULSE_SECONDS
+    plain = pulse.labelsets(account_names, sids)
+    yield pulse, pulse.block(plain, format_values([n.incoming_pulse_seconds for n in numbers]))
     for metric, timestamps in (
         (catalog.NUMBER_CREATED, [number.created_timestamp_seconds for number in numbers]),
         (catalog.NUMBER_UPDATED, [number.updated_timestamp_seconds for number in numbers]),
