@@ -14,7 +14,8 @@ import json
 import logging
 import ssl
 import traceback
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 import pytest
 import trustme
@@ -22,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.clock import Clock
 from exophone_exporter.errors import REASONS
-from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poll_log import PollLogger
 from exophone_exporter.polling.poller import poll_once
@@ -32,6 +33,7 @@ from tests.lib.fault_server import (
     HEAD,
     Conversation,
     FaultServer,
+    Script,
     dripping,
     flooding,
     hanging_port,
@@ -41,12 +43,6 @@ from tests.lib.fault_server import (
     saying_then_silence,
 )
 from tests.lib.support import FakeTime, account, client_for, closed_port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from exophone_exporter.inventory.state import PollResult
-    from tests.lib.fault_server import Script
 
 Samples: TypeAlias = "Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]"
 # What an account is polled with while the fault lasts: its origin, and what goes with it.

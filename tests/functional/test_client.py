@@ -6,9 +6,10 @@ import contextlib
 import json
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,6 @@ from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
 from tests.lib.fault_server import Conversation, FaultServer, answering, ok
 from tests.lib.support import CountingRecorder, FakeTime, account, client_for, files_of, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 LIST_PATH = "/v2_beta/Accounts/acme/IncomingPhoneNumbers"
 # acme-key:acme-token

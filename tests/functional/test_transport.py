@@ -18,13 +18,16 @@ import threading
 import time
 import tracemalloc
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from exophone_exporter import __version__
 from exophone_exporter.errors import ConnectFailed, DeadlinePassed, PollError, TimedOut
+from exophone_exporter.exotel.model import Page
 from tests.lib.fault_server import (
     CHUNKED,
     HEAD,
@@ -41,14 +44,8 @@ from tests.lib.fault_server import (
 )
 from tests.lib.support import CountingRecorder, account, client_for, closed_port
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from exophone_exporter.exotel.model import Page
-
-    Script = Callable[[Conversation], None]
-    Failure = tuple[str, list[str], str]
+Script = Callable[[Conversation], None]
+Failure = tuple[str, list[str], str]
 
 MIB = 1024 * 1024
 # acme-key:acme-token

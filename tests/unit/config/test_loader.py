@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import jsonschema  # type: ignore[import-untyped]  # no stubs among the lint tools
@@ -22,9 +22,6 @@ from tests.lib.canary import everything_of
 from tests.lib.configs import cases, expected_problems, refusal
 from tests.lib.paths import DATA, ROOT
 from tests.lib.support import INDIA, files_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONFIGS = DATA / "configs"
 CANARY = "canary"

@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import json
 import pickle
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,14 +16,9 @@ from hypothesis import strategies as st
 
 from exophone_exporter.config import loader
 from exophone_exporter.config.secrets import Secret, SecretSource, line_from_bytes
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError
 from tests.lib.support import account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from exophone_exporter.config.settings import Config
 
 CANARY = "canary-7d1f"
 KEY_AND_TOKEN = (

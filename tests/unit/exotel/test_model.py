@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -23,9 +24,6 @@ from exophone_exporter.exotel.model import (
     parse_page,
 )
 from tests.lib.support import INDIA, SAMPLES, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FLOW = "http://my.exotel.in/acme/exoml/start_voice/11"
 

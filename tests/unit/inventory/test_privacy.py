@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory import privacy
 from exophone_exporter.inventory.privacy import MaskedIdentity
 from tests.lib.support import phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
 
 HEX_SID = "9eeafc8ab479386dc95f854f9d7cd8a1"
 KEY = b"k" * 32

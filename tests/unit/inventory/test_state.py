@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time as real_time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,12 +16,7 @@ from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import CredentialsRejected, TimedOut
 from exophone_exporter.inventory.changes import Change
 from exophone_exporter.inventory.state import AccountState, Durations, PollResult
-from tests.lib.support import account, phone, snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.lib.support import FakeTime
+from tests.lib.support import FakeTime, account, phone, snapshot
 
 THREADS, TIMES = 8, 200
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,6 +20,7 @@ from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.metrics import page
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.exporter import Exporter, spread_seconds
@@ -28,13 +30,8 @@ from tests.lib.processes import wait_until
 from tests.lib.simulation.virtual_time import VirtualTime
 from tests.lib.support import FakeTime, account
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from exophone_exporter.inventory.state import AccountStatus
-
-    Run = Callable[..., Exporter]
-    Simulated = Callable[..., Account]
+Run = Callable[..., Exporter]
+Simulated = Callable[..., Account]
 
 ALL = PerNumber("all", 10_000, "full")
 NONE = PerNumber("none", 10_000, "full")

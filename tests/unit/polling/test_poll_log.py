@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import BadBody, ListShifted, PollError, TimedOut
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import Change, diff
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import PollResult
 from exophone_exporter.polling.poll_log import PollLogger
 from tests.lib.support import FakeTime, account, log_lines, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exophone_exporter.exotel.model import ExoPhone
 
 VOICE_12 = "http://my.exotel.in/acme/exoml/start_voice/12"
 FAILED = ("WARNING", "the poll failed")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -20,15 +21,11 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.polling.poller import Poller, poll_once
 from tests.lib.support import FakeTime, account, log_lines, phone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exophone_exporter.exotel.model import ExoPhone
 
 WAIT_SECONDS = 5.0
 
