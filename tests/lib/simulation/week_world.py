@@ -67,8 +67,8 @@ _KINDS: Final[tuple[str | int | bytes, ...]] = (
     *["empty", "short"] * 2,
 )
 # What a page behind the last one is answered with, by the account; None is an empty page.
-BEHIND: Final = (None, None, 400, 404, 410, 416, 422, "again")
-_REFUSED_BEHIND: Final = {400, 404, 410, 416, 422}
+BEHIND: Final = (None, None, 204, 400, 404, 410, 416, 422, "again")
+_REFUSED_BEHIND: Final = {204, 400, 404, 410, 416, 422}
 # What the detail endpoint says of a number that has left the list.
 AFTERLIVES: Final = (404, 404, 404, 410, 403, 500, b"404", b"500", "there", "other")
 _GONE: Final = {404, 410, b"404"}
@@ -282,7 +282,10 @@ class Connection:
     def _page(self, asked: _Asked, kind: str | int | bytes) -> Answer:
         index, size = int(asked.query["Page"]), int(asked.query["PageSize"])
         numbers, more, body = self._of.page(index, size)
-        if kind == "pages" and any(number.sid not in self._call.found for number in numbers):
+        # The last page again, under its own index, and it has grown since it was first read.
+        grown = self._of.behind == "again" and index * size >= len(self._of.numbers)
+        is_new = any(number.sid not in self._call.found for number in numbers)
+        if is_new and (kind == "pages" or (index and grown)):
             self._fail(final=True)
             return asked.answer(200, body.replace(b'"page": ', b'"page": 9', 1))
         if index and not numbers and isinstance(self._of.behind, int):
