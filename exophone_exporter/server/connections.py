@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import uvicorn
     from uvicorn.server import ServerState
 
+    from exophone_exporter.server.refusals import Reason, RefusedClients
     from exophone_exporter.server.tls import Tls
 
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
@@ -40,13 +41,12 @@ _log = logging.getLogger(__name__)
 class Limits:
     """What clients may use of the server.
 
-    A request's head must be complete `head_seconds` after the connection was made (with TLS: after
-    the handshake, which has `handshake_seconds`), or after the first byte of a further request. An
-    idle connection ends after `keep_alive_seconds`, longer than a usual scrape interval. A client
-    that takes nothing of its answer for `write_seconds` is cut off; a TLS connection must also end
-    within this time once its last answer is written. After a request that ends the connection,
-    further input is dropped for up to `linger_seconds`: if the connection were closed immediately,
-    it would be reset and the answer lost.
+    A request's head, and the TLS handshake before it, must be complete `head_seconds` after the
+    connection was made, a further head so long after its first byte. An idle connection ends after
+    `keep_alive_seconds`, longer than a usual scrape interval. A client that takes nothing of its
+    answer for `write_seconds` is cut off. After a request that ends the connection, further input
+    is dropped for up to `linger_seconds`: if the connection were closed immediately, it would be
+    reset and the answer lost.
 
     `request_line_bytes` limits the first line of a request (414; the parser takes no more than
     64 KiB), `head_bytes` all of its headers and `headers` their number (431). When there are
@@ -55,7 +55,6 @@ class Limits:
     """
 
     head_seconds: float = 10.0
-    handshake_seconds: float = 10.0
     keep_alive_seconds: int = 75
     write_seconds: float = 30.0
     linger_seconds: float = 1.0
@@ -133,6 +132,7 @@ class Connection(HttpToolsProtocol):
         config: uvicorn.Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
+        refused_clients: RefusedClients,
         *,
         tls: Tls | None = None,
         is_refused: bool = False,
@@ -140,9 +140,11 @@ class Connection(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
         self.tls = tls
         self.is_refused = is_refused
-        self.handshake: asyncio.Task[None] | None = None
+        self.connecting: asyncio.Task[None] | None = None
         self._limit = limit
         self._limits = limit.limits
+        self._refused_clients = refused_clients
+        self._is_forbidden = False
         self._ignores_input = False
         self._is_lingering = False
         self._refusal = HTTPStatus.BAD_REQUEST
@@ -153,22 +155,14 @@ class Connection(HttpToolsProtocol):
         self._progress_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Serve, unless the client's certificate is not accepted."""
+        """Serve."""
         super().connection_made(transport)
+        self.scheme = "https" if self.tls else "http"
         self._begin_head()
-        if self.tls is None:
-            return
-        self._ignores_input = True  # also if the check raises
-        if self.tls.accepts(transport.get_extra_info("ssl_object")):
-            self._ignores_input = False
-        else:
-            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; an answer that was not read to its end is not an error."""
         self._limit.remove(self)
-        if self.transport is None:  # the handshake failed
-            return
         if self._is_answering:
             _log.debug("client left before the end of its answer", extra=fields(client=self.client))
         super().connection_lost(exc)
@@ -176,7 +170,7 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # as asyncio allows
         """Answer a client that has closed only its own side, as Go and nginx do."""
-        if not self._is_answering or not self.transport.can_write_eof():
+        if not self._is_answering:
             return False
         self._close_after_this_answer()
         return True
@@ -224,6 +218,8 @@ class Connection(HttpToolsProtocol):
         """Answer the request."""
         if self.is_refused:
             self._reject(HTTPStatus.SERVICE_UNAVAILABLE)
+        if self._is_forbidden:
+            self._reject(HTTPStatus.FORBIDDEN)
         if self.parser.get_http_version() not in _VERSIONS:
             self._reject(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         size = sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -248,13 +244,13 @@ class Connection(HttpToolsProtocol):
         """End immediately, whatever was under way."""
         if self.transport is not None:
             self.transport.abort()
-        elif self.handshake is not None:
-            self.handshake.cancel()
+        elif self.connecting is not None:
+            self.connecting.cancel()
 
     def end_if_overdue(self, now: float) -> None:
         """End where the client took too long for its part."""
         if self.transport is None:
-            return  # the handshake has its own timeout
+            return
         unsent_bytes = self.transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._progress_at = unsent_bytes, now
@@ -267,14 +263,23 @@ class Connection(HttpToolsProtocol):
         elif self._in_head and now > self._deadline:
             self._end_overdue("its request is not complete")
 
+    def refuse_tls(self, reason: Reason, detail: str) -> None:
+        """End a connection whose handshake failed; the client can read why."""
+        self._refused_clients.note(reason, self.client, detail)
+        self.linger()
+
+    def forbid(self) -> None:
+        """Answer the request with 403: the client's certificate is valid, but not allowed."""
+        self._refused_clients.note(
+            "client_certificate", self.client, "none of its names is allowed"
+        )
+        self._is_forbidden = True
+
     def linger(self) -> None:
         """End after what was written, in a way that lets the client read it."""
         self._ignores_input = self._is_lingering = True
         self._deadline = self.loop.time()
         if self.transport.is_closing():
-            return
-        if not self.transport.can_write_eof():  # TLS has its own way to end
-            self.transport.close()
             return
         self.flow.resume_reading()
         self.transport.write_eof()

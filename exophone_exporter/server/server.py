@@ -23,6 +23,7 @@ from exophone_exporter.server import tls, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.systemd import all_or_none, passed_sockets
+from exophone_exporter.server.tls_transport import TlsTransport
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 
 if TYPE_CHECKING:
@@ -217,19 +218,16 @@ class _Acceptor:
         connection = self._protocol(not has_room)
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
-        connection.handshake = task
+        connection.connecting = task
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._finish(done, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
-        options: dict[str, Any] = {}
-        if connection.tls is not None:
-            options["ssl"] = connection.tls.context
-            options["ssl_handshake_timeout"] = self._limit.limits.handshake_seconds
-            options["ssl_shutdown_timeout"] = self._limit.limits.write_seconds
+        tls = connection.tls
+        protocol = TlsTransport(tls, connection) if tls else connection
         if accepted.family != socket.AF_UNIX:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.connect_accepted_socket(lambda: connection, accepted, **options)
+        await self._loop.connect_accepted_socket(lambda: protocol, accepted)
 
     def _finish(
         self, task: asyncio.Task[None], accepted: socket.socket, connection: Connection
@@ -376,6 +374,7 @@ class Server(uvicorn.Server):
             self.config,
             self.server_state,
             asyncio.get_running_loop(),
+            self.refused_clients,
             tls=self._tls() if self._tls else None,
             is_refused=is_refused,
         )

@@ -6,10 +6,10 @@ Names of suites, curves and versions are those of exporter-toolkit, which are Go
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
-import platform
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from exophone_exporter.clock import Clock
+    from exophone_exporter.server.client_hello import ClientHello
     from exophone_exporter.server.web_config import TlsSettings
 
 FILE_SETTINGS: Final = ("cert_file", "key_file", "client_ca_file")
@@ -52,12 +53,30 @@ SUITES_OF_TLS13: Final = (
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
 )
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A group for the key exchange: OpenSSL's name of it, and its number in a hello."""
+
+    name: str
+    number: int
+
+
+# The only ones that are offered, in order of preference: others cost a hello up to 0.2 s.
 CURVES: Final = {
-    "CurveP256": "prime256v1",
-    "CurveP384": "secp384r1",
-    "CurveP521": "secp521r1",
-    "X25519": "X25519",
+    "X25519": _Curve("X25519", 0x1D),
+    "CurveP256": _Curve("prime256v1", 0x17),
+    "CurveP384": _Curve("secp384r1", 0x18),
+    "CurveP521": _Curve("secp521r1", 0x19),
 }
+_X25519: Final = CURVES["X25519"].number
+# OpenSSL prefers these two as well.
+_PREFERRED_BY_OPENSSL: Final = (_X25519, CURVES["CurveP256"].number)
+# Behind the classical groups: combinations with ML-KEM, and numbers without a meaning.
+_FIRST_NEW_GROUP: Final = 0x200
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL.
+_NO_CHECK_TIME: Final = 0x200000
 _SAN_KINDS: Final = ("DNS", "email", "URI")
 
 _log = logging.getLogger(__name__)
@@ -74,10 +93,46 @@ class TlsProblem(ConfigError):  # noqa: N818 - a problem of one setting
 
 @dataclass(frozen=True)
 class Tls:
-    """TLS for new connections. With `allowed_sans` a client's certificate must have one of them."""
+    """TLS for new connections.
 
-    context: ssl.SSLContext
+    `contexts` are by the number of the only group that each of them offers, in order of preference:
+    an `SSLContext` can be limited to one group, but not to several. `unlimited` offers all that
+    OpenSSL does. With `allowed_sans` a client's certificate must have one of them. `expires_at` is
+    when the certificate does, in seconds since 1970.
+    """
+
+    contexts: Mapping[int, ssl.SSLContext]
+    unlimited: ssl.SSLContext | None = None
     allowed_sans: tuple[str, ...] | None = None
+    expires_at: float | None = None
+
+    def context_for(self, hello: ClientHello) -> ssl.SSLContext:
+        """The context of the first group that the client sent a key for, or else supports.
+
+        Without a common group the handshake fails, but costs nothing.
+        """
+        usable = [group for group in self.contexts if self._is_usable(group, hello)]
+        for offered in (hello.key_shares, hello.groups):
+            for group in usable:
+                if group in offered:
+                    return self._context_of(group, hello)
+        limited = (each for each in self.contexts.values() if each is not self.unlimited)
+        return next(limited, None) or _refusing_context()
+
+    def _is_usable(self, group: int, hello: ClientHello) -> bool:
+        """Whether a context would choose the group; an unlimited one takes the first it knows."""
+        if self.contexts[group] is not self.unlimited or not hello.has_tls13:
+            return True
+        known = [share for share in hello.key_shares if share < _FIRST_NEW_GROUP]
+        return known[:1] in ([], [group])
+
+    def _context_of(self, group: int, hello: ClientHello) -> ssl.SSLContext:
+        """With TLS 1.2 a client's certificate must be of a curve that its context offers."""
+        context = self.contexts[group]
+        has_tls13 = hello.has_tls13 and context.maximum_version != ssl.TLSVersion.TLSv1_2
+        if self.unlimited and not has_tls13 and group in _PREFERRED_BY_OPENSSL:
+            return self.unlimited
+        return context
 
     def accepts(self, connection: ssl.SSLObject) -> bool:
         """Whether to serve the client of a connection; valid after the handshake."""
@@ -109,7 +164,17 @@ def _short(text: str) -> str:
 
 
 def build(settings: TlsSettings) -> Tls:
-    """Make the context from settings and their files; raises TlsProblem."""
+    """Make the contexts from settings and their files; raises TlsProblem."""
+    contexts, unlimited = {}, None if settings.curve_preferences else _context(settings)
+    for curve in settings.curve_preferences or CURVES:
+        context = _context(settings)
+        if not _limit(context, curve):
+            unlimited = context
+        contexts[CURVES[curve].number] = context
+    return Tls(contexts, unlimited, settings.client_allowed_sans, _expires_at(settings))
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
     # HTTP/2 is not supported; a client that supports both learns it in the handshake.
@@ -117,11 +182,9 @@ def build(settings: TlsSettings) -> Tls:
     context.maximum_version = VERSIONS[settings.max_version]
     context.minimum_version = VERSIONS[settings.min_version]
     _choose_ciphers(context, settings)
-    for curve in settings.curve_preferences:
-        _choose_curve(context, curve)
     _load_certificate(context, settings)
     _verify_clients(context, settings)
-    return Tls(context, settings.client_allowed_sans)
+    return context
 
 
 def follow(
@@ -181,15 +244,45 @@ def _choose_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 
-def _choose_curve(context: ssl.SSLContext, curve: str) -> None:
+def _limit(context: ssl.SSLContext, curve: str) -> bool:
+    """Offer one curve only; False where Python 3.11.2, which Debian 12 has, cannot do it."""
     try:
-        context.set_ecdh_curve(CURVES[curve])
+        context.set_ecdh_curve(CURVES[curve].name)
     except (ssl.SSLError, ValueError):
-        raise TlsProblem(
-            "curve_preferences",
-            f"Python {platform.python_version()} cannot choose `{curve}`; use CurveP256, CurveP384"
-            " or CurveP521, or leave the list out for all curves, X25519 included",
-        ) from None
+        if curve != "X25519":
+            raise TlsProblem("curve_preferences", f"OpenSSL does not support `{curve}`") from None
+        return False
+    return True
+
+
+@functools.cache
+def _refusing_context() -> ssl.SSLContext:
+    """One in which every handshake fails, because it has no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _limit(context, "CurveP256")
+    return context
+
+
+def _expires_at(settings: TlsSettings) -> float | None:
+    """When the certificate expires, by a handshake in memory: `ssl` decodes only a peer's."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_certificate(server, settings)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    with _path(settings, "cert") as path:
+        client.load_verify_locations(path)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(to_client, to_server)
+    serving = server.wrap_bio(to_server, to_client, server_side=True)
+    for end in (asking, serving, asking):
+        with contextlib.suppress(ssl.SSLError):
+            end.do_handshake()
+    try:
+        certificate: Any = asking.getpeercert()
+    except ValueError:  # not a certificate for a server
+        return None
+    return ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:

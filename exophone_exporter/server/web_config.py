@@ -155,7 +155,7 @@ class TlsSettings(_Section):
     """The section `tls_server_config`.
 
     Of `cert` and `cert_file`, and of `key` and `key_file`, exactly one is not empty. Without
-    `cipher_suites` all are offered, without `curve_preferences` those of OpenSSL;
+    `cipher_suites` and `curve_preferences` all are offered;
     `client_allowed_sans` is None for any name. `prefer_server_cipher_suites` is ignored, as by Go.
     """
 
@@ -170,13 +170,7 @@ class TlsSettings(_Section):
     min_version: _Version = "TLS12"
     max_version: _Version = "TLS13"
     cipher_suites: tuple[_Suite, ...] = ()
-    curve_preferences: Annotated[
-        tuple[_Curve, ...],
-        _checked(
-            lambda curves: len(curves) <= 1,
-            "Python supports only one curve; keep one, or leave the list out for all",
-        ),
-    ] = ()
+    curve_preferences: tuple[_Curve, ...] = ()
     prefer_server_cipher_suites: Any = None
 
     @property

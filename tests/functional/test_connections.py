@@ -7,6 +7,7 @@ import contextlib
 import logging
 import resource
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -22,7 +23,6 @@ from tests.lib.processes import DEADLINE_SECONDS, wait_until
 from tests.lib.servers import port_of, rest_of, running_app, tls_contexts
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
 
     from exophone_exporter.server import Server
@@ -39,7 +39,6 @@ def limits(**changes: Any) -> Limits:
     """Deadlines that no test reaches, but for those that it is about."""
     far: dict[str, Any] = {
         "head_seconds": 60.0,
-        "handshake_seconds": 60.0,
         "keep_alive_seconds": 60,
         "write_seconds": 60.0,
     }
@@ -123,6 +122,17 @@ def is_closed_by_server(client: socket.socket) -> bool:
         return True
     finally:
         client.settimeout(DEADLINE_SECONDS)
+
+
+def close_own_side(client: socket.socket) -> None:
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if isinstance(client, ssl.SSLSocket):
+        client.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):  # it does not wait for the server's end
+            client.unwrap()
+        client.settimeout(DEADLINE_SECONDS)
+    else:
+        client.shutdown(socket.SHUT_WR)
 
 
 def body_of(answer: bytes) -> bytes:
@@ -274,9 +284,12 @@ def test_nothing_behind_a_head_with_a_body_is_executed(
 
 
 @pytest.mark.fault(110)
-def test_a_client_that_sends_a_long_body_can_read_its_answer(site: Site) -> None:
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_a_client_that_sends_a_long_body_can_read_its_answer(with_tls: bool) -> None:
     """A connection closed over unread data is reset, and a reset discards the answer."""
-    with site.open(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n") as client:
+    server, trusting = tls_contexts(trustme.CA()) if with_tls else (None, None)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
+    with serving(tls=server) as site, site.open(head, tls=trusting) as client:
         for _ in range(64):
             client.sendall(b"x" * 65536)
         assert client.recv(12) == b"HTTP/1.1 200"
@@ -314,13 +327,18 @@ def test_clients_that_pipeline_hold_no_memory() -> None:
     assert set(site.app.asked) == {"GET /", "GET /held"}
 
 
-@pytest.mark.parametrize("request_", [GET_HELD, GET_LARGE], ids=["held", "large"])
-def test_a_client_that_has_closed_its_own_side_is_answered(request_: bytes) -> None:
-    """As by `nc -N`."""
-    with serving() as site, site.open(request_) as client:
-        client.shutdown(socket.SHUT_WR)
+@pytest.mark.parametrize(
+    ("request_", "with_tls"),
+    [(GET_HELD, False), (GET_LARGE, False), (GET_HELD, True)],
+    ids=["held", "large", "tls"],
+)
+def test_a_client_that_has_closed_its_own_side_is_answered(request_: bytes, with_tls: bool) -> None:
+    """As by `nc -N`, or `openssl s_client` where its input ends."""
+    server, trusting = tls_contexts(trustme.CA()) if with_tls else (None, None)
+    with serving(tls=server) as site, site.open(request_, tls=trusting) as client:
+        close_own_side(client)
         site.wait_until_asked()
-        site.ask()  # the server has seen the end of what the client sends by then
+        site.ask(tls=trusting)  # the server has seen the end of what the client sends by then
         site.app.let_go.set()
         answer = rest_of(client)
     assert b"\r\nconnection: close\r\n" in answer or request_ == GET_LARGE
@@ -472,7 +490,7 @@ def test_when_every_connection_is_being_answered_a_new_one_gets_503() -> None:
 )
 def test_a_client_that_does_not_finish_the_handshake_is_cut_off(sent: bytes) -> None:
     server, _ = tls_contexts(trustme.CA())
-    with serving(tls=server, limits=limits(handshake_seconds=0.3)) as site:
+    with serving(tls=server, limits=limits(head_seconds=0.3)) as site:
         assert site.ask(sent) == b""
 
 

@@ -95,6 +95,7 @@ def address(running: Any) -> str:
     return found.replace("localhost", "127.0.0.1")
 
 
+@pytest.mark.fault(190, 192)
 def test_a_client_with_the_password_is_answered_over_tls(house: House) -> None:
     sid = house.sim.world.accounts["acme"].numbers[0]["sid"]
     with serving(house) as running:
@@ -107,8 +108,16 @@ def test_a_client_with_the_password_is_answered_over_tls(house: House) -> None:
             assert house.get(url + path, password=None)[0] == 401
             assert house.get(url + path, password="wrong")[0] == 401
         assert "exophone_probe_success 1.0" in house.get(f"{url}/probe?target={sid}")[2]
-        with pytest.raises(OSError):  # noqa: PT011 - reset or closed, as the system has it
-            get(url.replace("https://", "http://"))
+        plain = get(url.replace("https://", "http://"))
+        assert plain == (400, "Client sent an HTTP request to an HTTPS server.\n")
+        running.wait_for("client refused.*reason=plain_http client=127.0.0.1")
+        wait_until(
+            lambda: (
+                'exophone_exporter_clients_refused_total{reason="plain_http"} 1.0'
+                in house.get(f"{url}/metrics")[2]
+            ),
+            "the metric counts it",
+        )
         assert running.end() == 0
     assert PASSWORD not in running.stderr
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 import socket
 import ssl
+import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,8 @@ import pytest
 import trustme
 
 from exophone_exporter.server import tls
+from exophone_exporter.server.client_hello import ClientHello, HelloReader
+from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.tls import TlsProblem, allowed
 from exophone_exporter.server.web_config import TlsSettings
 from tests.lib.processes import DEADLINE_SECONDS
@@ -119,9 +125,9 @@ def meet(port: int, client: ssl.SSLContext) -> Met:
 
 
 def is_refused(port: int, client: ssl.SSLContext) -> bool:
-    """Whether the server ends the connection without an answer."""
+    """Whether the client gets no answer of the application."""
     try:
-        return meet(port, client).said == b""
+        return meet(port, client).said != b"https"
     except (ssl.SSLError, ConnectionError):
         return True
 
@@ -133,9 +139,16 @@ def open_files() -> int:
 def both_sides(settings: TlsSettings, client: ssl.SSLContext) -> ssl.SSLObject:
     """A handshake in memory; the server's side of it. Raises the error of the first to fail."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours = tls.build(settings).context.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server)
-    for side in (theirs, ours) * 3:
+    with contextlib.suppress(ssl.SSLWantReadError):
+        theirs.do_handshake()
+    sent = to_server.read()
+    to_server.write(sent)
+    hello = HelloReader().feed(sent)
+    assert hello
+    context = tls.build(settings).context_for(hello)
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (ours, theirs) * 3:
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
     return ours
@@ -210,7 +223,7 @@ def test_one_curve_is_the_only_one(ground: Ground, curve: str) -> None:
     settings = ground.change(curve_preferences=(curve,))
     same, other = ground.client(), ground.client()
     try:
-        same.set_ecdh_curve(tls.CURVES[curve])
+        same.set_ecdh_curve(tls.CURVES[curve].name)
     except ssl.SSLError:
         pytest.skip("this Python cannot choose the curve; the next test shows what happens then")
     other.set_ecdh_curve("secp384r1" if curve != "CurveP384" else "secp521r1")
@@ -219,21 +232,111 @@ def test_one_curve_is_the_only_one(ground: Ground, curve: str) -> None:
         both_sides(settings, other)
 
 
-def test_a_curve_that_python_cannot_choose_is_refused(
+X25519, P256, P384, P521 = (curve.number for curve in tls.CURVES.values())
+X448, FFDHE8192, WITH_ML_KEM = 0x1E, 0x104, 0x11EC
+ALL = (X25519, P256, P384, P521, X448, FFDHE8192, WITH_ML_KEM)
+
+
+def chosen(built: tls.Tls, hello: ClientHello) -> str:
+    """What the context offers: one curve, all of OpenSSL, or nothing."""
+    context = built.context_for(hello)
+    if context is built.unlimited:
+        return "unlimited"
+    names = {
+        id(built.contexts[curve.number]): name
+        for name, curve in tls.CURVES.items()
+        if curve.number in built.contexts
+    }
+    return names.get(id(context), "nothing")
+
+
+@pytest.mark.fault(191)
+@pytest.mark.parametrize(
+    ("preferences", "groups", "shares", "expected"),
+    [
+        ((), ALL, (X25519,), "X25519"),
+        ((), ALL, (WITH_ML_KEM, X25519), "X25519"),
+        ((), ALL, (FFDHE8192, X448, P521, P384), "CurveP384"),
+        ((), ALL, (FFDHE8192,), "X25519"),
+        ((), (FFDHE8192, P521), (), "CurveP521"),
+        ((), (X448, FFDHE8192), (X448,), "X25519"),  # which fails
+        ((), (), (), "X25519"),
+        (("CurveP384", "CurveP256"), ALL, (P256, P384), "CurveP384"),
+        (("CurveP384", "CurveP256"), ALL, (P256,), "CurveP256"),
+        (("CurveP256",), (X25519,), (X25519,), "CurveP256"),
+    ],
+)
+def test_the_server_chooses_the_curve(
+    ground: Ground,
+    preferences: tuple[str, ...],
+    groups: tuple[int, ...],
+    shares: tuple[int, ...],
+    expected: str,
+) -> None:
+    """By its preference, among those that the client sent a key for, else among all of them."""
+    built = tls.build(ground.change(curve_preferences=preferences))
+    assert chosen(built, ClientHello(groups, shares, has_tls13=True)) == expected
+
+
+@pytest.mark.fault(191)
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ((P256, X25519, X448), "unlimited"),
+        ((X448, P521, P384), "CurveP384"),
+        ((X448,), "X25519"),
+    ],
+)
+def test_with_tls_1_2_every_curve_of_a_certificate_is_right(
+    ground: Ground, groups: tuple[int, ...], expected: str
+) -> None:
+    """Where OpenSSL by itself chooses X25519 or P-256 for the key exchange."""
+    built = tls.build(ground.change(max_version="TLS12"))
+    assert chosen(built, ClientHello(groups, (), has_tls13=True)) == expected
+
+
+@pytest.mark.fault(191)
+@pytest.mark.parametrize(
+    ("preferences", "shares", "expected"),
+    [
+        ((), (X25519, FFDHE8192), "unlimited"),
+        ((), (WITH_ML_KEM, X25519), "unlimited"),
+        ((), (FFDHE8192, X25519), "CurveP256"),
+        (("X25519",), (), "unlimited"),
+        (("X25519",), (P256, X25519), "nothing"),
+    ],
+)
+def test_x25519_is_chosen_by_its_place_where_python_cannot_choose_it(
+    ground: Ground,
+    monkeypatch: pytest.MonkeyPatch,
+    preferences: tuple[str, ...],
+    shares: tuple[int, ...],
+    expected: str,
+) -> None:
+    """Python 3.11.2, which Debian 12 has. OpenSSL takes the first key that it knows."""
+    limit = ssl.SSLContext.set_ecdh_curve
+
+    def set_ecdh_curve(context: ssl.SSLContext, name: str) -> None:
+        if name == "X25519":
+            raise ssl.SSLError("[EC: UNKNOWN_GROUP] unknown group")
+        limit(context, name)
+
+    monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", set_ecdh_curve)
+    built = tls.build(ground.change(curve_preferences=preferences))
+    assert chosen(built, ClientHello(ALL, shares, has_tls13=True)) == expected
+
+
+def test_a_curve_that_openssl_does_not_have_is_refused(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As X25519 by Python 3.11.2, which Debian 12 has."""
-
     def set_ecdh_curve(*_: object) -> None:
-        raise ssl.SSLError("[SSL] unknown error")
+        raise ValueError
 
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", set_ecdh_curve)
     with pytest.raises(
-        TlsProblem,
-        match=r"^curve_preferences: Python 3\.[0-9.a-z]+ cannot choose `X25519`; use CurveP256,"
-        " CurveP384 or CurveP521, or leave the list out for all curves, X25519 included$",
+        TlsProblem, match=r"^curve_preferences: OpenSSL does not support `CurveP256`$"
     ):
-        tls.build(ground.change(curve_preferences=("X25519",)))
+        tls.build(ground.change(curve_preferences=("CurveP256",)))
 
 
 def test_certificates_and_keys_may_be_set_inline(ground: Ground) -> None:
@@ -303,6 +406,103 @@ def test_without_a_client_ca_only_those_of_the_system_are_trusted(ground: Ground
     settings = ground.require_clients(client_ca_file="")
     with pytest.raises(ssl.SSLError):
         both_sides(settings, ground.client("prometheus.example"))
+
+
+def refusal(port: int, client: ssl.SSLContext) -> str:
+    """What the client is told: the alert, or an answer in words."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as plain:
+        try:
+            with client.wrap_socket(plain) as secure:
+                secure.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                return secure.recv(100).split(b"\r\n")[0].decode()
+        except ssl.SSLError as error:
+            return str(error.reason).lower().replace("_", " ")
+
+
+@pytest.mark.fault(192)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_is_told_why_its_certificate_is_refused_and_so_is_the_operator(
+    ground: Ground, time: FakeTime, caplog: pytest.LogCaptureFixture, version: ssl.TLSVersion
+) -> None:
+    ground.require_clients(client_allowed_sans=("prometheus.example",))
+    expired, past = ground.client(), datetime(2020, 1, 1, tzinfo=UTC)
+    ground.authority.issue_cert("prometheus.example", not_after=past).configure_cert(expired)
+    required = "certificate required" if version is ssl.TLSVersion.TLSv1_3 else "handshake failure"
+    refused = RefusedClients(time.clock)
+    with running_app(scheme, tls=ground.follow(time).current, refused_clients=refused) as server:
+        for client, alert, detail in (
+            (ground.client(), required, "peer did not return a certificate"),
+            (
+                ground.client("prometheus.example", authority=trustme.CA()),
+                "unknown ca",
+                "unable to get local issuer certificate",
+            ),
+            (expired, "certificate expired", "certificate has expired"),
+            (ground.client("other.example"), "403 Forbidden", "none of its names is allowed"),
+        ):
+            client.maximum_version = version
+            with caplog.at_level(logging.INFO, "exophone_exporter.server.refusals"):
+                caplog.clear()
+                assert refusal(port_of(server), client).endswith(alert)
+            (line,) = caplog.records
+            assert vars(line)["fields"] == {
+                "reason": "client_certificate",
+                "client": "127.0.0.1",
+                "count": 1,
+                "detail": detail,
+            }
+            time.pass_(60)
+    assert refused.counts()["client_certificate"] == 4
+
+
+def hello_from(*flags: str) -> bytes:
+    """The hello of `openssl s_client`, which knows more groups than a client in Python."""
+    program = shutil.which("openssl") or "true"
+    if b"OpenSSL 3" not in subprocess.check_output([program, "version"]):
+        pytest.skip("needs the program of OpenSSL 3")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(DEADLINE_SECONDS)
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with subprocess.Popen(
+            [program, "s_client", "-connect", address, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ):
+            accepted, _ = listening.accept()
+            with accepted, accepted.makefile("rb") as received:
+                header = received.read(5)
+                return header + received.read(int.from_bytes(header[3:]))
+
+
+HANDSHAKE_FAILURE, PROTOCOL_VERSION, DECODE_ERROR, ILLEGAL_PARAMETER = 40, 70, 50, 47
+
+
+@pytest.mark.fault(191)
+@pytest.mark.fault(192)
+@pytest.mark.parametrize(
+    ("flags", "alert"),
+    [
+        ("-tls1_3 -groups ffdhe8192", HANDSHAKE_FAILURE),
+        ("-tls1_3 -groups X448:ffdhe2048", HANDSHAKE_FAILURE),
+        ("-tls1_2 -groups X448", HANDSHAKE_FAILURE),
+        ("-tls1_2 -cipher AES128-SHA256", HANDSHAKE_FAILURE),
+        ("-tls1_1 -cipher ALL@SECLEVEL=0", PROTOCOL_VERSION),
+    ],
+)
+def test_a_client_that_offers_nothing_right_gets_an_alert(
+    ground: Ground, time: FakeTime, flags: str, alert: int
+) -> None:
+    """And no key is computed: a hello of 1 KiB with one for ffdhe8192 would take 0.2 seconds."""
+    sent = hello_from(*flags.split())
+    with running_app(scheme, tls=ground.follow(time).current) as server:
+        with socket.create_connection(
+            ("127.0.0.1", port_of(server)), timeout=DEADLINE_SECONDS
+        ) as client:
+            client.sendall(sent)
+            answer = rest_of(client)
+        assert (answer[:2], answer[3:]) == (b"\x15\x03", bytes([0, 2, 2, alert]))
+        assert server.refused_clients.counts()["tls_handshake"] == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import trustme
 
 from exophone_exporter.server.server import Server, listen
-from exophone_exporter.server.tls import Tls
+from exophone_exporter.server.tls import CURVES, Tls
 from tests.lib.processes import DEADLINE_SECONDS, get, wait_until
 
 # What a process of its own serves.
@@ -54,7 +54,7 @@ def running_app(
     **options: Any,
 ) -> Iterator[Server]:
     """The server that users run, around an application; `options` go to Server."""
-    current = (lambda: Tls(tls)) if isinstance(tls, ssl.SSLContext) else tls
+    current = (lambda: tls_of(tls)) if isinstance(tls, ssl.SSLContext) else tls
     with running(Server(app, listen(["127.0.0.1:0"]), tls=current, **options)) as server:
         yield server
 
@@ -95,6 +95,11 @@ class Site:
             return Answer(response.status, response.headers, response.read())
 
 
+def tls_of(context: ssl.SSLContext) -> Tls:
+    """TLS with one context, whatever the client offers."""
+    return Tls({curve.number: context for curve in CURVES.values()})
+
+
 def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Of a server that is called localhost, and of a client that trusts it."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -102,6 +107,16 @@ def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     return server, client
+
+
+def hello_of(version: ssl.TLSVersion) -> bytes:
+    """The first bytes of a real client; its record has a header of five bytes."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.maximum_version = version
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
 
 
 def rest_of(client: socket.socket) -> bytes:

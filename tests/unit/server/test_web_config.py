@@ -125,7 +125,7 @@ def test_every_setting_becomes_what_it_says() -> None:
         "  client_ca_file: ../ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n"
         "  client_allowed_sans: [one, two]\n  min_version: TLS12\n  max_version: TLS12\n"
         "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
-        "  prefer_server_cipher_suites: false\n  curve_preferences: [X25519]\n"
+        "  prefer_server_cipher_suites: false\n  curve_preferences: [CurveP256, X25519]\n"
         "http_server_config:\n  headers:\n    X-Frame-Options: sameorigin\n"
         "    X-XSS-Protection: 0\n"
         f"basic_auth_users:\n  asha: {HASH}\n"
@@ -141,7 +141,7 @@ def test_every_setting_becomes_what_it_says() -> None:
             max_version="TLS12",
             cipher_suites=("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",),
             prefer_server_cipher_suites="false",
-            curve_preferences=("X25519",),
+            curve_preferences=("CurveP256", "X25519"),
         ),
         MappingProxyType({"X-Frame-Options": "sameorigin", "X-XSS-Protection": "0"}),
         MappingProxyType({"asha": PasswordHash(HASH)}),

@@ -1,0 +1,184 @@
+"""TLS between a socket's transport and a connection.
+
+The TLS of asyncio and uvloop keeps alerts to itself, so that no client learns why it was refused,
+and lets OpenSSL choose the key exchange. (https://github.com/python/cpython/issues/98078)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from exophone_exporter.server.client_hello import HelloReader
+
+if TYPE_CHECKING:
+    from exophone_exporter.server.connections import Connection
+    from exophone_exporter.server.refusals import Reason
+    from exophone_exporter.server.tls import Tls
+
+_READ_BYTES: Final = 64 * 1024
+_NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+# In the words of Go's server.
+_HTTP_ANSWER: Final = (
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
+
+
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
+    """The protocol of a socket's transport, and the transport of a connection.
+
+    What the connection writes is encrypted immediately: only the socket's transport has a buffer.
+    """
+
+    def __init__(self, tls: Tls, connection: Connection) -> None:
+        super().__init__()
+        self._tls = tls
+        self._connection = connection
+        self._socket: Any = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._hello = HelloReader()
+        self._ssl: ssl.SSLObject | None = None
+        self._is_open = False
+        self._ignores_input = False
+
+    # Called by the socket's transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: the connection's deadline for its first request holds for the handshake too."""
+        self._socket = transport
+        self._connection.connection_made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Let the connection wait until the client has read more."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let the connection go on."""
+        self._connection.resume_writing()
+
+    def eof_received(self) -> bool:
+        """Keep the socket open while the connection answers."""
+        return self._connection.eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt what came; a part of the hello waits for the rest."""
+        if self._ignores_input:
+            return
+        self._incoming.write(data)
+        connection = self._ssl or self._begin(data)
+        if connection is None:
+            return
+        try:
+            if not self._is_open:
+                self._shake_hands(connection)
+            self._read(connection)
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError as error:
+            self._refuse(*self._reason_of(error))
+
+    # Called by the connection.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send."""
+        if data and self._ssl and self._is_open:
+            self._ssl.write(data)
+            self._flush()
+
+    def can_write_eof(self) -> bool:
+        """Whether the end of the output can be sent alone."""
+        return True
+
+    def write_eof(self) -> None:
+        """End the output; the client can read it to its end, even if it still sends."""
+        self._close_output()
+        self._socket.write_eof()
+
+    def close(self) -> None:
+        """End once everything is sent."""
+        self._close_output()
+        self._socket.close()
+
+    def abort(self) -> None:
+        """End immediately."""
+        self._socket.abort()
+
+    def is_closing(self) -> bool:
+        """Whether the connection ends or has ended."""
+        return bool(self._socket.is_closing())
+
+    def pause_reading(self) -> None:
+        """Take no more from the client."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more from the client."""
+        self._socket.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """The bytes that wait for the client, encrypted."""
+        return int(self._socket.get_write_buffer_size())
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the socket's transport knows."""
+        return self._socket.get_extra_info(name, default)
+
+    def _begin(self, data: bytes) -> ssl.SSLObject | None:
+        """Choose a context once the hello is complete; None until then."""
+        hello = self._hello.feed(data)
+        if self._hello.is_http:
+            self._outgoing.write(_HTTP_ANSWER)
+            self._refuse("plain_http")
+        elif hello is not None:
+            context = self._tls.context_for(hello)
+            self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        return self._ssl
+
+    def _shake_hands(self, connection: ssl.SSLObject) -> None:
+        connection.do_handshake()
+        self._is_open = True
+        if not self._tls.accepts(connection):
+            self._connection.forbid()
+
+    def _read(self, connection: ssl.SSLObject) -> None:
+        while not self._ignores_input and not self.is_closing():
+            data = connection.read(_READ_BYTES)
+            if data:
+                self._connection.data_received(data)
+            elif self._connection.eof_received():
+                self._ignores_input = True
+            else:
+                self.close()
+
+    def _refuse(self, reason: Reason, detail: str = "") -> None:
+        """End the connection after what waits to be sent, which says why."""
+        self._is_open, self._ignores_input = False, True
+        self._connection.refuse_tls(reason, detail)
+
+    def _close_output(self) -> None:
+        if self._ssl and self._is_open:
+            self._is_open, self._ignores_input = False, True
+            with contextlib.suppress(
+                ssl.SSLError
+            ):  # it does not wait for the client to do the same
+                self._ssl.unwrap()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self.is_closing():
+            self._socket.write(self._outgoing.read())
+
+    def _reason_of(self, error: ssl.SSLError) -> tuple[Reason, str]:
+        """Why a client is refused, in OpenSSL's words."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return "client_certificate", error.verify_message
+        words = (error.reason or str(error)).replace("_", " ").lower()
+        if error.reason == _NO_CERTIFICATE:
+            return "client_certificate", words
+        return "malformed_request" if self._is_open else "tls_handshake", words
