@@ -37,8 +37,8 @@ class RefusedClients:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._counts = dict.fromkeys(REASONS, 0)
-        self._logged_counts = dict.fromkeys(REASONS, 0)
+        self._counts: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._logged_counts = dict(self._counts)
         self._logged_at = dict.fromkeys(REASONS, -math.inf)
 
     def note(self, reason: Reason, client: tuple[str, int] | None, detail: str = "") -> None:
