@@ -309,7 +309,7 @@ NETWORK: Final = [
     row(11, "two-lengths", answered(GOOD, "Content-Length: 1, 2"), "connect", 1, NOT_HTTP),
     row(13, "expired", certified("localhost", -1, trusted=True), "tls", 1, "has expired"),
     row(13, "name", certified("a.example", 1, trusted=True), "tls", 1, "Hostname mismatch"),
-    row(13, "unknown", certified("localhost", 1, trusted=False), "tls", 1, "local issuer cert"),
+    row(13, "unknown", certified("localhost", 1, trusted=False), "tls", 1, "is a ca_file needed?"),
     row(14, "plain-port", tls_on_a_plain_port, "tls", 1, "the port does not speak TLS"),
     row(17, "slow", slow_pages, "timeout", 3, "not complete after its deadline of 2s"),
 ]

@@ -15,6 +15,7 @@ import pytest
 
 from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.errors import (
+    BadEnvelope,
     BudgetSpent,
     CredentialsRejected,
     DeadlinePassed,
@@ -479,6 +480,25 @@ def test_retries_take_places_of_the_budget(
     assert time.slept == [0.5, 60.5]
 
 
+@pytest.mark.fault(59)
+@pytest.mark.parametrize(
+    ("sids_sent", "next_page", "fails"),
+    [([""], None, True), ([""], "/next", False), (["", "a"], None, False)],
+)
+def test_first_page_fails_where_it_is_all_and_holds_no_number(
+    sim: Simulator,
+    client_of: Callable[..., Client],
+    sids_sent: list[str],
+    next_page: str | None,
+    fails: bool,
+) -> None:
+    items = [{"sid": sid} for sid in sids_sent]
+    page = json.dumps({"incoming_phone_numbers": items, "next_page_uri": next_page})
+    sim.fail(Fault(status=200, body=page.encode()))
+    with pytest.raises(BadEnvelope) if fails else contextlib.nullcontext():
+        client_of(sim.url).fetch_first_page()
+
+
 def test_number_from_the_detail_endpoint(
     sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
 ) -> None:
@@ -573,8 +593,9 @@ def test_question_whose_slot_is_held_off_while_it_waits_makes_no_request(
         client.budget.hold_off(300.0)
 
     waiting = replace(client, sleep=sleep_and_hear)
-    with pytest.raises(RateLimited, match=r"^the API asked to wait for another 300s$"):
+    with pytest.raises(RateLimited, match=r"^the API asked to wait for another 300s$") as caught:
         waiting.fetch_number("a", 100.0)
+    assert caught.value.retry_after_seconds == 300
     assert recorder.requests == [("detail", "404")]
 
 

@@ -11,7 +11,9 @@ import errno
 import gc
 import gzip
 import json
+import os
 import re
+import shutil
 import socket
 import ssl
 import threading
@@ -740,7 +742,13 @@ def test_ca_file_is_loaded_once_for_each_version_of_it(
         assert "the certificate was rejected" in str(Asker(server.url, ca_file=str(path)).error())
         path.write_bytes(authority.ca.cert_pem.bytes())
         assert Asker(server.url, ca_file=str(path)).page().numbers
-    assert loaded == [path] * 3
+        changed_ns = path.stat().st_mtime_ns
+        path.write_bytes(authority.ca.cert_pem.bytes() + b"\n")
+        os.utime(path, ns=(changed_ns, changed_ns))  # longer, and of the same time
+        assert Asker(server.url, ca_file=str(path)).page().numbers
+        shutil.copy2(path, tmp_path / "copy.pem").replace(path)  # of the same size and time
+        assert Asker(server.url, ca_file=str(path)).page().numbers
+    assert loaded == [path] * 5
 
 
 # Proxies, and what the environment says

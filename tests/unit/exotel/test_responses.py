@@ -126,12 +126,13 @@ def test_question_about_a_single_number_has_no_page_size() -> None:
 @pytest.mark.parametrize(
     ("code", "headers", "reason", "told"),
     [
+        pytest.param(400, {}, "status", f"400 inside a 200: {PARAMETERS}", id="400"),
         pytest.param(401, {}, "auth", "401 inside a 200: the API key, token or SID", id="401"),
         pytest.param(402, {}, "billing", "402 inside a 200: the account's plan", id="402"),
         pytest.param(404, {}, "not_found", "404 inside a 200: no such account", id="404"),
         pytest.param(
             429,
-            {"Retry-After": "7"},
+            {"Retry-After": "Tue, 14 Nov 2023 22:13:27 GMT"},
             "rate_limited",
             "429 inside a 200: the API limits the requests, and asks to wait 7s",
             id="429",

@@ -50,7 +50,8 @@ def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeT
     state.record_poll(PollResult(time.clock.now(), 1.0, error=error))
     status = state.status()
     assert (status.snapshot, status.error, status.polls) == (good, error, 2)
-    assert (state.attempted, status.last_attempt) == (True, time.clock.now().before(1.0))
+    began = ClockReading(wall=1_700_000_299.0, monotonic=1299.0)
+    assert (state.attempted, status.last_attempt) == (True, began)
     assert {reason: n for reason, n in status.failures.items() if n} == {"auth": 1}
     state.record_poll(PollResult(time.clock.now(), 1.0, good))
     status = state.status()
