@@ -351,6 +351,7 @@ STATUS: Final = [
     refused(36, "503", "rate_limited", 1, "Retry-After: 30"),
     row(37, "endless", endless_body, "forbidden", 1, "403: "),
     refused(38, "999", "status", 1),
+    row(38, "101", answered(GOOD, status="101 Switching Protocols"), "status", 1, "101: "),
     row(38, "000", answered(GOOD, status="000 Odd"), "connect", 1, NOT_HTTP),
     row(38, "arabic", on_the_wire(saying(ARABIC)), "connect", 1, NOT_HTTP),
     row(38, "storm", on_the_wire(storm, timeout_seconds=10.0), "too_large", 1, "larger than 8 MiB"),

@@ -29,6 +29,7 @@ import trustme
 
 from exophone_exporter import __version__
 from exophone_exporter.errors import ConnectFailed, DeadlinePassed, PollError, TimedOut
+from exophone_exporter.exotel import transport
 from exophone_exporter.exotel.model import Page
 from tests.lib.fault_server import (
     CHUNKED,
@@ -712,13 +713,16 @@ def test_handshake_that_the_server_leaves_open_ends_by_the_timeout() -> None:
     ],
 )
 def test_ca_file_that_cannot_be_used_is_a_fault_of_tls(
-    tmp_path: Path, content: str | None, reason: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, reason: str
 ) -> None:
+    """So is the default one, if it was replaced while the program runs."""
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    failure = Asker("https://127.0.0.1:9", ca_file=str(path)).failure()
-    assert failure == ("tls", ["none"], f"the CA file {path} cannot be used: {reason}")
+    monkeypatch.setattr(transport, "DEFAULT_CA_BUNDLE_PATH", str(path))
+    for ca_file in (None, str(path)):
+        failure = Asker("https://127.0.0.1:9", ca_file=ca_file).failure()
+        assert failure == ("tls", ["none"], f"the CA file {path} cannot be used: {reason}")
 
 
 def test_ca_file_is_loaded_once_for_each_version_of_it(

@@ -65,6 +65,14 @@ def test_body_that_cannot_be_read_is_an_error_each_time() -> None:
     assert memory.read(0, body("a"), INDIA) is known
 
 
+@pytest.mark.fault(58, 137)
+def test_null_is_an_empty_list_behind_the_first_page_only() -> None:
+    memory, nothing = PageCache(), b'{"incoming_phone_numbers": null}'
+    assert memory.read(1, nothing, INDIA).items == 0
+    with pytest.raises(BadEnvelope):
+        memory.read(0, nothing, INDIA)
+
+
 def test_what_lies_behind_the_end_is_let_go() -> None:
     memory = PageCache()
     pages = [memory.read(index, body(f"s{index}"), INDIA) for index in range(3)]
