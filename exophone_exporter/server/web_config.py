@@ -65,7 +65,7 @@ class PasswordHash:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise refuse("holds a list or a mapping where one value belongs")
+        raise refuse("must be a single value, not a list or a mapping")
     return value
 
 
@@ -77,7 +77,7 @@ def _known(kind: str, names: Iterable[str]) -> AfterValidator:
         if text not in known:
             near = difflib.get_close_matches(text, known, 1)
             advice = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(known)}"
-            raise refuse(f"{quoted(text)} is not a {kind} that is offered; {advice}")
+            raise refuse(f"{quoted(text)} is not a supported {kind}; {advice}")
         return text
 
     return AfterValidator(check)
@@ -122,7 +122,7 @@ _Version = Annotated[
     _Text,
     _checked(
         lambda text: text not in ("TLS10", "TLS11"),
-        "`{}` is broken and not offered; use TLS12 or TLS13",
+        "`{}` is insecure and not supported; use TLS12 or TLS13",
     ),
     _one_of(*tls.VERSIONS),
 ]
