@@ -340,6 +340,51 @@ def test_beyond_its_places_a_client_gets_503() -> None:
         assert "www-authenticate" not in answer.headers
 
 
+Login = tuple[str | None, bytes]
+
+
+def answers(
+    places: int, begin: int, logins: list[Login], later: list[Login] | None = None
+) -> tuple[list[int], list[bytes]]:
+    """The statuses for logins that come together, each a client's address and a password.
+
+    Also the passwords whose check began before any had ended, which are `begin`. The `later` logins
+    come when the others are answered.
+    """
+    config = WebConfig(users={"asha": PasswordHash(ASHA)})
+    check = CountingCheck()
+    auth = BasicAuth(
+        application(), lambda: config, RefusedClients(Clock()), check=check, waiting_max=places
+    )
+
+    async def status(host: str | None, password: bytes) -> int:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": b"",
+            "headers": [(b"authorization", basic(b"asha", password).encode())],
+            "client": (host, 1) if host else None,
+        }
+        sent: asyncio.Queue[Any] = asyncio.Queue()
+        await auth(scope, sent.get, sent.put)  # nothing is received
+        return int((await sent.get())["status"])
+
+    async def all_of_them() -> tuple[list[int], list[bytes]]:
+        tasks = [asyncio.create_task(status(*login)) for login in logins]
+        await asyncio.to_thread(check.wait_until_begun, begin)
+        begun = sorted(password for password, _ in check.asked)
+        check.go_on.set()
+        first = await asyncio.gather(*tasks)
+        return first + await asyncio.gather(*(status(*login) for login in later or ())), begun
+
+    return asyncio.run(all_of_them())
+
+
+def guesses(host: str | None, count: int) -> list[Login]:
+    return [(host, b"%d of %r" % (number, host)) for number in range(count)]
+
+
 NETWORKS: Final = {
     "another-address": ("10.0.0.1", "10.0.0.2", False),
     "one-ipv6-network": ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
@@ -355,32 +400,22 @@ NETWORKS: Final = {
 def test_a_client_that_fills_its_places_keeps_only_its_own_network_out(
     busy: str | None, other: str | None, *, share: bool
 ) -> None:
-    """However many logins it sends: places are divided among the networks that wait."""
-    check = CountingCheck()
-    refused = RefusedClients(Clock())
-    config = WebConfig(users={"asha": PasswordHash(ASHA)})
-    auth = BasicAuth(application(), lambda: config, refused, check=check, waiting_max=2)
+    """However many logins it sends; the check of another one begins immediately."""
+    flood = guesses(busy, 5)
+    statuses, begun = answers(2, 1 if share else 2, [*flood, (other, b"asha-password")])
+    assert statuses == [401, 401, 503, 503, 503, 503 if share else 200]
+    assert begun == [flood[0][1]] + [b"asha-password"] * (not share)
 
-    async def status(host: str | None, login: str) -> int:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "query_string": b"",
-            "headers": [(b"authorization", login.encode())],
-            "client": (host, 1) if host else None,
-        }
-        sent: asyncio.Queue[Any] = asyncio.Queue()
-        await auth(scope, sent.get, sent.put)  # nothing is received
-        return int((await sent.get())["status"])
 
-    async def statuses() -> list[int]:
-        asked = [(busy, basic(b"asha", b"%d" % n)) for n in range(5)] + [(other, RIGHT)]
-        tasks = [asyncio.create_task(status(*each)) for each in asked]
-        asyncio.get_running_loop().call_soon(check.go_on.set)  # when all of them have begun
-        return await asyncio.gather(*tasks)
-
-    assert asyncio.run(statuses()) == [401, 401, 503, 503, 503, 503 if share else 200]
+@pytest.mark.fault(201)
+def test_the_places_are_divided_among_the_networks_that_wait() -> None:
+    """Many addresses do not fill the memory either. The first ones keep what they have."""
+    first, second, third, fourth = (guesses(f"10.0.0.{number}", 4) for number in range(4))
+    statuses, begun = answers(3, 2, first + second + third + fourth, fourth)
+    assert statuses[:8] == [401, 401, 401, 503, 401, 503, 503, 503]
+    assert statuses[8:16] == [401, 503, 503, 503, 503, 503, 503, 503]
+    assert statuses[16:] == [401, 401, 401, 503]  # nobody else waits
+    assert begun == [first[0][1], second[0][1]]
 
 
 def test_a_check_that_fails_refuses_the_login_and_is_not_remembered() -> None:
