@@ -27,7 +27,7 @@ def assert_readable(sent: Notified) -> None:
     anchor = sent.labels["alertname"].lower()
     assert sent.annotations["runbook_url"].endswith(f"docs/runbooks.md#{anchor}")
     if "account" in sent.labels:
-        assert sent.labels["account"] in sent.annotations["description"]
+        assert sent.labels["account"] in sent.annotations["summary"]
         assert f"var-account={sent.labels['account']}" in sent.annotations["dashboard_url"]
 
 
@@ -53,10 +53,10 @@ def remove(scene: Scene, account_sid: str) -> None:
         del account.numbers[0]
 
 
-def fail(scene: Scene, account_sid: str, status: int) -> None:
+def fail(scene: Scene, account_sid: str, status: int, retry_after: str = "0") -> None:
     """From now on the API answers an account's requests with a status."""
-    now = {"Retry-After": "0"}
-    scene.simulator.fail(Fault(status, headers=now, account_sid=account_sid, times=None))
+    headers = {"Retry-After": retry_after}
+    scene.simulator.fail(Fault(status, headers=headers, account_sid=account_sid, times=None))
 
 
 def revoke_key(scene: Scene, account_sid: str) -> None:
@@ -96,7 +96,8 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneUnreadableData warning value": partial(change, rental_price="a lot"),
     "ExoPhoneUnreadableData warning record": partial(add, sid="", friendly_name="Nobody"),
     "ExoPhonePollFailing warning": partial(fail, status=500),
-    "ExoPhoneDataStale warning": partial(fail, status=500),
+    # Without another attempt no polls fail, which would be the cause.
+    "ExoPhoneDataStale warning": partial(fail, status=429, retry_after="3600"),
     "ExoPhoneDataStale critical": partial(fail, status=500),
     "ExoPhoneNumbersUnconfirmed info": hide_another_at_each_poll,
     "ExoPhoneCredentialsRejected critical": revoke_key,
@@ -127,8 +128,9 @@ def sid_of(alert: str) -> str:
 
 
 def test_every_alert_of_the_file_has_a_cause_here() -> None:
-    """Every alert has been seen to fire."""
-    assert CAUSES.keys() | CAUSES_FOR_ALL.keys() == alerts().keys()
+    """Every alert has been seen to fire, but that about a scrape job unlike ours."""
+    unlike_ours = {"ExoPhoneLabelsRenamed info"}
+    assert CAUSES.keys() | CAUSES_FOR_ALL.keys() == alerts().keys() - unlike_ours
 
 
 @pytest.mark.end_to_end
@@ -146,7 +148,7 @@ def test_a_number_that_loses_its_flow_is_reported_once_until_it_has_one_again(
         assert_readable(sent)
         assert sent.labels["account"] == "support"
         for name in (number["friendly_name"], number["phone_number"], "account support"):
-            assert name in sent.annotations["description"]
+            assert name in sent.annotations["summary"]
         running.wait_until_held_back("ExoPhoneVoiceFlowMissing warning number")
         change(running, "support", voice_url=flow)
         over = running.wait_for("ExoPhoneFlowDetached critical number", "resolved")

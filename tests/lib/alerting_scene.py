@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tests.lib.servers import (
     Prometheus,
     Webhook,
     alertmanager,
+    alertmanager_program,
     prometheus,
     webhook,
 )
@@ -201,7 +201,7 @@ def scene(
         exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
         hook = stack.enter_context(webhook())
         routing = alertmanager(
-            _alertmanager_program(program), folder, shortened(with_webhooks(hook.url))
+            alertmanager_program(program), folder, shortened(with_webhooks(hook.url))
         )
         manager = stack.enter_context(routing)
         rule_files = folder / "rules.*.yml"
@@ -220,12 +220,6 @@ def _exporter(file: Path, accounts: tuple[Account, ...]) -> Iterator[Running]:
         for account in accounts:
             running.wait_for(f"first poll is complete.*account={account.sid}")
         yield running
-
-
-def _alertmanager_program(program: Callable[[str], str]) -> str:
-    """Debian's name for it, else the usual one."""
-    debian = "prometheus-alertmanager"
-    return program(debian if shutil.which(debian) else "alertmanager")
 
 
 def _add_rules(made: Scene) -> None:

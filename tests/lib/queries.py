@@ -29,9 +29,9 @@ _GROUPING: Final = re.compile(r"\b(?:by|without|on|ignoring|group_\w+) *\(([\w, 
 def unknown_names(query: str, recorded: Collection[str] = ()) -> set[str]:
     """The metrics and labels of a query that nothing exports; raises ValueError if it is not one.
 
-    Grafana's variables may be in it.
+    Grafana's variables may be in it, and labels that Prometheus renamed.
     """
-    text = re.sub(r"\$\w+", "5m", query)
+    text = re.sub(r"\$\w+", "5m", query).replace("exported_", "")
     promql_parser.parse(text)
     found = {name for name in _OURS.findall(text) if name not in _METRICS and name not in recorded}
     for name, matchers in _SELECTOR.findall(text):

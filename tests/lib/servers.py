@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -215,10 +216,33 @@ class Alertmanager:
         except OSError:
             return False
 
+    def send(self, *alerts: dict[str, str]) -> None:
+        """Let alerts with these labels fire."""
+        body = json.dumps([{"labels": labels} for labels in alerts])
+        host = self.url.removeprefix("http://")
+        with contextlib.closing(http.client.HTTPConnection(host)) as connection:
+            connection.request("POST", "/api/v2/alerts", body, {"Content-Type": "application/json"})
+            assert connection.getresponse().status == 200
+
+    def group_sizes(self, job: str) -> dict[str, int]:
+        """How many alerts of a job go into one notification, by the name of the alert."""
+        groups = json.loads(get(f"{self.url}/api/v2/alerts/groups")[1])
+        return {
+            group["labels"]["alertname"].removeprefix("ExoPhone"): len(group["alerts"])
+            for group in groups
+            if group["labels"].get("job") == job
+        }
+
     def inhibited(self) -> list[dict[str, str]]:
         """The labels of the alerts that it has and holds back because of others."""
         _, body = get(f"{self.url}/api/v2/alerts?active=false&silenced=false&inhibited=true")
         return [alert["labels"] for alert in json.loads(body)]
+
+
+def alertmanager_program(program: Callable[[str], str]) -> str:
+    """Debian's name for it, else the usual one."""
+    debian = "prometheus-alertmanager"
+    return program(debian if shutil.which(debian) else "alertmanager")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The alerting rules: their queries, labels and addresses, and what promtool says of them."""
+"""The alerting rules: their queries, labels and addresses, and what real programs do with them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from tests.lib.paths import ROOT
-from tests.lib.processes import output_of
+from tests.lib.processes import output_of, wait_until
 from tests.lib.queries import LABELS, unknown_names
+from tests.lib.servers import alertmanager, alertmanager_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 Rule = dict[str, Any]
@@ -32,6 +33,13 @@ HEADINGS: Final = re.findall(r"^## (ExoPhone\w+)$", RUNBOOKS, re.MULTILINE)
 SCENARIO_FILES: Final = sorted((ROOT / "tests" / "shipped" / "rules").glob("*.test.yml"))
 SCENARIOS: Final = [
     test for file in SCENARIO_FILES for test in yaml.safe_load(file.read_text("utf-8"))["tests"]
+]
+
+WITH_JOBS: Final = [
+    path
+    for pattern in ("*.md", "docs/*.md", "prometheus/*.yml", "exophone_exporter/cli/*.py")
+    for path in ROOT.glob(pattern)
+    if "job_name: exophone" in path.read_text("utf-8")
 ]
 
 RUNBOOK_BASE: Final = "https://example.com/exophone-exporter/docs/runbooks.md#"
@@ -54,6 +62,7 @@ OF_ALL_REPLICAS: Final = {
     "AccountUnpaid",
     "APIRateLimited",
     "ExporterAbsent",
+    "LabelsRenamed",
 }
 _TEMPLATE_LABEL = re.compile(r"\$labels\.(\w+)")
 
@@ -82,6 +91,19 @@ def test_what_is_recorded_is_used() -> None:
         assert "record" not in rule or text.count(rule["record"]) > 1, rule["record"]
 
 
+@pytest.mark.fault(230)
+def test_no_rule_keeps_the_labels_of_a_target() -> None:
+    for rule in RULES:
+        assert "without" not in rule["expr"], rule
+
+
+@pytest.mark.fault(230)
+@pytest.mark.parametrize("path", WITH_JOBS, ids=lambda path: path.name)
+def test_every_scrape_job_that_we_show_honours_our_labels(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text.count("honor_labels: true") == text.count("job_name: exophone")
+
+
 # What an alert says.
 
 
@@ -92,14 +114,13 @@ def test_the_alerts_are_those_that_were_promised() -> None:
 
 @each_alert
 def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert: Rule) -> None:
-    """The summary is the same for all series; the description names the account or exporter."""
+    """The summary names the account, the exporter or the job: it is all that a phone shows."""
     notes = alert["annotations"]
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(notes) == {"summary", "description", "runbook_url", "dashboard_url"}
-    assert "{{" not in notes["summary"]
     assert notes["summary"].endswith(".")
-    about = _TEMPLATE_LABEL.findall(notes["description"])
-    assert {"account", "instance"} & {*about} or alert["alert"] == "ExoPhoneExporterAbsent"
+    about = _TEMPLATE_LABEL.findall(notes["summary"])
+    assert {"account", "instance", "job"} & {*about} or alert["alert"] == "ExoPhoneExporterAbsent"
     assert "for" in alert
 
 
@@ -113,10 +134,11 @@ def test_the_links_of_an_alert_lead_somewhere(alert: Rule) -> None:
     parts = urlsplit(url)
     file = ROOT / "grafana" / "dashboards" / f"{parts.path.removeprefix('/d/')}.json"
     variables = json.loads(file.read_text("utf-8"))["templating"]["list"]
-    assert set(parse_qs(parts.query)) <= {f"var-{variable['name']}" for variable in variables}
+    known = {"from", "to", *(f"var-{variable['name']}" for variable in variables)}
+    assert set(parse_qs(parts.query)) <= known
     values = re.findall(r"var-(\w+)=\{\{ \$labels\.(\w+) \| urlquery \}\}", url)
     assert all(name == label for name, label in values)
-    assert url.count("{{") == len(values)
+    assert ("&from={{" in url) == ("/exophone-rental" not in url and "?" in url)
 
 
 def test_a_runbook_has_four_parts_and_a_row_in_the_table() -> None:
@@ -196,102 +218,257 @@ def test_alertmanager_routes_by_severity(
     assert said.split()[0] == receiver
 
 
-# What Alertmanager inhibits. amtool has no command for it.
+# Scenes that differ in one thing, by promtool.
 
-INHIBITIONS: Final[list[dict[str, Any]]] = yaml.safe_load(
-    (PROMETHEUS / "alertmanager.yml").read_text("utf-8")
-)["inhibit_rules"]
+Series = tuple[str, dict[str, str], str]
 
-
-def inhibits(source: dict[str, str], target: dict[str, str]) -> bool:
-    """Whether alertmanager.yml mutes the target while the source fires."""
-    return any(
-        _matches(rule["source_matchers"], source)
-        and _matches(rule["target_matchers"], target)
-        and all(source.get(name, "") == target.get(name, "") for name in rule.get("equal", ()))
-        for rule in INHIBITIONS
-    )
+TARGET: Final = {"job": "exophone", "instance": "a"}
+FIRING: Final = (
+    'group by (alertname, account, sid) (ALERTS{alertstate="firing",'
+    ' alertname!~"ExoPhone(ExporterAbsent|LabelsRenamed)"})'
+)
 
 
-def _matches(matchers: list[str], labels: dict[str, str]) -> bool:
-    for matcher in matchers:
-        ((name, how, wanted),) = re.findall(r'^(\w+)(=~|!=|=)"(.*)"$', matcher)
-        pattern = wanted if how == "=~" else re.escape(wanted)
-        if bool(re.fullmatch(pattern, labels.get(name, ""))) == (how == "!="):
-            return False
-    return True
+def scene(name: str, interval: str, series: Iterable[Series], **firing: list[str]) -> Rule:
+    """A test of promtool: the alerts, each with the sid of its number, that fire at these times."""
+    return {
+        "name": name,
+        "interval": interval,
+        "input_series": [
+            {"series": metric + _braced(labels), "values": values}
+            for metric, labels, values in series
+        ],
+        "promql_expr_test": [
+            {
+                "expr": FIRING,
+                "eval_time": at.removeprefix("at_"),
+                "exp_samples": [{"labels": _braced(_fired(alert)), "value": 1} for alert in alerts],
+            }
+            for at, alerts in firing.items()
+        ],
+    }
+
+
+def _braced(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+
+
+def _fired(alert: str) -> dict[str, str]:
+    name, *rest = alert.split()
+    return {"alertname": f"ExoPhone{name}", **dict(each.split("=") for each in rest)}
+
+
+def play(program: Callable[[str], str], folder: Path, *scenes: Rule, every: str = "1m") -> None:
+    """Have promtool play the scenes against the rules as they are shipped."""
+    document = {"rule_files": [str(FILE)], "evaluation_interval": every, "tests": scenes}
+    file = folder / "scenes.test.yml"
+    file.write_text(json.dumps(document), "utf-8")
+    output_of(program("promtool"), "test", "rules", file, seconds=900)
+
+
+def polled(account: str, success: str, stale_after: int = 900) -> Iterator[Series]:
+    labels = TARGET | {"account": account}
+    yield "exophone_poll_last_success_timestamp_seconds", labels, success
+    yield "exophone_poll_last_attempt_timestamp_seconds", labels, "1+0x600"
+    yield "exophone_poll_stale_after_seconds", labels, f"{stale_after}+0x600"
+
+
+def number(account: str, sid: str, attached: str, shown: str = "1+0x600") -> Iterator[Series]:
+    labels = TARGET | {"account": account, "sid": sid}
+    yield "exophone_number_info", labels | {"region": "MU", "friendly_name": "One"}, shown
+    yield "exophone_number_flow_attached", labels | {"flow": "voice"}, attached
+
+
+def swept(every: int, offset: int) -> Rule:
+    """Scrapes find data as old as stale_after allows, and in another account a second older."""
+    moments = range(offset, 1500, every)
+    between = " ".join(["", *["_"] * (every // 5 - 1), ""])
+
+    def scraped(value: Callable[[int], int]) -> str:
+        return "_ " * (offset // 5) + between.join(str(value(moment)) for moment in moments)
+
+    series = [
+        *polled("fresh", scraped(lambda moment: moment - 120), 120),
+        *number("fresh", "never", scraped(lambda _: 0)),
+        *number("fresh", "lost", scraped(lambda moment: int(moment < 300))),
+        *polled("late", scraped(lambda moment: moment - 121), 120),
+        *number("late", "unknown", scraped(lambda _: 0)),
+    ]
+    lost = "FlowDetached account=fresh sid=lost"
+    missing = [
+        "VoiceFlowMissing account=fresh sid=never",
+        "VoiceFlowMissing account=fresh sid=lost",
+    ]
+    stale = "DataStale account=late"
+    firing = {
+        f"at_{300 + every + 30}s": [lost, stale],
+        f"at_{900 + every + 60}s": [lost, *missing, stale],
+    }
+    return scene(f"{every} s, {offset} s", "5s", series, **firing)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("every", [15, 30, 60, 240])
+def test_alerts_fire_at_any_offset_of_scrape_and_evaluation(
+    every: int, program: Callable[[str], str], tmp_path: Path
+) -> None:
+    """With scrapes every four minutes, rules read data of up to four minutes ago."""
+    scenes = [swept(every, offset) for offset in range(0, every, 5)]
+    play(program, tmp_path, *scenes, every="30s")
+
+
+def labelled(label: str, *, honoured: bool) -> Rule:
+    """One alert of each kind, while the target has a label that the exporter may have as well."""
+    series = [
+        *polled("support", "0+60x100"),
+        *number("support", "never", "0+0x100"),
+        *number("support", "lost", "1+0x19 0+0x100"),
+        *number("support", "fine", "1+0x100"),
+        *polled("stale", "1+0x100"),
+        ("exophone_poll_failing", TARGET | {"account": "refused", "reason": "auth"}, "1+0x100"),
+        ("up", TARGET, "1+0x29 0+0x100"),
+        ("exophone_poll_interval_seconds", TARGET | {"account": "down"}, "60+0x29 stale"),
+    ]
+    clash = f"exported_{label}"
+    for at, (metric, labels, values) in enumerate(series):
+        own = {clash if name == label else name: labels[name] for name in labels}
+        series[at] = metric, ({label: "x"} | labels if honoured else {label: "x"} | own), values
+    numbers = {"never": ["VoiceFlowMissing"], "lost": ["VoiceFlowMissing", "FlowDetached"]}
+    firing = {f"{alert} account=support sid={sid}" for sid in numbers for alert in numbers[sid]}
+    firing |= {"DataStale account=stale", "CredentialsRejected account=refused"}
+    firing |= {"ExporterDown account=down"}
+    if not honoured and label == "account":  # all accounts look like one, which is not stale
+        firing.remove("DataStale account=stale")
+    if not honoured and label in {"account", "sid"}:
+        firing = {re.sub(f"{label}=[a-z]+", f"{label}=x", alert) for alert in firing}
+    return scene(f"{label} {honoured}", "1m", series, at_36m=sorted(firing))
+
+
+@pytest.mark.end_to_end
+@pytest.mark.fault(230)
+@pytest.mark.parametrize("honoured", [True, False])
+def test_a_label_of_the_target_neither_doubles_nor_silences(
+    honoured: bool, program: Callable[[str], str], tmp_path: Path
+) -> None:
+    labels = ("node", "region", "pod_template_hash", "sid", "account")
+    play(program, tmp_path, *(labelled(label, honoured=honoured) for label in labels))
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    ("lost", "gone", "firing"),
+    [
+        (0, 0, []),
+        (1, 0, ["FlowDetached account=support sid=1"]),
+        (0, 20, ["NumbersDisappeared account=support"]),
+    ],
+)
+def test_a_pod_is_replaced_while_something_changes(
+    lost: int, gone: int, firing: list[str], program: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Every label of the target changes with it. What fired before fires all the time."""
+    series: list[Series] = []
+    for pod, constant, success, numbers in (
+        ("a", "{}+0x399 stale", "0+60x399 stale", 60),
+        ("b", "_x402 {}+0x100", "_x402 24120+60x100", 60 - gone),
+    ):
+        of_pod = [
+            *polled("support", success),
+            *number("support", "0", constant.format(0), constant.format(1)),
+            *number("support", "1", constant.format(int(pod == "a" or not lost))),
+            ("exophone_numbers", TARGET | {"account": "support"}, constant.format(numbers)),
+        ]
+        own = {"instance": pod, "node": pod, "pod": pod}
+        series += [(metric, labels | own, values) for metric, labels, values in of_pod]
+    missing = "VoiceFlowMissing account=support sid=0"
+    firing = [missing, *firing]
+    moments = {"at_399m": [missing], "at_401m": [missing], "at_408m": firing}
+    play(program, tmp_path, scene("replaced", "1m", series, **moments))
+
+
+# What Alertmanager holds back, and what it groups.
 
 
 def firing(name: str, **labels: str) -> dict[str, str]:
-    return {"alertname": f"ExoPhone{name}", "job": "exophone", "account": "support", **labels}
+    return {"alertname": f"ExoPhone{name}", "account": "support", **labels}
 
 
 VOICE: Final = firing("VoiceFlowMissing", sid="1", flow="voice")
 DETACHED: Final = firing("FlowDetached", sid="1", flow="voice")
-STALE: Final = firing("DataStale")
+STALE: Final = firing("DataStale", severity="warning")
 CRITICAL: Final = STALE | {"severity": "critical"}
-WARNING: Final = STALE | {"severity": "warning"}
 REJECTED: Final = firing("CredentialsRejected")
-FAILING: Final = firing("PollFailing", instance="a")
+FAILING: Final = firing("PollFailing", instance="a", severity="warning")
 DOWN: Final = firing("ExporterDown", instance="a", severity="critical")
-REPLICA_DOWN: Final = {"alertname": "ExoPhoneExporterDown", "job": "exophone", "instance": "a"}
+REPLICA_DOWN: Final = {"alertname": "ExoPhoneExporterDown", "instance": "a"}
 RELOAD: Final = REPLICA_DOWN | {"alertname": "ExoPhoneConfigReloadFailed"}
 ABOUT_NUMBERS: Final = (
     "FlowDetached",
     "IdleRental",
     "NumbersDisappeared",
+    "NumbersUnconfirmed",
+    "NumbersUnpriced",
     "RentalJump",
     "SMSFlowMissing",
     "SeriesDropped",
     "UnreadableData",
     "VoiceFlowMissing",
 )
+INHIBITED: Final = [
+    *((STALE, firing(name)) for name in ABOUT_NUMBERS),
+    (FAILING, STALE),
+    (CRITICAL, FAILING),
+    (CRITICAL, STALE),
+    (REJECTED, STALE),
+    (REJECTED, FAILING),
+    (firing("AccountUnpaid"), CRITICAL),
+    (DETACHED, VOICE),
+    (firing("FlowDetached", flow="voice"), firing("VoiceFlowMissing", flow="voice", region="M")),
+    (DOWN, VOICE),
+    (DOWN, RELOAD),
+    (REPLICA_DOWN, FAILING),
+    (DOWN, {"alertname": "ExoPhoneExporterAbsent"}),
+]
+NOT_INHIBITED: Final = [
+    (STALE, VOICE | {"account": "sales"}),
+    (STALE, VOICE | {"job": "another"}),
+    (STALE, REJECTED),
+    (STALE, firing("APIRateLimited")),
+    (FAILING, CRITICAL | {"account": "sales"}),
+    (FAILING, VOICE),
+    (REJECTED, VOICE),
+    (DETACHED, VOICE | {"sid": "2"}),
+    (DETACHED | {"flow": "sms"}, VOICE),
+    (firing("FlowDetached", flow="voice"), VOICE),
+    (DOWN, VOICE | {"account": "sales"}),
+    (DOWN, DOWN | {"account": "sales"}),
+    (REPLICA_DOWN, VOICE),
+    (REPLICA_DOWN, RELOAD | {"instance": "b"}),
+    (DOWN, {"alertname": "NodeDown", "instance": "a"}),
+]
 
 
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        *((STALE, firing(name)) for name in ABOUT_NUMBERS),
-        (STALE, FAILING),
-        (CRITICAL, WARNING),
-        (REJECTED, STALE),
-        (REJECTED, FAILING),
-        (firing("AccountUnpaid"), STALE),
-        (DETACHED, VOICE),
-        (
-            firing("FlowDetached", flow="voice"),
-            firing("VoiceFlowMissing", flow="voice", region="M"),
-        ),
-        (DOWN, VOICE),
-        (DOWN, RELOAD),
-        (REPLICA_DOWN, FAILING),
-        (DOWN, {"alertname": "ExoPhoneExporterAbsent"}),
-    ],
-)
-def test_a_cause_inhibits_its_consequence(source: dict[str, str], target: dict[str, str]) -> None:
-    assert inhibits(source, target)
-    assert not inhibits(target, source)
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        (STALE, VOICE | {"account": "sales"}),
-        (STALE, VOICE | {"job": "another"}),
-        (STALE, REJECTED),
-        (STALE, firing("APIRateLimited")),
-        (WARNING, CRITICAL),
-        (REJECTED, VOICE),
-        (DETACHED, VOICE | {"sid": "2"}),
-        (DETACHED | {"flow": "sms"}, VOICE),
-        (firing("FlowDetached", flow="voice"), VOICE),
-        (DOWN, VOICE | {"account": "sales"}),
-        (DOWN, DOWN | {"account": "sales"}),
-        (REPLICA_DOWN, VOICE),
-        (REPLICA_DOWN, RELOAD | {"instance": "b"}),
-        (DOWN, {"alertname": "NodeDown", "job": "exophone", "instance": "a"}),
-    ],
-)
-def test_nothing_else_is_inhibited(source: dict[str, str], target: dict[str, str]) -> None:
-    """Other accounts, jobs, numbers, flows and replicas still notify, and so do causes."""
-    assert not inhibits(source, target)
+@pytest.mark.end_to_end
+def test_alertmanager_holds_back_consequences_and_groups_by_the_cause(
+    program: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Each pair of cause and consequence has a job of its own; nothing else is held back."""
+    pairs = [
+        [{"job": f"job-{at}"} | labels for labels in pair]
+        for at, pair in enumerate([*INHIBITED, *NOT_INHIBITED])
+    ]
+    held_back = [consequence for _, consequence in pairs[: len(INHIBITED)]]
+    others = [cause for cause, _ in pairs[: len(INHIBITED)]]
+    others += [other for _, other in pairs[len(INHIBITED) :]]
+    names = ("ExporterDown", "DataStale", "PollFailing")
+    outage = [firing(name, account=f"{at}", job="one") for name in names for at in range(20)]
+    text = (PROMETHEUS / "alertmanager.yml").read_text("utf-8")
+    with alertmanager(alertmanager_program(program), tmp_path, text) as server:
+        server.send(*outage, *(labels for pair in pairs for labels in pair))
+        wait_until(
+            lambda: all(labels in server.inhibited() for labels in held_back),
+            "every consequence is held back",
+        )
+        assert not [labels for labels in server.inhibited() if labels in others]
+        of_outage = dict.fromkeys(names, 20)
+        wait_until(lambda: server.group_sizes("one") == of_outage, "one group for each alert")
