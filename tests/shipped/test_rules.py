@@ -101,7 +101,9 @@ def test_no_rule_keeps_the_labels_of_a_target() -> None:
 @pytest.mark.parametrize("path", WITH_JOBS, ids=lambda path: path.name)
 def test_every_scrape_job_that_we_show_honours_our_labels(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert text.count("honor_labels: true") == text.count("job_name: exophone")
+    jobs = re.findall(r"job_name: exophone[-\w]*\n(?:\s+(?:[^-\n].*)?\n)*", text)
+    assert len(jobs) == text.count("job_name: exophone")
+    assert all(re.search(r"^ +honor_labels: true", job, re.MULTILINE) for job in jobs)
 
 
 # What an alert says.
