@@ -24,7 +24,11 @@ _TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")
 def negotiated(request: Mapping[str, str]) -> tuple[bool, bool, dict[str, str]]:
     """For the headers of a scrape: whether OpenMetrics, whether gzip, the headers of the answer."""
     kind = content_type(request.get("Accept", ""))
-    headers = {"Content-Type": kind, "Vary": "Accept, Accept-Encoding"}
+    headers = {
+        "Content-Type": kind,
+        "Vary": "Accept, Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+    }
     gzipped = accepts_gzip(request.get("Accept-Encoding", ""))
     if gzipped:
         headers["Content-Encoding"] = "gzip"

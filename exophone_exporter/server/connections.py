@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from heapq import nsmallest
 from http import HTTPStatus
+from time import monotonic
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,7 @@ from exophone_exporter.logs import fields
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     import uvicorn
     from uvicorn.server import ServerState
@@ -30,8 +33,13 @@ if TYPE_CHECKING:
     from exophone_exporter.server.refusals import Reason, RefusedClients
     from exophone_exporter.server.tls import Tls
 
+    Headers = list[tuple[bytes, bytes]]
+
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
+_TOO_LARGE: Final = (HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 _VERSIONS: Final = ("1.0", "1.1")
+# How active a connection is.
+_IDLE, _UNREAD, _BUSY = range(3)
 _REQUEST_LINE_WITHOUT_TARGET: Final = len("GET  HTTP/1.1\r\n")
 
 _log = logging.getLogger(__name__)
@@ -43,76 +51,59 @@ class Limits:
 
     A request's head, and the TLS handshake before it, must be complete `head_seconds` after the
     connection was made, a further head so long after its first byte. An idle connection ends after
-    `keep_alive_seconds`, longer than a usual scrape interval. A client that takes nothing of its
-    answer for `write_seconds` is cut off. After a request that ends the connection, further input
-    is dropped for up to `linger_seconds`: if the connection were closed immediately, it would be
-    reset and the answer lost.
+    `keep_alive_seconds`, longer than a usual scrape interval. An answer has `answer_seconds` from
+    the complete request until the client has taken its last byte. After a request that ends the
+    connection, further input is dropped for up to `linger_seconds`: if the connection were closed
+    immediately, it would be reset and the answer lost.
 
     `request_line_bytes` limits the first line of a request (414; the parser takes no more than
     64 KiB), `head_bytes` all of its headers and `headers` their number (431). When there are
-    `connections` of them, handshakes included, the longest idle one is ended for a new one. If all
-    of them are being answered, the new one gets 503, for which `refusals` more may be open.
+    `connections` of them, handshakes included, one is ended for each new one. The system holds
+    about `send_buffer_bytes` of what a client has not read; without a limit these are megabytes.
     """
 
     head_seconds: float = 10.0
     keep_alive_seconds: int = 75
-    write_seconds: float = 30.0
+    answer_seconds: float = 60.0
     linger_seconds: float = 1.0
     request_line_bytes: int = 64 * 1024
     head_bytes: int = 64 * 1024
     headers: int = 100
     connections: int = 512
-    refusals: int = 32
+    send_buffer_bytes: int = 128 * 1024
 
 
 class ConnectionLimit:
-    """The open connections, and which of them are idle and can be ended for a new one."""
+    """The open connections; those that wait for their clients make room for new ones."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._connections: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # ordered: the longest idle first
 
-    def has_room(self) -> bool:
-        """Whether one more can be served; the longest idle one is ended for it."""
-        if len(self._connections) >= self.limits.connections:
-            self.evict_idle(1)
-        return len(self._connections) < self.limits.connections
-
-    def has_room_to_refuse(self) -> bool:
-        """Whether one more can at least be answered with 503."""
-        return len(self._connections) < self.limits.connections + self.limits.refusals
-
-    def evict_idle(self, count: int | None = None) -> None:
-        """End the `count` longest idle connections, by default half of the idle ones."""
-        for connection in list(self._idle)[: count or (len(self._idle) + 1) // 2]:
-            self.remove(connection)
-            connection.end()
+    def evict_waiting(self) -> None:
+        """End the less active half of the connections that wait for their clients."""
+        waiting = [each for each in self._connections if each.activity() < (_BUSY, 0.0)]
+        for connection in nsmallest((len(waiting) + 1) // 2, waiting, Connection.activity):
+            self._end(connection)
 
     def add(self, connection: Connection) -> None:
-        """Count an accepted connection; it is idle until its first request is complete."""
+        """Count an accepted connection; the least active one ends if there are too many."""
+        if len(self._connections) >= self.limits.connections:
+            self._end(min(self._connections, key=Connection.activity))
         self._connections.add(connection)
-        if not connection.is_refused:
-            self._idle[connection] = None
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
-        self._idle.pop(connection, None)
-
-    def mark_idle(self, connection: Connection) -> None:
-        """Note that a connection has been answered and waits for its next request."""
-        if connection in self._connections:
-            self._idle[connection] = None
-
-    def mark_busy(self, connection: Connection) -> None:
-        """Note that a connection's request is complete."""
-        self._idle.pop(connection, None)
 
     def end_overdue(self, now: float) -> None:
         """End every connection that took too long; `now` is the time of the event loop's clock."""
         for connection in list(self._connections):
             connection.end_if_overdue(now)
+
+    def _end(self, connection: Connection) -> None:
+        self.remove(connection)
+        connection.make_room()
 
 
 class _RefusedError(Exception):
@@ -120,7 +111,7 @@ class _RefusedError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """One connection of a client, under limits.
+    """One connection of a client, under limits. `headers` are added to refusals.
 
     Bodies are never read: a request that announces one is answered, and is the last. Requests are
     not pipelined: when another one arrives during an answer, this answer is the last.
@@ -135,15 +126,15 @@ class Connection(HttpToolsProtocol):
         refused_clients: RefusedClients,
         *,
         tls: Tls | None = None,
-        is_refused: bool = False,
+        headers: Callable[[], Headers] = list,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
         self.tls = tls
-        self.is_refused = is_refused
         self.connecting: asyncio.Task[None] | None = None
         self._limit = limit
         self._limits = limit.limits
         self._refused_clients = refused_clients
+        self._refusal_headers = headers
         self._is_forbidden = False
         self._ignores_input = False
         self._is_lingering = False
@@ -152,7 +143,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline = math.inf
         self._unsent_bytes = 0
-        self._progress_at = 0.0
+        self._active_at = monotonic()  # the loop's clock moves once in each of its steps
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Serve."""
@@ -216,8 +207,6 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Answer the request."""
-        if self.is_refused:
-            self._reject(HTTPStatus.SERVICE_UNAVAILABLE)
         if self._is_forbidden:
             self._reject(HTTPStatus.FORBIDDEN)
         if self.parser.get_http_version() not in _VERSIONS:
@@ -227,8 +216,10 @@ class Connection(HttpToolsProtocol):
             self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         super().on_headers_complete()
         self._in_head = False
-        self._limit.mark_busy(self)
-        if any(name in _BODY_HEADERS for name, _ in self.headers):
+        self._active_at = monotonic()
+        self._deadline = self.loop.time() + self._limits.answer_seconds
+        cycle: Any = self.cycle
+        if not cycle.keep_alive or any(name in _BODY_HEADERS for name, _ in self.headers):
             self._close_after_this_answer()
 
     def on_body(self, body: bytes) -> None:
@@ -237,8 +228,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, unless this was the last."""
         super().on_response_complete()
-        if not self._ignores_input:
-            self._limit.mark_idle(self)
+        self._active_at = monotonic()
 
     def end(self) -> None:
         """End immediately, whatever was under way."""
@@ -247,21 +237,31 @@ class Connection(HttpToolsProtocol):
         elif self.connecting is not None:
             self.connecting.cancel()
 
+    def make_room(self) -> None:
+        """End for another connection."""
+        self._refused_clients.note("too_many_connections", self.client)
+        self.end()
+
+    def activity(self) -> tuple[int, float]:
+        """How active it is and since when: idle, not read by its client, or being answered."""
+        if self._unsent():
+            return _UNREAD, self._active_at
+        return _BUSY if self._is_answering else _IDLE, self._active_at
+
     def end_if_overdue(self, now: float) -> None:
         """End where the client took too long for its part."""
-        if self.transport is None:
+        unsent_bytes = self._unsent()
+        if self._is_lingering and not unsent_bytes:
+            self._deadline = min(self._deadline, now + self._limits.linger_seconds)
+        if now <= self._deadline:
             return
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes != self._unsent_bytes:
-            self._unsent_bytes, self._progress_at = unsent_bytes, now
-        if unsent_bytes:
-            if now - self._progress_at > self._limits.write_seconds:
-                self._end_overdue("its answer is not read")
-        elif self._is_lingering:
-            if now - max(self._progress_at, self._deadline) > self._limits.linger_seconds:
-                self.end()
-        elif self._in_head and now > self._deadline:
-            self._end_overdue("its request is not complete")
+        if unsent_bytes or self._is_answering:
+            self._refused_clients.note("slow_response", self.client)
+        elif not self._is_lingering:
+            if not self._in_head:
+                return  # uvicorn ends it after `keep_alive_seconds`
+            self._refused_clients.note("slow_request", self.client)
+        self.end()
 
     def refuse_tls(self, reason: Reason, detail: str) -> None:
         """End a connection whose handshake failed; the client can read why."""
@@ -278,7 +278,6 @@ class Connection(HttpToolsProtocol):
     def linger(self) -> None:
         """End after what was written, in a way that lets the client read it."""
         self._ignores_input = self._is_lingering = True
-        self._deadline = self.loop.time()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -288,6 +287,15 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn's types say
         return cycle is not None and not cycle.response_complete
+
+    def _unsent(self) -> int:
+        """The bytes that wait for the client. A change is progress."""
+        if self.transport is None:
+            return 0
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._active_at = unsent_bytes, monotonic()
+        return unsent_bytes
 
     def _begin_head(self) -> None:
         self._in_head = True
@@ -310,15 +318,17 @@ class Connection(HttpToolsProtocol):
     def _refuse(self) -> None:
         """Answer a request that does not reach the application."""
         status = self._refusal
+        if not self._is_forbidden:
+            reason: Reason = "request_too_large" if status in _TOO_LARGE else "malformed_request"
+            self._refused_clients.note(reason, self.client)
         text = f"{status.phrase}.\n".encode()
         headers = [
             *self.server_state.default_headers,
+            *self._refusal_headers(),
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", b"%d" % len(text)),
             (b"connection", b"close"),
         ]
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append((b"retry-after", b"1"))
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         answer = b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, text)
         self.transport.write(answer)
@@ -336,7 +346,3 @@ class Connection(HttpToolsProtocol):
         cycle.waiting_for_100_continue = False
         cycle.more_body = False
         cycle.message_event.set()
-
-    def _end_overdue(self, reason: str) -> None:
-        _log.debug("client cut off", extra=fields(client=self.client, reason=reason))
-        self.end()

@@ -77,7 +77,9 @@ def open_server(
         web_config.check_web_config(web_config_file)
         config = web_config.follow(web_config_file, clock)
         followed.append(config)
-        app = ExtraHeaders(BasicAuth(app, config.current, refused_clients), config.current)
+        auth = BasicAuth(app, config.current, refused_clients)
+        app = extra = ExtraHeaders(auth, config.current)
+        options["headers"] = extra.headers
         if settings := config.current().tls:
             followed.append(tls.follow(lambda: config.current().tls, settings, clock))
             current_tls = followed[-1].current
@@ -150,14 +152,15 @@ class _Acceptor:
 
     This does not use the event loop's own servers, because of what they do when file descriptors
     run out: asyncio logs a traceback for each attempt, and uvloop can close the listening socket
-    without an error. Here idle connections are ended, and new ones wait in the backlog.
+    without an error. Here connections that wait for their clients are ended, and new ones wait in
+    the backlog.
     """
 
     def __init__(
         self,
         listening: socket.socket,
         limit: ConnectionLimit,
-        protocol: Callable[[bool], Connection],
+        protocol: Callable[[], Connection],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = listening
@@ -167,6 +170,8 @@ class _Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         listening.setblocking(False)
+        # Accepted sockets inherit it.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limit.limits.send_buffer_bytes)
         self._loop.add_reader(listening, self._accept)
 
     def close(self) -> None:
@@ -203,19 +208,14 @@ class _Acceptor:
                 "too many open files; accepting is paused, raise the limit (ulimit -n)",
                 extra=fields(error=error.strerror),
             )
-        self._limit.evict_idle()
+        self._limit.evict_waiting()
         self._loop.remove_reader(self._listening)
         self._pause = self._loop.call_later(
             _PAUSE_SECONDS, self._loop.add_reader, self._listening, self._accept
         )
 
     def _admit(self, accepted: socket.socket) -> None:
-        """Serve a connection, or refuse it, or close it if there is no room even for that."""
-        has_room = self._limit.has_room()
-        if not has_room and not self._limit.has_room_to_refuse():
-            accepted.close()
-            return
-        connection = self._protocol(not has_room)
+        connection = self._protocol()
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
         connection.connecting = task
@@ -248,7 +248,8 @@ class Server(uvicorn.Server):
     `on_stop` is called in the event loop when the server begins to end.
     `on_hangup` is called in the event loop soon after SIGHUP, once for several that come together;
     without it SIGHUP is not handled. `tls` gives each new connection its TLS; without it the server
-    speaks plain HTTP. `urls` are where it listens.
+    speaks plain HTTP. `headers` gives those of answers that do not come from `app`. `urls` are
+    where it listens.
 
     Relied on of uvicorn.Server: `startup`, `on_tick` (first immediately, then ten times a second),
     `shutdown`, `handle_exit`, `should_exit`, and that `servers` are closed at the end.
@@ -266,9 +267,10 @@ class Server(uvicorn.Server):
         on_stop: Callable[[], None] = lambda: None,
         on_hangup: Callable[[], object] | None = None,
         supervision: Supervision | None = None,
+        headers: Callable[[], list[tuple[bytes, bytes]]] = list,
     ) -> None:
-        self._limit = ConnectionLimit(limits or Limits())
         self.refused_clients = refused_clients or RefusedClients(Clock())
+        self._limit = ConnectionLimit(limits or Limits())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -291,6 +293,7 @@ class Server(uvicorn.Server):
         self._on_stop = on_stop
         self._on_hangup = on_hangup
         self._supervision = supervision
+        self._headers = headers
         self._signals: list[int] = []
         self._hung_up = False
         if on_hangup and threading.current_thread() is threading.main_thread():
@@ -368,7 +371,7 @@ class Server(uvicorn.Server):
     def _note_hangup(self, *_: object) -> None:
         self._hung_up = True
 
-    def _new_connection(self, is_refused: bool) -> Connection:
+    def _new_connection(self) -> Connection:
         return Connection(
             self._limit,
             self.config,
@@ -376,5 +379,5 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop(),
             self.refused_clients,
             tls=self._tls() if self._tls else None,
-            is_refused=is_refused,
+            headers=self._headers,
         )

@@ -201,8 +201,7 @@ class ExtraHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
-        extra = self._current().headers.items()
-        added = [(name.lower().encode(), value.encode()) for name, value in extra]
+        added = self.headers()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -212,3 +211,8 @@ class ExtraHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The configured headers."""
+        extra = self._current().headers.items()
+        return [(name.lower().encode(), value.encode()) for name, value in extra]

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 # Without a scrape timeout, a probe may take this many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
+# The server gives an answer a minute.
+LONGEST_SECONDS: Final = 55.0
 # Subtracted from the scrape timeout, so that the answer arrives before it ends.
 OFFSET_SECONDS: Final = 0.5
 # The probes of an account may use one part in this many of its request budget.
@@ -172,7 +174,9 @@ def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
 
 def _refusal_response(refusal: Refusal) -> Response:
     wait_seconds = refusal.retry_after_seconds
-    headers = {} if wait_seconds is None else {"Retry-After": str(wait_seconds)}
+    headers = {"X-Content-Type-Options": "nosniff"}
+    if wait_seconds is not None:
+        headers["Retry-After"] = str(wait_seconds)
     return PlainTextResponse(f"{refusal.text}\n", refusal.status, headers)
 
 
@@ -218,7 +222,7 @@ def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
 def _within_seconds(timeouts: Sequence[str], account: Account) -> float:
     """How long a probe may take: the account's own limit, or less if the scraper waits less."""
     poll = account.poll
-    own = min(OWN_TIMEOUTS * poll.timeout_seconds, poll.deadline_seconds)
+    own = min(OWN_TIMEOUTS * poll.timeout_seconds, poll.deadline_seconds, LONGEST_SECONDS)
     if not timeouts:
         return own
     text = timeouts[0].strip(" \t")

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from exophone_exporter.config.sharding import Shard
     from exophone_exporter.polling.exporter import Exporter
@@ -49,10 +48,11 @@ _RELOAD: Final = ServedPath(
     methods="POST",
     linked=False,
 )
-# A large answer is written in pieces, each after the one before is gone: a slow client then counts
-# as in flight and holds no copy of the answer, except one piece under TLS. Smaller pieces take more
-# turns of the loop, and each turn waits for the interpreter while a poll is read.
-_PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 256 * 1024}
+# A large answer is written in pieces, each after the one before is gone: a slow client then holds
+# no copy of the answer, except one piece under TLS. Smaller pieces take more turns of the loop, and
+# each turn waits for the interpreter while a poll is read.
+_PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 64 * 1024}
+# Parts up to this size are copied, at most so many bytes for each client.
 _SMALL_BYTES: Final = 16 * 1024
 
 
@@ -73,7 +73,10 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     """
     handlers = _Handlers(exporter, settings, shard, start)
     served = handlers.served()
-    served |= {path: handler for path, handler in ((_PROBE, probe), (_RELOAD, reload)) if handler}
+    if probe:  # counted apart: probes wait for the API, and scrapes must not wait for them
+        served[_PROBE] = _limited(probe, settings.max_requests)
+    if reload:
+        served[_RELOAD] = reload
     handlers.paths = tuple(served)
     prefix = settings.prefix
     # No methods means every method; None would mean GET.
@@ -83,8 +86,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     ]
     to_prefix = RedirectResponse(f"{prefix}/", status_code=302)
     routes += [Route(path, to_prefix, methods=["GET"]) for path in ("/", prefix) if prefix]
-    limit = Middleware(_RequestLimit, settings.max_requests, prefix)
-    app = Starlette(routes=routes, middleware=[limit])
+    app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     return app
 
@@ -99,7 +101,8 @@ class _Handlers:
         self._settings = settings
         self._shard = shard
         self._start = start
-        self._one_status_page = asyncio.Lock()
+        self._status: asyncio.Future[Response] | None = None
+        self._docs: Response | None = None
         self.paths: tuple[ServedPath, ...] = ()
 
     def served(self) -> dict[ServedPath, Handler]:
@@ -109,7 +112,9 @@ class _Handlers:
         ready = "200 once every account has been polled, successfully or not; 503 before."
         return {
             ServedPath("/", "Status page."): self.status,
-            ServedPath(self._settings.telemetry_path, metrics): self.metrics,
+            ServedPath(self._settings.telemetry_path, metrics): _limited(
+                self.metrics, self._settings.max_requests
+            ),
             ServedPath("/docs", "This reference."): self.docs,
             ServedPath("/-/healthy", healthy): self.healthy,
             ServedPath("/-/ready", ready): self.ready,
@@ -128,14 +133,15 @@ class _Handlers:
     async def status(self, _: Request) -> Response:
         """The status page, which takes long with many numbers or accounts.
 
-        Only one at a time: with a thread each, the loop would rarely get its turn.
+        Only one is made at a time, for all requests that wait for it: with a thread each, the loop
+        would rarely get its turn.
         """
-        async with self._one_status_page:
-            page = await in_thread(self._status_page, self._start)
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+        if self._status is None or self._status.done():
+            self._status = asyncio.ensure_future(in_thread(self._status_page, self._start))
+        return await asyncio.shield(self._status)
 
-    def _status_page(self) -> str:
-        return status_page.render(
+    def _status_page(self) -> Response:
+        page = status_page.render(
             self._exporter.statuses(),
             self._exporter.clock.now(),
             self._settings.telemetry_path,
@@ -143,11 +149,15 @@ class _Handlers:
             probe=_PROBE in self.paths,
             shard=self._shard,
         )
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     async def docs(self, _: Request) -> Response:
-        """The reference of paths and metrics."""
-        page = docs_page.render(self.paths, self._settings.telemetry_path, link=self._settings.link)
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+        """The reference of paths and metrics, made once."""
+        if self._docs is None:
+            path, link = self._settings.telemetry_path, self._settings.link
+            page = docs_page.render(self.paths, path, link=link)
+            self._docs = HTMLResponse(page, headers=_PAGE_HEADERS)
+        return self._docs
 
     async def healthy(self, _: Request) -> Response:
         """Whether the pollers work, whatever the API does."""
@@ -182,45 +192,35 @@ class _PartsResponse(Response):
 
         Only small parts are copied: slow clients share the large ones.
         """
-        small: list[bytes] = []
+        small = b""
         for part in self._parts:
-            if len(part) < _SMALL_BYTES:
-                small.append(part)
+            if len(small) + len(part) < _SMALL_BYTES:
+                small += part
                 continue
-            yield b"".join(small)
-            small.clear()
+            yield small
+            small = b""
             whole = memoryview(part)
             for begin in range(0, len(whole), piece_bytes):
                 yield whole[begin : begin + piece_bytes]
-        yield b"".join(small)
+        yield small
 
 
-class _RequestLimit:
-    """Answers 503 when too many requests are in flight, as the official exporters do.
+def _limited(handler: Handler, most: int) -> Handler:
+    """Answer 503 while `most` requests are being handled, as the official exporters do.
 
-    Probes count separately: they wait for the API, and must not block scrapes when it hangs. Paths
-    under /-/ are exempt: a failed health check could restart a process that is only busy.
+    A request counts until its answer is made: a client that reads slowly holds no other one up.
     """
+    in_flight = 0
 
-    def __init__(self, app: ASGIApp, most: int, prefix: str) -> None:
-        self._app = app
-        self._most = most
-        self._exempt = f"{prefix}/-/"
-        self._probe = prefix + _PROBE.path
-        self._in_flight = {True: 0, False: 0}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(self._exempt):
-            await self._app(scope, receive, send)
-            return
-        is_probe = scope["path"] == self._probe
-        if self._most and self._in_flight[is_probe] >= self._most:
-            text = f"Limit of concurrent requests reached ({self._most}), try again later.\n"
-            refusal = PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
-            await refusal(scope, receive, send)
-            return
-        self._in_flight[is_probe] += 1
+    async def limited(request: Request) -> Response:
+        nonlocal in_flight
+        if most and in_flight >= most:
+            text = f"Limit of concurrent requests reached ({most}), try again later.\n"
+            return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
+        in_flight += 1
         try:
-            await self._app(scope, receive, send)
+            return await handler(request)
         finally:
-            self._in_flight[is_probe] -= 1
+            in_flight -= 1
+
+    return limited

@@ -20,9 +20,9 @@ _ALLOWED: Final = "letters, digits, `-`, `_`, `.` and `~` between single slashes
 class WebSettings:
     """Settings of the HTTP side; the functions of this module check paths and URLs.
 
-    At most `max_requests` may be in flight, 0 for no limit. `enable_lifecycle` allows POST
-    /-/reload. `external_url` is how browsers reach the exporter, "" if unknown. `route_prefix` is
-    as the user wrote it; "" means the path of `external_url`.
+    At most `max_requests` scrapes, and as many probes, may be in flight, 0 for no limit.
+    `enable_lifecycle` allows POST /-/reload. `external_url` is how browsers reach the exporter, ""
+    if unknown. `route_prefix` is as the user wrote it; "" means the path of `external_url`.
     """
 
     telemetry_path: str = "/metrics"

@@ -107,6 +107,8 @@ def test_a_client_with_the_password_is_answered_over_tls(house: House) -> None:
             assert headers["Strict-Transport-Security"] == "max-age=31536000"
             assert house.get(url + path, password=None)[0] == 401
             assert house.get(url + path, password="wrong")[0] == 401
+        status, headers, _ = house.get(url, method="UNKNOWN")
+        assert (status, headers["Strict-Transport-Security"]) == (400, "max-age=31536000")
         assert "exophone_probe_success 1.0" in house.get(f"{url}/probe?target={sid}")[2]
         plain = get(url.replace("https://", "http://"))
         assert plain == (400, "Client sent an HTTP request to an HTTPS server.\n")

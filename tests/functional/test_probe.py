@@ -173,6 +173,7 @@ def test_probe_shows_the_two_probe_metrics_and_the_number(one: Bench) -> None:
     assert (answer.status, answer.headers["Content-Type"]) == (200, TEXT)
     assert answer.headers["Content-Length"] == str(len(answer.body))
     assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.samples["exophone_probe_success"] == 1
     assert answer.samples["exophone_probe_duration_seconds"] == 0  # the clock stands still
     assert f'exophone_number_monthly_rental{{account="support",currency="INR",sid="{sid}"}}' in (
@@ -231,6 +232,7 @@ def test_invalid_probe_is_400_with_advice_and_makes_no_request(
     answer = one.site.query(query)
     assert answer.status == 400
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert advice in answer.text
     assert answer.text.count("\n") == 1
     assert len(answer.text) < 250
@@ -385,13 +387,19 @@ def test_exporter_that_is_stopping_refuses_instead_of_a_false_alarm() -> None:
 def test_limit_is_the_smaller_of_our_own_and_the_scrape_timeout(
     header: str | None, within_seconds: float
 ) -> None:
-    """Our own is three read timeouts, 6 s in these tests, and at most the deadline of a poll."""
+    """Our own is three read timeouts, 6 s in these tests, and at most the deadline of a poll.
+
+    It also ends before the minute in which the server must have answered.
+    """
     client, hurried = FakeClient(), FakeClient(account(deadline_seconds=4.0))
-    for one in (client, hurried):
+    patient = FakeClient(account(timeout_seconds=90.0, deadline_seconds=300.0))
+    for one in (client, hurried, patient):
         with slow(one) as site:
             assert site.probe("a", header).success == 1
     assert client.asked == [("a", within_seconds)]
     assert hurried.asked == [("a", min(within_seconds, 4.0))]
+    theirs = {None: 55.0, "9" * 18: 55.0, "10": 9.5, "6.5": 6.0}
+    assert patient.asked == [("a", theirs.get(header, within_seconds))]
 
 
 @pytest.mark.fault(115)

@@ -458,10 +458,12 @@ def test_the_configured_headers_are_in_every_answer() -> None:
         "FILE",
     )
     auth = BasicAuth(application(), lambda: loaded, RefusedClients(Clock()))
-    with serving_app(ExtraHeaders(auth, lambda: loaded)) as port:
+    app = ExtraHeaders(auth, lambda: loaded)
+    with serving_app(app, headers=app.headers) as port:
         door = Door(port)
         answers = {
             200: door.get(RIGHT),
+            400: door.get(RIGHT, method="UNKNOWN"),
             401: door.get(),
             404: door.get(RIGHT, path="/nothing-here"),
             405: door.get(RIGHT, method="POST"),
