@@ -283,7 +283,7 @@ def _problems_of_files(
         given = {
             key: file for key in tls.FILE_SETTINGS if isinstance(file := section.get(key), str)
         }
-        return tls.unreadable_files(TlsSettings.model_construct(**given).in_folder(folder))
+        return tls.unreadable_files(TlsSettings.model_validate(given).in_folder(folder))
     if not _has_tls(section):
         return []
     return tls.problems(TlsSettings.model_validate(section).in_folder(folder))
