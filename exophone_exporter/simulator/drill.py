@@ -104,10 +104,12 @@ class Drill:
         return f"The API answers 401 to {account or 'every account'}."
 
     def fail(self, status: str = "503", seconds: str = "600", account: str = "") -> str:
-        """Answer 5xx to one account, by default to all, for some seconds."""
+        """Answer 5xx to one account, by default to all, for some seconds; ends an earlier one."""
         code = _whole("status", status, _SERVER_ERRORS)
         ends_at = time.monotonic() + _whole("seconds", seconds, _FAILING_SECONDS)
-        for failing in self._accounts(account):
+        accounts = self._accounts(account)
+        self._simulator.clear_faults()
+        for failing in accounts:
             fault = Fault(code, account_sid=failing.sid, times=None, ends_at=ends_at)
             self._simulator.fail(fault)
         return f"The API answers {code} to {account or 'every account'} for {seconds} seconds."

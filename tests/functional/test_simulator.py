@@ -314,6 +314,8 @@ def test_the_key_is_refused_and_pages_fail_for_a_time(sim: Simulator) -> None:
     ordered(sim, "fail")
     assert get(sim).status_code == 503
     assert get(sim, "/any").status_code == 503
+    ordered(sim, "fail", status="500")
+    assert get(sim).status_code == 500
     ordered(sim, "refuse-key")
     assert get(sim).status_code == 401
 
