@@ -1,4 +1,4 @@
-"""Work that would block the event loop, run in a daemon thread.
+"""Work that would block the event loop or hold up a signal, run in a daemon thread.
 
 No executor does it: the end of the process waits for an executor's threads.
 """
@@ -25,6 +25,18 @@ def start_daemon(run: Callable[[], None]) -> None:
 
 async def in_thread(make: Callable[[], _T], start: Start = start_daemon) -> _T:
     """Return what `make` returns in another thread, or here if no thread can be started."""
+    return await asyncio.wrap_future(_future(make, start))
+
+
+def interruptible(make: Callable[[], _T]) -> _T:
+    """Return what `make` returns in another thread; meanwhile this one handles signals.
+
+    The look-up of a host name, for one, returns for no signal.
+    """
+    return _future(make, start_daemon).result()
+
+
+def _future(make: Callable[[], _T], start: Start) -> Future[_T]:
     future: Future[_T] = Future()
     future.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
 
@@ -37,5 +49,5 @@ async def in_thread(make: Callable[[], _T], start: Start = start_daemon) -> _T:
     try:
         start(run)
     except RuntimeError:
-        return make()
-    return await asyncio.wrap_future(future)
+        run()
+    return future

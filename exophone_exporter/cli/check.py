@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from exophone_exporter.cli import output
+from exophone_exporter.cli import output, streams
 from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import say
@@ -56,7 +56,7 @@ def _check_web_config(path: str | None) -> None:
 
     checked = check_web_config(path)
     users = "1 user" if len(checked.users) == 1 else f"{len(checked.users)} users"
-    output.write(f"{path}: valid, {'TLS' if checked.tls else 'no TLS'}, {users}\n")
+    streams.write(f"{path}: valid, {'TLS' if checked.tls else 'no TLS'}, {users}\n")
 
 
 def _check_accounts(args: argparse.Namespace) -> Config:
@@ -66,7 +66,7 @@ def _check_accounts(args: argparse.Namespace) -> Config:
         say(f"warning: {warning}")
     many = "account" if len(whole.accounts) == 1 else "accounts"
     mine = "" if args.shard is None else f", {len(loaded.accounts)} of them in shard {args.shard}"
-    output.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}\n")
+    streams.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}\n")
     output.print_pairs(
         (
             account.name,

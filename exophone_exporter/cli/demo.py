@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from exophone_exporter.cli import output
+from exophone_exporter.cli import streams
 from exophone_exporter.cli.serve import run
 from exophone_exporter.config import loader
 from exophone_exporter.errors import StartError
+from exophone_exporter.server.server import listen, url_of
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _CHANGE_EVERY_SECONDS: Final = 15.0
 _LATENCY_SECONDS: Final = 0.03
 _FAILURE_RATE: Final = 0.03
-
-_ADDRESS: Final = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[0-9]{1,5})")
-_PORT_MAX: Final = 65535
 
 _log = logging.getLogger(__name__)
 
@@ -119,37 +116,20 @@ def simulate(args: argparse.Namespace) -> int:
     world = demo_world(args.seed)
     if args.numbers is not None:
         world = World(make_account("acme", args.numbers, seed=args.seed), seed=args.seed)
-    host, port = _split(args.web_listen_address)
-    try:
-        simulator = Simulator(
-            world,
-            host=host,
-            port=port,
-            latency_seconds=args.latency,
-            failure_rate=args.failure_rate,
-            requests_per_minute=args.requests_per_minute,
-            seed=args.seed,
-        )
-        simulator.start()
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {args.web_listen_address}: {error.strerror};"
-            " choose another address with --web.listen-address"
-        ) from error
-    try:
+    listening = listen([args.web_listen_address])[0]
+    simulator = Simulator(
+        world,
+        listening=listening,
+        url=url_of(listening),
+        latency_seconds=args.latency,
+        failure_rate=args.failure_rate,
+        requests_per_minute=args.requests_per_minute,
+        seed=args.seed,
+    )
+    with simulator:
         _write(_simulated(simulator))
         _keep_changing(world, threading.Event())
-    finally:
-        simulator.stop()
     return 0
-
-
-def _split(address: str) -> tuple[str, int]:
-    """Host and port of an IPv4 address; raises StartError."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None or int(match["port"]) > _PORT_MAX:
-        raise StartError(f"cannot listen on `{address}`: write it like 127.0.0.1:10397")
-    return match["host"] or "127.0.0.1", int(match["port"])
 
 
 def _simulated(simulator: Simulator) -> str:
@@ -193,4 +173,4 @@ def _welcome(url: str, path: str, script: Script) -> None:
 def _write(text: str) -> None:
     # Without a reader of this text, the metrics are served all the same.
     with contextlib.suppress(StartError, BrokenPipeError):
-        output.write(text + "\n")
+        streams.write(text + "\n")

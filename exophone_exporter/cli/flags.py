@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from exophone_exporter import __version__
+from exophone_exporter.cli import streams
 from exophone_exporter.config import sharding
 from exophone_exporter.exotel.model import is_askable_sid
 from exophone_exporter.logs import LEVELS
@@ -237,7 +239,8 @@ COMMANDS: Final = {
             _SHARD,
             _Flag(
                 "--output FILE.prom",
-                "Replace this file instead of printing, for node_exporter's textfile collector.",
+                "Write to this file, for node_exporter's textfile collector; - is stdout.",
+                default="-",
             ),
         ),
     ),
@@ -273,6 +276,9 @@ class _Parser(argparse.ArgumentParser):
         form = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32)
         super().__init__(formatter_class=form, allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+        shown = "Show application version." if self.prog == PROGRAM else argparse.SUPPRESS
+        version = f"{PROGRAM} {__version__}"
+        self.add_argument("--version", action="version", version=version, help=shown)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown words here, so that the error names the help of the command."""
@@ -290,6 +296,13 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"{kind}: {unknown[0]}")
         return known, unknown
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help as any other output: argparse would ignore a full disk."""
+        if file is sys.stdout:
+            streams.write(message)
+        else:
+            super()._print_message(message, file)
+
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
         self.exit(2, f"{PROGRAM}: {message}\ntry `{self.prog} --help`\n")
@@ -302,10 +315,6 @@ def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:
         usage="%(prog)s [COMMAND] [FLAGS]",
         description="Prometheus exporter for Exotel ExoPhones.",
         epilog=_EPILOG,
-    )
-    version = f"{PROGRAM} {__version__}"
-    whole.add_argument(
-        "--version", action="version", version=version, help="Show application version."
     )
     for name, shell in COMPLETION_FLAGS.items():
         _Flag(name, f"Output completion script for {shell}.").add_to(whole)

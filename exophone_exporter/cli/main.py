@@ -1,33 +1,31 @@
 """Runs a command. Exit codes: 0 success, 1 failure, 2 usage or configuration.
 
-A command is imported when it runs, so that --version and --help answer immediately.
+Most is imported once a signal can end the process, and a command when it runs, so that --version
+and --help answer immediately.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.cli.flags import COMMANDS, COMPLETION_FLAGS, parser
+from exophone_exporter.cli import signals, streams
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.logs import configure, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SERVING: Final = ("serve", "demo", "simulate")
-_WITHOUT_COMMAND: Final = ("-h", "--help", "--version", *COMPLETION_FLAGS)
-_LAST_STANDARD_STREAM: Final = 2
+_WITHOUT_COMMAND: Final = ("-h", "--help", "--version", "--completion-script-")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    _open_closed_streams()
+    streams.open_closed()
     words = _with_command(sys.argv[1:] if argv is None else argv)
-    _set_early_signals(words[0])
+    signals.set_handlers(words)
+    from exophone_exporter.logs import say  # noqa: PLC0415 - after the handlers
+
     try:
         return _run(words)
     except ConfigError as error:
@@ -37,18 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartError as error:
         say(str(error))
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
     finally:
-        _discard_unwritten()
+        streams.discard_unwritten()
 
 
 def _run(words: Sequence[str]) -> int:
+    from exophone_exporter.cli.flags import COMMANDS, COMPLETION_FLAGS, parser  # noqa: PLC0415
+    from exophone_exporter.logs import configure  # noqa: PLC0415 - after the handlers, likewise
+
     if words[0] in COMPLETION_FLAGS:
         completion = import_module("exophone_exporter.cli.completion")
-        sys.stdout.write(completion.script(parser(for_completion=True), COMPLETION_FLAGS[words[0]]))
+        streams.write(completion.script(parser(for_completion=True), COMPLETION_FLAGS[words[0]]))
         return 0
     args = parser().parse_args(words)
     configure(args.log_level, args.log_format)
@@ -59,41 +58,10 @@ def _run(words: Sequence[str]) -> int:
 
 def _with_command(argv: Sequence[str]) -> list[str]:
     """The words with `serve` before flags that have no command; any other word is a command."""
-    has_command = argv and (not argv[0].startswith("-") or argv[0] in _WITHOUT_COMMAND)
-    return list(argv) if has_command else ["serve", *argv]
-
-
-def _set_early_signals(command: str) -> None:
-    """Until the server takes over, a signal ends the process with the same exit code as later."""
-    if command in _SERVING:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _leave)
-    if command == "serve":
-        # It reloads on SIGHUP; one that comes before there is anything to reload is only early.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _leave(*_: object) -> NoReturn:
-    # There is nothing to clean up yet. An exception would be lost if the signal arrives inside a
-    # callback of the interpreter, of which importing has many.
-    os._exit(0)
-
-
-def _discard_unwritten() -> None:
-    """Drop what a full disk did not take, or the interpreter tries again, and fails, at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _open_closed_streams() -> None:
-    """Open closed standard streams on /dev/null; a socket would take their place."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_STREAM:
-        pass
-    os.close(descriptor)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, kept open
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - likewise
+    match list(argv):
+        case ["help", *rest]:
+            return [*rest[:1], "--help"]
+        case [word, *_] as words if not word.startswith("-") or word.startswith(_WITHOUT_COMMAND):
+            return words
+        case flags:
+            return ["serve", *flags]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from exophone_exporter.errors import StartError
+from exophone_exporter.cli.streams import write, write_bytes
 from exophone_exporter.inventory.formatting import circle, flow_state, money
 
 if TYPE_CHECKING:
@@ -86,12 +85,12 @@ def record(account: str, number: ExoPhone) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Indented JSON on stdout."""
-    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Indented JSON on stdout, in UTF-8 whatever the locale."""
+    write_bytes(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def print_csv(records: Sequence[dict[str, Any]]) -> None:
-    """Records as RFC 4180 on stdout; without records the header line alone.
+    """Records as RFC 4180 in UTF-8 on stdout; without records the header line alone.
 
     A text that a spreadsheet would run as a formula gets an apostrophe, which makes it a text.
     """
@@ -100,29 +99,11 @@ def print_csv(records: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     for row in records:
         writer.writerow({name: _as_text(_plain(value)) for name, value in row.items()})
-    write(text.getvalue())
+    write_bytes(text.getvalue().encode())
 
 
 def _as_text(value: str) -> str:
     return f"'{value}" if _FORMULA.match(value) else value
-
-
-def write(text: str) -> None:
-    """Text on stdout, escaped for the locale of the user; raises as `write_bytes`."""
-    write_bytes(text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace"))
-
-
-def write_bytes(content: bytes) -> None:
-    """Bytes on stdout, unbuffered; raises BrokenPipeError, or StartError for any other failure."""
-    try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        # Otherwise the interpreter tries again to write the buffer when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise StartError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def print_numbers(numbers: Sequence[tuple[str, ExoPhone]]) -> None:

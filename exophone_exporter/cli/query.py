@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from exophone_exporter.cli import output
+from exophone_exporter.cli import output, streams, textfile
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import loader
-from exophone_exporter.errors import ConfigError, NotFound, PollError, StartError
+from exophone_exporter.errors import ConfigError, NotFound, PollError
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
@@ -28,8 +24,6 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.state import PollResult
 
-# node_exporter's textfile collector reads the file as another user.
-_FILE_MODE: Final = 0o644
 _PARALLEL_POLLS: Final = 8
 
 
@@ -43,10 +37,7 @@ def once(args: argparse.Namespace) -> int:
     results = _poll_all(states)
     info = ExporterInfo(loader.revision(), Clock().wall())
     text = text_of_one_poll([state.status() for state in states], info)
-    if args.output is None:
-        output.write_bytes(text)
-    else:
-        _write_atomically(Path(args.output), text)
+    textfile.write(args.output, text)
     return _report_failures(states, results)
 
 
@@ -108,10 +99,10 @@ def check_live(accounts: Sequence[Account]) -> int:
         try:
             page = client.fetch_first_page()
         except PollError as error:
-            output.write(f"{name}: failed ({error.reason}): {error}\n")
+            streams.write(f"{name}: failed ({error.reason}): {error}\n")
             code = 1
         else:
-            output.write(f"{name}: OK, {len(page.numbers)} numbers on the first page\n")
+            streams.write(f"{name}: OK, {len(page.numbers)} numbers on the first page\n")
     return code
 
 
@@ -174,22 +165,3 @@ def _report_failures(states: Sequence[AccountState], results: Sequence[PollResul
     for name, error in failed:
         say(f"{name}: {error}")
     return 1 if failed else 0
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Replace the whole file: a collector sees the old one or the new one."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(_FILE_MODE)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise StartError(f"cannot write {path}: {error.strerror}") from error

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter import __version__
+from exophone_exporter.cli import signals
 from exophone_exporter.config import loader
 from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
@@ -102,6 +103,7 @@ def _open(
     supervision: Supervision,
 ) -> Server:
     settings = _settings(args)
+    reloads = args.command == "serve" and signals.hangup_reloads()
     return open_server(
         routes.application(
             exporter,
@@ -114,7 +116,7 @@ def _open(
         systemd_socket=loader.environment() if args.web_systemd_socket else None,
         web_config_file=args.web_config_file,
         on_stop=exporter.ask_to_stop,
-        on_hangup=reloader.request,
+        on_hangup=reloader.request if reloads else None,
         supervision=supervision,
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import StartError
+from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
@@ -25,6 +25,7 @@ from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.systemd import all_or_none, passed_sockets
 from exophone_exporter.server.tls_transport import TlsTransport
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
+from exophone_exporter.threads import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +40,9 @@ _ADDRESS: Final = re.compile(
 )
 _BACKLOG: Final = 1024
 _PORT_MAX: Final = 65535
-# How long answers may take to finish once the server stops.
+# How long answers may take to finish once the server stops, and what is left of it at most.
 _GRACE_SECONDS: Final = 1
+_END_WITHIN_SECONDS: Final = 1.5
 # How many connections are accepted in one step of the event loop.
 _ACCEPT_COUNT: Final = 64
 _PAUSE_SECONDS: Final = 0.1
@@ -66,8 +68,8 @@ def open_server(
 
     It listens on each `[host]:port` of `addresses`, or on the sockets that systemd announces in
     `systemd_socket`, the environment of the process. `options` are those of `Server`. From now on
-    SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for the web
-    configuration, StartError for the sockets.
+    SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for an invalid web
+    configuration or address, StartError for the sockets.
     """
     clock = clock or Clock()
     refused_clients = RefusedClients(clock)
@@ -98,7 +100,7 @@ def open_server(
 
 
 def listen(addresses: Iterable[str]) -> list[socket.socket]:
-    """Return a listening socket for each `[host]:port`; raises StartError with one line.
+    """Return a listening socket for each `[host]:port`; raises ConfigError or StartError.
 
     An empty host means all interfaces, over IPv6 and IPv4 if the machine has both.
     """
@@ -108,15 +110,17 @@ def listen(addresses: Iterable[str]) -> list[socket.socket]:
 def _listening_socket(address: str) -> socket.socket:
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > _PORT_MAX:
-        raise StartError(
-            f"cannot listen on `{address}`: write it like :10396, 127.0.0.1:10396 or [::1]:10396"
+        raise ConfigError(
+            [f"invalid address `{address}`: write it like :10396, 127.0.0.1:10396 or [::1]:10396"]
         )
     host, port = match["v6"] or match["host"] or "", int(match["port"])
     try:
         if host in ("", "::"):  # as in Go, whose users write [::] for every address of the machine
             return _on_all_interfaces(port)
         family = socket.AF_INET6 if match["v6"] else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return interruptible(  # it may look up a name
+            lambda: socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(
@@ -306,7 +310,9 @@ class Server(uvicorn.Server):
             return
         sys.setswitchinterval(_SWITCH_SECONDS)
         gc.freeze()  # imported objects stay: collections that visit them would delay scrapes
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
         super().run([])
+        signal.setitimer(signal.ITIMER_REAL, 0)
         # uvicorn restored the earlier handlers; what is left is short and may be interrupted.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
@@ -367,6 +373,8 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self._signals.append(sig)
         self.should_exit = True
+        # The loop may be blocked, for example by a file on a network that is gone.
+        signal.setitimer(signal.ITIMER_REAL, _END_WITHIN_SECONDS)
 
     def _note_hangup(self, *_: object) -> None:
         self._hung_up = True

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from exophone_exporter.simulator.world import Account, World
 
 _RECORDED_MAX: Final = 10_000
+_BACKLOG: Final = 128
 _STOP_SECONDS: Final = 0.5
 _SHUTDOWN_POLL_SECONDS: Final = 0.02
 _UNANSWERED: Final = 0
@@ -97,8 +98,8 @@ class Simulator:
 
     Args:
         world: The accounts. It may change while the simulator runs.
-        host: Address to listen on.
-        port: 0 takes a free one, which is kept over a stop and another start.
+        listening: A listening socket and, as `url`, its origin. None takes a free port of
+            127.0.0.1, which is kept over a stop and another start.
         latency_seconds: Delay before every response.
         failure_rate: Share of authorised requests, from 0 to 1, that fail: 500, 502, 503, 429 or
             a reset.
@@ -120,8 +121,8 @@ class Simulator:
         self,
         world: World,
         *,
-        host: str = "127.0.0.1",
-        port: int = 0,
+        listening: socket.socket | None = None,
+        url: str = "",
         latency_seconds: float = 0.0,
         failure_rate: float = 0.0,
         requests_per_minute: int | None = None,
@@ -133,8 +134,9 @@ class Simulator:
     ) -> None:
         self.world = world
         self.on_request: Callable[[RecordedRequest], None] | None = None
-        self._host = host
-        self._port = port
+        self._listening = listening
+        self._url = url
+        self._port = 0
         self._latency_seconds = latency_seconds
         self._failure_rate = failure_rate
         self._requests_per_minute = requests_per_minute
@@ -153,9 +155,9 @@ class Simulator:
     @property
     def url(self) -> str:
         """The origin of the API; raises RuntimeError before it has a port."""
-        if self._port == 0:
+        if not self._url:
             raise RuntimeError("the simulator has no address before it is started")
-        return f"http://{self._host}:{self._port}"
+        return self._url
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -185,8 +187,12 @@ class Simulator:
     def start(self) -> None:
         """Listen and serve in threads; does nothing if it is started already."""
         if self._server is None:
-            self._server = _Server((self._host, self._port), self)
-            self._port = self._server.server_port
+            listening = self._listening or socket.create_server(
+                ("127.0.0.1", self._port), backlog=_BACKLOG
+            )
+            self._port = listening.getsockname()[1]
+            self._url = self._url or f"http://127.0.0.1:{self._port}"
+            self._server = _Server(listening, self)
             self._server.start()
 
     def stop(self) -> None:
@@ -301,19 +307,14 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
     """One thread for each connection; `stop` ends all of them, whatever their clients do."""
 
     daemon_threads = True
-    request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
+    def __init__(self, listening: socket.socket, simulator: Simulator) -> None:
         self.simulator = simulator
         self.stopping = threading.Event()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Bind without the host name lookup of `HTTPServer`, which can take seconds."""
-        socketserver.TCPServer.server_bind(self)
-        host, port = self.server_address[:2]
-        self.server_name, self.server_port = str(host), int(port)
+        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
     def start(self) -> None:
         """Serve in a thread."""

@@ -56,9 +56,17 @@ def call(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str
     return code, said.out, said.err
 
 
-def test_version_is_one_line_on_stdout() -> None:
-    ended = run("--version")
+@pytest.mark.parametrize("words", ["--version", "serve --version", "--log.level=debug --version"])
+def test_version_is_one_line_on_stdout(words: str) -> None:
+    ended = run(*words.split())
     assert (ended.code, ended.stdout, ended.stderr) == (0, f"exophone-exporter {__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", ["", "once"])
+def test_the_command_help_is_the_flag(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("help", *words.split(), capsys=capsys) == call(
+        *words.split(), "--help", capsys=capsys
+    )
 
 
 def test_help_names_every_command_and_fits_a_terminal() -> None:
@@ -96,6 +104,7 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
         ("--config.file", "expected one argument"),
         ("--log.level=loud", "invalid choice: 'loud'"),
         ("--log.format=xml", "invalid choice: 'xml'"),
+        ("help numbrs", "unknown command `numbrs`. Did you mean `numbers`?"),
         ("--web.max-requests=-1", "`-1` is not a whole number of 0 or more"),
         ("--web.max-requests=٣", "`٣` is not a whole number of 0 or more"),
         ("--web.telemetry-path=metrics", "invalid path `metrics`: use a path like /metrics"),
@@ -129,6 +138,16 @@ def test_no_configuration_at_all_names_both_ways_and_the_demo() -> None:
     for way in ("--config.file", "EXOTEL_ACCOUNT_SID", "EXOTEL_API_KEY", "EXOTEL_API_TOKEN"):
         assert way in ended.stderr
     assert "exophone-exporter demo" in ended.stderr
+
+
+@pytest.mark.fault(121)
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_what_is_not_an_address_exits_with_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(command, "--web.listen-address=:x", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "invalid address `:x`" in err
 
 
 @pytest.mark.fault(93, 123)

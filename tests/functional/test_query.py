@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,34 +111,6 @@ class TestOnce:
         assert ended.stderr.startswith("exophone-exporter: acme: 402: ")
         assert ended.stderr.count("\n") == 1
 
-    def test_a_file_is_replaced_as_a_whole(self, call: Call, tmp_path: Path) -> None:
-        """By a new file of mode 0644, whatever the umask."""
-        folder = tmp_path / "textfiles"
-        folder.mkdir()
-        file = folder / "exophone.prom"
-        file.write_text("old", encoding="utf-8")
-        with file.open(encoding="utf-8") as reader:
-            ended = call("once", "--output", str(file), umask=0o077)
-            assert reader.read() == "old"
-        assert (ended.code, ended.stdout, ended.stderr) == (0, "", "")
-        assert stat.S_IMODE(file.stat().st_mode) == 0o644
-        assert 'exophone_up{account="acme"} 1.0\n' in file.read_text(encoding="utf-8")
-        assert list(folder.iterdir()) == [file]
-
-    @pytest.mark.parametrize(
-        ("name", "reason"),
-        [("gone/exophone.prom", "No such file or directory"), ("taken", "Is a directory")],
-    )
-    def test_an_unwritable_file_is_one_line_and_leaves_no_temporary_file(
-        self, call: Call, tmp_path: Path, name: str, reason: str
-    ) -> None:
-        (tmp_path / "taken").mkdir()
-        before = set(tmp_path.iterdir())
-        ended = call("once", "--output", str(tmp_path / name))
-        assert (ended.code, ended.stdout) == (1, "")
-        assert ended.stderr == f"exophone-exporter: cannot write {tmp_path / name}: {reason}\n"
-        assert set(tmp_path.iterdir()) == before
-
 
 class TestNumbers:
     def test_the_table_has_every_number_on_one_line(self, call: Call, sim: Simulator) -> None:
@@ -233,6 +204,19 @@ class TestNumbers:
         ended = call("numbers", env={"PYTHONIOENCODING": "ascii"})
         assert ended.code == 0
         assert "\\u20b9499.00" in ended.stdout
+
+    @pytest.mark.fault(214)
+    @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-16"}])
+    @pytest.mark.parametrize("form", ["json", "csv"])
+    def test_programs_get_utf_8_whatever_the_locale(
+        self, call: Call, sim: Simulator, env: dict[str, str], form: str
+    ) -> None:
+        name = "Café 📞 \ud83d"  # and half a pair
+        sim.world.accounts["beta"].numbers[0]["friendly_name"] = name
+        ended = call("numbers", "--account=beta", f"--format={form}", env=env, encoding="utf-8")
+        rows = csv.DictReader(io.StringIO(ended.stdout))
+        (first, *_) = json.loads(ended.stdout) if form == "json" else rows
+        assert first["friendly_name"] == "Café 📞 \ufffd"
 
 
 LONG_NAME = "Customers of the North-West who call at night"

@@ -418,15 +418,6 @@ class TestProcess:
             running.wait_for("was reloaded.*variables themselves requires a restart")
             assert running.end() == 0
 
-    def test_demo_is_not_disturbed(self, tmp_path: Path) -> None:
-        with started("demo", LOOPBACK, cwd=tmp_path) as running:
-            running.wait_for("Press Ctrl-C to stop", "stdout")
-            running.send(signal.SIGHUP)
-            running.wait_for("the configuration was reloaded.* kept=2")
-            url = running.wait_for(r"Metrics +(\S+)/metrics", "stdout")[1]
-            assert ask(Site(int(url.rpartition(":")[2])))[0] == 403
-            assert running.end() == 0
-
     def test_end_does_not_wait_for_a_reload_that_hangs(
         self, tmp_path: Path, sim: Simulator
     ) -> None:

@@ -333,25 +333,6 @@ def test_user_that_the_system_does_not_know_may_run_it(
         assert running.end() == 0
 
 
-@pytest.mark.end_to_end
-@pytest.mark.fault(119)
-def test_as_the_first_process_of_a_container_it_hears_a_signal(
-    tmp_path: Path, sim: Simulator, program: Callable[[str], str]
-) -> None:
-    """The kernel drops a signal that process 1 has no handler for."""
-    wrapper = f'exec {program("unshare")} --pid --fork --kill-child -- "$@"'
-    words = ("--config.file", str(config_file(tmp_path, sim)), LOOPBACK)
-    with started(*words, wrapper=wrapper) as running:
-        running.wait_for("first poll is complete")
-        (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
-        assert re.findall(r"NSpid:\s+\d+\s+(\d+)", status) == ["1"]
-        os.kill(int(child), signal.SIGHUP)
-        running.wait_for("the configuration was reloaded")
-        os.kill(int(child), signal.SIGTERM)
-        assert running.code() == 0
-
-
 @pytest.mark.fault(128)
 @pytest.mark.parametrize(
     "zone",

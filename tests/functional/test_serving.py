@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from exophone_exporter.errors import StartError
+from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.server.server import listen, url_of
 from tests.lib.processes import DEADLINE_SECONDS, Running, ask, run, started, wait_until
 from tests.lib.servers import APP
@@ -68,21 +68,29 @@ FORM: Final = "write it like :10396, 127.0.0.1:10396 or [::1]:10396"
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        *((bad, FORM) for bad in ("abc", ":65536", ":-1", ":٣", "::1:80", "[::1]", "")),
-        ("http://x:1", FORM),
         ("192.0.2.1:0", "Cannot assign requested address; choose another address with --web.liste"),
         ("[2001:db8::1]:0", "Cannot assign requested address; choose another"),
         ("[::1%nosuch0]:0", "; choose another address with --web.listen-address"),
         (f"{'a' * 70}.example:0", "; choose another address with --web.listen-address"),
     ],
 )
-def test_an_invalid_address_is_one_line_that_repeats_it(address: str, reason: str) -> None:
+def test_an_unusable_address_is_one_line_that_repeats_it(address: str, reason: str) -> None:
     with pytest.raises(StartError) as caught, listening(address):
         pass
     message = str(caught.value)
     assert address in message
     assert reason in message
     assert "\n" not in message
+
+
+@pytest.mark.fault(121)
+@pytest.mark.parametrize(
+    "address", ["abc", ":65536", ":-1", ":٣", "::1:80", "[::1]", "", "http://x:1"]
+)
+def test_what_is_not_an_address_is_refused_with_its_form(address: str) -> None:
+    with pytest.raises(ConfigError) as caught, listening(address):
+        pass
+    assert caught.value.problems == (f"invalid address `{address}`: {FORM}",)
 
 
 @pytest.mark.fault(121)
@@ -149,6 +157,8 @@ from exophone_exporter import logs
 
 def hang_up():
     print("hangup", flush=True)
+    if "block" in sys.argv:
+        time.sleep(3600)
     if "raise" in sys.argv:
         raise RuntimeError("no such file")
 
@@ -210,6 +220,15 @@ def test_a_second_signal_ends_it_immediately_even_after_the_server() -> None:
         running.wait_for("stop\nended\n", "stdout")
         running.send(signal.SIGHUP)
         assert running.end(signal.SIGINT) == 130
+
+
+@pytest.mark.fault(215)
+def test_a_loop_that_is_blocked_ends_by_one_signal() -> None:
+    with signalled("hangup", "block") as running:
+        assert served(running)
+        running.send(signal.SIGHUP)
+        running.wait_for("hangup\n", "stdout")
+        assert running.end() == 0
 
 
 @pytest.mark.fault(120)

@@ -231,6 +231,19 @@ def started(
             reader.join(DEADLINE_SECONDS)
 
 
+@contextlib.contextmanager
+def full_pipe() -> Iterator[int]:
+    """The end of a pipe that takes nothing more, though its reader is still there."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing):
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writing, b"x" * 4096):
+                pass
+        os.set_blocking(writing, True)
+        yield writing
+
+
 def config_file(path: Path, simulator: Simulator, poll: str = "", **extra: str) -> Path:
     """A configuration for every account of a simulator; `extra` are more keys by account sid."""
     lines = [f"poll: {{requests_per_minute: 10000{', ' if poll else ''}{poll}}}", "accounts:"]
