@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from exophone_exporter.cli import output, streams
@@ -12,7 +11,6 @@ from exophone_exporter.logs import say
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from exophone_exporter.config.settings import Config
 
@@ -24,13 +22,17 @@ def check_config(args: argparse.Namespace) -> int:
     """
     if args.file and args.config_file:
         raise ConfigError(["give the configuration file as FILE or with --config.file, not both"])
-    problems: list[str] = []
-    loaded = None
-    if args.file or args.config_file or args.live or not args.web_config_file:
-        with _collected(problems):
+    loaded, problems = None, []
+    try:
+        if args.file or args.config_file or args.live or not args.web_config_file:
             loaded = _check_accounts(args)
-    with _collected(problems):
-        _check_web_config(args.web_config_file)
+    except ConfigError as error:
+        problems += error.problems  # reported together with those of the other file
+    try:
+        if args.web_config_file:
+            _check_web_config(args.web_config_file)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
     if not loaded or not args.live:
@@ -40,18 +42,7 @@ def check_config(args: argparse.Namespace) -> int:
     return check_live(loaded.accounts)
 
 
-@contextlib.contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
-    """Collect the problems of one file, so that those of the other one are reported with them."""
-    try:
-        yield
-    except ConfigError as error:
-        problems += error.problems
-
-
-def _check_web_config(path: str | None) -> None:
-    if not path:
-        return
+def _check_web_config(path: str) -> None:
     from exophone_exporter.server import check_web_config  # noqa: PLC0415 - takes long to import
 
     checked = check_web_config(path)

@@ -199,6 +199,8 @@ def _default(text: str) -> Any:
 def _for_editors(schema: dict[str, Any]) -> None:
     """Adds defaults to descriptions; removes titles, and null as the value of what is absent."""
     schema.pop("title", None)
+    if "required" not in schema:
+        schema["type"] = ["object", "null"]  # an empty section
     for name, key in schema.get("properties", {}).items():
         optional = key.pop("anyOf", [{}])
         shown = {word: key[word] for word in key if word not in ("title", "default")} | optional[0]
@@ -206,11 +208,6 @@ def _for_editors(schema: dict[str, Any]) -> None:
             shown["description"] += f" Default {default}."
             shown["default"] = int(default) if shown["type"] == "integer" else default
         schema["properties"][name] = shown
-
-
-def _optional_for_editors(schema: dict[str, Any]) -> None:
-    _for_editors(schema)
-    schema["type"] = ["object", "null"]
 
 
 def _account_for_editors(schema: dict[str, Any]) -> None:
@@ -235,13 +232,7 @@ class _Section(Section):
         return {key: empty.get(key, "") if inner is None else inner for key, inner in value.items()}
 
 
-class _OptionalSection(_Section):
-    """A section that may be empty."""
-
-    model_config = ConfigDict(json_schema_extra=_optional_for_editors)
-
-
-class PollSection(_OptionalSection):
+class PollSection(_Section):
     """How an account is polled."""
 
     interval: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
@@ -262,7 +253,7 @@ class PollSection(_OptionalSection):
     """Time zone of the API's timestamps."""
 
 
-class PerNumberSection(_OptionalSection):
+class PerNumberSection(_Section):
     """Which series each number has of its own."""
 
     series: Annotated[Series, _words(Series)] = _default("all")

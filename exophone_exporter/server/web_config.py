@@ -103,10 +103,6 @@ def _on_one_line(value: Any) -> str:
     return " ".join(_text(value or "").splitlines()).strip()
 
 
-def _is_printable(text: str) -> bool:
-    return text.replace("\t", " ").isprintable()
-
-
 def _password_hash(value: Any) -> PasswordHash:
     if not isinstance(value, str) or not _BCRYPT.fullmatch(value):
         # Not shown: it may be the password.
@@ -118,14 +114,7 @@ def _password_hash(value: Any) -> PasswordHash:
 
 _Hash = Annotated[InstanceOf[PasswordHash], BeforeValidator(_password_hash)]
 _Text = Annotated[str, BeforeValidator(_text)]
-_Version = Annotated[
-    _Text,
-    _checked(
-        lambda text: text not in ("TLS10", "TLS11"),
-        "`{}` is insecure and not supported; use TLS12 or TLS13",
-    ),
-    _one_of(*tls.VERSIONS),
-]
+_Version = Annotated[_Text, _one_of(*tls.VERSIONS)]
 _ClientAuthType = Annotated[
     _Text,
     _checked(
@@ -138,7 +127,10 @@ _ClientAuthType = Annotated[
 _Suite = Annotated[_Text, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS13))]
 _Curve = Annotated[_Text, _known("curve", tls.CURVES)]
 _OneLine = Annotated[str, BeforeValidator(_on_one_line)]
-_Header = Annotated[_OneLine, _checked(_is_printable, "holds a control character")]
+_Header = Annotated[
+    _OneLine,
+    _checked(lambda text: text.replace("\t", " ").isprintable(), "holds a control character"),
+]
 
 
 class _Section(Section):
@@ -278,15 +270,11 @@ def _problems_of_files(
     section: Mapping[str, strict_yaml.Value], source: str, problems: ProblemList
 ) -> list[tls.TlsProblem]:
     """What is wrong with the files of `tls_server_config`; their content matters if it is valid."""
-    folder = Path(source).parent
-    if any(path[:1] == (_TLS,) for path in problems.paths):
-        given = {
-            key: file for key in tls.FILE_SETTINGS if isinstance(file := section.get(key), str)
-        }
-        return tls.unreadable_files(TlsSettings.model_validate(given).in_folder(folder))
-    if not _has_tls(section):
-        return []
-    return tls.problems(TlsSettings.model_validate(section).in_folder(folder))
+    is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path in problems.paths)
+    files = {key: inner for key in tls.FILE_SETTINGS if isinstance(inner := section.get(key), str)}
+    settings = TlsSettings.model_validate(section if is_valid else files)
+    check = tls.problems if is_valid else tls.unreadable_files
+    return check(settings.in_folder(Path(source).parent))
 
 
 def _mapping(section: strict_yaml.Value) -> Mapping[str, strict_yaml.Value]:
