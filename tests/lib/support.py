@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,8 +28,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.snapshot import Snapshot, build
-from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.metrics.inventory import Inventory, inventory_of
+from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.page import MetricsPage
 from tests.lib.paths import DATA
 
@@ -212,31 +211,27 @@ def client_for(own: Account, time: FakeTime | None = None, **changes: Any) -> Cl
 
 @contextlib.contextmanager
 def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> Iterator[None]:
-    """Another thread publishes this snapshot, and is in the middle of rendering it in the block.
+    """Another thread publishes this snapshot, and is held while it renders it in the block.
 
     The state is the only one of the page.
     """
     held, go_on = threading.Event(), threading.Event()
     result = PollResult(found.completed, 1.0, found)
 
-    def slow(*args: Any) -> Inventory:
-        if threading.current_thread() is renderer:
-            held.set()
-            assert go_on.wait(_DEADLINE_SECONDS)
-        return inventory_of(*args)
+    def statuses() -> list[AccountStatus]:
+        held.set()
+        assert go_on.wait(_DEADLINE_SECONDS)
+        return [state.status().after(result)]
 
-    renderer = threading.Thread(
-        target=page.refresh,
-        args=(lambda: [state.status().after(result)], lambda: state.record_poll(result)),
-    )
-    with mock.patch("exophone_exporter.metrics.page.inventory_of", slow):
-        renderer.start()
-        try:
-            assert held.wait(_DEADLINE_SECONDS)
-            yield
-        finally:
-            go_on.set()
-            renderer.join(_DEADLINE_SECONDS)
+    publish = partial(page.refresh, statuses, lambda: state.record_poll(result))
+    renderer = threading.Thread(target=publish)
+    renderer.start()
+    try:
+        assert held.wait(_DEADLINE_SECONDS)
+        yield
+    finally:
+        go_on.set()
+        renderer.join(_DEADLINE_SECONDS)
     assert not renderer.is_alive()
 
 
