@@ -22,7 +22,8 @@ def check_config(args: argparse.Namespace) -> int:
     """
     if args.file and args.config_file:
         raise ConfigError(["give the configuration file as FILE or with --config.file, not both"])
-    loaded, problems = None, []
+    problems: list[str] = []
+    loaded = None
     try:
         if args.file or args.config_file or args.live or not args.web_config_file:
             loaded = _check_accounts(args)

@@ -105,3 +105,15 @@ def _anchors(document: Path) -> set[str]:
     """The anchors of a document's headings, as Markdown renderers make them."""
     headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_every_row_of_the_security_page_names_tests_that_exist() -> None:
+    tests = "".join(path.read_text("utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    rows = re.findall(
+        r"^\| (?!.*cannot \|)\w.*", (ROOT / "SECURITY.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 20
+    for row in rows:
+        names = re.findall(r"`(test_\w+)`", row)
+        assert names, row
+        assert [name for name in names if f"def {name}(" not in tests] == [], row
