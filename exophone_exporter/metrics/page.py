@@ -230,17 +230,15 @@ def _chunks(inventory: Inventory, live: tuple[bytes, bytes], *, gzipped: bool) -
 
 
 def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
-    info, revision = catalog.BUILD_INFO, clean_text(exporter.revision)
-    yield info, info.sample(__version__, revision, platform.python_version(), value=1)
-    successful = catalog.CONFIG_RELOAD_SUCCESSFUL
-    yield successful, successful.sample(value=exporter.config_reload_successful)
-    timestamp = catalog.CONFIG_RELOAD_TIMESTAMP
-    yield timestamp, timestamp.sample(value=exporter.config_loaded_at)
-    if (is_in_force := exporter.server.web_config_successful) is not None:
-        web_config = catalog.WEB_CONFIG_SUCCESSFUL
-        yield web_config, web_config.sample(value=is_in_force)
-    dropped = catalog.LOG_LINES_DROPPED
-    yield dropped, dropped.sample(value=exporter.log_lines_dropped)
-    refused = catalog.CLIENTS_REFUSED
+    versions = (__version__, clean_text(exporter.revision), platform.python_version())
+    for metric, labels, value in (
+        (catalog.BUILD_INFO, versions, 1),
+        (catalog.CONFIG_RELOAD_SUCCESSFUL, (), exporter.config_reload_successful),
+        (catalog.CONFIG_RELOAD_TIMESTAMP, (), exporter.config_loaded_at),
+        (catalog.WEB_CONFIG_SUCCESSFUL, (), exporter.server.web_config_successful),
+        (catalog.LOG_LINES_DROPPED, (), exporter.log_lines_dropped),
+    ):
+        if value is not None:
+            yield metric, metric.sample(*labels, value=value)
     for reason, count in exporter.server.clients_refused.items():
-        yield refused, refused.sample(reason, value=count)
+        yield catalog.CLIENTS_REFUSED, catalog.CLIENTS_REFUSED.sample(reason, value=count)

@@ -750,7 +750,9 @@ def test_ca_file_is_loaded_once_for_each_version_of_it(
         path.write_bytes(authority.ca.cert_pem.bytes() + b"\n")
         os.utime(path, ns=(changed_ns, changed_ns))  # longer, and of the same time
         assert Asker(server.url, ca_file=str(path)).page().numbers
-        shutil.copy2(path, tmp_path / "copy.pem").replace(path)  # of the same size and time
+        another = tmp_path / "another.pem"
+        shutil.copy2(path, another)
+        another.replace(path)  # another file, of the same size and time
         assert Asker(server.url, ca_file=str(path)).page().numbers
     assert loaded == [path] * 5
 

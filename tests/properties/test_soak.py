@@ -14,8 +14,8 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,11 +42,6 @@ SCRAPE_PAUSE_SECONDS: Final = 0.01
 MOST_SECONDS: Final = 400.0 * MINUTES
 RELOAD_EVERY_SECONDS: Final = 4.0
 WHOLE_PARSE_EVERY: Final = 100
-# The server keeps what it rendered of itself for so long.
-KEPT_SECONDS: Final = 1.0
-COUNTERS: Final = re.compile(
-    r"^([a-z_]+(?:_total|_bucket|_count|_sum)(?:\{.*\})?) (.+)$", re.MULTILINE
-)
 
 
 class Holding(NamedTuple):
@@ -136,33 +131,12 @@ def write_configuration(folder: Path, simulator: Simulator, page_size: int) -> P
 class Exposition(NamedTuple):
     openmetrics: bool
     text: str
-    asked_at: float
-    came_at: float
 
     def parse(self) -> None:
         parse = text_string_to_metric_families
         if self.openmetrics:
             parse = openmetrics_parser.text_string_to_metric_families
         assert "exophone_polls" in {family.name for family in parse(self.text)}
-
-
-class Counters:
-    """Counters of one format, which never fall from one scrape to one that begins a second later.
-
-    What is rendered is kept for up to a second: a client that asks sooner may get either.
-    """
-
-    def __init__(self) -> None:
-        self._old: tuple[float, Mapping[str, float]] = (0.0, {})
-        self._next: tuple[float, Mapping[str, float]] = (0.0, {})
-
-    def follow(self, exposition: Exposition) -> None:
-        if exposition.asked_at - self._next[0] < KEPT_SECONDS:
-            return
-        found = {series: float(value) for series, value in COUNTERS.findall(exposition.text)}
-        self._old, self._next = self._next, (exposition.came_at, found)
-        fell = {s: (n, found.get(s)) for s, n in self._old[1].items() if not found.get(s, -1) >= n}
-        assert not fell
 
 
 @dataclass(eq=False, repr=False)
@@ -178,9 +152,6 @@ class Scraper(threading.Thread):
     scrapes: int = 0
     error: BaseException | None = None
     text: str = ""
-    counters: dict[bool, Counters] = field(
-        default_factory=lambda: {False: Counters(), True: Counters()}
-    )
 
     def __post_init__(self) -> None:
         super().__init__(name="scraper", daemon=True)
@@ -206,7 +177,6 @@ class Scraper(threading.Thread):
         openmetrics, gzipped = self.rng.random() < 0.5, self.rng.random() < 0.5
         kind = "application/openmetrics-text" if openmetrics else "text/plain"
         headers = {"Accept": kind, "Accept-Encoding": "gzip" if gzipped else "identity"}
-        asked_at = time.monotonic()
         client.request("GET", "/metrics", headers=headers)
         answer = client.getresponse()
         body = answer.read()
@@ -214,12 +184,11 @@ class Scraper(threading.Thread):
         assert (answer.headers["Content-Encoding"] == "gzip") is gzipped
         assert answer.headers["Content-Type"].startswith(kind)
         text = (gzip.decompress(body) if gzipped else body).decode()
-        return Exposition(openmetrics, text, asked_at, time.monotonic())
+        return Exposition(openmetrics, text)
 
     def _check(self, exposition: Exposition) -> None:
         lines = exposition.text.removesuffix("# EOF\n").rstrip("\n").splitlines()
         assert lines[-1].startswith("python_gc_collections_total{"), lines[-1]  # the last of all
-        self.counters[exposition.openmetrics].follow(exposition)
         if self.scrapes % WHOLE_PARSE_EVERY == 0:
             exposition.parse()
         self.scrapes += 1

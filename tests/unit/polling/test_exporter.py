@@ -455,31 +455,6 @@ class TestBudget:
         assert self.budget(exporter) is not budget
 
 
-class TestStart:
-    @pytest.mark.fault(126)
-    def test_accounts_begin_one_after_the_other_half_a_second_apart(
-        self, time: FakeTime, sim: Simulator, running: Run, simulated: Simulated
-    ) -> None:
-        """By a clock that moves only when told to; so do those that a reload adds."""
-
-        def asked() -> list[str | None]:
-            return [request.account_sid for request in sim.requests]
-
-        exporter = running(simulated("a"), simulated("b"), clock=time.clock)
-        polled(exporter, "a")
-        time.pass_(0.4)
-        assert asked() == ["a"]
-        time.pass_(0.2)
-        polled(exporter, "b")
-        more = [simulated(sid) for sid in ("a", "b", "c")]
-        exporter.reload(configuration(*more, simulated("c", name="d")))
-        polled(exporter, "c")
-        assert asked() == ["a", "b", "c"]
-        time.pass_(0.5)
-        polled(exporter, "d")
-        assert asked() == ["a", "b", "c", "c"]
-
-
 class TestEnds:
     def test_reload_before_the_start_starts_nothing(self, simulated: Simulated) -> None:
         exporter = Exporter(configuration(simulated("a")))
