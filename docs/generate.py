@@ -1,4 +1,4 @@
-"""Writes what is derived: the metric tables, the configuration's JSON Schema, the PrometheusRule.
+"""Writes what is derived: tables of metrics and alerts, the JSON Schema, the PrometheusRule.
 
 `make generate` writes; `python docs/generate.py --check` only says what is out of date, exit 1.
 """
@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import yaml
 
 from exophone_exporter.config import loader
 from exophone_exporter.metrics.catalog import METRICS
@@ -31,6 +34,50 @@ metadata:
     app.kubernetes.io/name: exophone-exporter
 spec:
 """
+
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Seconds: polls of up to 500 numbers begin within a minute or so; two fail; data becomes stale.
+_POLL, _TWO_POLLS, _STALE = 63, 126, 900
+# What happens, the alert with its severity, and the seconds until the exporter shows it.
+_HAPPENS: Final = (
+    ("a number loses its voice flow", "FlowDetached", "critical", _POLL),
+    ("a number disappears", "NumbersDisappeared", "critical", _POLL),
+    ("credentials are rejected", "CredentialsRejected", "critical", _POLL),
+    ("an account is unpaid", "AccountUnpaid", "critical", _POLL),
+    ("the exporter dies", "ExporterDown", "critical", 0),
+    ("Prometheus finds no exporter", "ExporterAbsent", "critical", 0),
+    ("a number never had a voice flow", "VoiceFlowMissing", "warning", _POLL),
+    ("polls of an account fail", "PollFailing", "warning", _TWO_POLLS),
+    ("polls of an account fail for long", "DataStale", "critical", _STALE),
+)
+
+
+def time_table(severities: tuple[str, ...]) -> str:
+    """A Markdown table: how long it takes at most until somebody is notified."""
+    rules, server, routing = (
+        yaml.safe_load((ROOT / "prometheus" / f"{name}.yml").read_text("utf-8"))
+        for name in ("exophone.rules", "prometheus", "alertmanager")
+    )
+    alerts = {
+        (rule["alert"], rule["labels"]["severity"]): _seconds(rule["for"])
+        for group in rules["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    intervals = ("scrape_interval", "evaluation_interval")
+    always = sum(_seconds(server["global"][name]) for name in intervals)
+    always += _seconds(routing["route"]["group_wait"])
+    rows = ["| what happens | alert | severity | notified within |", "|---|---|---|---|"]
+    for happens, name, severity, shown in _HAPPENS:
+        if severity in severities:
+            minutes = math.ceil((shown + alerts[f"ExoPhone{name}", severity] + always) / 60)
+            rows.append(f"| {happens} | `ExoPhone{name}` | {severity} | {minutes} minutes |")
+    return "\n".join(rows)
+
+
+def _seconds(duration: str) -> int:
+    return int(duration[:-1]) * _UNITS[duration[-1]]
 
 
 def metric_table(metrics: Iterable[Metric]) -> str:
@@ -68,14 +115,18 @@ def between_marks(text: str, name: str, content: str) -> str:
 def generated() -> dict[Path, str]:
     """Every derived file, as it should be."""
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
+    runbooks = ROOT / "docs" / "runbooks.md"
     return {
         ROOT / "docs" / "config.schema.json": json.dumps(loader.json_schema(), indent=2) + "\n",
         ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(
             (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
         ),
         reference: between_marks(reference.read_text("utf-8"), "metrics", metric_sections(3)),
+        runbooks: between_marks(
+            runbooks.read_text("utf-8"), "time", time_table(("critical", "warning"))
+        ),
         readme: between_marks(
-            readme.read_text("utf-8"),
+            between_marks(readme.read_text("utf-8"), "time", time_table(("critical",))),
             "metrics",
             metric_table(m for m in METRICS if m.section in ("inventory", "change")),
         ),

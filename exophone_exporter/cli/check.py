@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from exophone_exporter.cli import output, streams
 from exophone_exporter.config import loader
+from exophone_exporter.config.schema import duration_text
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import say
 
 if TYPE_CHECKING:
     import argparse
 
-    from exophone_exporter.config.settings import Config
+    from exophone_exporter.config.settings import Config, Poll
 
 
 def check_config(args: argparse.Namespace) -> int:
@@ -62,8 +63,14 @@ def _check_accounts(args: argparse.Namespace) -> Config:
     output.print_pairs(
         (
             account.name,
-            f"{account.sid} at {account.origin}, every {account.poll.interval_seconds:g} s",
+            f"{account.sid} at {account.origin}, every {_interval(account.poll)}",
         )
         for account in loaded.accounts
     )
     return loaded
+
+
+def _interval(poll: Poll) -> str:
+    """How often an account is polled, such as 5m or, by the length of its list, 1m to 5m."""
+    bounds = (poll.interval_for(0), poll.longest_interval_seconds)
+    return " to ".join(dict.fromkeys(map(duration_text, bounds)))

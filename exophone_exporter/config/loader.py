@@ -54,6 +54,7 @@ ORIGINS: Final[Mapping[str, str]] = {
     "singapore": "https://api.exotel.com",
     "mumbai": "https://api.in.exotel.com",
 }
+_STALE_AFTER_SECONDS: Final = 900.0
 _PLACEHOLDER: Final = re.compile(r"([\"']).*\1|\$\{.*\}|<.*>")
 ENVIRONMENT_SOURCE: Final = "environment"
 _VARIABLES: Final = {
@@ -235,7 +236,7 @@ class _ConfigBuilder:
 
     def _poll(self, path: strict_yaml.Path, common: PollSection, own: PollSection) -> Poll:
         merged = _merged(common, own)
-        stale_after = merged.stale_after or 3 * merged.interval
+        stale_after = merged.stale_after or max(_STALE_AFTER_SECONDS, 3 * (merged.interval or 0))
         deadline = merged.deadline
         if "deadline" not in merged.model_fields_set:
             deadline = min(deadline, stale_after)
@@ -261,11 +262,12 @@ class _ConfigBuilder:
 
     def _warn_if_soon_stale(self, poll: Poll) -> None:
         """Data may be as old as a late start and a long poll make it."""
-        least = (1 + INTERVAL_JITTER) * poll.interval_seconds + poll.deadline_seconds
+        interval_seconds = poll.longest_interval_seconds
+        least = (1 + INTERVAL_JITTER) * interval_seconds + poll.deadline_seconds
         if poll.stale_after_seconds < least:
             stale_after, interval, deadline = map(
                 duration_text,
-                (poll.stale_after_seconds, poll.interval_seconds, poll.deadline_seconds),
+                (poll.stale_after_seconds, interval_seconds, poll.deadline_seconds),
             )
             self._warnings.append(
                 f"a stale_after of {stale_after} may hide data before the next poll is complete;"
@@ -357,8 +359,9 @@ class _ConfigBuilder:
 def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
     """Pairs of keys whose values are valid alone but not together, with the reason."""
     least, stale_after = 60 / poll.requests_per_minute, duration_text(poll.stale_after_seconds)
-    interval, deadline = map(duration_text, (poll.interval_seconds, poll.deadline_seconds))
-    if poll.interval_seconds < least:
+    shortest = poll.interval_for(0)
+    interval, deadline = map(duration_text, (shortest, poll.deadline_seconds))
+    if shortest < least:
         yield (
             ("interval", "requests_per_minute"),
             (

@@ -31,11 +31,13 @@ _SID_LETTERS_MAX: Final = 128
 _DAY: Final = 86400.0
 
 
-def _duration(least: float, most: float) -> BeforeValidator:
-    """Reads a duration in Prometheus' notation into seconds, within a range."""
+def _duration(least: float, most: float, automatic: str = "") -> BeforeValidator:
+    """Reads a duration in Prometheus' notation into seconds; the word `automatic` is None."""
 
-    def read(value: Any) -> float:
+    def read(value: Any) -> float | None:
         text = text_of(value)
+        if text == automatic:
+            return None
         if not _DURATION.fullmatch(text):
             raise refuse(
                 f"{quoted(text)} is not a valid duration; use a value such as 30s, 5m or 1h30m"
@@ -47,7 +49,8 @@ def _duration(least: float, most: float) -> BeforeValidator:
             raise refuse(f"{quoted(text)} is out of range; use {allowed}")
         return float(seconds)
 
-    pattern = Field(pattern="^([0-9]{1,9}(ms|s|m|h|d))+$")
+    alternative = f"{automatic}|" if automatic else ""
+    pattern = Field(pattern=f"^({alternative}([0-9]{{1,9}}(ms|s|m|h|d))+)$")
     return BeforeValidator(read, json_schema_input_type=Annotated[str, pattern])
 
 
@@ -235,8 +238,10 @@ class _Section(Section):
 class PollSection(_Section):
     """How an account is polled."""
 
-    interval: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
-    """From the start of one poll to the start of the next; jittered, polls never overlap."""
+    interval: Annotated[float | None, _duration(1.0, _DAY, "auto")] = _default("auto")
+    """From the start of one poll to the start of the next; jittered, polls never overlap.
+
+    With auto, 1m for every 10 pages of the last list, at most 5m."""
     timeout: Annotated[float, _duration(0.1, 300.0)] = _default("10s")
     """For connecting, and for each read."""
     deadline: Annotated[float, _duration(1.0, _DAY)] = _default("5m")
@@ -246,7 +251,7 @@ class PollSection(_Section):
     requests_per_minute: Annotated[int, _integer(1, 100_000)] = _default("50")
     """Request limit of the account, probes included."""
     stale_after: Annotated[float, _duration(1.0, 30 * _DAY)] | None = None
-    """Data older than this is not served. Defaults to three intervals."""
+    """Data older than this is not served. Defaults to 15m, or three intervals if that is longer."""
     timezone: Annotated[InstanceOf[ZoneInfo], BeforeValidator(_zone), _STRING] = _default(
         "Asia/Kolkata"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,18 +17,33 @@ if TYPE_CHECKING:
 # A poll starts earlier or later by up to this share of the interval, so that accounts do not align.
 INTERVAL_JITTER: Final = 0.05
 
+_AUTO_SECONDS: Final = 60.0
+_AUTO_MAX_SECONDS: Final = 300.0
+_AUTO_PAGES: Final = 10
+
 
 @dataclass(frozen=True)
 class Poll:
-    """How one account is polled."""
+    """How one account is polled; an interval of None follows the length of the list."""
 
-    interval_seconds: float
+    interval_seconds: float | None
     timeout_seconds: float
     deadline_seconds: float
     page_size: int
     requests_per_minute: int
     stale_after_seconds: float
     timezone: ZoneInfo
+
+    def interval_for(self, pages: int) -> float:
+        """Seconds from the start of one poll to that of the next, after a list of so many pages."""
+        if self.interval_seconds is not None:
+            return self.interval_seconds
+        return min(_AUTO_SECONDS * max(1, math.ceil(pages / _AUTO_PAGES)), _AUTO_MAX_SECONDS)
+
+    @property
+    def longest_interval_seconds(self) -> float:
+        """The same after a list of any length."""
+        return self.interval_seconds or _AUTO_MAX_SECONDS
 
 
 @dataclass(frozen=True)

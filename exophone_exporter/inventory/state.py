@@ -91,6 +91,11 @@ class AccountStatus:
     retries: int = 0
     wait_seconds: float = 0.0
 
+    @property
+    def interval_seconds(self) -> float:
+        """How often the account is polled now."""
+        return self.account.poll.interval_for(self.snapshot.listing.pages if self.snapshot else 0)
+
     def fresh_snapshot(self, now: ClockReading) -> Snapshot | None:
         """The snapshot, unless there is none or it is older than the account's stale_after."""
         if self.snapshot is None:

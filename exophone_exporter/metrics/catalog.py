@@ -132,7 +132,7 @@ UP: Final = _polling(
 POLL_INTERVAL: Final = _polling(
     "poll_interval_seconds",
     _ACCOUNT,
-    "Configured time from the start of one poll to the start of the next.",
+    "Time from the start of one poll to the start of the next, as it is now.",
 )
 POLL_STALE_AFTER: Final = _polling(
     "poll_stale_after_seconds", _ACCOUNT, "Configured age after which data is no longer served."

@@ -75,7 +75,7 @@ def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     last_attempt = status.last_attempt.wall if status.last_attempt else 0
     if status.error is not None:
         yield _line(catalog.POLL_FAILING, name, status.error.reason, value=1)
-    yield _line(catalog.POLL_INTERVAL, name, value=poll.interval_seconds)
+    yield _line(catalog.POLL_INTERVAL, name, value=status.interval_seconds)
     yield _line(catalog.POLL_STALE_AFTER, name, value=poll.stale_after_seconds)
     yield _line(catalog.POLL_LAST_ATTEMPT, name, value=last_attempt)
     last_success = status.snapshot.started.wall if status.snapshot else 0

@@ -80,7 +80,8 @@ class PollLogger:
         if self._shown and self._shown.numbers and not snapshot.numbers:
             _log.warning("the account had numbers and has none now", extra=about)
         self._shown = snapshot
-        slow = snapshot.duration_seconds > self._account.poll.interval_seconds
+        interval_seconds = self._account.poll.interval_for(snapshot.listing.pages)
+        slow = snapshot.duration_seconds > interval_seconds
         if slow and not self._slow:
             _log.warning("the poll takes longer than its interval", extra=about)
         self._slow = slow

@@ -182,7 +182,7 @@ class Poller(threading.Thread):
 
     def _interval_seconds(self) -> float:
         """Seconds from the start of one poll to that of the next."""
-        interval = self._account.poll.interval_seconds
+        interval = self._state.status(self._account).interval_seconds
         return interval * self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:

@@ -246,7 +246,7 @@ def _unconfirmed(status: AccountStatus) -> str:
 
 def _polling(status: AccountStatus, now: ClockReading) -> str:
     """How often the account is polled and, after a failure, when it was polled last."""
-    seconds = status.account.poll.interval_seconds
+    seconds = status.interval_seconds
     exact = seconds < _MINUTE_SECONDS or seconds % _MINUTE_SECONDS == 0
     every = f"Polled every {span(seconds) if exact else f'{seconds:g} s'}"
     if status.error is None or status.last_attempt is None:

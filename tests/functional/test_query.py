@@ -348,7 +348,7 @@ class TestCheckConfig:
         ended = call("check-config", "--web.config.file", str(web), env=env)
         assert (ended.code, ended.stderr) == (0, "")
         assert ended.stdout.splitlines()[0].endswith("exophone.yml: valid, 2 accounts")
-        assert f"acme at {sim.url}, every 300 s" in ended.stdout
+        assert f"acme at {sim.url}, every 1m to 5m" in ended.stdout
         assert "socket." not in ended.stdout
         assert sim.requests == []
         assert "socket.connect" in call("check-config", "--live", env=env).stdout

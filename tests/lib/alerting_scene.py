@@ -179,7 +179,7 @@ class Scene:
         for rule in self.prometheus.rules():
             assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule
         fired = self.prometheus.ask('max_over_time(ALERTS{alertstate="firing"}[5m])')
-        assert not fired
+        assert not fired, fired
         assert not self.webhook.alerts
 
 

@@ -133,7 +133,7 @@ def _polling(status: AccountStatus) -> Iterator[_Sample]:
         yield "up", status.error is None, {}
     if status.error is not None:
         yield "poll_failing", 1, {"reason": status.error.reason}
-    yield "poll_interval_seconds", status.account.poll.interval_seconds, {}
+    yield "poll_interval_seconds", status.interval_seconds, {}
     yield "poll_stale_after_seconds", status.account.poll.stale_after_seconds, {}
     attempt = status.last_attempt.wall if status.last_attempt else 0
     success = status.snapshot.started.wall if status.snapshot else 0

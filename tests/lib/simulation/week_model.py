@@ -191,7 +191,7 @@ class Model:
         held_until = self._of(watched).held_until
         if watched.started is None:
             return max(watched.due_at, held_until)
-        interval = (1 + JITTER) * watched.account.poll.interval_seconds
+        interval = (1 + JITTER) * watched.account.poll.interval_for(0)
         return max(watched.started.monotonic + max(interval, watched.took_seconds), held_until)
 
     def _of(self, watched: Watched) -> Traffic:
@@ -236,7 +236,7 @@ class Model:
             )
             return
         passed = self.time.moment.seconds_since(watched.started)
-        interval = watched.account.poll.interval_seconds
+        interval = watched.account.poll.interval_for(0)
         least = (1 - JITTER) * interval - EPSILON
         self.expect(passed >= least, f"{watched.account.name} is polled after {passed:.1f}s only")
         if watched.took_seconds < least and passed < (1 + JITTER) * interval + EPSILON:

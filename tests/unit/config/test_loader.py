@@ -49,7 +49,7 @@ ACCOUNT = "accounts:\n  - name: support\n    sid: acme1\n    api_key: key\n    a
 SECOND_ACCOUNT = ACCOUNT.removeprefix("accounts:\n").replace("support", "sales")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DEFAULT_POLL = Poll(
-    interval_seconds=300.0,
+    interval_seconds=None,
     timeout_seconds=10.0,
     deadline_seconds=300.0,
     page_size=50,
@@ -269,10 +269,22 @@ def test_an_account_may_override_every_key_of_poll_and_per_number() -> None:
 
 
 def test_stale_after_follows_the_interval_and_the_deadline_stays_below() -> None:
-    """Three intervals; without a deadline it is 5m or stale_after, whichever is less."""
+    """Three intervals, and at least 15m."""
     quick, slow = loader.load(str(CONFIGS / "good/merged_defaults.yaml"), {}).accounts
-    assert quick.poll == Poll(30.0, 5.0, 90.0, 50, 50, 90.0, INDIA)
+    assert quick.poll == Poll(30.0, 5.0, 300.0, 50, 50, 900.0, INDIA)
     assert slow.poll == Poll(3600.0, 5.0, 300.0, 50, 50, 10800.0, INDIA)
+
+
+@pytest.mark.parametrize(
+    ("pages", "seconds"),
+    [(0, 60), (1, 60), (10, 60), (11, 120), (40, 240), (41, 300), (200, 300)],
+)
+def test_an_automatic_interval_follows_the_length_of_the_list(pages: int, seconds: int) -> None:
+    """An account may go back to it where the defaults have a fixed one."""
+    text = ACCOUNT + "    poll: {interval: auto}\n"
+    [account] = parse("poll: {interval: 10m, requests_per_minute: 1}\n" + text).accounts
+    assert account.poll.interval_for(pages) == seconds
+    assert account.poll.stale_after_seconds == 900
 
 
 @pytest.mark.fault(103)
@@ -564,7 +576,7 @@ def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
     assert all(part["additionalProperties"] is False for part in sections)
     assert "null" not in json.dumps(list(keys.values()))
     assert {name: key["default"] for name, key in keys.items() if "default" in key} == {
-        "interval": "5m",
+        "interval": "auto",
         "timeout": "10s",
         "deadline": "5m",
         "page_size": 50,
