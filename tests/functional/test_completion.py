@@ -46,8 +46,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def in_bash(bash: str, script: Path, line: str, cwd: Path) -> set[str]:
     words = f"exophone-exporter {line}".split(" ")
-    command = (bash, "--norc", "-c", _BASH, "bash", script, *words)
-    return set(output_of(*command, cwd=cwd, env=environment(HOME=str(cwd))).split())
+    env = environment(HOME=str(cwd))
+    said = output_of(bash, "--norc", "-c", _BASH, "bash", script, *words, cwd=cwd, env=env)
+    return set(said.split())
 
 
 def test_bash_offers_what_fits(

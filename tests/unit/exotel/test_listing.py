@@ -336,10 +336,11 @@ def test_stop_ends_the_questions() -> None:
         confirmed(Detail(a=Stopped()), "ab")
 
 
-@pytest.mark.parametrize("detail", [Detail("a"), Detail(a=Forbidden("403"))], ids=["there", "403"])
+@pytest.mark.parametrize("there", ["a", ""], ids=["there", "403"])
 @pytest.mark.fault(139)
-def test_list_wins_after_three_walks(detail: Detail) -> None:
+def test_list_wins_after_three_walks(there: str) -> None:
     """And the walks count again from one when the number was found in between."""
+    detail = Detail(there, a=Forbidden("403"))
     missed: list[dict[str, int]] = [{}]
     for _ in range(3):
         missed.append(dict(confirmed(detail, "a", missed[-1]).missed))
