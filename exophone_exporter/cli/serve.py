@@ -73,7 +73,11 @@ def run(
         return load() if load else loaded
 
     def server_info() -> ServerInfo:
-        return ServerInfo(server.refused_clients.counts(), server.files_are_up_to_date())
+        return ServerInfo(
+            server.refused_clients.counts(),
+            server.files_are_up_to_date(),
+            server.certificate_expires_at,
+        )
 
     exporter = Exporter(
         loaded, revision=loader.revision(), on_death=stop_after_death, server_info=server_info

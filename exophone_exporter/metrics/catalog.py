@@ -222,6 +222,11 @@ LOG_LINES_DROPPED: Final = _exporter(
     (),
     "Log lines dropped because stderr was not read fast enough.",
 )
+CERTIFICATE_EXPIRY: Final = _exporter(
+    "exporter_tls_certificate_expiry_timestamp_seconds",
+    (),
+    "When the certificate served over TLS expires, in seconds since 1970; absent without TLS.",
+)
 CLIENTS_REFUSED: Final = _exporter(
     "exporter_clients_refused_total", ("reason",), "Refused connections and requests, by reason."
 )

@@ -50,6 +50,7 @@ class ServerInfo:
 
     clients_refused: Mapping[str, int] = field(default_factory=dict)
     web_config_successful: bool | None = None
+    certificate_expires_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ def _exporter_lines(exporter: ExporterInfo) -> Iterable[MetricText]:
         (catalog.CONFIG_RELOAD_TIMESTAMP, (), exporter.config_loaded_at),
         (catalog.WEB_CONFIG_SUCCESSFUL, (), exporter.server.web_config_successful),
         (catalog.LOG_LINES_DROPPED, (), exporter.log_lines_dropped),
+        (catalog.CERTIFICATE_EXPIRY, (), exporter.server.certificate_expires_at),
     ):
         if value is not None:
             yield metric, metric.sample(*labels, value=value)

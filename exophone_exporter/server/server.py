@@ -293,6 +293,7 @@ class Server(uvicorn.Server):
         self.urls = [url_of(each, "https" if tls else "http") for each in sockets]
         self._sockets = sockets
         self._tls = tls
+        self.certificate_expires_at: float | None = None
         self._followed = followed
         self._on_stop = on_stop
         self._on_hangup = on_hangup
@@ -355,6 +356,8 @@ class Server(uvicorn.Server):
             self._on_hangup()
         for files in self._followed:
             files.current()
+        if self._tls:
+            self.certificate_expires_at = self._tls().expires_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's form
         """Close the sockets and end the connections."""

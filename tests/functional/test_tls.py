@@ -21,7 +21,7 @@ from exophone_exporter.server.client_hello import ClientHello, HelloReader
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.tls import TlsProblem, allowed
 from exophone_exporter.server.web_config import TlsSettings
-from tests.lib.processes import DEADLINE_SECONDS
+from tests.lib.processes import DEADLINE_SECONDS, wait_until
 from tests.lib.servers import port_of, rest_of, running_app
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Ground:
     def path(self, name: str) -> str:
         return str(self.folder / name)
 
-    def renew(self, *names: str) -> None:
+    def renew(self, *names: str, **options: Any) -> None:
         """Replace the certificate and its key."""
-        made = self.authority.issue_cert(*names)
+        made = self.authority.issue_cert(*names, **options)
         for name, pem in (
             ("server.crt", made.cert_chain_pems[0]),
             ("server.key", made.private_key_pem),
@@ -384,11 +384,17 @@ def test_clients_are_let_in_by_their_certificates(
     """None, one of the authority that is trusted, one of an authority that is not."""
     ca_file = "" if mode == "NoClientCert" else ground.path("ca.crt")
     ground.change(client_auth_type=mode, client_ca_file=ca_file)
+    other = trustme.CA()
     with serving(ground, time) as port:
-        assert is_refused(port, ground.client()) is not nobody
-        assert is_refused(port, ground.client("prometheus.example")) is not known
-        other = ground.client("prometheus.example", authority=trustme.CA())
-        assert is_refused(port, other) is not stranger
+        for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
+            for names, authority, is_let_in in (
+                ((), None, nobody),
+                (("prometheus.example",), None, known),
+                (("prometheus.example",), other, stranger),
+            ):
+                client = ground.client(*names, authority=authority)
+                client.maximum_version = version
+                assert is_refused(port, client) is not is_let_in
 
 
 def test_a_certificate_that_is_trusted_itself_needs_no_authority(ground: Ground) -> None:
@@ -553,6 +559,35 @@ def test_renewed_certificates_are_used_for_new_connections(ground: Ground, time:
         assert not is_refused(port, ground.client("prometheus.example", authority=other))
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_is_resumed_but_not_when_its_authority_is_no_longer_trusted(
+    ground: Ground, time: FakeTime, version: ssl.TLSVersion
+) -> None:
+    ground.require_clients(client_allowed_sans=("prometheus.example",))
+    client = ground.client("prometheus.example")
+    client.maximum_version = version
+    session = None
+
+    def is_resumed(port: int) -> bool | None:
+        """Also keeps the session; raises if the client is refused."""
+        nonlocal session
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as plain,
+            client.wrap_socket(plain, session=session) as secure,
+        ):
+            secure.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert rest_of(secure).endswith(b"https")
+            session = secure.session
+            return secure.session_reused
+
+    with serving(ground, time) as port:
+        assert [is_resumed(port) for _ in range(3)] == [False, True, True]
+        trustme.CA().cert_pem.write_to_path(ground.path("ca.crt"))
+        time.pass_(1)
+        with pytest.raises((AssertionError, ssl.SSLError)):
+            is_resumed(port)
+
+
 def test_changed_settings_hold_for_new_connections(ground: Ground, time: FakeTime) -> None:
     """All of them: client certificates, names, versions. But TLS is not switched off."""
     plain, old = ground.client(), ground.client()
@@ -604,6 +639,22 @@ def test_a_failed_renewal_keeps_the_previous_certificate(
         (failure, "key_file: is not the key of the certificate in cert_file"),
         (failure, f"key_file: `{key}` cannot be read: No such file or directory"),
     ]
+
+
+@pytest.mark.fault(193)
+def test_the_expiry_of_the_served_certificate_is_known_and_follows_its_renewal(
+    ground: Ground, time: FakeTime
+) -> None:
+    def renew_until(end: datetime) -> float:
+        ground.renew("server.example", not_after=end)
+        time.pass_(1)
+        return end.timestamp()
+
+    first = renew_until(datetime(2020, 1, 1, tzinfo=UTC))
+    with running_app(scheme, tls=ground.follow(time).current) as server:
+        wait_until(lambda: server.certificate_expires_at == first, "it has expired")
+        second = renew_until(datetime(2040, 2, 3, 4, 5, 6, tzinfo=UTC))
+        wait_until(lambda: server.certificate_expires_at == second, "it is renewed")
 
 
 def test_tls_that_cannot_be_used_at_the_start_is_an_error(ground: Ground, time: FakeTime) -> None:

@@ -121,6 +121,9 @@ def _expected(
         web_config = "exophone_exporter_web_config_last_reload_successful"
         yield web_config, build.server.web_config_successful, {}
     yield "exophone_exporter_log_lines_dropped_total", build.log_lines_dropped, {}
+    if build.server.certificate_expires_at is not None:
+        certificate = "exophone_exporter_tls_certificate_expiry_timestamp_seconds"
+        yield certificate, build.server.certificate_expires_at, {}
     for reason, count in build.server.clients_refused.items():
         yield "exophone_exporter_clients_refused_total", count, {"reason": reason}
     yield f"{reloaded}_timestamp_seconds", build.config_loaded_at, {}

@@ -45,7 +45,12 @@ WITH_JOBS: Final = [
 RUNBOOK_BASE: Final = "https://example.com/exophone-exporter/docs/runbooks.md#"
 DASHBOARD_BASE: Final = "https://grafana.example.com/d/"
 # The names are promises. One such alert is about one exporter, and so has the label instance.
-OF_ONE_EXPORTER: Final = {"PollFailing", "ExporterDown", "ConfigReloadFailed"}
+OF_ONE_EXPORTER: Final = {
+    "PollFailing",
+    "ExporterDown",
+    "ConfigReloadFailed",
+    "CertificateExpiring",
+}
 OF_ALL_REPLICAS: Final = {
     "VoiceFlowMissing",
     "SMSFlowMissing",

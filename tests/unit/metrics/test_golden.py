@@ -32,7 +32,11 @@ from tests.lib.support import INDIA, FakeTime, account
 BUILD: Final = ExporterInfo(
     revision="0123abc",
     config_loaded_at=1_700_000_000.0,
-    server=ServerInfo({"tls_handshake": 0, "plain_http": 3}, web_config_successful=False),
+    server=ServerInfo(
+        {"tls_handshake": 0, "plain_http": 3},
+        web_config_successful=False,
+        certificate_expires_at=1_800_000_000.0,
+    ),
 )
 GOLDEN: Final = DATA / "golden"
 FILES: Final = {False: GOLDEN / "metrics.txt", True: GOLDEN / "metrics.openmetrics.txt"}

@@ -66,6 +66,7 @@ CONTRACT: Final = {
     "exophone_exporter_web_config_last_reload_successful": ("gauge", ""),
     "exophone_exporter_config_last_reload_success_timestamp_seconds": ("gauge", ""),
     "exophone_exporter_log_lines_dropped_total": ("counter", ""),
+    "exophone_exporter_tls_certificate_expiry_timestamp_seconds": ("gauge", ""),
     "exophone_exporter_clients_refused_total": ("counter", "reason"),
     "exophone_probe_success": ("gauge", ""),
     "exophone_probe_duration_seconds": ("gauge", ""),
@@ -136,7 +137,7 @@ def test_sections_are_those_of_the_contract() -> None:
         *["number"] * 9,
         "change",
         *["polling"] * 17,
-        *["exporter"] * 6,
+        *["exporter"] * 7,
         *["probe"] * 2,
     ]
 
