@@ -89,23 +89,19 @@ class Watched:
         return result
 
     def poll_well(self) -> None:
-        """One poll of an API that works."""
         with FaultServer(saying(ok(GOOD))) as server:
             assert self.poll(origin=server.url).error is None
 
     @property
     def requests(self) -> int:
-        """How many requests were made so far."""
         return sum(self.state.status().requests.values())
 
     @property
     def text(self) -> str:
-        """What a scrape gets."""
         return self._page.body(openmetrics=False, gzipped=False).decode()
 
     @property
     def samples(self) -> Samples:
-        """What a scrape finds: the values by metric and labels."""
         return {
             family.name: {tuple(sorted(s.labels.items())): s.value for s in family.samples}
             for family in text_string_to_metric_families(self.text)
@@ -119,7 +115,6 @@ def inventory(samples: Samples) -> Samples:
 
 
 def failures(samples: Samples) -> dict[str, float]:
-    """How many polls have failed, by reason."""
     found = samples["exophone_poll_failures"]
     return {reason: found[(*ACCOUNT, ("reason", reason))] for reason in REASONS}
 
@@ -152,8 +147,6 @@ def answered(body: bytes, *headers: str, status: str = "200 OK", **settings: Any
 
 
 def at(origin: str, **settings: Any) -> Fault:
-    """An origin where there is no server."""
-
     @contextlib.contextmanager
     def fault() -> Iterator[Settings]:
         yield {"origin": origin} | settings

@@ -138,7 +138,7 @@ def change_at(sim: Simulator, page: int, change: Callable[[list[dict[str, Any]]]
     ("count", "page"),
     [
         pytest.param(500, 1, id="at-the-second-page"),
-        pytest.param(10_000, 100, id="in-the-middle-of-many"),
+        pytest.param(2_000, 20, id="in-the-middle-of-many"),
         pytest.param(500, 9, id="at-the-last-page"),
     ],
 )
@@ -406,7 +406,6 @@ def test_clock_of_the_server_that_is_hours_off_schedules_nothing(
 
 
 def _page_of(sim: Simulator) -> bytes:
-    """The whole account as one page, the last."""
     numbers = sim.world.accounts["acme"].numbers
     return json.dumps({"incoming_phone_numbers": numbers, "next_page_uri": None}).encode()
 
@@ -734,7 +733,6 @@ def test_calls_in_parallel_do_not_disturb_each_other(
 
 
 def _told(error: BaseException | None) -> Iterator[str]:
-    """All that an error and those behind it say of themselves."""
     while error is not None:
         yield f"{error} {error!r} {error.args!r}"
         yield from (f"{arg} {getattr(arg, 'args', '')!r}" for arg in error.args)

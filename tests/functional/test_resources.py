@@ -48,7 +48,6 @@ def up(running: Running) -> bool:
 
 
 def hooked(folder: Path, code: str) -> dict[str, str]:
-    """An environment in which every Python runs some code before it does anything else."""
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
     path = os.environ.get("PYTHONPATH", "")
     return {"PYTHONPATH": f"{folder}:{path}".rstrip(":")}
@@ -78,7 +77,6 @@ WHOLE: Final = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n
 
 @contextlib.contextmanager
 def connected(running: Running, count: int, *sent: bytes) -> Iterator[list[socket.socket]]:
-    """So many clients, each of which sends the next of some bytes."""
     parts = urlsplit(running.url())
     with contextlib.ExitStack() as opened:
         clients = []

@@ -61,8 +61,6 @@ REFUSED_TUNNEL = "407 Proxy Authentication Required"
 
 
 class Asker:
-    """A client that does not sleep before a retry."""
-
     def __init__(self, origin: str, **settings: Any) -> None:
         self.recorder = CountingRecorder()
         self.slept: list[float] = []
@@ -93,7 +91,6 @@ class Asker:
         assert time.monotonic() - began < within_seconds
 
     def failure(self) -> Failure:
-        """The reason, the code of each attempt, and the message."""
         error = self.error()
         return error.reason, self.codes, str(error)
 
@@ -104,7 +101,6 @@ class Asker:
 
 @contextlib.contextmanager
 def failing(script: Script, **settings: Any) -> Iterator[tuple[PollError, FaultServer, Asker]]:
-    """The error that a script makes."""
     with FaultServer(script) as server:
         asker = Asker(server.url, **settings)
         yield asker.error(), server, asker
@@ -204,7 +200,6 @@ def test_request_is_repeated_by_the_client_alone(sent: bytes, codes: list[str]) 
 
 
 def storm(conversation: Conversation) -> None:
-    """Interim answers without an end."""
     conversation.read_request()
     while True:
         conversation.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -517,7 +512,6 @@ def test_body_just_under_the_cap_is_read() -> None:
 
 @pytest.fixture(scope="module")
 def bomb() -> bytes:
-    """256 MiB of zeros in 260 KB."""
     packer = zlib.compressobj(9, wbits=31)
     zeros = bytes(MIB)
     return b"".join([*(packer.compress(zeros) for _ in range(256)), packer.flush()])

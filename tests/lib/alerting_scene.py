@@ -129,7 +129,6 @@ class Scene:
         return self.simulator.world.accounts[sid]
 
     def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
-        """The notifications about an alert with these labels, oldest first."""
         wanted = _labels(alert).items() | labels.items()
         return [
             sent
@@ -155,7 +154,6 @@ class Scene:
         )
 
     def scrape(self, *exporters: Running) -> None:
-        """Let Prometheus know these targets and no others."""
         targets = [running.url().removeprefix("http://") for running in exporters]
         file = _targets_file(self.folder)
         part = file.with_suffix(".part")

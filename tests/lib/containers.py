@@ -46,8 +46,6 @@ def require_containers() -> None:
 
 
 class Engine:
-    """Podman with a store of its own, which is removed with its folder."""
-
     def __init__(self, folder: Path) -> None:
         # cgroupfs and runc work without systemd.
         places = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
@@ -111,7 +109,6 @@ class Engine:
 
 
 def import_bases(engine: Engine) -> None:
-    """The two images that the Dockerfile builds on, from files that are made on first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exophone-exporter"
     codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
     files = {

@@ -48,7 +48,6 @@ class Exposition:
         self._page = MetricsPage(statuses, lambda: build, clock, with_process=False)
 
     def check(self) -> None:
-        """Both formats hold exactly the expected samples, as prometheus_client writes them."""
         self._page.refresh()
         _assert_exposed(self._page, _expected(self._statuses(), self._build, self._clock.now()))
 
@@ -69,7 +68,6 @@ def _assert_exposed(page: MetricsPage, samples: Iterable[_Sample]) -> None:
 
 
 def assert_one_member(packed: bytes, content: bytes) -> None:
-    """One gzip member of exactly these bytes: browsers show no second one."""
     strict = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     assert strict.decompress(packed) + strict.flush() == content
     assert (strict.eof, strict.unused_data) == (True, b"")

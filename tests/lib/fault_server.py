@@ -48,7 +48,6 @@ class Conversation:
         self._server.requests.append(head.decode("latin-1"))
 
     def read_some(self) -> None:
-        """Wait for the first bytes, whatever they are: a TLS hello, say."""
         if not self._sock.recv(4096):
             raise ConnectionAbortedError
 
@@ -114,7 +113,6 @@ def _sending(data: bytes) -> Script:
 
 
 def saying(data: bytes) -> Script:
-    """A script that answers the first request with these bytes, whatever they are, then closes."""
     return _scripted(_sending(data))
 
 
@@ -127,12 +125,10 @@ def saying_then_reset(data: bytes) -> Script:
 
 
 def dripping(head: bytes, drops: bytes) -> Script:
-    """A script that sends the one immediately and the other byte by byte."""
     return _scripted(_sending(head), lambda conversation: conversation.drip(drops, 0.03))
 
 
 def flooding(head: bytes, data: bytes, total_bytes: int) -> Script:
-    """A script that says the one, and then the other again and again."""
     return _scripted(_sending(head), lambda conversation: conversation.flood(data, total_bytes))
 
 
@@ -179,7 +175,6 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        """Its origin; the host is a name that a certificate may hold."""
         return f"{'https' if self._tls else 'http'}://localhost:{self.port}"
 
     def __enter__(self) -> Self:
@@ -187,7 +182,6 @@ class FaultServer:
         return self
 
     def refuse(self) -> None:
-        """Refuse connections, as a port does where nothing listens, until `accept_again`."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -100,7 +100,6 @@ def wait_until(
 
 
 def get(url: str, **headers: str) -> tuple[int, str]:
-    """Status and body, which may not contain a secret."""
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own http URL
     try:
         with _OPENER.open(request, timeout=DEADLINE_SECONDS) as answer:
@@ -127,8 +126,6 @@ def ask(client: socket.socket) -> str:
 
 
 class Running:
-    """A process that serves; its stderr and stdout are read all the time."""
-
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.pid = process.pid
@@ -150,8 +147,6 @@ class Running:
         return "".join(self._said["stderr"])
 
     def wait_for(self, pattern: str, stream: str = "stderr") -> re.Match[str]:
-        """The first place where what it said matches."""
-
         def found() -> re.Match[str] | None:
             match = re.search(pattern, "".join(self._said[stream]))
             assert match or self.process.poll() is None, f"it ended: {self.stderr}"

@@ -191,7 +191,6 @@ def _free_url() -> str:
 
 @contextlib.contextmanager
 def _process(command: list[str], log: Path) -> Iterator[int]:
-    """The pid of another program while the block runs; its output is in `log`."""
     with (
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(command, stdout=said, stderr=said) as server,
@@ -204,8 +203,6 @@ def _process(command: list[str], log: Path) -> Iterator[int]:
 
 
 class Alertmanager:
-    """A running Alertmanager; its log is in `log`."""
-
     def __init__(self, url: str, log: Path) -> None:
         self.url = url
         self.log = log
@@ -266,8 +263,6 @@ def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Ale
 
 @dataclass(frozen=True)
 class Notified:
-    """One alert of one notification: `message` counts the notifications from 0."""
-
     message: int
     receiver: str
     status: str

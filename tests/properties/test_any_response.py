@@ -85,26 +85,15 @@ HEADERS: Final = st.lists(
 ).map(lambda lines: b"\r\n".join([b"", *lines, b"", b""]))
 BODIES: Final = st.sampled_from(
     [
-        *(
-            LIST,
-            LIST,
-            PACKED,
-            PACKED[:-9],
-            PACKED + PACKED,
-            zlib.compress(LIST),
-            b"",
-            b"[]",
-            b"null",
-        ),
+        *(LIST, LIST, PACKED, PACKED[:-9], PACKED + PACKED, zlib.compress(LIST)),
+        *(b"", b"[]", b"null", b"<html>", b"\x1f\x8b", b"\x1f\x8b" + b"\0" * 20),
         *(b"4c\r\n" + LIST + b"\r\n0\r\n\r\n", b"4c\r\n" + LIST[:9], b"-1\r\n" + LIST, b"zz\r\n"),
-        *(
-            LIST[:30],
-            LIST.decode().encode("utf-16"),
-            b"<html>",
-            b"\x1f\x8b",
-            b"\x1f\x8b" + b"\0" * 20,
-        ),
+        *(LIST[:30], LIST.decode().encode("utf-16")),
     ]
+)
+INSERTIONS: Final = (
+    *(b"\r\n", b"\n", b"\x00", b"\xff", b": ", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    b"Retry-After: 9",
 )
 ANSWERS: Final = st.one_of(
     st.tuples(STATUS_LINES, HEADERS, BODIES).map(b"".join),
@@ -113,15 +102,7 @@ ANSWERS: Final = st.one_of(
     ).map(lambda pair: ok(pair[0], pair[1])),
     edited(
         st.sampled_from([ok(LIST), ok(PACKED, "Content-Encoding: gzip"), ok(LIST, status="429 x")]),
-        (
-            b"\r\n",
-            b"\n",
-            b"\x00",
-            b"\xff",
-            b": ",
-            b"HTTP/1.1 100 Continue\r\n\r\n",
-            b"Retry-After: 9",
-        ),
+        INSERTIONS,
     ),
     st.binary(max_size=60),
 )

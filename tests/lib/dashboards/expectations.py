@@ -81,11 +81,9 @@ class View:
         return self._chosen(FIXED_WORLD)
 
     def moment(self, at: float) -> float:
-        """A moment of the scene by the clock of what is looked at."""
         return self.span.end - (self.scene.end - at) * self.pace
 
     def whatever(self, *keys: str) -> View:
-        """The same view with nothing chosen for these variables."""
         return replace(self, chosen={k: v for k, v in self.chosen.items() if k not in keys})
 
     def at_the_start(self) -> View:
@@ -120,7 +118,6 @@ def labels(**named: str) -> Labels:
 
 
 def total(numbers: Iterable[Number], value: Callable[[Number], Any], *by: str) -> Series:
-    """The sum by some keys of the numbers; a number whose value is None gives no group."""
     sums: defaultdict[Labels, Decimal] = defaultdict(Decimal)
     for number in numbers:
         amount = value(number)
@@ -243,12 +240,10 @@ def _of(value: Any, view: View) -> Any:
 
 
 def fresh(share: float = 1.0) -> Callable[[View], Within]:
-    """An age: of some polls at most, and of no negative time."""
     return lambda view: Within(0, 5 * POLL_INTERVAL_SECONDS * view.pace * share)
 
 
 def old(view: View) -> Within:
-    """An age past what is served."""
     return Within(STALE_AFTER_SOON_SECONDS * view.pace, 60 * view.pace)
 
 
@@ -400,15 +395,12 @@ INFO: Final = ("phone_number", "friendly_name", "country", "region", "number_typ
 
 
 def lacking(view: View) -> list[Number]:
-    """The numbers that lack a flow and have series of their own."""
     if view.series == "none":
         return []
     return [one for one in view.numbers if any(missing(one, flow) for flow in FLOWS)]
 
 
 def cells(column: str, value: Callable[[Number], Any]) -> Expected:
-    """A column of the table of unattached numbers; a number whose value is None has no cell."""
-
     def expected(view: View) -> Series:
         found = {
             labels(
@@ -422,7 +414,6 @@ def cells(column: str, value: Callable[[Number], Any]) -> Expected:
 
 
 def state(flow: str) -> Callable[[Number], float | None]:
-    """Whether a flow is attached; None where the number is not capable of it."""
     return lambda number: (
         float(bool(number[f"{flow}_url"])) if number["capabilities"][flow] else None
     )
@@ -487,7 +478,6 @@ def flow_id(number: Number, flow: str) -> str:
 
 
 def timeline(view: View) -> Series:
-    """The state of the flows that changed in the script, or that came with a number."""
     if view.series == "none":
         return {}
     changed = {
@@ -625,7 +615,6 @@ def close(expected: Series) -> Series:
 
 
 def findings(view: View, target: Target, expected: Expected | Course) -> list[str]:
-    """What of the answer to a query is not as the world says."""
     expected = expected if isinstance(expected, Course) else Course(expected)
     answer, found = target.ask(view.server), []
     if expected.last:

@@ -53,7 +53,6 @@ def require_packages() -> None:
 
 
 def packages_problem(folder: Path) -> str:
-    """What is wrong with the installed packages, and what to do; empty if nothing is."""
     installed = folder / "node_modules" / ".package-lock.json"
     if not installed.exists():
         return f"Grafana's libraries are not installed; run: {INSTALL}"

@@ -131,8 +131,6 @@ FIXED_WORLD: Final[Mapping[str, list[Number]]] = {
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that happens to a number: its keys take these values; all of them if it is new."""
-
     kind: str
     account: str
     sid: str
@@ -236,7 +234,6 @@ class _Stage:
         self.exporters[name] = self.running.enter_context(started(*words))
 
     def restart(self, name: str, servers: list[Prometheus]) -> None:
-        """End an exporter and start it again; wait until it has polled."""
         self.exporters[name].end(seconds=10)
         self.start(name)
         for server in servers:
@@ -271,7 +268,6 @@ class _Stage:
             server.wait_for(query, count)
 
     def fail(self, servers: list[Prometheus]) -> None:
-        """A bad while: every exporter meets every fault at least once."""
         for fault in FAULTS:
             self.simulator.fail(fault)
         for server in servers:
@@ -413,7 +409,6 @@ def _answers(server: Prometheus) -> bool:
 
 @contextlib.contextmanager
 def scene(programs: Programs, folder: Path) -> Iterator[Scene]:
-    """Play the script before two replicas and a crowd; their Prometheus can be asked after."""
     with contextlib.ExitStack() as running:
         simulator = running.enter_context(Simulator(fixed_world()))
         stage = _Stage(folder, simulator, running)
@@ -441,7 +436,6 @@ def scene(programs: Programs, folder: Path) -> Iterator[Scene]:
 
 
 def _played(stage: _Stage, pair: Prometheus, crowd: Prometheus) -> tuple[float, float]:
-    """Play the whole script, and stop the exporters; when it began and ended."""
     servers = [pair, crowd]
     for server, exporters in ((pair, 2), (crowd, 3)):
         server.wait_for("exophone_up", exporters * len(FIXED_WORLD))

@@ -76,7 +76,6 @@ def secrets_of(account: Account) -> tuple[str, str]:
 
 
 def keys_of_the_shape() -> dict[str, set[str]]:
-    """The keys that the schema knows, by section."""
     schema = loader.json_schema()
     sections = {name: set(part["properties"]) for name, part in schema["$defs"].items()}
     return sections | {"File": set(schema["properties"])}
@@ -159,7 +158,6 @@ def test_a_file_that_cannot_be_read_is_named_in_the_words_of_the_system(number: 
 
 
 def misspelt(key: str) -> str:
-    """The key with two letters in the middle exchanged."""
     middle = len(key) // 2
     return key[: middle - 1] + key[middle] + key[middle - 1] + key[middle + 1 :]
 
@@ -484,7 +482,6 @@ EXAMPLE = (ROOT / "config.example.yaml").read_text("utf-8")
 
 
 def uncommented(text: str) -> str:
-    """The example with its commented keys switched on."""
     return re.sub(r"^( *)# ((?:  )*(?:- )?[a-z_]+:(?: \S+)?)$", r"\1\2", text, flags=re.MULTILINE)
 
 
@@ -599,14 +596,12 @@ MANUAL = (ROOT / "docs/configuration.md").read_text("utf-8")
     [("poll", "PollSection"), ("per_number", "PerNumberSection"), ("accounts", "AccountSection")],
 )
 def test_every_key_is_in_the_manual_and_no_other(name: str, section: str) -> None:
-    """In the first column of the table of its section."""
     body = MANUAL.partition(f"\n## `{name}`")[2].partition("\n## ")[0]
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", body, re.MULTILINE))
     assert documented == keys_of_the_shape()[section]
 
 
 def test_every_variable_is_in_the_manual_and_no_other() -> None:
-    """Each also with _FILE."""
     documented = set(re.findall(r"EXOTEL_[A-Z_]+[A-Z]", MANUAL))
     names = ("ACCOUNT_SID", "API_KEY", "API_TOKEN", "REGION", "BASE_URL")
     assert documented == {f"EXOTEL_{name}{form}" for name in names for form in ("", "_FILE")}

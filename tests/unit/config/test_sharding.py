@@ -16,7 +16,6 @@ FORM = "use a value such as 0/3 for the first of three"
 
 
 def owner(account: str, count: int) -> int:
-    """The one shard that holds an account."""
     (index,) = [index for index in range(count) if Shard(index, count).holds(account)]
     return index
 

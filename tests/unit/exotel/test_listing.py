@@ -50,8 +50,6 @@ def refused(status: int) -> PollError:
 
 
 class Script:
-    """Gives the scripted pages in turn, the last one for ever, and notes what was asked."""
-
     def __init__(self, *pages: Page | PollError) -> None:
         self.pages = pages
         self.asked: list[tuple[int, int]] = []
@@ -265,8 +263,6 @@ def test_progress_counts_pages_and_numbers() -> None:
 
 
 class Detail:
-    """The detail endpoint: answers for the sids it was given, and notes what was asked."""
-
     def __init__(self, there: str = "", **errors: Exception) -> None:
         self.there = there
         self.errors = errors

@@ -29,20 +29,17 @@ FLOW = "http://my.exotel.in/acme/exoml/start_voice/11"
 
 
 def page_of(*items: Any, **envelope: Any) -> Page:
-    """The page that lists these items."""
     body = json.dumps({"incoming_phone_numbers": items} | envelope)
     return parse_page(body.encode(), INDIA)
 
 
 def number_of(**sent: Any) -> ExoPhone:
-    """The number that has this sid and what else is sent."""
     return parse_number(json.dumps({"sid": "a"} | sent).encode(), INDIA)
 
 
 def at(  # noqa: PLR0917 - the parts of a time are read in their order
     year: int, month: int, day: int, hour: int, minute: int, second: int = 0
 ) -> int:
-    """A time in UTC, in seconds since 1970."""
     return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
 
 
