@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from exophone_exporter.server.tls import Tls
 
 _READ_BYTES: Final = 64 * 1024
+# What is encrypted for one client cannot be shared between clients.
+_HELD_BYTES: Final = 16 * 1024
 _NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 # In the words of Go's server.
 _HTTP_ANSWER: Final = (
@@ -48,11 +50,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: the connection's deadline for its first request holds for the handshake too."""
         self._socket = transport
+        self._socket.set_write_buffer_limits(high=_HELD_BYTES)
         self._connection.connection_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
         self._connection.connection_lost(exc)
+        self._ssl = None  # the garbage collector cannot see how large it is
 
     def pause_writing(self) -> None:
         """Let the connection wait until the client has read more."""

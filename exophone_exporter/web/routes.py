@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from exophone_exporter.config.sharding import WHOLE
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[[Request], Awaitable[Response]]
 
 _PAGE_HEADERS: Final = {
+    "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -49,9 +50,9 @@ _RELOAD: Final = ServedPath(
     linked=False,
 )
 # A large answer is written in pieces, each after the one before is gone: a slow client then holds
-# no copy of the answer, except one piece under TLS. Smaller pieces take more turns of the loop, and
-# each turn waits for the interpreter while a poll is read.
-_PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 64 * 1024}
+# no copy of the answer, except one small piece under TLS. Smaller pieces take more turns of the
+# loop, and each turn waits for the interpreter while a poll is read.
+_PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 16 * 1024}
 # Parts up to this size are copied, at most so many bytes for each client.
 _SMALL_BYTES: Final = 16 * 1024
 
@@ -149,14 +150,14 @@ class _Handlers:
             probe=_PROBE in self.paths,
             shard=self._shard,
         )
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
+        return _PartsResponse([page.encode()], _PAGE_HEADERS)
 
     async def docs(self, _: Request) -> Response:
         """The reference of paths and metrics, made once."""
         if self._docs is None:
             path, link = self._settings.telemetry_path, self._settings.link
             page = docs_page.render(self.paths, path, link=link)
-            self._docs = HTMLResponse(page, headers=_PAGE_HEADERS)
+            self._docs = _PartsResponse([page.encode()], _PAGE_HEADERS)
         return self._docs
 
     async def healthy(self, _: Request) -> Response:
