@@ -31,7 +31,7 @@ class Script:
             Step(
                 60,
                 f"{lost} loses its voice flow.",
-                "ExoPhoneFlowDetached pages by 4:00.",
+                "ExoPhoneFlowDetached pages by 3:00.",
                 lambda: drill.detach(lost.number["sid"]),
             ),
             Step(
@@ -40,7 +40,7 @@ class Script:
                 "ExoPhoneNumbersDisappeared pages by 4:30.",
                 lambda: drill.release(gone.number["sid"]),
             ),
-            Step(270, "Both are right again.", "Both alerts resolve by 10:00.", drill.restore),
+            Step(270, "Both are right again.", "Both alerts resolve by 12:00.", drill.restore),
         )
         self._done = 0
 

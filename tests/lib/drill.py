@@ -36,7 +36,7 @@ _NAMES = {
     "Prometheus": ("prometheus",),
     "Alertmanager": ("prometheus-alertmanager", "alertmanager"),  # Debian's name, and the usual one
 }
-_DEADLINE_SECONDS = 420.0
+_DEADLINE_SECONDS = 600.0
 _ASK_EVERY_SECONDS = 0.5
 _TO_INSTALL = """\
 The drill needs programs that are not installed: {missing}.

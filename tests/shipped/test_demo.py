@@ -1,0 +1,50 @@
+"""What the demo announces, against the rules and configurations that we ship."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from exophone_exporter.simulator import Simulator, demo_world
+from exophone_exporter.simulator.script import Script
+from tests.lib.paths import ROOT
+
+# The demo changes the world every 15 s and polls it every 5 s.
+NOTICED_SECONDS = 20
+
+
+def shipped(name: str) -> Any:
+    return yaml.safe_load((ROOT / "prometheus" / name).read_text("utf-8"))
+
+
+def seconds(duration: str) -> int:
+    return int(duration[:-1]) * {"s": 1, "m": 60}[duration[-1]]
+
+
+def first_alert(name: str) -> dict[str, Any]:
+    rules = [rule for group in shipped("exophone.rules.yml")["groups"] for rule in group["rules"]]
+    return next(rule for rule in rules if rule.get("alert") == name)
+
+
+def test_the_demo_pages_and_resolves_no_later_than_it_says() -> None:
+    """As the intervals and durations of the shipped files add up at worst, within 12 minutes."""
+    intervals, routing = shipped("prometheus.yml")["global"], shipped("alertmanager.yml")["route"]
+    (pager,) = [route for route in routing["routes"] if route.get("receiver") == "pager"]
+    seen = NOTICED_SECONDS + seconds(intervals["scrape_interval"])
+    seen += seconds(intervals["evaluation_interval"])
+    *losses, end = Script(Simulator(demo_world()).drill).steps
+    for loss in losses:
+        alert = first_alert(loss.expect.split()[0])
+        assert alert["labels"]["severity"] == "critical"
+        fires_at = loss.at + seen + seconds(alert["for"])
+        assert fires_at < end.at
+        assert fires_at + seconds(routing["group_wait"]) <= announced(loss.expect)
+        resolves_at = end.at + seen + seconds(alert["keep_firing_for"])
+        assert resolves_at + seconds(pager["group_interval"]) <= announced(end.expect) <= 720
+
+
+def announced(text: str) -> int:
+    minutes, rest = re.findall(r"by (\d+):(\d\d)\.", text)[0]
+    return int(minutes) * 60 + int(rest)
