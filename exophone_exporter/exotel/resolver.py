@@ -18,6 +18,8 @@ def addresses_of(host: str, port: int, within_seconds: float) -> _Addresses:
 
     A lookup that hangs keeps its thread, so later calls wait for the same one.
     """
+    if ":" in host or host.replace(".", "").isdigit():  # an IP address never hangs
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with _lock:
         lookup = _pending.get((host, port))
         if lookup is None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
@@ -118,9 +119,9 @@ def _listening_socket(address: str) -> socket.socket:
         if host in ("", "::"):  # as in Go, whose users write [::] for every address of the machine
             return _on_all_interfaces(port)
         family = socket.AF_INET6 if match["v6"] else socket.AF_INET
-        return interruptible(  # it may look up a name
-            lambda: socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        )
+        create = partial(socket.create_server, (host, port), family=family, backlog=_BACKLOG)
+        is_name = not match["v6"] and not host.replace(".", "").isdigit()
+        return interruptible(create) if is_name else create()
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(

@@ -365,11 +365,12 @@ def test_lookup_without_a_thread_fails_and_the_next_one_works(
         raise RuntimeError
 
     with FaultServer(saying(ok(LIST))) as server:
-        asker = Asker(server.url)
+        url = server.url.replace("127.0.0.1", "localhost")
+        asker = Asker(url)
         with monkeypatch.context() as none_left:
             none_left.setattr(threading.Thread, "start", refuse)
             error = asker.error()
-        said = f"cannot connect to {server.url}: no thread can be started for the lookup"
+        said = f"cannot connect to {url}: no thread can be started for the lookup"
         assert (error.reason, str(error)) == ("connect", said)
         assert len(asker.page().numbers) == 1
 
