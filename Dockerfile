@@ -6,22 +6,22 @@ ARG BASE=python:3.14.7-slim-trixie@sha256:51dafde81dbdb6ebde285137a295cf18a47ca9
 ARG BUILD_BASE=${BASE}
 
 FROM ${BUILD_BASE} AS build
-# Only wheels, in the versions of constraints.txt: no compiler is needed and no package runs its own code here.
-ENV PIP_CONSTRAINT=/src/constraints.txt \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+# Only wheels, with the hashes of the requirements: no compiler is needed and no package runs its own code here.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ONLY_BINARY=:all: \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY constraints.txt ./
-RUN python3 -m venv /tools && /tools/bin/pip install hatchling
+COPY requirements.txt requirements-build.txt ./
+RUN python3 -m venv /tools && /tools/bin/pip install --require-hashes --requirement requirements-build.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY exophone_exporter ./exophone_exporter
 # pip stays in /tools. The image is read-only when it runs, so modules are compiled now and never compared
 # with their sources again.
 RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
  && python3 -m venv --without-pip /opt/exophone-exporter \
- && /tools/bin/pip --python /opt/exophone-exporter/bin/python install --no-compile /dist/*.whl \
+ && /tools/bin/pip --python /opt/exophone-exporter/bin/python install --no-compile --require-hashes --requirement requirements.txt \
+ && /tools/bin/pip --python /opt/exophone-exporter/bin/python install --no-compile --no-deps /dist/*.whl \
  && /opt/exophone-exporter/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/exophone-exporter/lib \
  && rm /opt/exophone-exporter/bin/[Aa]ctivate*
 
@@ -35,9 +35,11 @@ LABEL org.opencontainers.image.title="exophone-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# exophone_exporter_build_info shows the revision; docs/scaling.md explains MALLOC_ARENA_MAX.
+# exophone_exporter_build_info shows the revision; docs/scaling.md explains MALLOC_ARENA_MAX; a crash, or SIGABRT, logs
+# where each thread was.
 ENV PATH=/opt/exophone-exporter/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1 \
     MALLOC_ARENA_MAX=2 \
     EXOPHONE_REVISION=${REVISION}
 COPY --from=build /opt/exophone-exporter /opt/exophone-exporter

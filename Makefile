@@ -12,6 +12,7 @@ WHOLLY_COVERED := */errors.py,*/exotel/*,*/inventory/snapshot.py,*/inventory/cha
 TOOLS := .cache/tools/kustomize
 NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 
@@ -26,6 +27,7 @@ help: ## show this list
 
 .PHONY: demo
 demo: $(VENV)/.installed ## watch two simulated accounts; needs no account (LISTEN=127.0.0.1:10396)
+	@echo 'For another address: make demo LISTEN=127.0.0.1:PORT'
 	@exec $(BIN)/exophone-exporter demo --web.listen-address=$(LISTEN)
 
 .PHONY: drill
@@ -97,11 +99,14 @@ golden: $(VENV)/.test ## write the golden expositions again; read the diff befor
 	EXOPHONE_UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit/metrics/test_golden.py
 
 .PHONY: lock
-lock: ## pin every dependency again in constraints.txt
+lock: ## pin every dependency again: constraints.txt, and with hashes requirements*.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable '.[test,deploy,lint,mutation,bench]'
 	$(PIP) freeze --exclude-editable | LC_ALL=C sort --ignore-case > constraints.txt
+	$(PIP) install uv
+	$(LOCK) --output-file requirements.txt pyproject.toml
+	echo hatchling | $(LOCK) --output-file requirements-build.txt -
 
 .PHONY: clean
 clean: ## remove what was built

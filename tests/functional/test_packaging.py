@@ -49,11 +49,12 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def installed(released: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment in which only the wheel was installed."""
+    """The folder of programs of an environment with the wheel alone, as docs/installing.md says."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint")
-    output_of(*pip, ROOT / "constraints.txt", released[0])
+    pip = (folder / "bin" / "python", "-m", "pip", "install", "--quiet")
+    output_of(*pip, "--require-hashes", "-r", ROOT / "requirements.txt")
+    output_of(*pip, "--no-deps", released[0])
     return folder / "bin"
 
 

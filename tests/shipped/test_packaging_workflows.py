@@ -15,6 +15,7 @@ from exophone_exporter import __version__
 from tests.lib.paths import ROOT
 from tests.lib.processes import BIN, Ended, ended, output_of
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 GITHUB = ROOT / ".github"
 FILES = sorted((GITHUB / "workflows").glob("*.yml"))
 DEPENDABOT = GITHUB / "dependabot.yml"
@@ -48,8 +49,7 @@ def test_an_action_is_a_commit_with_its_version() -> None:
 
 
 def test_every_python_that_is_promised_is_tested() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    promised = re.findall(r":: Python :: (3\.\d+)'", str(project["classifiers"]))
+    promised = re.findall(r":: Python :: (3\.\d+)'", str(PROJECT["project"]["classifiers"]))
     matrix = jobs_of("tests.yml")["tests"]["strategy"]["matrix"]
     assert matrix["python"] == promised
     assert [system.split("-")[0] for system in matrix["system"]] == ["ubuntu", "macos"]
@@ -125,3 +125,22 @@ def test_release_notes_are_the_changes_of_the_tag(  # noqa: PLR0917 - the column
     (tmp_path / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     script = tmp_path / "deploy" / "release" / "notes"
     assert ended(script, version) == Ended(code, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("lock", "required"),
+    [
+        ("requirements.txt", PROJECT["project"]["dependencies"]),
+        ("requirements-build.txt", PROJECT["build-system"]["requires"]),
+    ],
+)
+def test_each_lock_has_the_tested_versions_with_hashes(lock: str, required: list[str]) -> None:
+    """Of all that is required: pip refuses what has no hash in it."""
+    tested = (ROOT / "constraints.txt").read_text("utf-8").lower().replace("_", "-").split()
+    text = (ROOT / lock).read_text("utf-8")
+    entry = r"(?m)^(\S+==\S+)(?: ;[^\\\n]+)? \\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
+    entries = re.findall(entry, text)
+    assert len(entries) == len(re.findall(r"(?m)^\S", text))
+    assert {*entries} <= {*tested}
+    names = {re.split("[>=<;]", each)[0] for each in required}
+    assert names <= {each.split("==")[0] for each in entries}

@@ -73,8 +73,15 @@ def test_the_program_knows_the_command_of_the_unit() -> None:
     assert done.stderr == (
         f"exophone-exporter: {path}: cannot be read: No such file or directory\n"
     )
-    assert "RestartPreventExitStatus=2\n" in SERVICE.read_text("utf-8")
     assert done.code == 2
+
+
+def test_systemd_restarts_it_for_ever_unless_its_configuration_is_invalid() -> None:
+    """As the manual says; a port may be taken for some minutes."""
+    unit = SERVICE.read_text("utf-8")
+    assert {"RestartPreventExitStatus=2", "StartLimitIntervalSec=0"} <= {*unit.splitlines()}
+    assert "StartLimitBurst" not in unit
+    assert "restarts it after five seconds, and never gives up" in MANUAL
 
 
 def test_the_configuration_reads_the_credentials_that_the_unit_loads() -> None:
