@@ -252,32 +252,31 @@ def chosen(built: tls.Tls, hello: ClientHello) -> str:
 
 @pytest.mark.fault(191)
 @pytest.mark.parametrize(
-    ("preferences", "groups", "shares", "expected"),
+    ("preferences", "offered", "expected"),
     [
-        ((), ALL, (X25519,), "X25519"),
-        ((), ALL, (WITH_ML_KEM, X25519), "X25519"),
-        ((), ALL, (FFDHE8192, X448, P521, P384), "CurveP384"),
-        ((), ALL, (FFDHE8192,), "X25519"),
-        ((), (FFDHE8192, P521), (), "CurveP521"),
-        ((), (X448, FFDHE8192), (X448,), "X25519"),  # which fails
-        ((), (), (), "X25519"),
-        (("CurveP384", "CurveP256"), ALL, (P256, P384), "CurveP384"),
-        (("CurveP384", "CurveP256"), ALL, (P256,), "CurveP256"),
-        (("CurveP256",), (X25519,), (X25519,), "CurveP256"),
+        ((), (ALL, (X25519,)), "X25519"),
+        ((), (ALL, (WITH_ML_KEM, X25519)), "X25519"),
+        ((), (ALL, (FFDHE8192, X448, P521, P384)), "CurveP384"),
+        ((), (ALL, (FFDHE8192,)), "X25519"),
+        ((), ((FFDHE8192, P521), ()), "CurveP521"),
+        ((), ((X448, FFDHE8192), (X448,)), "X25519"),  # which fails
+        ((), ((), ()), "X25519"),
+        (("CurveP384", "CurveP256"), (ALL, (P256, P384)), "CurveP384"),
+        (("CurveP384", "CurveP256"), (ALL, (P256,)), "CurveP256"),
+        (("CurveP256",), ((X25519,), (X25519,)), "CurveP256"),
     ],
 )
 def test_the_server_chooses_the_curve(
     ground: Ground,
     monkeypatch: pytest.MonkeyPatch,
     preferences: tuple[str, ...],
-    groups: tuple[int, ...],
-    shares: tuple[int, ...],
+    offered: tuple[tuple[int, ...], tuple[int, ...]],
     expected: str,
 ) -> None:
     """By its preference, among those that the client sent a key for, else among all of them."""
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", lambda *_: None)  # not in 3.11.2
     built = tls.build(ground.change(curve_preferences=preferences))
-    assert chosen(built, ClientHello(groups, shares, has_tls13=True)) == expected
+    assert chosen(built, ClientHello(*offered, has_tls13=True)) == expected
 
 
 @pytest.mark.fault(191)
