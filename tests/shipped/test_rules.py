@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -231,7 +232,7 @@ Series = tuple[str, dict[str, str], str]
 
 TARGET: Final = {"job": "exophone", "instance": "a"}
 FIRING: Final = (
-    'group by (alertname, account, sid) (ALERTS{alertstate="firing",'
+    'count by (alertname, account, sid) (ALERTS{alertstate="firing",'
     ' alertname!~"ExoPhone(ExporterAbsent|LabelsRenamed)"})'
 )
 
@@ -249,7 +250,10 @@ def scene(name: str, interval: str, series: Iterable[Series], **firing: list[str
             {
                 "expr": FIRING,
                 "eval_time": at.removeprefix("at_"),
-                "exp_samples": [{"labels": _braced(_fired(alert)), "value": 1} for alert in alerts],
+                "exp_samples": [
+                    {"labels": _braced(_fired(alert)), "value": count}
+                    for alert, count in Counter(alerts).items()
+                ],
             }
             for at, alerts in firing.items()
         ],
@@ -325,30 +329,34 @@ def test_alerts_fire_at_any_offset_of_scrape_and_evaluation(
 
 
 def labelled(label: str, *, honoured: bool) -> Rule:
-    """One alert of each kind, while the target has a label that the exporter may have as well."""
-    series = [
+    """Two replicas whose targets have a label that the exporter may have as well; one is down."""
+    both = [
         *polled("support", "0+60x100"),
         *number("support", "never", "0+0x100"),
         *number("support", "lost", "1+0x19 0+0x100"),
         *number("support", "fine", "1+0x100"),
         *polled("stale", "1+0x100"),
         ("exophone_poll_failing", TARGET | {"account": "refused", "reason": "auth"}, "1+0x100"),
+    ]
+    series = [
+        (metric, labels | {"instance": name}, v) for name in "ab" for metric, labels, v in both
+    ]
+    series += [
         ("up", TARGET, "1+0x29 0+0x100"),
         ("exophone_poll_interval_seconds", TARGET | {"account": "down"}, "60+0x29 stale"),
     ]
-    clash = f"exported_{label}"
     for at, (metric, labels, values) in enumerate(series):
-        own = {clash if name == label else name: labels[name] for name in labels}
-        series[at] = metric, ({label: "x"} | labels if honoured else {label: "x"} | own), values
-    numbers = {"never": ["VoiceFlowMissing"], "lost": ["VoiceFlowMissing", "FlowDetached"]}
-    firing = {f"{alert} account=support sid={sid}" for sid in numbers for alert in numbers[sid]}
-    firing |= {"DataStale account=stale", "CredentialsRejected account=refused"}
-    firing |= {"ExporterDown account=down"}
+        other = {label: "x" if label in {"account", "sid"} else f"of-{labels['instance']}"}
+        renamed = {f"exported_{n}" if n == label else n: labels[n] for n in labels} | other
+        series[at] = metric, other | labels if honoured else renamed, values
+    firing = ["VoiceFlowMissing account=support sid=never", "ExporterDown account=down"]
+    firing += ["VoiceFlowMissing account=support sid=lost", "FlowDetached account=support sid=lost"]
+    firing += ["CredentialsRejected account=refused", "DataStale account=stale"]
     if not honoured and label == "account":  # all accounts look like one, which is not stale
         firing.remove("DataStale account=stale")
     if not honoured and label in {"account", "sid"}:
-        firing = {re.sub(f"{label}=[a-z]+", f"{label}=x", alert) for alert in firing}
-    return scene(f"{label} {honoured}", "1m", series, at_36m=sorted(firing))
+        firing = [re.sub(f"{label}=[a-z]+", f"{label}=x", alert) for alert in firing]
+    return scene(f"{label} {honoured}", "1m", series, at_36m=firing)
 
 
 @pytest.mark.end_to_end
