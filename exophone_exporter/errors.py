@@ -34,7 +34,7 @@ metric contract. Exceptions of requests, urllib3 and json are translated where t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -227,20 +227,5 @@ class InternalError(PollError):
     reason = "internal"
 
 
-REASONS: tuple[str, ...] = (
-    "connect",
-    "timeout",
-    "tls",
-    "auth",
-    "forbidden",
-    "billing",
-    "not_found",
-    "rate_limited",
-    "server",
-    "status",
-    "too_large",
-    "bad_body",
-    "envelope",
-    "pagination",
-    "internal",
-)
+# In the order of the tree: each kind of PollError has a reason of its own.
+REASONS: Final = tuple(kind.reason for kind in PollError.__subclasses__())

@@ -51,15 +51,12 @@ class Recorder(Protocol):
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """One request was answered with a status code, or with "none" not at all."""
-        ...
 
     def record_retry(self) -> None:
         """One request is made again."""
-        ...
 
     def record_wait(self, seconds: float) -> None:
         """So much time was spent waiting, for the budget or before a retry."""
-        ...
 
 
 class Connection(Protocol):
@@ -83,7 +80,6 @@ class Connection(Protocol):
 
         `on_connect` is called if a new connection had to be made, before the request is sent.
         """
-        ...
 
 
 # Opens a connection to an account's origin, which measures time by the given monotonic clock.

@@ -284,15 +284,8 @@ def _fraction(text: str) -> Decimal:
 
 
 def _json_type(value: Any) -> str:
-    names: dict[type, str] = {
-        dict: "object",
-        list: "list",
-        str: "string",
-        bool: "boolean",
-        int: "number",
-        Decimal: "number",
-    }
-    return names.get(type(value), "null")
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
 
 
 def _index(value: Any) -> int | None:

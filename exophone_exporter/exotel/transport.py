@@ -104,7 +104,7 @@ class Transport:
         self._account = account
         self._monotonic = monotonic
         self._ends_at = -math.inf
-        self._on_connect: Callable[[], None] = lambda: None
+        self.on_connect: Callable[[], None] = lambda: None
         # Read for each poll, so that a rotated secret file takes effect.
         key = _secret_bytes(account.credentials.api_key)
         token = _secret_bytes(account.credentials.api_token)
@@ -115,7 +115,7 @@ class Transport:
             # Older accounts use their sid as the key; it is part of every URL and of names.
             if len(secret) >= _MASKED_BYTES_MIN and secret != account.sid.encode()
         ]
-        self._adapter = _Adapter(account.ca_file, self._remaining_seconds, self._connected)
+        self._adapter = _Adapter(account.ca_file, self)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +140,7 @@ class Transport:
         as it is there.
         """
         self._ends_at = self._monotonic() + within_seconds
-        self._on_connect = on_connect
+        self.on_connect = on_connect
         proxy_url = self._account.proxy_url
         try:
             request = requests.Request("GET", url, _HEADERS, params=query, auth=self._auth)
@@ -155,15 +155,12 @@ class Transport:
         except _FAILURES as error:
             raise _translated(error, self._account) from error
 
-    def _remaining_seconds(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds left for this request; raises TimeoutError where there are none."""
         remaining = self._ends_at - self._monotonic()
         if remaining <= 0:
             raise TimeoutError  # the caller knows whose deadline it was, and says so
         return remaining
-
-    def _connected(self) -> None:
-        self._on_connect()
 
     def _answer(self, response: requests.Response) -> Answer:
         """The response without the credentials that it repeats: messages are logged."""
@@ -324,24 +321,17 @@ def _loaded_context(path: Path, *_version: int) -> ssl.SSLContext:
 class _Adapter(HTTPAdapter):
     """Hands out connections that keep the time limit and share their TLS context."""
 
-    def __init__(
-        self,
-        ca_file: str | None,
-        remaining_seconds: Callable[[], float],
-        on_connect: Callable[[], None],
-    ) -> None:
+    def __init__(self, ca_file: str | None, transport: Transport) -> None:
         super().__init__()
         self._ca_file = ca_file
-        self._remaining_seconds = remaining_seconds
-        self._on_connect = on_connect
+        self._transport = transport
         self._pool: Any = None
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """The pool that requests would make, with our connections in it; there is one origin."""
         if self._pool is None:
             pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-            pool.conn_kw["remaining_seconds"] = self._remaining_seconds
-            pool.conn_kw["on_connect"] = self._on_connect
+            pool.conn_kw["transport"] = self._transport
             pool.ConnectionCls = _Connection
             if pool.scheme == "https":
                 pool.conn_kw["ca_file"] = self._ca_file
@@ -365,27 +355,20 @@ class _Adapter(HTTPAdapter):
 class _Connection(HTTPConnection):
     """A connection whose responses are read within the time that is left."""
 
-    def __init__(
-        self,
-        *args: Any,
-        remaining_seconds: Callable[[], float],
-        on_connect: Callable[[], None],
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, transport: Transport, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._remaining_seconds = remaining_seconds
-        self._on_connect = on_connect
+        self._transport = transport
         self._close_newest: Callable[[], None] = lambda: None  # until there is a response
 
     def connect(self) -> None:
         super().connect()
-        self._on_connect()
+        self._transport.on_connect()
 
     def response_class(  # type: ignore[override]  # http.client only calls it
         self, sock: socket.socket, **kwargs: Any
     ) -> _BoundedResponse:
         """Make a response; http.client calls this like the class that it usually is."""
-        response = _BoundedResponse(self._remaining_seconds, sock, **kwargs)
+        response = _BoundedResponse(self._transport.remaining_seconds, sock, **kwargs)
         self._close_newest = response.close
         return response
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from html import unescape
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
@@ -29,25 +29,6 @@ _FOUR_DIGITS: Final = re.compile(r"(?<!\d)\d{4}(?!\d)")
 # random, and in a name.
 _TELLING_SID: Final = 6
 _TELLING_NAME: Final = 5
-
-
-class Identity(Protocol):
-    """The names of a number; an ExoPhone has them as they are."""
-
-    @property
-    def sid(self) -> str:
-        """What tells the number from the others of its account."""
-        ...
-
-    @property
-    def phone_number(self) -> str:
-        """What is dialled."""
-        ...
-
-    @property
-    def friendly_name(self) -> str:
-        """What people call it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +62,7 @@ def masked_identity(number: ExoPhone, setting: PhoneNumber, key: bytes) -> Maske
 
 def masked_identities(
     numbers: Sequence[ExoPhone], setting: PhoneNumber, key: bytes
-) -> Sequence[Identity]:
+) -> Sequence[ExoPhone | MaskedIdentity]:
     """The names of many numbers; where all may be shown, they are the numbers' own."""
     if setting == "full":
         return numbers

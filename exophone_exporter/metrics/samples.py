@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.exotel.model import Channel, Endpoint, ExoPhone
-    from exophone_exporter.inventory.privacy import Identity
+    from exophone_exporter.inventory.privacy import MaskedIdentity
     from exophone_exporter.inventory.snapshot import Group, Snapshot
     from exophone_exporter.inventory.state import AccountStatus, Durations
     from exophone_exporter.metrics.exposition import Metric
@@ -186,7 +186,7 @@ def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[Metr
 
 
 def _info_columns(
-    names: Sequence[Identity], numbers: Sequence[ExoPhone]
+    names: Sequence[ExoPhone | MaskedIdentity], numbers: Sequence[ExoPhone]
 ) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
     yield escaped_column([name.phone_number for name in names])

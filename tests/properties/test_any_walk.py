@@ -11,7 +11,6 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.errors import TimedOut
-from exophone_exporter.exotel.listing import MAX_CONFIRMATIONS, WALKS_BELIEVED
 from exophone_exporter.exotel.transport import Answer
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.polling.poller import poll_once
@@ -21,6 +20,8 @@ from tests.lib.support import FakeTime, account, client_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+QUESTIONS_MAX: Final = 20
+WALKS_BELIEVED: Final = 3
 # Each request takes a second, so a list without an end meets the deadline.
 REQUESTS_MAX: Final = 80
 HONEST: Final = "honest"
@@ -226,11 +227,11 @@ class Polled:
         self._ever |= server.listed
         lacking = [sid for sid in shown if sid not in server.listed]
         doubtful = [sid for sid in lacking if missed.get(sid, 0) < WALKS_BELIEVED - 1]
-        shifted = len(doubtful) > MAX_CONFIRMATIONS and bool(server.there)
+        shifted = len(doubtful) > QUESTIONS_MAX and bool(server.there)
         # A question about a number is asked of a whole walk only, and no answer to it fails one.
         if server.asked or must_succeed:
             assert (result.error is None) != shifted
-        assert server.asked == doubtful[: len(server.asked)][:MAX_CONFIRMATIONS]
+        assert server.asked == doubtful[: len(server.asked)][:QUESTIONS_MAX]
         assert server.lists + len(server.asked) <= REQUESTS_MAX + 1
         assert self.state.status().failures["internal"] == 0
         assert len(now) == len({*now})
