@@ -26,6 +26,7 @@ from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.metrics.negotiation import OPENMETRICS, TEXT
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.server import Limits
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
@@ -40,6 +41,8 @@ from tests.lib.support import account
 
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
 GUARDED: Final = WebConfig(headers={"X-Frame-Options": "deny"}, users={"asha": PasswordHash(HASH)})
+# Who sends in pieces reads the whole answer, however long the machine takes.
+LINGERING: Final = Limits(linger_seconds=DEADLINE_SECONDS)
 SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 # Nothing that a client sends may be answered with a 500, or be the fault of a server behind us.
 STATUSES: Final = {200, 307, 400, 401, 403, 404, 405, 414, 429, 431, 503, 505}
@@ -128,6 +131,122 @@ WELL_FORMED: Final = st.tuples(
     st.just(b"\r\n"),
 ).map(b"".join)
 REQUESTS: Final = WELL_FORMED | WELL_FORMED | ODD
+# Requests with two lengths, one of them written so that some programs do not see it: where they
+# disagree about the end, what follows is a request to one of them and a body to the other.
+HIDDEN: Final = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
+SEEN: Final = st.sampled_from(
+    [b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n"]
+)
+NAME_ODDITIES: Final = (
+    *(b"%s ", b"%s\t", b" %s", b"\t%s", b"\x00%s", b"%s\x00", b"%s\xa0", b"X-%s", b"%s\r", b"%s;"),
+    *(b"X: y\n%s", b"X: y\r%s", b"X: y\r\n %s", b"\n%s", b"\x0b%s", b'"%s"', b"%s:"),
+)
+SEPARATORS: Final = (
+    *(
+        b":",
+        b" : ",
+        b":\t",
+        b":\x0b",
+        b":\x0c",
+        b":\x00",
+        b":\r\n ",
+        b":\n ",
+        b":\r",
+        b"=",
+        b" ",
+        b"",
+    ),
+    *(b"::", b": \xff", b":  "),
+)
+CODINGS: Final = (
+    *(
+        b"Chunked",
+        b"xchunked",
+        b"chunkedx",
+        b"chunk",
+        b'"chunked"',
+        b"'chunked'",
+        b"chunked, identity",
+    ),
+    *(
+        b"identity, chunked",
+        b"chunked, chunked",
+        b"chunked,",
+        b",chunked",
+        b"chunked;q=1",
+        b"chunked\t",
+    ),
+    *(
+        b"chunked chunked",
+        b"\x0bchunked",
+        b"chunked\x0c",
+        b"chunked\x00",
+        b"identity",
+        b"gzip",
+        b"",
+    ),
+    *(b"chunked\r\nTransfer-Encoding: identity", b"chunked\x85", b"ch\xc3\xbcnked", b"\xffchunked"),
+)
+LENGTHS: Final = (
+    *(
+        b"6",
+        b"05",
+        b"+5",
+        b"-5",
+        b"5 ",
+        b"5, 5",
+        b"5, 6",
+        b"5,",
+        b",5",
+        b"0x5",
+        b"5.0",
+        b"5e0",
+        b"1_0",
+    ),
+    *(b"5;", b"5\x00", b"", b"\x0b5", b"\xd9\xa5", b"5 5", b"5\t5", b"4294967301", b"9" * 40),
+    *(b"18446744073709551621", b"5\r\nContent-Length: 6", b"5\nContent-Length: 0"),
+)
+LINE_ENDS: Final = (
+    *(b"\n", b"\r", b"\r\r\n", b"\x00\r\n", b" \r\n", b"\r\n ", b"\n\r\n", b"\r\n\t", b"\x85\r\n"),
+)
+
+
+def one_odd(name: bytes, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> list[bytes]:
+    """Header lines of which one part is odd."""
+    usual = b"chunked" if b"T" in name else b"5"
+    spelt = [odd % name for odd in NAME_ODDITIES]
+    return [
+        *(each + b": " + usual + b"\r\n" for each in (name.lower(), name.upper(), *names, *spelt)),
+        *(name + separator + usual + b"\r\n" for separator in SEPARATORS),
+        *(name + b": " + value + b"\r\n" for value in values),
+        *(name + b": " + usual + end for end in LINE_ENDS),
+    ]
+
+
+ODD_LINES: Final = st.sampled_from(
+    [
+        *one_odd(
+            b"Transfer-Encoding", (b"Transfer_Encoding", b"TE", b"Transfer\xadEncoding"), CODINGS
+        ),
+        *one_odd(b"Content-Length", (b"Content_Length", b"Content\x00Length"), LENGTHS),
+    ]
+)
+AMBIGUOUS: Final = st.tuples(
+    st.sampled_from(
+        [
+            *(b"POST / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"),
+            b"POST / HTTP/1.0\r\nConnection: keep-alive\r\n",
+        ]
+    ),
+    st.tuples(SEEN, ODD_LINES).flatmap(st.permutations).map(b"".join),
+    st.sampled_from(
+        [
+            *(b"", b"0\r\n\r\n", b"12345", b"5\r\n12345\r\n0\r\n\r\n", b"5;\n12345\r\n0\r\n\r\n"),
+            *(b"05\r\n12345\r\n0\r\nX: y\r\n\r\n", b"0x5\r\n12345\r\n0\r\n\r\n", b"0\n\n"),
+            *(b"%x\r\n" % len(HIDDEN), b"5\r\n123450\r\n\r\n"),
+        ]
+    ).map(lambda body: b"\r\n" + body + HIDDEN),
+).map(b"".join)
 HELLO: Final = bytes.fromhex("16030100c8010000c40303") + b"\x00" * 189
 HELLOS: Final = (HELLO, hello_of(ssl.TLSVersion.TLSv1_2), hello_of(ssl.TLSVersion.TLSv1_3))
 FOREIGN: Final = st.sampled_from(
@@ -145,7 +264,7 @@ CONVERSATIONS: Final = st.one_of(
     REQUESTS,
     st.lists(REQUESTS, min_size=2, max_size=4).map(b"".join),
     st.lists(REQUESTS | st.just(SCRAPE), min_size=2, max_size=4).map(b"".join),
-    edited(REQUESTS | st.just(SCRAPE * 2), INSERTIONS),
+    edited(REQUESTS | AMBIGUOUS | st.just(SCRAPE * 2), INSERTIONS),
     FOREIGN,
     st.binary(max_size=100),
 )
@@ -187,10 +306,12 @@ class Site:
     def open(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self._port), DEADLINE_SECONDS)
 
-    def said_to(self, sent: bytes) -> bytes:
-        """All that comes back for some bytes, the last that the client sends."""
+    def said_to(self, *sent: bytes) -> bytes:
+        """All that comes back for some bytes, in pieces, the last that the client sends."""
         with self.open() as client, contextlib.suppress(ConnectionError):
-            client.sendall(sent)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in sent:
+                client.sendall(piece)
             self.scrape()  # what is answered in the loop has been answered then
             client.shutdown(socket.SHUT_WR)
             return rest_of(client)
@@ -291,7 +412,7 @@ def application() -> Starlette:
 def site_of(app: Callable[..., object], log: list[str], *tls: ssl.SSLContext) -> Iterator[Site]:
     server, client = tls or (None, None)
     with (
-        serving_app(app, tls=server) as port,
+        serving_app(app, tls=server, limits=LINGERING) as port,
         contextlib.closing(Site(port, log, client)) as site,
     ):
         yield site
@@ -330,6 +451,21 @@ def assert_served(site: Site, sent: bytes) -> None:
 def test_any_bytes_are_answered_or_the_connection_ends(site: Site, sent: bytes) -> None:
     """Odd methods, targets, versions, headers, bodies; several together; other protocols."""
     assert_served(site, sent)
+
+
+@share(300)
+@given(sent=AMBIGUOUS, cut=st.none() | st.integers(1, 300))
+@pytest.mark.fault(182)
+def test_an_ambiguous_request_has_one_answer_however_it_is_cut(
+    site: Site, sent: bytes, cut: int | None
+) -> None:
+    """What is hidden behind it is never executed; in two pieces or byte by byte (None)."""
+    pieces = [sent[:cut], sent[cut:]] if cut else [bytes([byte]) for byte in sent]
+    statuses = statuses_of(site.said_to(sent))
+    assert len(statuses) <= 1
+    assert set(statuses) <= STATUSES
+    assert statuses_of(site.said_to(*pieces)) == statuses
+    site.assert_quiet()
 
 
 @given(sent=CONVERSATIONS)
