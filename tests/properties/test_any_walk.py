@@ -36,8 +36,10 @@ FAILURES: Final[Mapping[str, tuple[int, bytes]]] = {
     "nothing": (204, b""),
     "inner failure": (200, b'{"RestException": {"Status": 500}}'),
     "unreadable failure": (200, b'{"status": "failure"}'),
-    "another number": (200, b'{"sid": "another", "incoming_phone_numbers": {}}'),
+    "another number": (200, b'{"sid": "another"}'),
 }
+# The statuses that end the list behind a good page.
+ENDS: Final = {204, 400, 404, 410, 416, 422}
 GONE: Final = ("404", "410", "inner 404")
 
 
@@ -70,6 +72,7 @@ class Server:
 
     After each request for a page comes the next of `happens`: a change of the list, or a failure of
     that request. `detail` says in turn how each question is answered about a number that is gone.
+    `refused` is whether the last page was refused in a way that is no end of the list.
     """
 
     numbers: list[str]
@@ -77,6 +80,7 @@ class Server:
     nature: Nature = field(default_factory=Nature)
     pass_second: Callable[[], None] = lambda: None
     lists: int = 0
+    refused: bool = False
     asked: list[str] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
@@ -101,10 +105,12 @@ class Server:
     def _page(self, index: int, size: int) -> Answer:
         self.lists += 1
         happens = self.happens[self.lists - 1] if self.lists <= len(self.happens) else "none"
-        if happens in FAILURES:
-            return _answer(*FAILURES[happens])
-        if index >= self.nature.breaks:
-            return _answer(self.nature.behind)
+        failure = FAILURES.get(happens)
+        if failure is None and index >= self.nature.breaks:
+            failure = self.nature.behind, b""
+        self.refused = failure is not None and (index == 0 or failure[0] not in ENDS)
+        if failure is not None:
+            return _answer(*failure)
         page = self._list(index, size)
         self.listed |= {item["sid"] for item in page["incoming_phone_numbers"]}
         self._change(happens)
@@ -228,6 +234,7 @@ class Polled:
         lacking = [sid for sid in shown if sid not in server.listed]
         doubtful = [sid for sid in lacking if missed.get(sid, 0) < WALKS_BELIEVED - 1]
         shifted = len(doubtful) > QUESTIONS_MAX and bool(server.there)
+        assert not (server.refused and (server.asked or result.error is None))
         # A question about a number is asked of a whole walk only, and no answer to it fails one.
         if server.asked or must_succeed:
             assert (result.error is None) != shifted
