@@ -32,7 +32,7 @@ from exophone_exporter.server.web_config import (
 )
 from tests.lib.canary import everything_of
 from tests.lib.configs import cases, expected_problems, refusal
-from tests.lib.paths import DATA
+from tests.lib.paths import DATA, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +107,15 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_good_file_is_accepted_with_its_certificates(source: Path, folder: Path) -> None:
     """All that exporter-toolkit's own good files hold, and that can be kept here."""
     check_web_config(placed(source, folder))
+
+
+def test_the_complete_example_of_the_documents_is_accepted(folder: Path) -> None:
+    """On every Python, Debian 12's 3.11.2 included."""
+    page = (ROOT / "docs" / "web-config.md").read_text("utf-8")
+    text = page.split("```yaml\n")[1].split("```")[0].replace("clients.crt", "ca.crt")
+    path = folder / "example.yml"
+    path.write_text(re.sub(r"\$2b\$10\$\S+", HASH, text), encoding="utf-8")
+    check_web_config(str(path))
 
 
 @pytest.mark.parametrize(
