@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,8 @@ def starts(
 ) -> list[float]:
     """Seconds after which each poll began; the last one is stopped."""
     began, api = time.monotonic, FakeApi(time, *outcomes, seconds=seconds)
-    poller(time, api, AccountState(account()), **changes).run()
+    watched = account(interval_seconds=changes.pop("interval_seconds", 300.0))
+    poller(time, api, AccountState(watched), **changes).run()
     return [started - began for started in api.started]
 
 
@@ -290,6 +292,11 @@ class TestOnePoll:
 # The outcomes of the first polls, what differs from the defaults, and when each poll begins.
 SCHEDULES: Mapping[str, tuple[list[Listing | BaseException], dict[str, Any], list[float]]] = {
     "from-start-to-start": ([listing(), listing()], {"seconds": 100}, [0, 300, 600]),
+    "automatic-by-the-pages-of-the-last-list": (
+        [TimedOut("x"), replace(listing(), pages=11), BadBody("x"), replace(listing(), pages=70)],
+        {"interval_seconds": None},
+        [0, 60, 180, 300, 600],
+    ),
     "least-jitter": ([listing()], {"uniform": min}, [0, 285]),
     "most-jitter": ([listing()], {"uniform": max}, [0, 315]),
     "first-delay": ([], {"first_delay_seconds": 7.5}, [7.5]),
