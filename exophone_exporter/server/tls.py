@@ -6,12 +6,12 @@ Names of suites, curves and versions are those of exporter-toolkit, which are Go
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import logging
 import os
 import ssl
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter.config.files import reason_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exophone_exporter.server.web_config import TlsSettings
 
 FILE_SETTINGS: Final = ("cert_file", "key_file", "client_ca_file")
+_PEM_KINDS: Final = {"cert": "CERTIFICATE", "key": "PRIVATE KEY", "client_ca": "CERTIFICATE"}
 PEM_FILE_MAX_BYTES: Final = 1024 * 1024
 VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 VERIFY_MODES: Final = {
@@ -213,26 +214,25 @@ def follow(
     )
 
 
-def problems(settings: TlsSettings) -> list[TlsProblem]:
-    """Every file that cannot be read, or else the first thing that is wrong with their content."""
-    found = unreadable_files(settings)
-    if not found:
+def problems(settings: TlsSettings, *, is_valid: bool) -> list[TlsProblem]:
+    """What is wrong with each file and text; of settings that are not valid, only alone."""
+    checks: list[Callable[[], object]] = [
+        partial(_checked_pem, settings, name)
+        for name in _PEM_KINDS
+        if getattr(settings, name) or getattr(settings, f"{name}_file")
+    ]
+    if is_valid:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        together = (_load_certificate, _verify_clients)
+        checks += [partial(check, context, settings) for check in together]
+        checks.append(partial(build, settings))
+    found: dict[str, TlsProblem] = {}
+    for check in checks:
         try:
-            build(settings)
+            check()
         except TlsProblem as problem:
-            found.append(problem)
-    return found
-
-
-def unreadable_files(settings: TlsSettings) -> list[TlsProblem]:
-    """Every file that cannot be read."""
-    found = []
-    for setting in FILE_SETTINGS:
-        try:
-            _text(setting, getattr(settings, setting) or os.devnull)
-        except TlsProblem as problem:
-            found.append(problem)
-    return found
+            found.setdefault(problem.setting, problem)
+    return list(found.values())
 
 
 def _choose_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
@@ -255,7 +255,7 @@ def _limit(context: ssl.SSLContext, curve: str) -> bool:
     return True
 
 
-@functools.cache
+@cache
 def _refusing_context() -> ssl.SSLContext:
     """One in which every handshake fails, because it has no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -286,8 +286,8 @@ def _expires_at(settings: TlsSettings) -> float | None:
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    cert_setting = _checked_pem(settings, "cert", "CERTIFICATE")
-    key_setting = _checked_pem(settings, "key", "PRIVATE KEY")
+    cert_setting = _checked_pem(settings, "cert")
+    key_setting = _checked_pem(settings, "key")
     asked = []
 
     def passphrase() -> str:
@@ -312,8 +312,9 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
     raise TlsProblem(key_setting, "holds a key that cannot be read")
 
 
-def _checked_pem(settings: TlsSettings, name: str, kind: str) -> str:
-    """The setting that holds a PEM text of a kind, inline or in a file; raises TlsProblem."""
+def _checked_pem(settings: TlsSettings, name: str) -> str:
+    """The setting that holds a PEM text, inline or in a file; raises TlsProblem."""
+    kind = _PEM_KINDS[name]
     file = getattr(settings, f"{name}_file")
     setting = f"{name}_file" if file else name
     text = _text(setting, file) if file else getattr(settings, name)
@@ -366,9 +367,7 @@ def _verify_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
     if not settings.client_ca_file and not settings.client_ca:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         return
-    setting = "client_ca"
-    if settings.client_ca_file:
-        setting = _checked_pem(settings, "client_ca", "CERTIFICATE")
+    setting = _checked_pem(settings, "client_ca")
     try:
         with _path(settings, "client_ca") as path:
             context.load_verify_locations(path)

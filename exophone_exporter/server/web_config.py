@@ -273,8 +273,7 @@ def _problems_of_files(
     is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path in problems.paths)
     files = {key: inner for key in tls.FILE_SETTINGS if isinstance(inner := section.get(key), str)}
     settings = TlsSettings.model_validate(section if is_valid else files)
-    check = tls.problems if is_valid else tls.unreadable_files
-    return check(settings.in_folder(Path(source).parent))
+    return tls.problems(settings.in_folder(Path(source).parent), is_valid=is_valid)
 
 
 def _mapping(section: strict_yaml.Value) -> Mapping[str, strict_yaml.Value]:
