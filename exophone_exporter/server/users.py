@@ -96,11 +96,11 @@ class BasicAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
         users = self._current().users
-        refusal = await self._refusal(scope, users) if users else None
+        refusal = await self._refusal(scope, receive, users) if users else None
         await (refusal or self._app)(scope, receive, send)
 
     async def _refusal(
-        self, scope: Scope, users: Mapping[str, PasswordHash]
+        self, scope: Scope, receive: Receive, users: Mapping[str, PasswordHash]
     ) -> PlainTextResponse | None:
         """The answer to a request that may not pass, None if it may."""
         client, given = scope["client"], _credentials(scope["headers"])
@@ -117,10 +117,11 @@ class BasicAuth:
             if check is None:
                 self._refused.note("too_many_logins", client)
                 return _TOO_MANY_LOGINS
-            right = await asyncio.shield(check)  # other requests may wait for it too
+            right = await _result_of(check, receive)
         if right and stored:
             return None
-        self._refused.note("wrong_password", client)
+        if right is not None:
+            self._refused.note("wrong_password", client)
         return _UNAUTHORIZED
 
     def _digest(self, *parts: bytes) -> bytes:
@@ -165,6 +166,22 @@ class BasicAuth:
             keys[key] = None
             if len(keys) > _REMEMBERED_MAX:
                 keys.popitem(last=False)
+
+
+async def _result_of(check: asyncio.Task[bool], receive: Receive) -> bool | None:
+    """What a check finds, None if the client leaves first.
+
+    Its request ends then and frees its memory, but not the check: others may wait for it too.
+    """
+
+    async def disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    left = asyncio.ensure_future(disconnect())
+    await asyncio.wait((check, left), return_when=asyncio.FIRST_COMPLETED)
+    left.cancel()
+    return check.result() if check.done() else None
 
 
 def _network(client: tuple[str, int] | None) -> str:

@@ -343,6 +343,31 @@ def test_beyond_its_places_a_client_gets_503() -> None:
 Login = tuple[str | None, bytes]
 
 
+def held_auth(places: int) -> tuple[BasicAuth, CountingCheck]:
+    """Its checks wait until `go_on` is set."""
+    config, check = WebConfig(users={"asha": PasswordHash(ASHA)}), CountingCheck()
+    refused = RefusedClients(Clock())
+    return BasicAuth(application(), lambda: config, refused, check=check, waiting_max=places), check
+
+
+async def status_of(auth: BasicAuth, host: str | None, password: bytes, *received: str) -> int:
+    """The answer to a login of a client's address, which sends these messages."""
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"authorization", basic(b"asha", password).encode())],
+        "client": (host, 1) if host else None,
+    }
+    to_server: asyncio.Queue[Any] = asyncio.Queue()
+    to_client: asyncio.Queue[Any] = asyncio.Queue()
+    for message in received:
+        to_server.put_nowait({"type": message})
+    await auth(scope, to_server.get, to_client.put)
+    return int((await to_client.get())["status"])
+
+
 def answers(
     places: int, begin: int, logins: list[Login], later: list[Login] | None = None
 ) -> tuple[list[int], list[bytes]]:
@@ -351,32 +376,17 @@ def answers(
     Also the passwords whose check began before any had ended, which are `begin`. The `later` logins
     come when the others are answered.
     """
-    config = WebConfig(users={"asha": PasswordHash(ASHA)})
-    check = CountingCheck()
-    auth = BasicAuth(
-        application(), lambda: config, RefusedClients(Clock()), check=check, waiting_max=places
-    )
-
-    async def status(host: str | None, password: bytes) -> int:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "query_string": b"",
-            "headers": [(b"authorization", basic(b"asha", password).encode())],
-            "client": (host, 1) if host else None,
-        }
-        sent: asyncio.Queue[Any] = asyncio.Queue()
-        await auth(scope, sent.get, sent.put)  # nothing is received
-        return int((await sent.get())["status"])
+    auth, check = held_auth(places)
 
     async def all_of_them() -> tuple[list[int], list[bytes]]:
-        tasks = [asyncio.create_task(status(*login)) for login in logins]
+        tasks = [asyncio.create_task(status_of(auth, *login)) for login in logins]
         await asyncio.to_thread(check.wait_until_begun, begin)
         begun = sorted(password for password, _ in check.asked)
         check.go_on.set()
         first = await asyncio.gather(*tasks)
-        return first + await asyncio.gather(*(status(*login) for login in later or ())), begun
+        return first + await asyncio.gather(
+            *(status_of(auth, *each) for each in later or ())
+        ), begun
 
     return asyncio.run(all_of_them())
 
@@ -416,6 +426,23 @@ def test_the_places_are_divided_among_the_networks_that_wait() -> None:
     assert statuses[8:16] == [401, 503, 503, 503, 503, 503, 503, 503]
     assert statuses[16:] == [401, 401, 401, 503]  # nobody else waits
     assert begun == [first[0][1], second[0][1]]
+
+
+@pytest.mark.fault(201)
+def test_a_client_that_leaves_waits_for_no_check() -> None:
+    """Its request frees its memory; the check goes on, for others may wait for it."""
+    auth, check = held_auth(2)
+    left = ("http.request", "http.disconnect")
+
+    async def leave_and_come_back() -> list[int]:
+        first = [await status_of(auth, "10.0.0.1", b"asha-password", *left) for _ in range(3)]
+        back = asyncio.create_task(status_of(auth, "10.0.0.1", b"asha-password", "http.request"))
+        await asyncio.to_thread(check.wait_until_begun)
+        check.go_on.set()
+        return [*first, await back]
+
+    assert asyncio.run(leave_and_come_back()) == [401, 401, 401, 200]
+    assert len(check.asked) == 1
 
 
 def test_a_check_that_fails_refuses_the_login_and_is_not_remembered() -> None:
