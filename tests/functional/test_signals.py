@@ -10,6 +10,7 @@ import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -123,6 +124,23 @@ class TestCommand:
         with started(*words.split(), "--config.file", config) as running:
             wait_in_kernel(running.pid, "wait_for_partner")
             assert running.end() == (0 if words == "serve" else 143)
+
+
+@pytest.mark.fault(118)
+def test_a_server_ends_during_the_check_of_a_password(config: str, tmp_path: Path) -> None:
+    """Which takes minutes at this cost."""
+    web = tmp_path / "web.yml"
+    salt_and_hash = "4VeFDzXIoPHKnKTU3O3GH.N.vZu06CVqczYZ8WvfzrddFU6tGqjR."
+    web.write_text(f"basic_auth_users: {{bob: $2y$20${salt_and_hash}}}\n", encoding="utf-8")
+    words = ("--config.file", config, LOOPBACK, "--web.config.file", str(web))
+    with started(*words) as running:
+        running.wait_for("first poll is complete")
+        url = urlsplit(running.url())
+        threads = running.threads()
+        with socket.create_connection((url.hostname, url.port), DEADLINE_SECONDS) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\n\r\n")
+            wait_until(lambda: running.threads() > threads, "a thread that checks it")
+            assert running.end() == 0
 
 
 @pytest.fixture(scope="module")
