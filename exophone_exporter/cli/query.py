@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.cli import output, streams, textfile
@@ -17,7 +19,7 @@ from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.exotel.client import Client
@@ -133,26 +135,10 @@ def _clients(accounts: Sequence[Account]) -> Sequence[Client]:
 def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
     """One poll of each account, in parallel."""
     clock = Clock()
-    clients = clients_of(states, clock, threading.Event())
+    fetches = [each.fetch_all for each in clients_of(states, clock, threading.Event())]
     progress, reporters = output.show_progress([state.account.name for state in states])
-    places = threading.Semaphore(_PARALLEL_POLLS)
-    results: dict[str, PollResult] = {}
-
-    def poll(state: AccountState, client: Client, on_page: Callable[[int, int], None]) -> None:
-        with places:
-            results[state.account.name] = poll_once(state, client.fetch_all, clock, on_page)
-
-    # Daemon threads, not a pool: Ctrl-C must not wait for an API that hangs.
-    threads = [
-        threading.Thread(target=poll, args=each, daemon=True)
-        for each in zip(states, clients, reporters, strict=True)
-    ]
-    with progress:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    return [results[state.account.name] for state in states]
+    with progress, ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
+        return list(pool.map(poll_once, states, fetches, repeat(clock), reporters))
 
 
 def _report_failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> int:
