@@ -27,6 +27,7 @@ import representation
 import results
 import subjects
 import tables
+import trustme
 from in_process import https_poll_cpu, poll_cpu, rendering
 from results import Result
 from served import PAGE_SIZE
@@ -42,34 +43,38 @@ _PROGRAM: Final = [sys.executable, "-m", "exophone_exporter"]
 
 
 def scrape_and_others(folder: Path) -> Iterator[Result]:
-    """Goal 1: at least as fast as nginx with a file, and 1,000 times as fast as node_exporter."""
-    with subjects.exporter(TEN_THOUSAND) as ours:
-        gzipped = subjects.fetch(ours.url)
-        text = gzip.decompress(gzipped)
-        with (
-            subjects.nginx(folder, text, gzipped) as nginx,
-            subjects.node_exporter(folder, text) as node,
-        ):
-            for clients in (1, 32):
-                yield from _scrape_by(clients, ours, nginx, node)
+    """Goal 1: near nginx with a file, and 1,000 times as fast as node_exporter."""
+    for numbers, times in ((20, 8), (1000, 8), (TEN_THOUSAND, 4)):
+        with subjects.exporter(numbers) as ours:
+            gzipped = subjects.fetch(ours.url)
+            text = gzip.decompress(gzipped)
+            with subjects.nginx(folder, text, gzipped) as nginx:
+                yield _against_nginx(numbers, 1, times, ours, nginx)
+                yield _against_nginx(numbers, 32, 16, ours, nginx)
+            if numbers == TEN_THOUSAND:
+                with subjects.node_exporter(folder, text) as node:
+                    yield _against_node_exporter(ours, node)
 
 
-def _scrape_by(
-    clients: int, ours: subjects.Served, nginx: subjects.Served, node: subjects.Served
-) -> Iterator[Result]:
-    taken: dict[str, list[float]] = {"ours": [], "nginx": [], "node": []}
-    for _ in range(2):
-        taken["ours"].append(load.wrk(ours.url, clients, 3).seconds_a_request)
-        taken["nginx"].append(load.wrk(nginx.url, clients, 3).seconds_a_request)
-        if clients == 1:  # by 32 it is so slow that none has an answer in ten seconds
-            taken["node"].append(load.wrk(node.url, clients, 3).seconds_a_request)
-    value, file = (statistics.mean(taken[name]) for name in ("ours", "nginx"))
-    what = f"scrape, 10,000 numbers, gzip, {clients} client{'s' * (clients > 1)}"
-    yield Result(1, what, value, "ms", "nginx, a file", file, file / value, value <= file)
-    if clients == 1:
-        text = statistics.mean(taken["node"])
-        ratio = text / value
-        yield Result(1, what, value, "ms", "node_exporter", text, ratio, ratio >= 1000)
+def _against_nginx(
+    numbers: int, clients: int, times: int, ours: subjects.Served, nginx: subjects.Served
+) -> Result:
+    value, file = _means(clients, ours, nginx)
+    what = f"scrape, {numbers:,} numbers, gzip, {clients} client{'s' * (clients > 1)}"
+    return Result(1, what, value, "ms", "nginx, a file", file, value / file, value <= times * file)
+
+
+def _against_node_exporter(ours: subjects.Served, node: subjects.Served) -> Result:
+    """With one client: with 32 none has an answer of node_exporter in ten seconds."""
+    value, text = _means(1, ours, node)
+    what, ratio = f"scrape, {TEN_THOUSAND:,} numbers, gzip, 1 client", text / value
+    return Result(1, what, value, "ms", "node_exporter", text, ratio, ratio >= 1000)
+
+
+def _means(clients: int, *served: subjects.Served) -> list[float]:
+    """The seconds of a request to each, measured in turns."""
+    taken = [[load.wrk(each.url, clients, 3).seconds_a_request for each in served] for _ in "12"]
+    return [statistics.mean(same) for same in zip(*taken, strict=True)]
 
 
 def cpu_a_scrape(_: Path) -> Iterator[Result]:
@@ -92,22 +97,19 @@ def cpu_a_scrape(_: Path) -> Iterator[Result]:
         yield Result(2, what, used[0], "ms", "at 1,000", least, used[0] / least, None)
 
 
-def rendering_and_unchanged_polls(_: Path) -> Iterator[Result]:
-    """Goal 3: 12 times as fast as the reference, byte for byte; nothing changed costs a tenth."""
+def rendering_a_snapshot(_: Path) -> Iterator[Result]:
+    """Goal 3: 12 times as fast as the reference, byte for byte."""
     ours, reference, ratio = rendering(TEN_THOUSAND, rounds=9)
     what = "rendering 10,000 numbers"
     yield Result(3, what, ours, "ms", "generate_latest", reference, ratio, ratio >= 12)
-    unchanged, changed = poll_cpu(TEN_THOUSAND, rounds=9)
-    what, ratio = "CPU of a poll that found nothing changed", unchanged / changed
-    yield Result(3, what, unchanged, "ms", "everything changed", changed, ratio, ratio <= 0.1)
 
 
 def scrape_while_all_change(_: Path) -> Iterator[Result]:
-    """Goal 4: p99 under 5 ms with 10,000 numbers, 25 ms with 100,000, while all of them change.
+    """Goal 5: p99 under 6 ms with 10,000 numbers, 25 ms with 100,000, while all of them change.
 
     Each load is long enough for a thousand answers and more, of which p99 leaves ten.
     """
-    for numbers, limit, seconds in ((TEN_THOUSAND, 0.005, 8), (100_000, 0.025, 20)):
+    for numbers, limit, seconds in ((TEN_THOUSAND, 0.006, 8), (100_000, 0.025, 20)):
         with subjects.exporter(numbers) as idle:
             load.wrk(idle.url, 1, 1)
             rest = load.wrk(idle.url, 1, 3).p99_seconds
@@ -115,21 +117,21 @@ def scrape_while_all_change(_: Path) -> Iterator[Result]:
             load.wrk(busy.url, 1, 1)
             p99 = load.wrk(busy.url, 1, seconds).p99_seconds
         what = f"p99 of a scrape while {numbers:,} numbers change"
-        yield Result(4, what, p99, "ms", "at rest", rest, p99 / rest, p99 < limit)
+        yield Result(5, what, p99, "ms", "at rest", rest, p99 / rest, p99 < limit)
 
 
 def walk(_: Path) -> Iterator[Result]:
-    """Goal 5: at most 1.05 times what round trips, or the budget, allow."""
+    """Goal 6: at most 1.05 times what round trips, or the budget, allow."""
     pages = 100
     with Simulator(World(make_account("acme", pages * PAGE_SIZE)), latency_seconds=0.05) as api:
         taken = _poll_seconds(api, "requests_per_minute: 100000")
         limit = _round_trips_seconds(api, pages)
     what, ratio = f"a walk of {pages} pages, 50 ms each", taken / limit
-    yield Result(5, what, taken, "s", "raw requests", limit, ratio, ratio <= 1.05)
+    yield Result(6, what, taken, "s", "raw requests", limit, ratio, ratio <= 1.05)
     with Simulator(World(make_account("acme", 55 * PAGE_SIZE))) as api:
         taken = _poll_seconds(api, "requests_per_minute: 50")
     what, budget = "a walk of 55 pages at 50 requests a minute", 61.0
-    yield Result(5, what, taken, "s", "the budget", budget, taken / budget, taken <= 1.05 * budget)
+    yield Result(6, what, taken, "s", "the budget", budget, taken / budget, taken <= 1.05 * budget)
 
 
 def _poll_seconds(api: Simulator, poll: str) -> float:
@@ -163,7 +165,7 @@ def _round_trips_seconds(api: Simulator, pages: int) -> float:
 
 
 def memory(_: Path) -> Iterator[Result]:
-    """Goal 6: at most 2.5 kB a number, with all series, text and gzip, after many changes."""
+    """Goal 7: at most 2.5 kB a number, with all series, text and gzip, after many changes."""
     with subjects.exporter(0, busy=True) as nothing:
         time.sleep(2)
         empty = nothing.resident_bytes()
@@ -172,16 +174,16 @@ def memory(_: Path) -> Iterator[Result]:
             load.wrk(ours.url, 1, 1)
             subjects.fetch(ours.url, "identity")
             each = (ours.resident_bytes() - empty) / numbers
-        yield _within(6, f"memory of one of {numbers:,} numbers", each, "B", 2500)
+        yield _within(7, f"memory of one of {numbers:,} numbers", each, "B", 2500)
 
 
 def start(_: Path) -> Iterator[Result]:
-    """Goal 7: the first answer within 0.6 s of the start, --version within 0.2 s."""
+    """Goal 8: the first answer within 0.6 s of the start, --version within 0.2 s."""
     with Simulator(World(make_account("acme", 50))) as api:
         first = statistics.median(_first_answer_seconds(api) for _ in range(7))
-    yield _within(7, "from the start to the first answer", first, "s", 0.6)
+    yield _within(8, "from the start to the first answer", first, "s", 0.6)
     version = statistics.median(_version_seconds() for _ in range(7))
-    yield _within(7, "--version", version, "s", 0.2)
+    yield _within(8, "--version", version, "s", 0.2)
 
 
 def _first_answer_seconds(api: Simulator) -> float:
@@ -205,34 +207,54 @@ def _version_seconds() -> float:
     return time.perf_counter() - began
 
 
-def idle_and_slow_clients(_: Path) -> Iterator[Result]:
-    """Goal 8: a scrape within 50 ms with 200 idle clients or 100 slow ones, for under 30 MB.
-
-    By default 40 requests are in flight at most, and who comes while slow readers hold them all is
-    told to come back; here there may be more.
-    """
+def clients_that_misbehave(folder: Path) -> Iterator[Result]:
+    """Goal 9: with hundreds of them, a scrape within 50 ms, and under 30 MB more."""
     half = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+    whole = half + b"\r\n"
     crowds = (
-        ("200 idle connections", 200, b"", 0),
-        ("200 half-sent requests", 200, half, 0),
-        ("100 clients that read slowly", 100, half + b"\r\n", 4096),
+        load.Crowd(100, b""),
+        load.Crowd(100, half),
+        load.Crowd(100, whole, reads=True),
+        load.Crowd(50, whole),
+        load.Crowd(30, whole + (256 * 1024 // len(whole)) * whole),
     )
-    with subjects.exporter(TEN_THOUSAND, max_requests=200) as ours:
+    with subjects.exporter(TEN_THOUSAND) as ours:
         load.scrape_seconds(ours.url)
-        for what, count, words, window in crowds:
-            before = ours.resident_bytes()
-            with load.clients(ours.url, count, words, window):
-                worst = max(load.scrape_seconds(ours.url))
-                added = ours.resident_bytes() - before
-            yield _within(8, f"slowest scrape with {what}", worst, "ms", 0.05)
-            yield _within(8, f"memory of {what}", added, "MB", 30e6)
+        before = ours.resident_bytes()
+        with load.crowds(ours.url, *crowds):
+            yield from _misbehaviour("380 clients", ours, before)
+    with subjects.exporter(TEN_THOUSAND, web_config=_web_config(folder)) as ours:
+        load.scrape_seconds(ours.url)
+        before = ours.resident_bytes()
+        with load.hellos(ours.url, load.hello("ffdhe8192"), 20):
+            yield from _misbehaviour("20 dear TLS hellos a second", ours, before)
 
 
-def poll_over_https(folder: Path) -> Iterator[Result]:
-    """Goal 9: a poll that finds nothing changed, 10 ms of CPU for a page, 5 + 0.2 ms for each."""
+def _misbehaviour(what: str, ours: subjects.Served, before_bytes: int) -> Iterator[Result]:
+    worst = max(load.scrape_seconds(ours.url, 200, 0.02))
+    yield _within(9, f"slowest scrape with {what}", worst, "ms", 0.05)
+    yield _within(9, f"memory of {what}", ours.resident_bytes() - before_bytes, "MB", 30e6)
+
+
+def _web_config(folder: Path) -> Path:
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    file = folder / "web.yml"
+    file.write_text("tls_server_config: {cert_file: server.pem, key_file: server.pem}\n", "utf-8")
+    return file
+
+
+def poll_that_finds_nothing_changed(folder: Path) -> Iterator[Result]:
+    """Goal 4: over https 10 ms of CPU for a page, 5 + 0.2 ms for each of more.
+
+    Without the wire it costs a tenth of a poll that finds everything changed.
+    """
     for pages, limit in ((1, 0.010), (20, 0.009), (200, 0.045)):
         used = https_poll_cpu(pages * PAGE_SIZE, folder, rounds=9)
-        yield _within(9, f"CPU of a poll over https, unchanged, pages: {pages}", used, "ms", limit)
+        yield _within(4, f"CPU of a poll over https, unchanged, pages: {pages}", used, "ms", limit)
+    unchanged, changed = poll_cpu(TEN_THOUSAND, rounds=9)
+    what, ratio = "CPU of a poll that found nothing changed", unchanged / changed
+    yield Result(4, what, unchanged, "ms", "everything changed", changed, ratio, ratio <= 0.1)
 
 
 def _within(goal: int, what: str, value: float, unit: str, limit: float) -> Result:
@@ -243,13 +265,13 @@ def _within(goal: int, what: str, value: float, unit: str, limit: float) -> Resu
 GOALS: Final[dict[int, tuple[Callable[[Path], Iterator[Result]], tuple[str, ...]]]] = {
     1: (scrape_and_others, ("wrk", "nginx", "prometheus-node-exporter")),
     2: (cpu_a_scrape, ("wrk",)),
-    3: (rendering_and_unchanged_polls, ()),
-    4: (scrape_while_all_change, ("wrk",)),
-    5: (walk, ()),
-    6: (memory, ("wrk",)),
-    7: (start, ()),
-    8: (idle_and_slow_clients, ()),
-    9: (poll_over_https, ()),
+    3: (rendering_a_snapshot, ()),
+    4: (poll_that_finds_nothing_changed, ()),
+    5: (scrape_while_all_change, ("wrk",)),
+    6: (walk, ()),
+    7: (memory, ("wrk",)),
+    8: (start, ()),
+    9: (clients_that_misbehave, ("openssl",)),
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 from subjects import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # By then the system has taken what it takes of an answer immediately.
 _SETTLED_SECONDS: Final = 1.0
+_WINDOW_BYTES: Final = 4096
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _LATENCY: Final = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s|m)\s*$", re.MULTILINE)
 
@@ -51,26 +53,95 @@ def wrk(url: str, clients: int, seconds: float) -> Load:
     return Load(int(counted[1]), spent, latency["50"], latency["99"])
 
 
-def scrape_seconds(url: str, count: int = 20) -> list[float]:
+def scrape_seconds(url: str, count: int = 20, pause_seconds: float = 0.0) -> list[float]:
     """How long each of some scrapes took, one after the other."""
     taken = []
     for _ in range(count):
         began = time.perf_counter()
         fetch(url)
         taken.append(time.perf_counter() - began)
+        time.sleep(pause_seconds)
     return taken
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """So many clients that say something and read nothing, or a little now and then."""
+
+    count: int
+    first_words: bytes
+    reads: bool = False
+
+
 @contextlib.contextmanager
-def clients(url: str, count: int, first_words: bytes, receive_bytes: int = 0) -> Iterator[None]:
-    """So many connections that say something and then nothing, and read none of the answer."""
+def crowds(url: str, *kinds: Crowd) -> Iterator[None]:
+    """Connections that stay open, with small windows."""
+    where = urlsplit(url)
+    readers: list[socket.socket] = []
+
+    def read() -> None:
+        for client in readers:
+            with contextlib.suppress(OSError):  # nothing yet, or it was cut off
+                client.recv(_WINDOW_BYTES)
+
+    with contextlib.ExitStack() as opened:
+        for kind in kinds:
+            for _ in range(kind.count):
+                client = opened.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW_BYTES)
+                client.connect((where.hostname, where.port))
+                client.sendall(kind.first_words)
+                if kind.reads:
+                    client.setblocking(False)
+                    readers.append(client)
+        time.sleep(_SETTLED_SECONDS)
+        with _repeated(read, 0.1):
+            yield
+
+
+@contextlib.contextmanager
+def hellos(url: str, first_words: bytes, a_second: float) -> Iterator[None]:
+    """New connections all the time that say this, and nothing more."""
     where = urlsplit(url)
     with contextlib.ExitStack() as opened:
-        for _ in range(count):
-            client = opened.enter_context(socket.socket())
-            if receive_bytes:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            client.connect((where.hostname, where.port))
-            client.sendall(first_words)
-        time.sleep(_SETTLED_SECONDS)
+
+        def connect() -> None:
+            client = socket.create_connection((where.hostname, where.port))
+            opened.enter_context(client).sendall(first_words)
+
+        with _repeated(connect, 1 / a_second):
+            time.sleep(_SETTLED_SECONDS)
+            yield
+
+
+def hello(group: str) -> bytes:
+    """What openssl says first as a client that offers a key of this group."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        words = ["openssl", "s_client", "-tls1_3", "-groups", group]
+        words += ["-connect", f"127.0.0.1:{listener.getsockname()[1]}"]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as client:
+            accepted, _ = listener.accept()
+            with accepted:
+                said = accepted.recv(65536)
+            client.kill()
+    return said
+
+
+@contextlib.contextmanager
+def _repeated(do: Callable[[], None], every_seconds: float) -> Iterator[None]:
+    """Do something again and again in a thread while the block runs."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every_seconds):
+            do()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
         yield
+    finally:
+        stop.set()
+        thread.join()

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=10_000, help="in each account")
     parser.add_argument("--accounts", type=int, default=1)
     parser.add_argument("--busy", action="store_true")
-    parser.add_argument("--max-requests", type=int, default=40, help="as --web.max-requests")
+    parser.add_argument("--web-config", help="as --web.config.file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         _serve(args, Path(folder))
@@ -158,8 +158,12 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
     exporter = Exporter(
         configuration(args.accounts, 0.01 if args.busy else 3600.0), connect=Prepared(worlds)
     )
-    app = routes.application(exporter, WebSettings(max_requests=args.max_requests))
-    server = open_server(app, addresses=["127.0.0.1:0"], on_stop=exporter.ask_to_stop)
+    server = open_server(
+        routes.application(exporter, WebSettings()),
+        addresses=["127.0.0.1:0"],
+        web_config_file=args.web_config,
+        on_stop=exporter.ask_to_stop,
+    )
     (url,) = server.urls
     threading.Thread(target=_tell_when_ready, args=(exporter, url), daemon=True).start()
     exporter.start()
