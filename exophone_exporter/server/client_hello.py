@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # With its record headers; a hello with a session ticket has about 3 KiB.
-HELLO_MAX_BYTES: Final = 20 * 1024
+HELLO_MAX_BYTES: Final = 16 * 1024
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _RECORD_HEADER: Final = struct.Struct(">BHH")
@@ -42,17 +42,17 @@ class ClientHello:
 
 
 class HelloReader:
-    """Collects a hello, however it is cut into records and segments."""
+    """Collects a hello, however it is cut into records and segments; `received` is all of it."""
 
     def __init__(self) -> None:
-        self._received = bytearray()
+        self.received = bytearray()
         self._record_at = 0
         self._message = bytearray()
 
     def feed(self, data: bytes) -> ClientHello | None:
         """The hello, or None while it is not complete and may still become one."""
-        self._received += data
-        if _BEGINNING_OF_HTTP.fullmatch(self._received):
+        self.received += data
+        if _BEGINNING_OF_HTTP.fullmatch(self.received):
             return None
         try:
             self._collect()
@@ -63,18 +63,18 @@ class HelloReader:
     @property
     def is_http(self) -> bool:
         """Whether the client sent a plain HTTP request."""
-        return _HTTP.match(self._received) is not None
+        return _HTTP.match(self.received) is not None
 
     def _collect(self) -> None:
         """Append the content of the records that are complete to the message."""
-        while len(self._received) - self._record_at >= _RECORD_HEADER.size:
-            kind, _, length = _RECORD_HEADER.unpack_from(self._received, self._record_at)
+        while len(self.received) - self._record_at >= _RECORD_HEADER.size:
+            kind, _, length = _RECORD_HEADER.unpack_from(self.received, self._record_at)
             begin = self._record_at + _RECORD_HEADER.size
             if kind != _HANDSHAKE or begin + length > HELLO_MAX_BYTES:
                 raise ValueError
-            if begin + length > len(self._received):
+            if begin + length > len(self.received):
                 return
-            self._message += self._received[begin : begin + length]
+            self._message += self.received[begin : begin + length]
             self._record_at = begin + length
 
     def _parsed(self) -> ClientHello | None:

@@ -74,18 +74,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Decrypt what came; a part of the hello waits for the rest."""
         if self._ignores_input:
             return
-        self._incoming.write(data)
-        connection = self._ssl or self._begin(data)
-        if connection is None:
-            return
-        try:
-            if not self._is_open:
-                self._shake_hands(connection)
-            self._read(connection)
-        except ssl.SSLWantReadError:
-            self._flush()
-        except ssl.SSLError as error:
-            self._refuse(*self._reason_of(error))
+        if self._ssl:
+            self._incoming.write(data)
+        else:
+            self._begin(data)
+        if self._ssl:
+            self._decrypt(self._ssl)
 
     # Called by the connection.
 
@@ -133,16 +127,27 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """What the socket's transport knows."""
         return self._socket.get_extra_info(name, default)
 
-    def _begin(self, data: bytes) -> ssl.SSLObject | None:
-        """Choose a context once the hello is complete; None until then."""
+    def _begin(self, data: bytes) -> None:
+        """Choose a context once the hello is complete."""
         hello = self._hello.feed(data)
         if self._hello.is_http:
             self._outgoing.write(_HTTP_ANSWER)
             self._refuse("plain_http")
-        elif hello is not None:
+        elif hello:
+            self._incoming.write(self._hello.received)
+            del self._hello  # it is no longer needed
             context = self._tls.context_for(hello)
             self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        return self._ssl
+
+    def _decrypt(self, connection: ssl.SSLObject) -> None:
+        try:
+            if not self._is_open:
+                self._shake_hands(connection)
+            self._read(connection)
+        except ssl.SSLWantReadError:
+            self._flush()
+        except ssl.SSLError as error:
+            self._refuse(*self._reason_of(error))
 
     def _shake_hands(self, connection: ssl.SSLObject) -> None:
         connection.do_handshake()

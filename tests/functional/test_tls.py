@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from exophone_exporter.server import tls
 from exophone_exporter.server.client_hello import ClientHello, HelloReader
@@ -657,6 +662,22 @@ def test_the_expiry_of_the_served_certificate_is_known_and_follows_its_renewal(
         wait_until(lambda: server.certificate_expires_at == first, "it has expired")
         second = renew_until(datetime(2040, 2, 3, 4, 5, 6, tzinfo=UTC))
         wait_until(lambda: server.certificate_expires_at == second, "it is renewed")
+
+
+def test_a_certificate_that_is_only_for_clients_has_no_expiry(ground: Ground) -> None:
+    """No client accepts it as a server's, and so it is not decoded."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    begin, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, end)
+    certificate = made.add_extension(usage, critical=True).sign(key, hashes.SHA256())
+    pems = (
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    settings = ground.change(cert_file="", key_file="", cert=pems[0].decode(), key=pems[1].decode())
+    assert tls.build(settings).expires_at is None
 
 
 def test_tls_that_cannot_be_used_at_the_start_is_an_error(ground: Ground, time: FakeTime) -> None:
