@@ -56,7 +56,9 @@ What happens, in minutes after the start, and again every {every} minutes:
 
 {timetable}
 
-Nothing else pages. Some requests to the API fail at random, and are retried.
+Nothing else pages: some requests fail at random, and are retried. After eleven
+minutes a ticket names the numbers that never had a voice flow.
+
 To see the alerts fire, start Prometheus and Alertmanager in the first minute,
 each in the directory prometheus/ of the repository:
 
