@@ -226,6 +226,17 @@ def test_alertmanager_routes_by_severity(
     assert said.split()[0] == receiver
 
 
+@pytest.mark.end_to_end
+def test_alertmanager_accepts_the_receivers_that_the_comments_show(
+    program: Callable[[str], str], tmp_path: Path
+) -> None:
+    text, _, receivers = (PROMETHEUS / "alertmanager.yml").read_text("utf-8").partition("#\n")
+    file = tmp_path / "alertmanager.yml"
+    shown = re.sub("^#", "", receivers, flags=re.MULTILINE)
+    file.write_text(text.partition("# EDIT: three")[0] + "receivers:\n" + shown, "utf-8")
+    assert "3 receivers" in output_of(program("amtool"), "check-config", file)
+
+
 # Scenes that differ in one thing, by promtool.
 
 Series = tuple[str, dict[str, str], str]
