@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import ssl
 from typing import Final
@@ -15,6 +16,7 @@ _DER_SEQUENCE: Final = b"\x30\x82"
 
 def problem_of(content: bytes) -> str | None:
     """Why this content cannot be used as a `ca_file`; None if it can."""
+    content = content.removeprefix(codecs.BOM_UTF8)
     kinds = [match[1] for match in _BEGIN.finditer(content)]
     if not content.strip():
         return "is empty"

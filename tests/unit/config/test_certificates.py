@@ -24,6 +24,7 @@ DER = ssl.PEM_cert_to_DER_cert(PEM.decode())
         pytest.param(PEM, None, id="one"),
         pytest.param(PEM + PEM, None, id="two"),
         pytest.param(b"\xef\xbb\xbfx\r\n" + PEM.replace(b"\n", b"\r\n"), None, id="windows"),
+        pytest.param(b"\xef\xbb\xbf" + PEM, None, id="byte-order-mark"),
         pytest.param(KEY + PEM, None, id="with-a-key"),
         pytest.param(PEM.rstrip(b"\n"), None, id="no-newline-at-the-end"),
         pytest.param(
