@@ -28,8 +28,8 @@ class Slot:
     the limit allows.
     """
 
-    at: float
     after: Slot | None
+    at: float = 0.0
 
 
 class RateLimiter:
@@ -52,7 +52,7 @@ class RateLimiter:
     def reserve(self, within_seconds: float) -> Slot | None:
         """Take the next slot; None, and nothing is taken, if it is not free within that time."""
         with self._lock:
-            slot = Slot(0.0, self._oldest())
+            slot = Slot(self._oldest())
             if self._delay_seconds(slot) > within_seconds:
                 return None
             self._slots.append(slot)
@@ -75,7 +75,7 @@ class RateLimiter:
     def wait_seconds(self) -> float:
         """Seconds until a slot is free; takes none."""
         with self._lock:
-            return self._delay_seconds(Slot(0.0, self._oldest()))
+            return self._delay_seconds(Slot(self._oldest()))
 
     def hold_off(self, seconds: float) -> None:
         """Send nothing for so long from now, because the API asked for it."""

@@ -25,6 +25,8 @@ from tests.lib.support import INDIA
         ('{"http_code": "429", "response": {"code": 1010}}', 429, "1010"),
         ('{"http_code": 200, "response": {"code": 402, "status": "failure"}}', 402, "402"),
         ('{"Http_Code": 200, "Response": [{"Code": "503", "Status": "Failure"}]}', 503, "503"),
+        ('{"response": {"code": 402}, "incoming_phone_numbers": [{}], "sid": "a"}', 402, "402"),
+        ('{"response": [{"status": "failed"}], "incoming_phone_numbers": [{}]}', None, ""),
         ('{"response": {"status": "failure", "error_data": {"code": 404}}}', 404, "404"),
         ('{"http_code": 202, "incoming_phone_numbers": [{}], "sid": "a"}', 202, "202"),
         ('{"http_code": 999, "incoming_phone_numbers": []}', None, "999"),
@@ -75,6 +77,12 @@ def test_answer_that_says_it_is_good_is_read(more: dict[str, object]) -> None:
         body = json.dumps({"incoming_phone_numbers": items} | more)
         assert parse_page(body.encode(), INDIA).items == len(items)
     assert parse_number(json.dumps({"sid": "a"} | more).encode(), INDIA).sid == "a"
+
+
+@pytest.mark.fault(20)
+def test_numbers_count_before_a_code_that_nothing_marks_as_an_error() -> None:
+    page = parse_page(b'{"code": 404, "incoming_phone_numbers": [{"sid": "a"}]}', INDIA)
+    assert page.items == 1
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,12 @@ def test_detail_without_a_sid_is_a_bad_envelope() -> None:
         parse_number(b'{"phone_number": "+91"}', INDIA)
 
 
+def test_number_keeps_the_sid_that_was_asked_for_whatever_its_case() -> None:
+    assert parse_number(b'{"sid": "9EEA"}', INDIA, "9eeA").sid == "9eeA"
+    with pytest.raises(BadEnvelope, match=r"^the detail endpoint answered about another number$"):
+        parse_number(b'{"sid": "9eea"}', INDIA, "9eeb")
+
+
 @pytest.mark.fault(61)
 def test_number_with_a_sid_alone_has_empty_texts_and_absent_values() -> None:
     """A missing flow means no flow; a missing capability is present, so nothing stays hidden."""
