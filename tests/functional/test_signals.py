@@ -202,7 +202,8 @@ def test_a_look_up_that_hangs_holds_up_no_signal(
     """The name server takes every question and answers none."""
     config = configured(tmp_path, "https://api.example")
     resolver = tmp_path / "resolv.conf"
-    resolver.write_text(f"nameserver {NAMESERVER}\n", encoding="ascii")
+    slow = "options timeout:30 attempts:5"
+    resolver.write_text(f"nameserver {NAMESERVER}\n{slow}\n", encoding="ascii")
     mount = f'mount --bind {resolver} /etc/resolv.conf && exec "$@"'
     wrapper = as_process_1.replace('"$@"', f"""sh -c '{mount}' sh "$@" """)
     with socket.socket(type=socket.SOCK_DGRAM) as server:
