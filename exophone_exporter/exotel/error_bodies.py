@@ -56,6 +56,8 @@ _JSON_WORDS: Final = re.compile(
     r'"(?:message|description|detail)"\s*:\s*("(?:[^"\\]|\\.)*")', re.IGNORECASE
 )
 
+_ESCAPE: Final = re.compile(r'\\(["\\/bfnrtu]?)')
+
 
 class ErrorBody(NamedTuple):
     """A status from 100 to 599, None where it cannot be read, and words, "" for none."""
@@ -82,9 +84,18 @@ def vendor_message(body: bytes) -> str:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         cut = _JSON_WORDS.search(text)
-        line = _plain(json.loads(cut.group(1), strict=False) if cut else text)
+        line = _plain(_unescaped(cut.group(1)) if cut else text)
         return "" if line[:1] in ("{", "[") or not line.isprintable() else line
     return "" if isinstance(value, int) else _words(value)
+
+
+def _unescaped(literal: str) -> str:
+    """The text of a JSON string, without the backslash of escapes that JSON does not have."""
+    known = _ESCAPE.sub(lambda match: match[0] if match[1] else "", literal)
+    try:
+        return str(json.loads(known, strict=False))
+    except ValueError:
+        return ""
 
 
 def error_in_markup(body: bytes) -> ErrorBody | None:

@@ -129,6 +129,10 @@ def test_markup_that_is_no_error_is_a_bad_body(body: bytes) -> None:
         pytest.param(b'{"reason": "a\tb"}', "a b", id="tab-in-json"),
         pytest.param(b'{"message": "a\tb", "x": [1,', "a b", id="tab-in-json-that-was-cut"),
         pytest.param(b'{"x": [1,', "", id="cut-without-words"),
+        pytest.param(
+            b'{"RestException": {"Message": "You\\\'re a\\\\b"}}', "You're a\\b", id="bad-escape"
+        ),
+        pytest.param(b'{"message": "\\uZZZZ"', "", id="bad-escape-of-unicode"),
         pytest.param(b"<Message><![CDATA[a & <b> &amp;]]></Message>", "a & <b> &amp;", id="cdata"),
         pytest.param(b'<e:message lang="en">a &lt;b&gt;</e:message>', "a <b>", id="entities"),
         pytest.param(b"<Message>is <b>suspended</b></Message>", "is suspended", id="tags"),
