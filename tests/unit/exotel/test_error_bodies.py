@@ -6,6 +6,8 @@ import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exophone_exporter.errors import BadBody, ErrorInside
 from exophone_exporter.exotel.error_bodies import is_html, vendor_message
@@ -148,6 +150,11 @@ def test_markup_that_is_no_error_is_a_bad_body(body: bytes) -> None:
 )
 def test_words_of_an_error_are_read_as_a_person_reads_them(body: bytes, said: str) -> None:
     assert vendor_message(body) == said
+
+
+@given(st.from_regex(rb'\{"message": "(\\\\[ -~]|u[0-9a-f]|[ -!#-~])*"?', fullmatch=True))
+def test_any_escape_in_an_error_is_read_or_left_out(body: bytes) -> None:
+    assert isinstance(vendor_message(body), str)
 
 
 @pytest.mark.parametrize(
