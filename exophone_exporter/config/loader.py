@@ -55,7 +55,10 @@ ORIGINS: Final[Mapping[str, str]] = {
     "mumbai": "https://api.in.exotel.com",
 }
 _STALE_AFTER_SECONDS: Final = 900.0
-_PLACEHOLDER: Final = re.compile(r"([\"']).*\1|\$\{.*\}|<.*>")
+# In quotes, a placeholder, or with a space or mark that nobody sees, as copied from a page.
+_SUSPICIOUS: Final = re.compile(
+    r"([\"']).*\1|\$\{.*\}|<.*>|.*[\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff].*"
+)
 ENVIRONMENT_SOURCE: Final = "environment"
 _VARIABLES: Final = {
     "sid": "EXOTEL_ACCOUNT_SID",
@@ -320,10 +323,10 @@ class _ConfigBuilder:
             source = SecretSource(Secret(self._variable(value)))
         else:
             source = SecretSource(Secret(line_from_text(value)))
-        if source.loaded.looks_like(_PLACEHOLDER):
+        if source.loaded.looks_like(_SUSPICIOUS):
             self._warnings.append(
-                f"{way}: the value is in quotes, or a placeholder such as ${{TOKEN}} or <token>;"
-                " is that the secret itself?"
+                f"{way}: the value is in quotes, has an invisible character, or is a placeholder"
+                " such as ${TOKEN} or <token>; is that the secret itself?"
             )
         if way.startswith("api_key") and source.loaded.has_colon():
             raise ValueError(

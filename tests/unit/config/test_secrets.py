@@ -175,6 +175,9 @@ def test_a_rotated_file_that_cannot_be_used_is_reported_once_and_never_shown(
         ("'secret'", True),
         ("${EXOTEL_TOKEN}", True),
         ("<your_api_token>", True),
+        ("\u200bsecret", True),
+        ("sec\u00a0ret", True),
+        ("sécret", False),
         ("sec'ret'", False),
         ("$ecret{}", False),
     ],
@@ -185,7 +188,7 @@ def test_a_secret_in_quotes_or_a_placeholder_is_a_warning(
     """`docker run --env-file` keeps quotes."""
     file = tmp_path / "secret"
     file.touch(0o600)
-    file.write_text(value)
+    file.write_text(value, encoding="utf-8")
     warnings = load(file).warnings
     assert [warning.partition(": the value is in quotes")[0] for warning in warnings] == (
         ["api_key_file", "api_token_file"] if suspicious else []
