@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import socket
 import ssl
@@ -516,6 +517,20 @@ def test_a_client_that_offers_nothing_right_gets_an_alert(
             answer = rest_of(client)
         assert (answer[:2], answer[3:]) == (b"\x15\x03", bytes([0, 2, 2, alert]))
         assert server.refused_clients.counts()["tls_handshake"] == 1
+
+
+@pytest.mark.fault(192)
+def test_garbage_after_the_handshake_gets_an_alert(ground: Ground, time: FakeTime) -> None:
+    with (
+        running_app(scheme, tls=ground.follow(time).current) as server,
+        socket.create_connection(("127.0.0.1", port_of(server)), DEADLINE_SECONDS) as plain,
+        ground.client().wrap_socket(plain) as secure,
+        socket.socket(fileno=os.dup(secure.fileno())) as unencrypted,
+    ):
+        unencrypted.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
+            secure.recv(1)
+        assert server.refused_clients.counts()["malformed_request"] == 1
 
 
 @pytest.mark.parametrize(
