@@ -137,115 +137,44 @@ HIDDEN: Final = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
 SEEN: Final = st.sampled_from(
     [b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n"]
 )
-NAME_ODDITIES: Final = (
-    *(b"%s ", b"%s\t", b" %s", b"\t%s", b"\x00%s", b"%s\x00", b"%s\xa0", b"X-%s", b"%s\r", b"%s;"),
-    *(b"X: y\n%s", b"X: y\r%s", b"X: y\r\n %s", b"\n%s", b"\x0b%s", b'"%s"', b"%s:"),
-)
-SEPARATORS: Final = (
-    *(
-        b":",
-        b" : ",
-        b":\t",
-        b":\x0b",
-        b":\x0c",
-        b":\x00",
-        b":\r\n ",
-        b":\n ",
-        b":\r",
-        b"=",
-        b" ",
-        b"",
-    ),
-    *(b"::", b": \xff", b":  "),
-)
-CODINGS: Final = (
-    *(
-        b"Chunked",
-        b"xchunked",
-        b"chunkedx",
-        b"chunk",
-        b'"chunked"',
-        b"'chunked'",
-        b"chunked, identity",
-    ),
-    *(
-        b"identity, chunked",
-        b"chunked, chunked",
-        b"chunked,",
-        b",chunked",
-        b"chunked;q=1",
-        b"chunked\t",
-    ),
-    *(
-        b"chunked chunked",
-        b"\x0bchunked",
-        b"chunked\x0c",
-        b"chunked\x00",
-        b"identity",
-        b"gzip",
-        b"",
-    ),
-    *(b"chunked\r\nTransfer-Encoding: identity", b"chunked\x85", b"ch\xc3\xbcnked", b"\xffchunked"),
-)
-LENGTHS: Final = (
-    *(
-        b"6",
-        b"05",
-        b"+5",
-        b"-5",
-        b"5 ",
-        b"5, 5",
-        b"5, 6",
-        b"5,",
-        b",5",
-        b"0x5",
-        b"5.0",
-        b"5e0",
-        b"1_0",
-    ),
-    *(b"5;", b"5\x00", b"", b"\x0b5", b"\xd9\xa5", b"5 5", b"5\t5", b"4294967301", b"9" * 40),
-    *(b"18446744073709551621", b"5\r\nContent-Length: 6", b"5\nContent-Length: 0"),
-)
-LINE_ENDS: Final = (
-    *(b"\n", b"\r", b"\r\r\n", b"\x00\r\n", b" \r\n", b"\r\n ", b"\n\r\n", b"\r\n\t", b"\x85\r\n"),
-)
-
-
-def one_odd(name: bytes, names: tuple[bytes, ...], values: tuple[bytes, ...]) -> list[bytes]:
-    """Header lines of which one part is odd."""
-    usual = b"chunked" if b"T" in name else b"5"
-    spelt = [odd % name for odd in NAME_ODDITIES]
-    return [
-        *(each + b": " + usual + b"\r\n" for each in (name.lower(), name.upper(), *names, *spelt)),
-        *(name + separator + usual + b"\r\n" for separator in SEPARATORS),
-        *(name + b": " + value + b"\r\n" for value in values),
-        *(name + b": " + usual + end for end in LINE_ENDS),
-    ]
-
-
+# Of a name and a value: odd spellings of the name, of what is between them, and of the end.
+ODD_FORMS: Final = (
+    b"%s : %s\r\n|%s\t: %s\r\n| %s: %s\r\n|\t%s: %s\r\n|\0%s: %s\r\n|%s\0: %s\r\n|%s\xa0: %s\r\n"
+    b"|X-%s: %s\r\n|%s\r: %s\r\n|%s;: %s\r\n|X: y\n%s: %s\r\n|X: y\r%s: %s\r\n|X: y\r\n %s: %s\r\n"
+    b'|\n%s: %s\r\n|\x0b%s: %s\r\n|"%s": %s\r\n|%s:%s\r\n|%s:\t%s\r\n|%s:\x0b%s\r\n|%s:\0%s\r\n'
+    b"|%s:\r\n %s\r\n|%s:\n %s\r\n|%s:\r%s\r\n|%s=%s\r\n|%s %s\r\n|%s%s\r\n|%s:: %s\r\n"
+    b"|%s: \xff%s\r\n|%s: %s\n|%s: %s\r|%s: %s\r\r\n|%s: %s\0\r\n|%s: %s \r\n|%s: %s\r\n "
+    b"|%s: %s\n\r\n|%s: %s\r\n\t|%s: %s\x85\r\n|%s: %s;\r\n|%s: %s,\r\n|%s: ,%s\r\n|%s: '%s'\r\n"
+).split(b"|")
+ODD_CODINGS: Final = (
+    b"Chunked|xchunked|chunkedx|chunk|chunked, identity|identity, chunked|chunked, chunked|gzip"
+    b"|chunked;q=1|chunked chunked|identity||chunked\r\nTransfer-Encoding: identity|ch\xc3\xbcnked"
+).split(b"|")
+ODD_LENGTHS: Final = (
+    b"6|05|+5|-5|5, 5|5, 6|0x5|5.0|5e0|1_0||\xd9\xa5|5 5|5\t5|4294967301|18446744073709551621"
+    b"|9999999999999999999999999999999999999999|5\r\nContent-Length: 6|5\nContent-Length: 0"
+).split(b"|")
 ODD_LINES: Final = st.sampled_from(
     [
-        *one_odd(
-            b"Transfer-Encoding", (b"Transfer_Encoding", b"TE", b"Transfer\xadEncoding"), CODINGS
-        ),
-        *one_odd(b"Content-Length", (b"Content_Length", b"Content\x00Length"), LENGTHS),
+        *(form % (b"Transfer-Encoding", b"chunked") for form in ODD_FORMS),
+        *(b"Transfer-Encoding: %s\r\n" % coding for coding in ODD_CODINGS),
+        *(form % (b"Content-Length", b"5") for form in ODD_FORMS),
+        *(b"Content-Length: %s\r\n" % length for length in ODD_LENGTHS),
+        *(b"Transfer_Encoding: chunked\r\n", b"TRANSFER-ENCODING: chunked\r\n", b"TE: chunked\r\n"),
+        *(b"Content_Length: 5\r\n", b"content-length: 5\r\n", b"Content\xadLength: 5\r\n"),
     ]
 )
+BODIES_AND_MORE: Final = (
+    b"|0\r\n\r\n|12345|5\r\n12345\r\n0\r\n\r\n|5;\n12345\r\n0\r\n\r\n"
+    b"|05\r\n12345\r\n0\r\nX: y\r\n\r\n|0x5\r\n12345\r\n0\r\n\r\n|0\n\n|%x\r\n|5\r\n123450\r\n\r\n"
+    % len(HIDDEN)
+).split(b"|")
 AMBIGUOUS: Final = st.tuples(
-    st.sampled_from(
-        [
-            *(b"POST / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"),
-            b"POST / HTTP/1.0\r\nConnection: keep-alive\r\n",
-        ]
-    ),
+    st.sampled_from([b"POST / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n"]),
     st.tuples(SEEN, ODD_LINES).flatmap(st.permutations).map(b"".join),
-    st.sampled_from(
-        [
-            *(b"", b"0\r\n\r\n", b"12345", b"5\r\n12345\r\n0\r\n\r\n", b"5;\n12345\r\n0\r\n\r\n"),
-            *(b"05\r\n12345\r\n0\r\nX: y\r\n\r\n", b"0x5\r\n12345\r\n0\r\n\r\n", b"0\n\n"),
-            *(b"%x\r\n" % len(HIDDEN), b"5\r\n123450\r\n\r\n"),
-        ]
-    ).map(lambda body: b"\r\n" + body + HIDDEN),
+    st.just(b"Connection: keep-alive\r\n\r\n"),
+    st.sampled_from(BODIES_AND_MORE),
+    st.just(HIDDEN),
 ).map(b"".join)
 HELLO: Final = bytes.fromhex("16030100c8010000c40303") + b"\x00" * 189
 HELLOS: Final = (HELLO, hello_of(ssl.TLSVersion.TLSv1_2), hello_of(ssl.TLSVersion.TLSv1_3))
