@@ -182,7 +182,8 @@ class Poller(threading.Thread):
 
     def _interval_seconds(self) -> float:
         """Seconds from the start of one poll to that of the next."""
-        interval = self._state.status(self._account).interval_seconds
+        snapshot = self._state.snapshot
+        interval = self._account.poll.interval_for(snapshot.listing.pages if snapshot else 0)
         return interval * self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
