@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -472,6 +472,10 @@ def test_scrapes_past_the_limit_get_a_503_with_retry_after(
             assert all(waits.acquire(timeout=DEADLINE_SECONDS) for _ in range(statuses.count(200)))
             for exempt in ("/", "/docs", "/probe", "/-/healthy", "/-/ready"):
                 assert site.ask(settings.prefix + exempt).status == 200
+            wait_until(
+                lambda: sum(map(Future.done, scrapes)) == statuses.count(503),
+                "what is past the limit is refused",
+            )
         answers = [scrape.result(DEADLINE_SECONDS) for scrape in scrapes]
     assert sorted(answer.status for answer in answers) == statuses
     for refused in (answer for answer in answers if answer.status == 503):

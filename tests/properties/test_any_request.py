@@ -42,7 +42,7 @@ from tests.lib.support import account
 HASH: Final = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
 GUARDED: Final = WebConfig(headers={"X-Frame-Options": "deny"}, users={"asha": PasswordHash(HASH)})
 # Who sends in pieces reads the whole answer, however long the machine takes.
-LINGERING: Final = Limits(linger_seconds=DEADLINE_SECONDS)
+PATIENT: Final = Limits(head_seconds=DEADLINE_SECONDS, linger_seconds=DEADLINE_SECONDS)
 SCRAPE: Final = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 # Nothing that a client sends may be answered with a 500, or be the fault of a server behind us.
 STATUSES: Final = {200, 307, 400, 401, 403, 404, 405, 414, 429, 431, 503, 505}
@@ -341,7 +341,7 @@ def application() -> Starlette:
 def site_of(app: Callable[..., object], log: list[str], *tls: ssl.SSLContext) -> Iterator[Site]:
     server, client = tls or (None, None)
     with (
-        serving_app(app, tls=server, limits=LINGERING) as port,
+        serving_app(app, tls=server, limits=PATIENT) as port,
         contextlib.closing(Site(port, log, client)) as site,
     ):
         yield site
