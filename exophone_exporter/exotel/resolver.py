@@ -33,11 +33,15 @@ def addresses_of(host: str, port: int, within_seconds: float) -> _Addresses:
 
 
 def _look_up(host: str, port: int, lookup: Future[_Addresses]) -> None:
+    found: _Addresses = []
+    failure: BaseException | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-        lookup.set_exception(error)
+        failure = error
+    with _lock:  # first, so that a caller that has the answer and asks again gets a new one
+        del _pending[host, port]
+    if failure is not None:
+        lookup.set_exception(failure)
     else:
         lookup.set_result(found)
-    with _lock:
-        del _pending[host, port]
