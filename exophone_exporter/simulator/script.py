@@ -40,7 +40,7 @@ class Script:
                 "ExoPhoneNumbersDisappeared pages by 4:30.",
                 lambda: drill.release(gone.number["sid"]),
             ),
-            Step(270, "Both are right again.", "Both alerts resolve by 12:00.", drill.restore),
+            Step(240, "Both are right again.", "Both alerts resolve by 12:30.", drill.restore),
         )
         self._done = 0
 

@@ -443,8 +443,8 @@ def test_the_demo_breaks_and_restores_two_numbers_at_fixed_times_in_every_round(
         assert (lost["voice_url"], script.advance(start + 89.9)) == (None, [])
         assert [gone["phone_number"] in said for said in script.advance(start + 90)] == [True]
         assert gone not in world.accounts["acme-sg"].numbers
-        assert script.advance(start + 269.9) == []
-        assert len(script.advance(start + 270)) == 1
+        assert script.advance(start + 239.9) == []
+        assert len(script.advance(start + 240)) == 1
         assert flat_numbers(world) == before
 
 
