@@ -325,7 +325,7 @@ STATUS: Final = [
     redirected(24, "302", "file:///etc/passwd", "elsewhere"),
     redirected(24, "302", "http://.../", "http://..."),
     redirected(25, "302", LIST_PATH, "elsewhere"),
-    refused(26, "400", "status", 1),
+    row(26, "400", answered(b"", status="400 Odd"), "status", 1, "is page_size larger than it"),
     refused(27, "401", "auth", 1),
     refused(28, "402", "billing", 1),
     refused(29, "403", "forbidden", 1),

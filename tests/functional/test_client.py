@@ -269,7 +269,9 @@ def test_last_page_in_every_form(
 @pytest.mark.fault(20)
 @pytest.mark.parametrize("endpoint", ["list", "detail"], ids=str)
 @pytest.mark.parametrize("form", ["xml", "json", "http_code"], ids=str)
-@pytest.mark.parametrize(("inner", "reason"), [(410, "not_found"), (500, "server")], ids=str)
+@pytest.mark.parametrize(
+    ("inner", "reason"), [(400, "status"), (410, "not_found"), (500, "server")], ids=str
+)
 def test_error_inside_a_200_is_what_the_same_status_is(
     *,
     sim: Simulator,
@@ -284,6 +286,7 @@ def test_error_inside_a_200_is_what_the_same_status_is(
     with pytest.raises(PollError) as caught:
         client.fetch_all({}) if endpoint == "list" else client.fetch_number("a")
     assert caught.value.reason == reason
+    assert ("page_size" in str(caught.value)) == (inner == 400 and endpoint == "list")
     assert len(sim.requests) == caught.value.attempts
 
 
@@ -327,7 +330,7 @@ def test_fault_that_passes_costs_a_retry_and_nothing_else(
     for fault in (Fault(page=0, times=2), Fault(after="reset", page=1), Fault(page=2, times=2)):
         sim.fail(fault)
     assert walked(client_of(sim.url)) == sids(sim)
-    assert time.slept == [0.5, 1.0, 0.5, 0.5, 1.0]
+    assert recorder.waits == time.slept == [0.5, 1.0, 0.5, 0.5, 1.0]
     assert recorder.retries == 5
     assert recorder.requests[3] == ("list", "none")
 
@@ -339,7 +342,9 @@ def test_fault_that_passes_costs_a_retry_and_nothing_else(
         pytest.param(Fault(status=429, headers={"Retry-After": "29"}), [29], id="429"),
         pytest.param(Fault(status=503, headers={"Retry-After": "29"}), [29], id="503"),
         pytest.param(Fault(status=429, headers={"Retry-After": in_seconds(12)}), [12], id="date"),
-        pytest.param(Fault(200, inner=429, headers={"Retry-After": "9"}), [9], id="inside-a-200"),
+        pytest.param(
+            Fault(200, inner=429, headers={"Retry-After": in_seconds(9)}), [9], id="inside-a-200"
+        ),
         pytest.param(Fault(status=429, times=2), [2, 4], id="of-no-length"),
     ],
 )
@@ -513,7 +518,9 @@ def test_number_is_the_same_alone_and_in_the_list(
 ) -> None:
     """Its times too, which the API gives without a zone."""
     client = client_of(sim.url)
-    (first, *_) = client.fetch_all({}).numbers
+    listing = client.fetch_all({})
+    (first, *_), zone = listing.numbers, listing.timezone
+    assert zone == "Asia/Kolkata"
     assert first.created_timestamp_seconds is not None
     assert client.fetch_number(first.sid) == first
 
@@ -603,6 +610,8 @@ def test_401_names_a_secret_file_that_could_not_be_read(
     sim: Simulator, client_of: Callable[..., Client]
 ) -> None:
     token = SecretSource(Secret("old-token"), "/run/token", files_of({"/run/token": b"new token "}))
+    with pytest.raises(CredentialsRejected, match=r"^401((?!last secrets).)*$"):
+        client_of(sim.url, api_key="wrong").fetch_all({})
     client = client_of(sim.url)
     own = client.account
     own = replace(own, credentials=replace(own.credentials, api_token=token))
