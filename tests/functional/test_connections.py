@@ -11,21 +11,17 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 import trustme
 
-from exophone_exporter.server import Limits
+from exophone_exporter.server import Limits, Server
 from tests.lib.processes import DEADLINE_SECONDS, wait_until
 from tests.lib.servers import port_of, rest_of, running_app, tls_contexts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exophone_exporter.server import Server
 
 GET: Final = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST_GET: Final = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -10,8 +10,10 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
@@ -29,10 +31,6 @@ from tests.lib.processes import (
     wait_until,
 )
 from tests.lib.servers import prometheus, under_scrape_configs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 PASSWORD = "open-sesame"
 

@@ -8,9 +8,9 @@ import socket
 import subprocess
 import threading
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,9 +28,6 @@ from tests.lib.processes import (
     wait_until,
 )
 from tests.lib.support import closed_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import pytest
 
@@ -15,9 +16,6 @@ from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.server.server import listen, url_of
 from tests.lib.processes import DEADLINE_SECONDS, Running, ask, run, started, wait_until
 from tests.lib.servers import APP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @contextlib.contextmanager

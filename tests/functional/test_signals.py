@@ -8,8 +8,9 @@ import re
 import select
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,9 +27,6 @@ from tests.lib.processes import (
     started,
     wait_until,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ASKING: Final = ("once", "numbers", "number nosuch", "check-config --live")
 AS_PROCESS_1: Final = 'exec {} --pid --fork --kill-child --mount --mount-proc -- "$@"'

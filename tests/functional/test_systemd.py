@@ -8,8 +8,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
@@ -26,9 +27,6 @@ from tests.lib.processes import (
     wait_until,
 )
 from tests.lib.servers import APP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PASSED: Final = (
     APP

@@ -7,20 +7,16 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
 from exophone_exporter.simulator import Simulator, World, make_account
-from tests.lib.processes import PROGRAM, config_file, run, started, wait_until
+from tests.lib.processes import PROGRAM, Ended, config_file, run, started, wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.lib.processes import Ended
-
-    Write = Callable[..., Ended]
+Write = Callable[..., Ended]
 
 UP: Final = 'exophone_up{account="acme"} 1.0\n'
 # root with the rights of any other user

@@ -9,10 +9,11 @@ import shutil
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trustme
@@ -24,17 +25,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from exophone_exporter.server import tls
 from exophone_exporter.server.client_hello import ClientHello, HelloReader
+from exophone_exporter.server.followed_files import FollowedFiles
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.tls import TlsProblem, allowed
 from exophone_exporter.server.web_config import TlsSettings
 from tests.lib.processes import DEADLINE_SECONDS, wait_until
 from tests.lib.servers import port_of, rest_of, running_app
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exophone_exporter.server.followed_files import FollowedFiles
-    from tests.lib.support import FakeTime
+from tests.lib.support import FakeTime
 
 
 class Ground:
@@ -423,7 +420,7 @@ def test_without_a_client_ca_only_those_of_the_system_are_trusted(ground: Ground
 
 
 def refusal(port: int, client: ssl.SSLContext) -> str:
-    """What the client is told: the alert, or an answer in words."""
+    """What the client gets: the alert, or an answer in words."""
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as plain:
         try:
             with client.wrap_socket(plain) as secure:

@@ -7,14 +7,17 @@ import base64
 import contextlib
 import http.client
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import bcrypt
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exophone_exporter.clock import Clock
@@ -24,15 +27,7 @@ from exophone_exporter.server.users import BasicAuth, ExtraHeaders, check_passwo
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
 from tests.lib.processes import DEADLINE_SECONDS
 from tests.lib.servers import Answer, serving_app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from tests.lib.support import FakeTime
+from tests.lib.support import FakeTime
 
 
 def hashed(password: bytes, cost: int = 4) -> str:

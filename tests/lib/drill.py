@@ -14,20 +14,14 @@ import tempfile
 import textwrap
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tests.lib.alerting_scene import FOLDER, with_webhooks
-from tests.lib.processes import LOOPBACK, started, wait_until
-from tests.lib.servers import alertmanager, prometheus, webhook
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from tests.lib.processes import Running
-    from tests.lib.servers import Prometheus, Webhook
+from tests.lib.processes import LOOPBACK, Running, started, wait_until
+from tests.lib.servers import Prometheus, Webhook, alertmanager, prometheus, webhook
 
 ALERT = "ExoPhoneFlowDetached"
 PROMISED_SECONDS = 240  # of a flow that is lost, for accounts of up to NUMBERS

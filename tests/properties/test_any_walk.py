@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import pytest
 from hypothesis import event, example, given
@@ -16,9 +17,6 @@ from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.polling.poller import poll_once
 from tests.lib.strategies import share
 from tests.lib.support import FakeTime, account, client_for
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 QUESTIONS_MAX: Final = 20
 WALKS_BELIEVED: Final = 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,10 +17,6 @@ from tests.lib.paths import ROOT
 from tests.lib.processes import output_of, wait_until
 from tests.lib.queries import LABELS, unknown_names
 from tests.lib.servers import alertmanager, alertmanager_program
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
 Rule = dict[str, Any]
 

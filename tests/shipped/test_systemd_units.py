@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from exophone_exporter.config import loader
 from tests.lib.paths import ROOT
 from tests.lib.processes import ended, output_of, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICE = UNITS / "exophone-exporter.service"

@@ -8,23 +8,18 @@ import os
 import re
 import select
 import sys
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exophone_exporter import logs
-from exophone_exporter.logs import fields
+from exophone_exporter.logs import LogFormat, fields
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from exophone_exporter.logs import LogFormat
-
-    Written = Callable[..., "Stderr"]
+Written = Callable[..., "Stderr"]
 
 LOGGER = logging.getLogger("exophone_exporter.tested")
 CANARY = "c4n4ry-t0ken"

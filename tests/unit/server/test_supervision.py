@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pytest
 
 from exophone_exporter.errors import CredentialsRejected
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.server.systemd import Notifier, Supervision
 from tests.lib.support import FakeTime, account, phone
-
-if TYPE_CHECKING:
-    from exophone_exporter.exotel.model import ExoPhone
 
 NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
 

@@ -8,8 +8,8 @@ import os
 import pickle
 import re
 import ssl
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -33,11 +33,7 @@ from exophone_exporter.server.web_config import (
 from tests.lib.canary import everything_of
 from tests.lib.configs import cases, expected_problems, refusal
 from tests.lib.paths import DATA, ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.lib.support import FakeTime
+from tests.lib.support import FakeTime
 
 CONFIGS = DATA / "web_configs"
 HASH = "$2b$04$i5rP5rcN9vQnvv3UGc5P4eHfT2P5hEblJ5ReJT4.asu5VUohTvixG"
