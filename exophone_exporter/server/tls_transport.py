@@ -151,9 +151,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _shake_hands(self, connection: ssl.SSLObject) -> None:
         connection.do_handshake()
-        self._is_open = True
         if not self._tls.accepts(connection):
             self._connection.forbid()
+        self._is_open = True  # not if the check raises
 
     def _read(self, connection: ssl.SSLObject) -> None:
         while not self._ignores_input and not self.is_closing():
