@@ -371,7 +371,9 @@ def test_a_connection_without_a_whole_request_ends_after_its_deadline_and_not_be
             answer = client.recv(65536)
         client.sendall(sent.removeprefix(GET))
         answer += rest_of(client)
-        assert time.monotonic() - began >= max(deadline.values())
+        ended = time.monotonic()
+    # libuv counts whole milliseconds, cut off
+    assert ended - began >= max(deadline.values()) - 0.001
     assert answer.count(b"HTTP/1.1 200 ") == sent.count(GET)
 
 
