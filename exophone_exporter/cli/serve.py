@@ -68,23 +68,15 @@ def run(
         died.append(True)
         server.stop()
 
-    def load_again() -> Config:
-        server.retry_files()
-        return load() if load else loaded
-
-    def server_info() -> ServerInfo:
-        return ServerInfo(
-            server.refused_clients.counts(),
-            server.files_are_up_to_date(),
-            server.certificate_expires_at,
-        )
-
     exporter = Exporter(
-        loaded, revision=loader.revision(), on_death=stop_after_death, server_info=server_info
+        loaded,
+        revision=loader.revision(),
+        on_death=stop_after_death,
+        server_info=lambda: _info(server),
     )
     supervision = _supervision(exporter)
     reloader = Reloader(
-        load_again,
+        lambda: _load_again(server, load or (lambda: loaded)),
         exporter,
         exporter.clock,
         note=note,
@@ -97,6 +89,16 @@ def run(
     server.run()
     exporter.stop()
     return 1 if died else 0
+
+
+def _load_again(server: Server, load: Callable[[], Config]) -> Config:
+    server.retry_files()
+    return load()
+
+
+def _info(server: Server) -> ServerInfo:
+    counts, expires_at = server.refused_clients.counts(), server.certificate_expires_at
+    return ServerInfo(counts, server.files_are_up_to_date(), expires_at)
 
 
 def _open(

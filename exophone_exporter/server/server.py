@@ -73,7 +73,7 @@ def open_server(
     configuration or address, StartError for the sockets.
     """
     clock = clock or Clock()
-    refused_clients = RefusedClients(clock)
+    refused_clients = options["refused_clients"] = RefusedClients(clock)
     followed: list[FollowedFiles[Any]] = []
     current_tls = None
     if web_config_file:
@@ -90,13 +90,22 @@ def open_server(
         sockets = listen(addresses)
     else:
         sockets = passed_sockets(systemd_socket, os.getpid())
-    return Server(
+    return Server(app, sockets, tls=current_tls, followed=followed, **options)
+
+
+def _config(app: Callable[..., Any], keep_alive_seconds: int) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        sockets,
-        tls=current_tls,
-        followed=followed,
-        refused_clients=refused_clients,
-        **options,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # the client's address is not used
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=keep_alive_seconds,
+        workers=1,  # or uvicorn reads WEB_CONCURRENCY
     )
 
 
@@ -276,21 +285,7 @@ class Server(uvicorn.Server):
     ) -> None:
         self.refused_clients = refused_clients or RefusedClients(Clock())
         self._limit = ConnectionLimit(limits or Limits())
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Connection,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # the client's address is not used
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-                timeout_keep_alive=self._limit.limits.keep_alive_seconds,
-                workers=1,  # or uvicorn reads WEB_CONCURRENCY
-            )
-        )
+        super().__init__(_config(app, self._limit.limits.keep_alive_seconds))
         self.urls = [url_of(each, "https" if tls else "http") for each in sockets]
         self._sockets = sockets
         self._tls = tls
