@@ -7,8 +7,10 @@ docs/fire-drill.md shows how to use them.
 from __future__ import annotations
 
 import ipaddress
+import math
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from exophone_exporter.simulator.responses import Fault, Response
@@ -107,12 +109,11 @@ class Drill:
         """Answer 5xx to one account, by default to all, for some seconds; ends an earlier one."""
         code = _whole("status", status, _SERVER_ERRORS)
         ends_at = time.monotonic() + _whole("seconds", seconds, _FAILING_SECONDS)
-        accounts = self._accounts(account)
-        self._simulator.clear_faults()
-        for failing in accounts:
-            fault = Fault(code, account_sid=failing.sid, times=None, ends_at=ends_at)
-            self._simulator.fail(fault)
-        return f"The API answers {code} to {account or 'every account'} for {seconds} seconds."
+        return f"{self._answer(code, account, ends_at)} for {seconds} seconds."
+
+    def cut_balance(self, account: str = "") -> str:
+        """Answer 402 to one account, by default to all; ends what `fail` began."""
+        return f"{self._answer(HTTPStatus.PAYMENT_REQUIRED, account)}: no balance is left."
 
     def restore(self) -> str:
         """Put everything right again."""
@@ -162,6 +163,15 @@ class Drill:
             return _text(200, self.usage())
         _check_parameters(request, command)
         return _text(200, f"{command.run(self, **request.query)}\n{command.expect}")
+
+    def _answer(self, status: int, account: str, ends_at: float = math.inf) -> str:
+        """Answer every request with a status, in place of earlier ones; returns a sentence."""
+        accounts = self._accounts(account)
+        self._simulator.clear_faults()
+        for failing in accounts:
+            fault = Fault(status, account_sid=failing.sid, times=None, ends_at=ends_at)
+            self._simulator.fail(fault)
+        return f"The API answers {status:d} to {account or 'every account'}"
 
     def _phone(self, wanted: str) -> Phone:
         """A number by its sid or phone number; a plus arrives as a space if it is not encoded."""
@@ -233,6 +243,12 @@ COMMANDS: Final = {
         ("status", "seconds", "account"),
         "The API answers 503, or another `status`, for 600 seconds.",
         "Expect ExoPhonePollFailing, then ExoPhoneDataStale; /-/restore puts it right.",
+    ),
+    "cut-balance": Command(
+        Drill.cut_balance,
+        ("account",),
+        "The balance is used up: the API answers 402.",
+        "Expect ExoPhoneAccountUnpaid; /-/restore puts it right.",
     ),
     "restore": Command(
         Drill.restore,

@@ -316,13 +316,17 @@ def test_the_key_is_refused_and_pages_fail_for_a_time(sim: Simulator) -> None:
     assert get(sim, "/any").status_code == 503
     ordered(sim, "fail", status="500")
     assert get(sim).status_code == 500
+    ordered(sim, "cut-balance", account="other")
+    assert get(sim).status_code == 200
+    ordered(sim, "cut-balance")
+    assert get(sim, "/any").status_code == 402
     ordered(sim, "refuse-key")
     assert get(sim).status_code == 401
 
 
 def test_restore_puts_everything_right(sim: Simulator, world: World) -> None:
     before = flat_numbers(world)
-    for name in ("detach", "release", "detach", "refuse-key", "refuse-key", "fail"):
+    for name in ("detach", "release", "detach", "refuse-key", "refuse-key", "fail", "cut-balance"):
         ordered(sim, name)
     assert flat_numbers(world) != before
     assert "Expect the alerts of the drill to be resolved." in ordered(sim, "restore")
@@ -418,7 +422,7 @@ def test_commands_come_from_this_machine_only(sim: Simulator, host: str, status:
 def test_the_commands_are_listed(sim: Simulator) -> None:
     """As text that fits 80 columns; commands are no requests to the API."""
     response = command(sim, "", "GET")
-    for name in ("detach", "attach", "release", "refuse-key", "fail", "restore"):
+    for name in ("detach", "attach", "release", "refuse-key", "fail", "cut-balance", "restore"):
         assert f"\n  /-/{name}" in response.text
     assert sim.url in response.text
     assert max(map(len, response.text.splitlines())) <= 80
