@@ -38,6 +38,9 @@ JOB: Final = "exophone"
 # A 300th of the time, but no less than two seconds and no more than ten.
 _TIMES_SHORTER: Final = 300
 _LEAST_SECONDS: Final = 2.0
+# Alerts must outlast the `for` of those that hold them back by several evaluations, as they do when
+# durations are not shortened.
+_LEAST_KEPT_SECONDS: Final = 8.0
 _MOST_SECONDS: Final = 10.0
 _POLL: Final = "interval: 1s, deadline: 3s, stale_after: 5s"
 _SCRAPE_INTERVAL_SECONDS: Final = 1.0
@@ -48,11 +51,12 @@ _DURATION: Final = re.compile(r"(?<=[\[: ])(?<!repeat_interval: )(\d+)([smhd])(?
 
 
 def shortened(text: str) -> str:
-    """A text whose durations are a 300th as long, from one second to ten; zero stays zero."""
+    """A text whose durations are a 300th as long, from two seconds to ten; zero stays zero."""
 
     def short(duration: re.Match[str]) -> str:
         seconds = int(duration[1]) * _UNIT_SECONDS[duration[2]]
-        least = min(seconds, _LEAST_SECONDS)
+        is_kept = text.endswith("keep_firing_for: ", 0, duration.start())
+        least = min(seconds, _LEAST_KEPT_SECONDS if is_kept else _LEAST_SECONDS)
         return f"{round(min(max(seconds / _TIMES_SHORTER, least), _MOST_SECONDS) * 1000)}ms"
 
     return _DURATION.sub(short, text)
