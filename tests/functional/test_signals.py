@@ -260,6 +260,13 @@ VARIABLES: Final = {"EXOTEL_ACCOUNT_SID": "acme", "EXOTEL_API_KEY": "k", "EXOTEL
 
 @pytest.mark.fault(211)
 class TestTerminal:
+    @pytest.fixture(autouse=True)
+    def hang_up(self) -> Iterator[None]:
+        """The tests may run under nohup, which what they start would inherit."""
+        inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        yield
+        signal.signal(signal.SIGHUP, inherited)
+
     @pytest.mark.parametrize("command", ["demo", "serve", "simulate"])
     def test_its_end_is_that_of_what_it_runs(self, command: str, sim: Simulator) -> None:
         """`serve` without a file has nothing to reload for a person."""
