@@ -102,7 +102,7 @@ def test_the_snippet_of_the_demo_is_a_configuration_of_prometheus(
     promtool = program("promtool")
     with started("demo", "--web.listen-address=127.0.0.1:0") as running:
         running.wait_for("Press Ctrl-C to stop", "stdout")
-        _, _, rest = running.stdout.partition("prometheus.yml:\n\n")
+        _, _, rest = running.stdout.partition("exophone.rules.yml:\n\n")
     snippet, _, _ = rest.partition("\n\n")
     assert "targets:" in snippet
     file = tmp_path / "prometheus.yml"
