@@ -36,7 +36,7 @@ drill: $(VENV)/.test ## see a pager ring: detach a flow before a local Prometheu
 
 .PHONY: test
 test: $(VENV)/.test ## run the tests and check the branch coverage of the pure layers (WORKERS=4)
-	@echo 'This takes about three minutes on two cores.'
+	@echo 'This takes about four minutes on two cores.'
 	$(PYTEST) $(IN_PARALLEL) -m 'not end_to_end and not soak' --faults=unkept --cov --cov-report=
 	@$(call quietly,$(BIN)/coverage report)
 	@$(call quietly,$(BIN)/coverage report --fail-under=100 --include='$(WHOLLY_COVERED)')
