@@ -20,12 +20,12 @@ _T = TypeVar("_T")
 
 def start_daemon(run: Callable[[], None]) -> None:
     """Run a function in a daemon thread; raises RuntimeError if the system has no thread left."""
-    threading.Thread(target=run, name="web", daemon=True).start()
+    threading.Thread(target=run, name="worker", daemon=True).start()
 
 
 async def in_thread(make: Callable[[], _T], start: Start = start_daemon) -> _T:
     """Return what `make` returns in another thread, or here if no thread can be started."""
-    return await asyncio.wrap_future(_future(make, start))
+    return await asyncio.wrap_future(_begin_somewhere(make, start))
 
 
 def interruptible(make: Callable[[], _T]) -> _T:
@@ -33,10 +33,11 @@ def interruptible(make: Callable[[], _T]) -> _T:
 
     The look-up of a host name, for one, returns for no signal.
     """
-    return _future(make, start_daemon).result()
+    return _begin_somewhere(make, start_daemon).result()
 
 
-def _future(make: Callable[[], _T], start: Start) -> Future[_T]:
+def begin(make: Callable[[], _T], start: Start = start_daemon) -> Future[_T]:
+    """Call `make` in another thread; raises RuntimeError if no thread can be started."""
     future: Future[_T] = Future()
     future.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
 
@@ -46,8 +47,13 @@ def _future(make: Callable[[], _T], start: Start) -> Future[_T]:
         except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
             future.set_exception(error)
 
-    try:
-        start(run)
-    except RuntimeError:
-        run()
+    start(run)
     return future
+
+
+def _begin_somewhere(make: Callable[[], _T], start: Start) -> Future[_T]:
+    """Like `begin`, but without a thread `make` is called here."""
+    try:
+        return begin(make, start)
+    except RuntimeError:
+        return begin(make, lambda run: run())

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from concurrent.futures import Future
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from exophone_exporter.threads import begin
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _Addresses: TypeAlias = list[Any]
 
@@ -16,32 +21,25 @@ _pending: Final[dict[tuple[str, int], Future[_Addresses]]] = {}
 def addresses_of(host: str, port: int, within_seconds: float) -> _Addresses:
     """The addresses of a host; raises TimeoutError, or what the lookup raises.
 
-    A lookup that hangs keeps its thread, so later calls wait for the same one.
+    A lookup that hangs keeps its thread, so later calls wait for the same one. Raises RuntimeError
+    if no thread can be started.
     """
     if ":" in host or host.replace(".", "").isdigit():  # an IP address never hangs
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return _resolved(host, port)
     with _lock:
         lookup = _pending.get((host, port))
         if lookup is None:
-            lookup = Future()
-            run = threading.Thread(
-                target=_look_up, args=(host, port, lookup), name="lookup", daemon=True
-            )
-            run.start()
-            _pending[host, port] = lookup
+            lookup = _pending[host, port] = begin(partial(_look_up, host, port))
     return lookup.result(within_seconds)
 
 
-def _look_up(host: str, port: int, lookup: Future[_Addresses]) -> None:
-    found: _Addresses = []
-    failure: BaseException | None = None
+def _look_up(host: str, port: int) -> _Addresses:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-        failure = error
-    with _lock:  # first, so that a caller that has the answer and asks again gets a new one
-        del _pending[host, port]
-    if failure is not None:
-        lookup.set_exception(failure)
-    else:
-        lookup.set_result(found)
+        return _resolved(host, port)
+    finally:
+        with _lock:  # before its callers go on: one that asks again gets a new lookup
+            del _pending[host, port]
+
+
+def _resolved(host: str, port: int) -> _Addresses:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
