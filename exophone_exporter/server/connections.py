@@ -2,7 +2,7 @@
 
 The parser and the writing of answers are uvicorn's, pinned to one minor version. Relied on of
 `HttpToolsProtocol`: the callbacks that are overridden here; its attributes `transport`, `parser`,
-`flow`, `headers`, `url`, `cycle`, `loop`, `server_state`, `client`; of a cycle `keep_alive`,
+`headers`, `url`, `cycle`, `loop`, `server_state`, `client`; of a cycle `keep_alive`,
 `response_complete`, `more_body`, `message_event`, `waiting_for_100_continue`, `transport` and that
 it ends the connection by `transport.close()`.
 """
@@ -280,7 +280,6 @@ class Connection(HttpToolsProtocol):
         self._ignores_input = self._is_lingering = True
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         self.transport.write_eof()
 
     @property

@@ -89,10 +89,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._ssl.write(data)
             self._flush()
 
-    def can_write_eof(self) -> bool:
-        """Whether the end of the output can be sent alone."""
-        return True
-
     def write_eof(self) -> None:
         """End the output; the client can read it to its end, even if it still sends."""
         self._close_output()
@@ -110,14 +106,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def is_closing(self) -> bool:
         """Whether the connection ends or has ended."""
         return bool(self._socket.is_closing())
-
-    def pause_reading(self) -> None:
-        """Take no more from the client."""
-        self._socket.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take more from the client."""
-        self._socket.resume_reading()
 
     def get_write_buffer_size(self) -> int:
         """The bytes that wait for the client, encrypted."""
@@ -173,10 +161,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _close_output(self) -> None:
         if self._ssl and self._is_open:
             self._is_open, self._ignores_input = False, True
-            with contextlib.suppress(
-                ssl.SSLError
-            ):  # it does not wait for the client to do the same
-                self._ssl.unwrap()
+            with contextlib.suppress(ssl.SSLError):
+                self._ssl.unwrap()  # it does not wait for the client to do the same
         self._flush()
 
     def _flush(self) -> None:
