@@ -225,7 +225,7 @@ def problems(settings: TlsSettings, *, is_valid: bool) -> list[TlsProblem]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         together = (_load_certificate, _verify_clients)
         checks += [partial(check, context, settings) for check in together]
-        checks.append(partial(build, settings))
+        checks += [partial(_limit, context, curve) for curve in settings.curve_preferences]
     found: dict[str, TlsProblem] = {}
     for check in checks:
         try:
