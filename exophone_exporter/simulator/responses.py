@@ -70,10 +70,11 @@ class Fault:
     inner: int = _CONFLICT
     interim: tuple[int, ...] = ()
 
-    def matches(self, endpoint: Endpoint, page: int | None, account_sid: str) -> bool:
-        """Whether the fault applies to a request; `page` is None for a detail."""
+    def matches(self, endpoint: Endpoint, page: int | None, account_sid: str, at: float) -> bool:
+        """Whether the fault applies to a request at a time; `page` is None for a detail."""
         return (
             self.times != 0
+            and at < self.ends_at
             and self.endpoint in (None, endpoint)
             and self.page in (None, page)
             and self.account_sid in (None, account_sid)

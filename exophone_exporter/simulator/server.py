@@ -269,11 +269,10 @@ class Simulator:
         """The first fault that matches, counted as used; else a random one at the failure rate."""
         is_list = route.endpoint == "list"
         page = read_page_request(request.query, self._page_size_cap) if is_list else None
+        number = page and page.number
         with self._lock:
             for fault in self._faults:
-                number = page and page.number
-                applies = fault.matches(route.endpoint, number, route.account_sid)
-                if applies and request.at < fault.ends_at:
+                if fault.matches(route.endpoint, number, route.account_sid, request.at):
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
