@@ -13,7 +13,7 @@ from exophone_exporter.cli import streams
 from exophone_exporter.cli.serve import run
 from exophone_exporter.config import loader
 from exophone_exporter.errors import StartError
-from exophone_exporter.server.server import listen, url_of
+from exophone_exporter.server import listen, url_of
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
 
