@@ -90,6 +90,11 @@ generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the Prom
 	$(BIN)/python docs/generate.py
 	$(BIN)/python grafana/generate_dashboards.py
 
+.PHONY: site
+site: $(VENV)/.test ## build the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'Open build/site/index.html in a browser.'
+
 .PHONY: pictures
 pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboards.md
 	$(BIN)/python -m tests.lib.dashboards.draw
