@@ -28,6 +28,7 @@ from exophone_exporter.config.files import (
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
 from exophone_exporter.config.schema import (
     AccountSection,
+    BalanceSection,
     PerNumberSection,
     PollSection,
     duration_text,
@@ -55,6 +56,7 @@ ORIGINS: Final[Mapping[str, str]] = {
     "mumbai": "https://api.in.exotel.com",
 }
 _STALE_AFTER_SECONDS: Final = 900.0
+_BALANCE_INTERVAL_LEAST_SECONDS: Final = 60.0
 # In quotes, a placeholder, or with a space or mark that nobody sees, as copied from a page.
 _SUSPICIOUS: Final = re.compile(
     r"([\"']).*\1|\$\{.*\}|<.*>|.*[\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff].*"
@@ -235,6 +237,8 @@ class _ConfigBuilder:
             per_number=per_number,
             ca_file=entry.ca_file,
             proxy_url=entry.proxy_url,
+            balance_interval_seconds=self._balance_interval(file.balance, entry.balance),
+            labels=tuple(sorted(entry.labels.items())),
         )
 
     def _poll(self, path: strict_yaml.Path, common: PollSection, own: PollSection) -> Poll:
@@ -277,6 +281,17 @@ class _ConfigBuilder:
                 f" with an interval of {interval} and a deadline of {deadline}, use at least"
                 f" {duration_text(math.ceil(least))}"
             )
+
+    def _balance_interval(self, common: BalanceSection, own: BalanceSection) -> float | None:
+        merged = _merged(common, own)
+        if not merged.enabled:
+            return None
+        if merged.interval < _BALANCE_INTERVAL_LEAST_SECONDS:
+            self._warnings.append(
+                f"the API asks for at most one request for the balance a minute; a balance"
+                f" interval of {duration_text(merged.interval)} is shorter"
+            )
+        return merged.interval
 
     def _per_number(
         self, path: strict_yaml.Path, common: PerNumberSection, own: PerNumberSection

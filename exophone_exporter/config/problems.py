@@ -116,7 +116,10 @@ def validate(
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
     for detail in details:
-        problems.note_first(detail["loc"], _message(detail, model, advice or {}))
+        path = detail["loc"]
+        if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
+            path = path[:-1]  # pydantic marks the key of a free mapping so
+        problems.note_first(path, _message(detail, model, advice or {}))
     return None
 
 
@@ -136,7 +139,8 @@ def _unknown_key(path: strict_yaml.Path, model: type[BaseModel]) -> str:
     key = strict_yaml.shown_key(str(path[-1]))
     elsewhere = [name for name, section in sections.items() if key in _keys(section)]
     if elsewhere and key not in known:
-        return f"unknown key here; it belongs under {listed(elsewhere)}"
+        places = " or ".join(f"`{name}`" for name in elsewhere)
+        return f"unknown key here; it belongs under {places}"
     near = difflib.get_close_matches(key, known, n=1)
     advice = f"did you mean `{near[0]}`?" if near else f"valid keys are {listed(known)}"
     return f"unknown key; {advice}"

@@ -6,6 +6,7 @@ Docstrings and defaults also go into the JSON Schema, so editors show them.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +29,11 @@ _HOST: Final = re.compile(
     r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?"
 )
 _SID_LETTERS_MAX: Final = 128
+_LABEL: Final = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_LABEL_LETTERS_MAX: Final = 64
+_LABEL_VALUE_MAX: Final = 256
+# Those of the series itself, of the target, and those that mean something to Prometheus.
+_LABELS_TAKEN: Final = ("account", "pricing_plan", "job", "instance", "le", "quantile")
 _DAY: Final = 86400.0
 
 
@@ -79,6 +85,29 @@ def _integer(least: int, most: int) -> BeforeValidator:
 def _words(choice: Any) -> BeforeValidator:
     """Reads one of the words of a Literal."""
     return BeforeValidator(one_of(*get_args(choice)), json_schema_input_type=choice)
+
+
+def _boolean(value: Any) -> bool:
+    return one_of("true", "false")(value) == "true"
+
+
+def _label(value: Any) -> str:
+    text = text_of(value)
+    if not _LABEL.fullmatch(text) or len(text) > _LABEL_LETTERS_MAX:
+        raise refuse(
+            f"is not a valid label name; use at most {_LABEL_LETTERS_MAX} letters (a-z, A-Z),"
+            " digits and `_`, not a digit first and not `__`"
+        )
+    if text in _LABELS_TAKEN:
+        raise refuse("is a label with a meaning of its own; use another name")
+    return text
+
+
+def _label_value(value: Any) -> str:
+    text = text_of("" if value is None else value)
+    if not text.isprintable() or len(text) > _LABEL_VALUE_MAX:
+        raise refuse(f"must be at most {_LABEL_VALUE_MAX} printable characters")
+    return text
 
 
 def _name(value: Any) -> str:
@@ -180,6 +209,14 @@ _STRING = WithJsonSchema({"type": "string"})
 # What YAML reads the text as that a user wrote.
 _ANY_TEXT = WithJsonSchema({"type": ["string", "number", "boolean"]})
 _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
+_BOOLEAN: Final = BeforeValidator(_boolean, json_schema_input_type=bool)
+_LABELS = WithJsonSchema(
+    {
+        "type": ["object", "null"],
+        "patternProperties": {f"^{_LABEL.pattern}$": {"type": ["string", "number", "boolean"]}},
+        "additionalProperties": False,
+    }
+)
 _VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
 
 ADVICE: Final = {
@@ -209,7 +246,8 @@ def _for_editors(schema: dict[str, Any]) -> None:
         shown = {word: key[word] for word in key if word not in ("title", "default")} | optional[0]
         if isinstance(default := key.get("default"), str):
             shown["description"] += f" Default {default}."
-            shown["default"] = int(default) if shown["type"] == "integer" else default
+            plain = shown["type"] in ("integer", "boolean")
+            shown["default"] = json.loads(default) if plain else default
         schema["properties"][name] = shown
 
 
@@ -231,8 +269,11 @@ class _Section(Section):
         """A key with nothing after it: an empty section is allowed, an empty value is not."""
         if not isinstance(value, dict):
             return value
-        empty: dict[str, Any] = {"poll": {}, "per_number": {}}
-        return {key: empty.get(key, "") if inner is None else inner for key, inner in value.items()}
+        sections = ("poll", "per_number", "balance", "labels")
+        return {
+            key: ({} if key in sections else "") if inner is None else inner
+            for key, inner in value.items()
+        }
 
 
 class PollSection(_Section):
@@ -271,6 +312,15 @@ class PerNumberSection(_Section):
     """File that contains the key of the pseudonyms for such sids. Defaults to the API token."""
 
 
+class BalanceSection(_Section):
+    """Whether and how often the balance of an account is asked for."""
+
+    enabled: Annotated[bool, _BOOLEAN] = _default("false")
+    """Ask for the account's balance; the API key needs the permission to read it."""
+    interval: Annotated[float, _duration(1.0, _DAY)] = _default("1h")
+    """From one request to the next; the vendor asks for at most one a minute."""
+
+
 class AccountSection(_Section):
     """One Exotel account."""
 
@@ -304,6 +354,15 @@ class AccountSection(_Section):
     """Overrides the poll settings for this account."""
     per_number: PerNumberSection = Field(default_factory=PerNumberSection)
     """Overrides the per_number settings for this account."""
+    balance: BalanceSection = Field(default_factory=BalanceSection)
+    """Overrides the balance settings for this account."""
+    labels: Annotated[
+        dict[
+            Annotated[str, BeforeValidator(_label)], Annotated[str, BeforeValidator(_label_value)]
+        ],
+        _LABELS,
+    ] = Field(default_factory=dict)
+    """Labels of exophone_account_info, to join; they are on no other series."""
 
 
 class File(_Section):
@@ -312,6 +371,8 @@ class File(_Section):
     poll: PollSection = Field(default_factory=PollSection)
     """Defaults for every account; an account may override any of them."""
     per_number: PerNumberSection = Field(default_factory=PerNumberSection)
+    """Defaults for every account; an account may override any of them."""
+    balance: BalanceSection = Field(default_factory=BalanceSection)
     """Defaults for every account; an account may override any of them."""
     accounts: list[AccountSection] = Field(min_length=1)
     """The accounts to watch."""

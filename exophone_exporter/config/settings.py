@@ -58,7 +58,11 @@ class PerNumber:
 
 @dataclass(frozen=True)
 class Account:
-    """One account to watch; `name` is the `account` label, `origin` a URL without a last slash."""
+    """One account to watch; `name` is the `account` label, `origin` a URL without a last slash.
+
+    Without a `balance_interval_seconds` its balance is not asked for. `labels` are pairs of name
+    and value.
+    """
 
     name: str
     sid: str
@@ -68,6 +72,8 @@ class Account:
     per_number: PerNumber
     ca_file: str | None
     proxy_url: str | None
+    balance_interval_seconds: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def pseudonym_key(self) -> bytes:

@@ -125,6 +125,32 @@ NUMBER_CHANGES: Final = _metric(
     "Changes of ExoPhones between two complete polls.",
 )
 
+_account = partial(_metric, "account")
+ACCOUNT_INFO: Final = _account(
+    "account_info",
+    ("account", "pricing_plan"),
+    "One account with the labels that are configured for it, always 1; the pricing plan is empty"
+    " while no balance is known; join on account.",
+)
+ACCOUNT_BALANCE: Final = _account(
+    "account_balance",
+    ("account", "currency"),
+    "Balance of the account in units of the currency, as of the last request that gave one; absent"
+    " after three intervals without, and where balance is not enabled.",
+)
+ACCOUNT_BALANCE_UP: Final = _account(
+    "account_balance_up",
+    _ACCOUNT,
+    "Whether the last request for the balance gave an amount with a currency; absent before the"
+    " first request, and where balance is not enabled.",
+)
+ACCOUNT_BALANCE_LAST_SUCCESS: Final = _account(
+    "account_balance_last_success_timestamp_seconds",
+    _ACCOUNT,
+    "When a request last gave the balance, in seconds since 1970; 0 before the first, absent where"
+    " balance is not enabled.",
+)
+
 _polling = partial(_metric, "polling")
 UP: Final = _polling(
     "up", _ACCOUNT, "Whether the last poll of the account succeeded; absent before the first poll."
@@ -181,6 +207,16 @@ API_REQUESTS: Final = _polling(
     "api_requests_total",
     ("account", "endpoint", "code"),
     "Requests to the API, by HTTP status; none if there was no response.",
+)
+API_RATE_LIMIT: Final = _polling(
+    "api_rate_limit_requests",
+    ("account", "endpoint"),
+    "Limit of requests that the last response of the API named; absent where it named none.",
+)
+API_RATE_LIMIT_REMAINING: Final = _polling(
+    "api_rate_limit_remaining_requests",
+    ("account", "endpoint"),
+    "Requests left of that limit, by the last response of the API; absent where it named none.",
 )
 API_RETRIES: Final = _polling("api_retries_total", _ACCOUNT, "Retried requests to the API.")
 API_WAIT_SECONDS: Final = _polling(

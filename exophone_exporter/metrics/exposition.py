@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 MetricType = Literal["gauge", "counter", "histogram"]
-Section = Literal["inventory", "number", "change", "polling", "exporter", "probe"]
+Section = Literal["inventory", "number", "change", "account", "polling", "exporter", "probe"]
 
 _T = TypeVar("_T")
 

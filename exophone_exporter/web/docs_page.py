@@ -15,6 +15,7 @@ SECTIONS: Final[Mapping[str, str]] = {
     "inventory": "Inventory",
     "number": "Per number",
     "change": "Change",
+    "account": "Account and balance",
     "polling": "Health of polling",
     "exporter": "The exporter itself",
     "probe": "Probes",

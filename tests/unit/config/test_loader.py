@@ -169,6 +169,7 @@ def misspelt(key: str) -> str:
         ("File", "", ""),
         ("PollSection", "poll:\n  ", "poll."),
         ("PerNumberSection", "per_number:\n  ", "per_number."),
+        ("BalanceSection", "balance:\n  ", "balance."),
         ("AccountSection", "accounts:\n- ", "accounts[0]."),
     ],
 )
@@ -243,6 +244,7 @@ def test_a_file_without_settings_has_the_documented_defaults(name: str) -> None:
     assert (account.poll, account.per_number) == (DEFAULT_POLL, DEFAULT_PER_NUMBER)
     assert secrets_of(account) == ("key", "token")
     assert (account.ca_file, account.proxy_url) == (None, None)
+    assert (account.balance_interval_seconds, account.labels) == (None, ())
 
 
 @pytest.mark.fault(98)
@@ -256,14 +258,38 @@ def test_every_scalar_is_read_as_it_was_written() -> None:
     ]
 
 
-def test_an_account_may_override_every_key_of_poll_and_per_number() -> None:
+def test_an_account_may_override_every_key_of_the_defaults() -> None:
     """What it leaves out comes from the file's defaults."""
-    support, sales = loader.load(str(CONFIGS / "good/overrides.yaml"), {}).accounts
+    loaded = loader.load(str(CONFIGS / "good/overrides.yaml"), {})
+    support, sales = loaded.accounts
     assert support.poll == Poll(600.0, 20.0, 360.0, 100, 40, 5400.0, ZoneInfo("UTC"))
     assert support.per_number == PerNumber("unattached", 500, "last4")
     assert sales.poll == Poll(60.0, 1.5, 120.0, 10, 200, 240.0, ZoneInfo("Asia/Singapore"))
     assert sales.per_number == PerNumber("none", 0, "hidden")
     assert sales.origin == "https://api.in.exotel.com"
+    assert (support.balance_interval_seconds, sales.balance_interval_seconds) == (30.0, None)
+    assert support.labels == (("_x", "né à 100 %"), ("cost_center", "0113"), ("team", "voice"))
+    assert sales.labels == ()
+    [warning] = loaded.warnings
+    assert "a balance interval of 30s is shorter" in warning
+
+
+@pytest.mark.parametrize(
+    ("balance", "own", "seconds"),
+    [
+        ("", "enabled: true", 3600),
+        ("interval: 1d", "enabled: true", 86400),
+        ("interval: 1h", "interval: 1m", None),
+        ("enabled: true", "interval: 1m", 60),
+        ("enabled: true", "enabled: false", None),
+    ],
+)
+def test_the_balance_is_asked_for_only_where_it_is_enabled(
+    balance: str, own: str, seconds: float | None
+) -> None:
+    loaded = parse(f"balance: {{{balance}}}\n{ACCOUNT}    balance: {{{own}}}\n")
+    assert loaded.accounts[0].balance_interval_seconds == seconds
+    assert loaded.warnings == ()
 
 
 def test_stale_after_follows_the_interval_and_the_deadline_stays_below() -> None:
@@ -571,7 +597,7 @@ def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
     keys = {name: key for part in sections for name, key in part["properties"].items()}
     assert all(key["description"].endswith(".") for key in keys.values())
     assert all(part["additionalProperties"] is False for part in sections)
-    assert "null" not in json.dumps(list(keys.values()))
+    assert [name for name, key in keys.items() if "null" in json.dumps(key)] == ["labels"]
     assert {name: key["default"] for name, key in keys.items() if "default" in key} == {
         "interval": "auto",
         "timeout": "10s",
@@ -581,6 +607,7 @@ def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
         "timezone": "Asia/Kolkata",
         "series": "all",
         "limit": 10000,
+        "enabled": False,
         "phone_number": "full",
         "region": "singapore",
     }
@@ -593,7 +620,12 @@ MANUAL = (ROOT / "docs/configuration.md").read_text("utf-8")
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [("poll", "PollSection"), ("per_number", "PerNumberSection"), ("accounts", "AccountSection")],
+    [
+        ("poll", "PollSection"),
+        ("per_number", "PerNumberSection"),
+        ("balance", "BalanceSection"),
+        ("accounts", "AccountSection"),
+    ],
 )
 def test_every_key_is_in_the_manual_and_no_other(name: str, section: str) -> None:
     body = MANUAL.partition(f"\n## `{name}`")[2].partition("\n## ")[0]
