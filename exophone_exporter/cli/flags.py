@@ -17,6 +17,7 @@ from exophone_exporter import __version__
 from exophone_exporter.cli import streams
 from exophone_exporter.config import sharding
 from exophone_exporter.exotel.model import is_askable_sid
+from exophone_exporter.inventory.phone_numbers import is_phone_number
 from exophone_exporter.logs import LEVELS
 from exophone_exporter.web import settings
 from exophone_exporter.web.settings import WebSettings
@@ -126,9 +127,12 @@ def _number_up_to(most: float) -> Callable[[str], float]:
     return number
 
 
-def _sid(text: str) -> str:
-    if not is_askable_sid(text):
-        raise ValueError(f"invalid SID `{text}`; `{PROGRAM} numbers --format csv` lists the SIDs")
+def _sid_or_phone_number(text: str) -> str:
+    if not is_askable_sid(text) and not is_phone_number(text):
+        raise ValueError(
+            f"`{text}` is neither a SID nor a phone number; `{PROGRAM} numbers --format csv` lists"
+            " both"
+        )
     return text
 
 
@@ -259,7 +263,9 @@ COMMANDS: Final = {
         "query:number",
         "Show one number.",
         (
-            _Flag("SID", "The number's SID, as in `numbers --format csv`.", _sid),
+            _Flag(
+                "SID_OR_PHONE_NUMBER", "The number, as `numbers` lists it.", _sid_or_phone_number
+            ),
             _CONFIG,
             _ACCOUNT,
             _format("table", "json"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.cli import output, streams, textfile
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import loader
 from exophone_exporter.errors import ConfigError, NotFound, PollError
+from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import ExoPhone
     from exophone_exporter.inventory.state import PollResult
 
+    _Found: TypeAlias = tuple[str, ExoPhone]
+
 _PARALLEL_POLLS: Final = 8
 
 
@@ -36,7 +39,7 @@ def once(args: argparse.Namespace) -> int:
     that reads the file has its own.
     """
     states = [AccountState(account) for account in _loaded(args).accounts]
-    results = _poll_all(states)
+    results = _poll_all(states, _clients(states))
     info = ExporterInfo(loader.revision(), Clock().wall())
     text = text_of_one_poll([state.status() for state in states], info)
     textfile.write(args.output, text)
@@ -46,7 +49,7 @@ def once(args: argparse.Namespace) -> int:
 def numbers(args: argparse.Namespace) -> int:
     """Print the numbers as a table, JSON or CSV."""
     states = [AccountState(account) for account in _chosen(_loaded(args), args.account)]
-    results = _poll_all(states)
+    results = _poll_all(states, _clients(states))
     listed = [
         (state.account.name, number)
         for state, result in zip(states, results, strict=True)
@@ -65,25 +68,70 @@ def numbers(args: argparse.Namespace) -> int:
 
 
 def number(args: argparse.Namespace) -> int:
-    """Print one number from the detail endpoint, of the first account that has it."""
+    """Print one number from the detail endpoint.
+
+    It is the one with this SID in the first account that has it, or else the only one in the lists
+    of all accounts with this phone number.
+    """
+    text = args.sid_or_phone_number
+    accounts = _chosen(loader.load(args.config_file), args.account)
+    states = [AccountState(account) for account in accounts]
+    clients = _clients(states)
+    found, problems = None, list[str]()
+    # Many SIDs are a local phone number: one request for it costs less than a list.
+    if text.isdigit() or not is_phone_number(text):
+        found, problems = _with_sid(text, clients)
+    if not found and is_phone_number(text):
+        found, problems = _with_phone_number(text, states, clients)
+    if found:
+        _print_number(*found, args.format)
+        return 0
+    for problem in problems:
+        say(problem)
+    return 1
+
+
+def _with_sid(sid: str, clients: Sequence[Client]) -> tuple[_Found | None, list[str]]:
+    """The number with this SID in the first account that has it, or why there is none."""
     without: list[str] = []
-    failures: list[str] = []
-    for client in _clients(_chosen(loader.load(args.config_file), args.account)):
+    problems: list[str] = []
+    for client in clients:
         name = client.account.name
         try:
-            found = client.fetch_number(args.sid)
+            return (name, client.fetch_number(sid)), []
         except NotFound:
             without.append(name)
         except PollError as error:
-            failures.append(f"{name}: {error}")
-        else:
-            _print_number(name, found, args.format)
-            return 0
-    for failure in failures:
-        say(failure)
+            problems.append(f"{name}: {error}")
     if without:
-        say(f"no number with the SID `{args.sid}` in {', '.join(without)}")
-    return 1
+        problems.append(f"no number with the SID `{sid}` in {', '.join(without)}")
+    return None, problems
+
+
+def _with_phone_number(
+    text: str, states: Sequence[AccountState], clients: Sequence[Client]
+) -> tuple[_Found | None, list[str]]:
+    """The only number with this phone number, or why there is not exactly one."""
+    results = _poll_all(states, clients)
+    polled = [
+        (client, result.snapshot.numbers)
+        for client, result in zip(clients, results, strict=True)
+        if result.snapshot
+    ]
+    found = [
+        (client, each.sid) for client, listed in polled for each in numbers_called(text, listed)
+    ]
+    if len(found) == 1:
+        ((client, sid),) = found
+        return _with_sid(sid, [client])
+    problems = _failures(states, results)
+    if found:
+        named = ", ".join(f"{sid} in {client.account.name}" for client, sid in found)
+        problems.append(f"several numbers match `{text}`: {named}; use a SID or --account")
+    elif polled:
+        names = ", ".join(client.account.name for client, _ in polled)
+        problems.append(f"no number matches `{text}` in {names}")
+    return None, problems
 
 
 def _print_number(account: str, number: ExoPhone, form: str) -> None:
@@ -96,7 +144,7 @@ def _print_number(account: str, number: ExoPhone, form: str) -> None:
 def check_live(accounts: Sequence[Account]) -> int:
     """Fetch the first page of each account and print the outcomes; returns 1 if one failed."""
     code = 0
-    for client in _clients(accounts):
+    for client in _clients([AccountState(account) for account in accounts]):
         name = client.account.name
         try:
             page = client.fetch_first_page()
@@ -128,26 +176,30 @@ def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
     return chosen
 
 
-def _clients(accounts: Sequence[Account]) -> Sequence[Client]:
-    return clients_of([AccountState(account) for account in accounts], Clock(), threading.Event())
+def _clients(states: Sequence[AccountState]) -> Sequence[Client]:
+    return clients_of(states, Clock(), threading.Event())
 
 
-def _poll_all(states: Sequence[AccountState]) -> list[PollResult]:
+def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list[PollResult]:
     """One poll of each account, in parallel."""
-    clock = Clock()
-    fetches = [each.fetch_all for each in clients_of(states, clock, threading.Event())]
+    fetches = [client.fetch_all for client in clients]
     progress, reporters = output.show_progress([state.account.name for state in states])
     with progress, ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
-        return list(pool.map(poll_once, states, fetches, repeat(clock), reporters))
+        return list(pool.map(poll_once, states, fetches, repeat(Clock()), reporters))
+
+
+def _failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> list[str]:
+    """Which accounts failed and why."""
+    return [
+        f"{state.account.name}: {result.error}"
+        for state, result in zip(states, results, strict=True)
+        if result.error is not None
+    ]
 
 
 def _report_failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> int:
     """Print on stderr which accounts failed and why; returns 1 if one did."""
-    failed = [
-        (state.account.name, result.error)
-        for state, result in zip(states, results, strict=True)
-        if result.error is not None
-    ]
-    for name, error in failed:
-        say(f"{name}: {error}")
-    return 1 if failed else 0
+    failures = _failures(states, results)
+    for failure in failures:
+        say(failure)
+    return 1 if failures else 0

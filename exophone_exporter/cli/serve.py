@@ -109,12 +109,13 @@ def _open(
     supervision: Supervision,
 ) -> Server:
     settings = _settings(args)
+    prober = Prober(exporter.clients, exporter.clock, statuses=exporter.statuses)
     reloads = args.command == "serve" and signals.hangup_reloads()
     return open_server(
         routes.application(
             exporter,
             settings,
-            probe=probe_handler(Prober(exporter.clients, exporter.clock)),
+            probe=probe_handler(prober),
             reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
             shard=loaded.shard,
         ),

@@ -1,9 +1,9 @@
-"""`/probe?target=SID[&account=NAME]`: queries the API for one number while the scraper waits.
+"""`/probe?target=SID_OR_PHONE_NUMBER[&account=NAME]`: queries the API for one number on demand.
 
 Every probe is bounded. Its target is checked before any request and becomes one quoted segment of
-one path. Its answer comes in time, whatever the API does. All probes of an account share a fifth of
-its request budget, probes of the same number at the same time share one request, and an answer is
-cached for some seconds.
+one path; a phone number becomes the sid that the last poll has for it. Its answer comes in time,
+whatever the API does. All probes of an account share a fifth of its request budget, probes of the
+same number at the same time share one request, and an answer is cached for some seconds.
 
 The request runs in a daemon thread, which is abandoned when its time is over: a name server that
 hangs must not keep the process from ending.
@@ -30,6 +30,7 @@ from starlette.responses import PlainTextResponse, Response
 from exophone_exporter.errors import BudgetSpent, NotFound, PollError, Stopped
 from exophone_exporter.exotel.model import is_askable_sid
 from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
+from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.negotiation import negotiated
@@ -37,7 +38,7 @@ from exophone_exporter.metrics.samples import probe_lines
 from exophone_exporter.threads import start_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Client
     from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.state import AccountStatus
     from exophone_exporter.threads import Start
 
 # Without a scrape timeout, a probe may take this many times the timeout of a single read.
@@ -64,7 +66,7 @@ _FIELDS_MAX: Final = 20
 
 _SECONDS: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _TIMEOUT_HEADER: Final = "X-Prometheus-Scrape-Timeout-Seconds"
-_EXAMPLE: Final = "like /probe?target=SID"
+_EXAMPLE: Final = "like /probe?target=SID_OR_PHONE_NUMBER"
 _ACCOUNTS: Final = "account=NAME; the names are the label `account` on /metrics"
 
 _log = logging.getLogger(__name__)
@@ -91,15 +93,20 @@ class Refusal:
 Outcome: TypeAlias = "Probed | Refusal"
 
 
-class _InvalidProbeError(ValueError):
-    """The request is not a valid probe; the message says what is wrong."""
+class _RefusedError(Exception):
+    """The probe cannot be made: an answer, or what is wrong with the request."""
+
+    def __init__(self, why: str | Refusal) -> None:
+        super().__init__()
+        self.refusal = Refusal(400, why) if isinstance(why, str) else why
 
 
 class Prober:
     """Answers probes, in the event loop; `clients` returns the current client of each account.
 
-    Cached answers go with their client: after a reload, a removed account is unknown, and a changed
-    account is queried again. `start` runs a function in another thread, or raises RuntimeError.
+    `statuses` returns what their last polls found. Cached answers go with their client: after a
+    reload, a removed account is unknown, and a changed account is queried again. `start` runs a
+    function in another thread, or raises RuntimeError.
     """
 
     def __init__(
@@ -107,9 +114,11 @@ class Prober:
         clients: Callable[[], Mapping[str, Client]],
         clock: Clock,
         *,
+        statuses: Callable[[], Sequence[AccountStatus]] = tuple,
         start: Start = start_daemon,
     ) -> None:
         self._clients = clients
+        self._statuses = statuses
         self._clock = clock
         self._start = start
         self._accounts: dict[str, _AccountProber] = {}
@@ -120,12 +129,44 @@ class Prober:
         """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
         clients = self._clients()
         try:
-            sid, name = _parsed(query)
-            name = _account_name(name, clients)
+            target, name = _parsed(query)
+            sid, name = self._named(target, name, clients)
             within_seconds = _within_seconds(timeouts, clients[name].account)
-        except _InvalidProbeError as error:
-            return Refusal(400, str(error))
+        except _RefusedError as error:
+            return error.refusal
         return await self._in_time(self._account(name, clients), sid, within_seconds)
+
+    def _named(
+        self, target: str, name: str | None, clients: Mapping[str, Client]
+    ) -> tuple[str, str]:
+        """The sid of a target and its account; without a `name`, the one that has the number.
+
+        Raises _RefusedError unless a phone number is exactly one number of the last polls.
+        """
+        if not is_phone_number(target):
+            return target, _account_name(name, clients)
+        names = list(clients) if name is None else [_account_name(name, clients)]
+        polled = {
+            status.account.name: status.snapshot.numbers
+            for status in self._statuses()
+            if status.snapshot and status.account.name in names
+        }
+        found = [(n.sid, own) for own in polled for n in numbers_called(target, polled[own])]
+        if len(found) == 1:
+            return found[0]
+        if not found and target.isdigit():  # many a sid is a local phone number
+            return target, _account_name(name, clients)
+        self._bound_guesses([clients[each] for each in names], clients)
+        if found:
+            raise _RefusedError(_SEVERAL)
+        raise _RefusedError(_NOT_FOUND if len(polled) == len(names) else _NOT_POLLED)
+
+    def _bound_guesses(self, asked: Iterable[Client], clients: Mapping[str, Client]) -> None:
+        """Where numbers are masked, nobody may try fast which ones there are."""
+        for account in (client.account for client in asked):
+            prober = self._account(account.name, clients)
+            if account.per_number.phone_number != "full" and (over := prober.over_share()):
+                raise _RefusedError(over)
 
     def _account(self, name: str, clients: Mapping[str, Client]) -> _AccountProber:
         """The prober of an account; the probers of former clients are dropped."""
@@ -194,17 +235,18 @@ def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
 def _parsed(query: bytes) -> tuple[str, str | None]:
     """The sid, and the account's name or None; other parameters are ignored."""
     if query.count(b"&") >= _FIELDS_MAX:
-        raise _InvalidProbeError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
+        raise _RefusedError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
     parameters = QueryParams(query)
     targets, accounts = parameters.getlist("target"), parameters.getlist("account")
     if len(targets) != 1:
-        raise _InvalidProbeError(f"exactly one target is required, {_EXAMPLE}")
+        raise _RefusedError(f"exactly one target is required, {_EXAMPLE}")
     if len(accounts) > 1:
-        raise _InvalidProbeError("the parameter account must be given only once")
-    if not is_askable_sid(targets[0]):
-        raise _InvalidProbeError(
+        raise _RefusedError("the parameter account must be given only once")
+    if not is_askable_sid(targets[0]) and not is_phone_number(targets[0]):
+        raise _RefusedError(
             "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
-            r" / \ ? # %, and is not . or .. (encode + as %2B; URLs and hosts are not allowed)"
+            r" / \ ? # %, and is not . or .., a phone number has 7 digits or more (encode + as %2B;"
+            " URLs and hosts are not allowed)"
         )
     return targets[0], parameters.get("account")
 
@@ -213,9 +255,9 @@ def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
     if name is None and len(clients) == 1:
         return next(iter(clients))
     if name is None:
-        raise _InvalidProbeError(f"there are several accounts; choose one with {_ACCOUNTS}")
+        raise _RefusedError(f"there are several accounts; choose one with {_ACCOUNTS}")
     if name not in clients:
-        raise _InvalidProbeError(f"unknown account; choose a configured one with {_ACCOUNTS}")
+        raise _RefusedError(f"unknown account; choose a configured one with {_ACCOUNTS}")
     return name
 
 
@@ -227,7 +269,7 @@ def _within_seconds(timeouts: Sequence[str], account: Account) -> float:
         return own
     text = timeouts[0].strip(" \t")
     if len(timeouts) > 1 or _SECONDS.fullmatch(text) is None or float(text) == 0:
-        raise _InvalidProbeError(
+        raise _RefusedError(
             f"{_TIMEOUT_HEADER} must be a number of seconds above 0, like 10 or 0.5"
         )
     theirs = float(text)
@@ -270,6 +312,13 @@ class _AccountProber:
                 return request.future
             return self._start_request(sid, within_seconds)
 
+    def over_share(self) -> Refusal | None:
+        """Take a place in the share of the probes; the refusal where none is left."""
+        if self._allowance.reserve(within_seconds=0) is not None:
+            return None
+        text = _OVER_SHARE.format(self._allowance.requests_per_minute)
+        return Refusal(429, text, math.ceil(self._allowance.wait_seconds()))
+
     def log_failure(self, sid: str, reason: str, error: str) -> None:
         """Log at level debug why a probe failed, without a sid that must not be shown."""
         account = self.client.account
@@ -286,9 +335,8 @@ class _AccountProber:
             return _done(_BUSY)
         if held_seconds := self.client.budget.hold_off_seconds():
             return _done(Refusal(429, _HELD_OFF, math.ceil(held_seconds)))
-        if self._allowance.reserve(within_seconds=0) is None:
-            text = _OVER_SHARE.format(self._allowance.requests_per_minute)
-            return _done(Refusal(429, text, math.ceil(self._allowance.wait_seconds())))
+        if over := self.over_share():
+            return _done(over)
         request = _Request(within_seconds, self._monotonic() + within_seconds)
         request.future.set_running_or_notify_cancel()  # so that no waiter cancels it for others
         try:
@@ -340,7 +388,16 @@ _POLL_COMES_FIRST: Final = Refusal(
     math.ceil(WINDOW_SECONDS),
 )
 _STOPPING: Final = Refusal(503, "the exporter is stopping or was reloaded; try again", 1)
+_NOT_FOUND: Final = Refusal(
+    404, "the last poll has no number that matches; wait for the next one, or use a SID"
+)
+_NOT_POLLED: Final = Refusal(
+    503, "a phone number is looked up in the last poll, and there was none yet; try again", 10
+)
 
+_SEVERAL: Final = (
+    f"several numbers of the last poll match; use a SID, or choose an account with {_ACCOUNTS}"
+)
 _HELD_OFF: Final = "the API asked to wait with requests about this account"
 _OVER_SHARE: Final = (
     "the probes of this account may make {} requests a minute, so that the poll keeps the rest of"

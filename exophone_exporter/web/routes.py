@@ -39,7 +39,8 @@ _PAGE_HEADERS: Final = {
 }
 _PROBE: Final = ServedPath(
     "/probe",
-    "Queries the API for one number: ?target=SID, with &account=NAME if there are several.",
+    "Queries the API for one number: ?target=SID_OR_PHONE_NUMBER, with &account=NAME if there are"
+    " several.",
     linked=False,
 )
 _RELOAD: Final = ServedPath(

@@ -142,8 +142,15 @@ class FakeClient:
         return phone(sid)
 
 
+def polled(own: Account, *numbers: ExoPhone) -> AccountState:
+    """An account whose last poll found these numbers."""
+    state = AccountState(own)
+    state.record_poll(found(FakeTime().clock.now(), *numbers))
+    return state
+
+
 @contextlib.contextmanager
-def slow(client: FakeClient, **seams: Callable[[Callable[[], None]], None]) -> Iterator[ProbeSite]:
+def slow(client: FakeClient, **seams: Callable[..., Any]) -> Iterator[ProbeSite]:
     clients: Any = {"support": client}
     with serving(Prober(lambda: clients, Clock(), **seams)) as site:
         try:
@@ -153,8 +160,7 @@ def slow(client: FakeClient, **seams: Callable[[Callable[[], None]], None]) -> I
 
 
 def page_of(own: Account, *numbers: ExoPhone) -> dict[str, float]:
-    state = AccountState(own)
-    state.record_poll(found(FakeTime().clock.now(), *numbers))
+    state = polled(own, *numbers)
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), FakeTime().clock)
     page.refresh()
     text = page.body(openmetrics=False, gzipped=False).decode()
@@ -194,8 +200,8 @@ def test_number_looks_as_on_metrics_privacy_included(series: str, phone_number: 
     number = phone("+912248901111", friendly_name="Front desk 022-4890-1111")
     client = FakeClient(own)
     client.fetch_number = lambda *_: number  # type: ignore[method-assign]  # a fake's answer
-    with slow(client) as site:
-        answer = site.probe("+912248901111")
+    with slow(client, statuses=lambda: [polled(own, number).status()]) as site:
+        answer = site.probe("+91 22 4890 1111")
     expected = page_of(account(per_number=shown), number)
     assert len(expected) == 9
     own_two = {"exophone_probe_success", "exophone_probe_duration_seconds"}
@@ -204,7 +210,7 @@ def test_number_looks_as_on_metrics_privacy_included(series: str, phone_number: 
 
 
 INVALID: Final = {
-    "like /probe?target=SID": ["", "?"],
+    "like /probe?target=SID_OR_PHONE_NUMBER": ["", "?"],
     "exactly one target": ["?account=support", "?target=a&target=b", "?target=a&target="],
     "1 to 128": [
         *("?target", "?target=", "?target=" + "a" * 129, "?target=../x", "?target=a%2fb"),
@@ -243,7 +249,8 @@ def test_invalid_probe_is_400_with_advice_and_makes_no_request(
 @pytest.mark.parametrize(
     ("sid", "segment"),
     [
-        ("+912248901111", "%2B912248901111"),
+        ("+9122", "%2B9122"),
+        ("02248901111", "02248901111"),
         ("...", "..."),
         ("a&b=c;d", "a%26b%3Dc%3Bd"),
         ("user:pw@host", "user%3Apw%40host"),
@@ -295,6 +302,53 @@ def test_one_of_several_accounts_must_be_named() -> None:
         assert two.site.query(f"?target={sid}&account=support").success == 1
         assert two.site.query(f"?account=sales&target={sid}").success == 0
         assert [seen.account_sid for seen in two.sim.requests] == ["acme", "other"]
+
+
+DESK: Final = phone("desk", phone_number="+912248901111")
+TWO: Final = tuple(account(name, requests_per_minute=10) for name in ("support", "sales"))
+# By what is asked: what the last polls of the two found, and the sid asked about or the refusal.
+CALLED: Final[list[tuple[str, list[AccountState], str | tuple[int, str]]]] = [
+    ("?target=%2B91%2022%204890%201111", [polled(TWO[0], DESK), polled(TWO[1])], "desk"),
+    ("?target=+912248901111", [polled(TWO[0], DESK), polled(TWO[1])], "desk"),  # a + in a URL
+    ("?target=022-4890-1111&account=sales", [polled(TWO[1], DESK)], "desk"),
+    ("?target=02248901111&account=support", [polled(TWO[0])], "02248901111"),  # may be new
+    ("?target=02248901111&account=support", [], "02248901111"),
+    ("?target=022-4890-1111", [polled(own, DESK) for own in TWO], (400, "several numbers")),
+    ("?target=022-4890-1112", [polled(own, DESK) for own in TWO], (404, "no number that matches")),
+    ("?target=%2B912248901111", [polled(TWO[0])], (503, "there was none yet")),
+    ("?target=02248901111", [polled(TWO[0])], (400, "choose one with account=NAME")),
+    ("?target=%2B912248901111&account=nobody", [], (400, "unknown account")),
+]
+
+
+@pytest.mark.fault(113, 241)
+@pytest.mark.parametrize(("query", "polls", "expected"), CALLED)
+def test_phone_number_is_looked_up_in_the_last_polls(
+    query: str, polls: list[AccountState], expected: str | tuple[int, str]
+) -> None:
+    """With several accounts, in those of all; never by a request of its own."""
+    both = [FakeClient(own) for own in TWO]
+    clients: Any = {client.account.name: client for client in both}
+    prober = Prober(lambda: clients, Clock(), statuses=lambda: [each.status() for each in polls])
+    with serving(prober) as site:
+        answer = site.query(query)
+    asked = [sid for client in both for sid, _ in client.asked]
+    if isinstance(expected, str):
+        assert (answer.success, asked) == (1, [expected])
+    else:
+        assert (answer.status, asked) == (expected[0], [])
+        assert expected[1] in answer.text
+        assert "4890" not in answer.text
+
+
+@pytest.mark.fault(241)
+@pytest.mark.parametrize(("setting", "refused"), [("full", 404), ("last4", 429), ("hidden", 429)])
+def test_masked_numbers_cannot_be_guessed_fast(setting: Any, refused: int) -> None:
+    """A wrong guess takes a place in the share of the probes, which is two a minute here."""
+    own = account(requests_per_minute=10, per_number=PerNumber("all", 10, setting))
+    with slow(FakeClient(own), statuses=lambda: [polled(own, DESK).status()]) as site:
+        guesses = [site.probe(f"+91 22 4890 222{last}").status for last in range(3)]
+    assert guesses == [404, 404, refused]
 
 
 FAILED: Final = """\

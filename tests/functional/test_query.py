@@ -311,6 +311,41 @@ class TestNumber:
         assert "exophone-exporter: acme: 403" in ended.stderr
         assert ended.stderr.endswith("no number with the SID `nosuch` in beta\n")
 
+    @pytest.mark.parametrize("form", ["+91 {} {}", "0{}-{}", "{}{}", "0091{}{}"])
+    def test_a_phone_number_is_looked_up_in_the_lists(
+        self, call: Call, sim: Simulator, form: str
+    ) -> None:
+        """Of all accounts, whatever its SID is; then the number itself is fetched."""
+        number = sim.world.accounts["beta"].numbers[1]
+        number["sid"] = "a-sid-of-letters"
+        national = number["phone_number"].removeprefix("+91")
+        ended = call("number", form.format(national[:3], national[3:]), "--format=json")
+        assert (ended.code, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout)["sid"] == "a-sid-of-letters"
+        assert sim.requests[-1].path.endswith("/a-sid-of-letters")
+
+    def test_a_phone_number_of_no_account_or_of_two_is_an_error(
+        self, call: Call, sim: Simulator
+    ) -> None:
+        ended = call("number", "+91 80 0000 0000")
+        assert (ended.code, ended.stdout) == (1, "")
+        assert ended.stderr == (
+            "exophone-exporter: no number matches `+91 80 0000 0000` in acme, beta\n"
+        )
+        acme, beta = (account.numbers[0] for account in sim.world.accounts.values())
+        acme["phone_number"] = beta["phone_number"] = "+918000000000"
+        ended = call("number", "+91 80 0000 0000")
+        assert ended.code == 1
+        assert ended.stderr == (
+            "exophone-exporter: several numbers match `+91 80 0000 0000`:"
+            f" {acme['sid']} in acme, {beta['sid']} in beta; use a SID or --account\n"
+        )
+        assert call("number", "08000000000", "--account=beta").code == 0
+        sim.fail(Fault(status=403, account_sid="acme", times=None))
+        assert call("number", "+91 80 0000 0000").code == 0
+        sim.fail(Fault(status=403, account_sid="beta", times=None))
+        assert call("number", "+91 80 0000 0000").stderr.count(": 403") == 2
+
 
 @pytest.mark.fault(123)
 @pytest.mark.parametrize(
