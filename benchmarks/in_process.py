@@ -10,7 +10,6 @@ import statistics
 import threading
 import time
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
@@ -175,8 +174,7 @@ def _account_and_snapshot(numbers: int) -> tuple[Account, Snapshot]:
 
 def _rendered(account: Account, snapshot: Snapshot) -> list[bytes]:
     """The blocks of the inventory in their order, without what compresses and keeps them."""
-    chosen, dropped = numbers_with_series(snapshot.numbers, account.per_number)
-    chosen = sorted(chosen, key=attrgetter("sid"))
+    chosen, dropped = numbers_with_series(snapshot, account.per_number)
     begins = range(0, len(chosen), NUMBERS_A_STEP)
     blocks = [number_lines(account, chosen[each : each + NUMBERS_A_STEP]) for each in begins]
     parts = [

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from exophone_exporter.config.number_rules import DEFAULT_RULES, NumberRules
 from exophone_exporter.config.sharding import WHOLE, Shard
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Account:
     """One account to watch; `name` is the `account` label, `origin` a URL without a last slash.
 
     Without a `balance_interval_seconds` its balance is not asked for. `labels` are pairs of name
-    and value.
+    and value. `rules` are those that can apply to its numbers.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Account:
     proxy_url: str | None
     balance_interval_seconds: float | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    rules: NumberRules = DEFAULT_RULES
 
     @property
     def pseudonym_key(self) -> bytes:

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from exophone_exporter.config.number_rules import DEFAULT_RULES
 from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
+from exophone_exporter.inventory.expectations import PROBLEMS, judge_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from exophone_exporter.clock import ClockReading
+    from exophone_exporter.config.number_rules import NumberRules
     from exophone_exporter.exotel.listing import Listing
+    from exophone_exporter.inventory.expectations import Judged, Problem, Verdict
 
 # The most values of an aggregate label: a vendor that invents one per number must not give every
 # number series of its own. There are 22 telecom circles.
@@ -35,7 +39,8 @@ class Group:
     """What the numbers of one country, region and type add up to.
 
     `rental` and `idle_rental` are monthly, by currency; both have the same currencies. They lack
-    the `unpriced` numbers, whose rental is not known.
+    the `unpriced` numbers, whose rental is not known. `idle` numbers have no flow, though a rule
+    may want one.
     """
 
     country: str
@@ -43,6 +48,7 @@ class Group:
     number_type: str
     numbers: int
     unattached: Mapping[Channel, int]
+    unexpected: Mapping[tuple[Channel, Problem], int]
     idle: int
     unpriced: int
     rental: Mapping[str, Decimal]
@@ -54,9 +60,14 @@ class Snapshot:
     """One account as of its last complete poll.
 
     `groups` and `flow_numbers` are in a stable order; `unreadable` counts values by field.
+    `verdicts` are those of the `rules`, in the order of the numbers; `rule_matches` counts the
+    numbers of each rule by its label.
     """
 
     listing: Listing
+    rules: NumberRules
+    verdicts: tuple[Verdict, ...]
+    rule_matches: Mapping[str, int]
     groups: tuple[Group, ...]
     flow_numbers: Mapping[tuple[Channel, str], int]
     unreadable: Mapping[str, int]
@@ -73,12 +84,18 @@ class Snapshot:
         """Every number of the account, in the API's order."""
         return self.listing.numbers
 
+    def judged_by(self, rules: NumberRules) -> Snapshot:
+        """The same numbers by other rules; itself if the rules are equal."""
+        if rules == self.rules:
+            return self
+        return replace(self, **_judgement(self.numbers, rules, judge_all(self.numbers, rules, ())))
+
     def seen_again(
         self, listing: Listing, completed: ClockReading, duration_seconds: float
     ) -> Snapshot:
         """The snapshot of a later listing of equal numbers, without computing the sums again.
 
-        It keeps the tuple of numbers, so that readers detect "unchanged" by identity.
+        It keeps the tuples of numbers and verdicts, so that readers detect "unchanged" by identity.
         """
         return replace(
             self,
@@ -88,11 +105,23 @@ class Snapshot:
         )
 
 
-def build(listing: Listing, completed: ClockReading, duration_seconds: float) -> Snapshot:
-    """The snapshot of a listing that was complete at `completed`."""
+def build(
+    listing: Listing,
+    completed: ClockReading,
+    duration_seconds: float,
+    rules: NumberRules = DEFAULT_RULES,
+    previous: Snapshot | None = None,
+) -> Snapshot:
+    """The snapshot of a listing that was complete at `completed`.
+
+    A number that has not changed since the `previous` one is not matched against the rules again.
+    """
+    known = previous if previous and previous.rules == rules else None
+    judged = zip(known.numbers, known.verdicts, strict=True) if known else ()
+    verdicts = judge_all(listing.numbers, rules, judged)
     return Snapshot(
         listing=listing,
-        groups=_groups(listing.numbers),
+        **_judgement(listing.numbers, rules, verdicts),
         flow_numbers=_flow_numbers(listing.numbers),
         unreadable=Counter(field for number in listing.numbers for field in number.unreadable),
         completed=completed,
@@ -100,38 +129,59 @@ def build(listing: Listing, completed: ClockReading, duration_seconds: float) ->
     )
 
 
-def _groups(numbers: tuple[ExoPhone, ...]) -> tuple[Group, ...]:
+def _judgement(
+    numbers: tuple[ExoPhone, ...], rules: NumberRules, verdicts: tuple[Verdict, ...]
+) -> dict[str, Any]:
+    """What a snapshot has from the rules."""
+    matches = Counter(verdict.rule.label for verdict in verdicts if verdict.rule)
+    return {
+        "rules": rules,
+        "verdicts": verdicts,
+        "rule_matches": {rule.label: matches[rule.label] for rule in rules.rules},
+        "groups": _groups(numbers, verdicts),
+    }
+
+
+def _groups(numbers: tuple[ExoPhone, ...], verdicts: tuple[Verdict, ...]) -> tuple[Group, ...]:
     countries = _bounded((n.country for n in numbers), LABEL_VALUES_MAX, OTHER)
     regions = _bounded((n.region for n in numbers), LABEL_VALUES_MAX, OTHER)
     types = _bounded((n.number_type for n in numbers), LABEL_VALUES_MAX, OTHER)
     keys = [(countries[n.country], regions[n.region], types[n.number_type]) for n in numbers]
     shown = _bounded(keys, GROUPS_MAX, (OTHER, OTHER, OTHER))
     summed = _bounded((n.currency for n in numbers if n.priced), CURRENCIES_MAX, "")
-    members: defaultdict[tuple[str, str, str], list[ExoPhone]] = defaultdict(list)
-    for key, number in zip(keys, numbers, strict=True):
-        members[shown[key]].append(number)
+    members: defaultdict[tuple[str, str, str], list[Judged]] = defaultdict(list)
+    for key, judged in zip(keys, zip(numbers, verdicts, strict=True), strict=True):
+        members[shown[key]].append(judged)
     return tuple(_group(key, members[key], summed) for key in sorted(members))
 
 
-def _group(key: tuple[str, str, str], numbers: list[ExoPhone], summed: Mapping[str, str]) -> Group:
+def _group(key: tuple[str, str, str], judged: list[Judged], summed: Mapping[str, str]) -> Group:
     rental: defaultdict[str, Decimal] = defaultdict(Decimal)
     idle_rental: defaultdict[str, Decimal] = defaultdict(Decimal)
-    unpriced = 0
+    unpriced, numbers = 0, [number for number, _ in judged]
+    idle = {number.sid for number, verdict in judged if number.idle and not verdict.expects_no_flow}
     for number in numbers:
         if number.rental_price is None or not summed.get(number.currency):
             unpriced += 1
             continue
         rental[number.currency] += number.rental_price
-        idle_rental[number.currency] += number.rental_price if number.idle else 0
+        idle_rental[number.currency] += number.rental_price if number.sid in idle else 0
     return Group(
         *key,
         numbers=len(numbers),
         unattached={channel: sum(n.unattached(channel) for n in numbers) for channel in CHANNELS},
-        idle=sum(n.idle for n in numbers),
+        unexpected=_unexpected(verdict for _, verdict in judged if verdict.has_problem),
+        idle=len(idle),
         unpriced=unpriced,
         rental=dict(sorted(rental.items())),
         idle_rental=dict(sorted(idle_rental.items())),
     )
+
+
+def _unexpected(verdicts: Iterable[Verdict]) -> Mapping[tuple[Channel, Problem], int]:
+    pairs = [(channel, problem) for channel in CHANNELS for problem in PROBLEMS]
+    counts = Counter((channel, v.problem(channel)) for v in verdicts for channel in CHANNELS)
+    return {pair: counts[pair] for pair in pairs}
 
 
 def _flow_numbers(numbers: tuple[ExoPhone, ...]) -> Mapping[tuple[Channel, str], int]:

@@ -59,8 +59,17 @@ NUMBERS_UNATTACHED: Final = _inventory(
     (*_GROUP, "flow"),
     f"ExoPhones that can receive on the channel (flow) and have no flow attached, {_POLL}.",
 )
+NUMBERS_UNEXPECTED: Final = _inventory(
+    "numbers_unexpected",
+    (*_GROUP, "flow", "problem"),
+    "ExoPhones that lack the flow that they should have (missing), have another one (wrong) or have"
+    f" one that they should not have (unwanted), {_POLL}.",
+)
 NUMBERS_IDLE: Final = _inventory(
-    "numbers_idle", _GROUP, f"ExoPhones with neither a voice nor an SMS flow, {_POLL}."
+    "numbers_idle",
+    _GROUP,
+    "ExoPhones with neither a voice nor an SMS flow, without those that a rule expects to have"
+    f" none, {_POLL}.",
 )
 IDLE_MONTHLY_RENTAL: Final = _inventory(
     "idle_monthly_rental",
@@ -72,17 +81,33 @@ FLOW_NUMBERS: Final = _inventory(
     ("account", "flow", "flow_id"),
     f"ExoPhones attached to each flow; external is any URL that is not an Exotel flow, {_POLL}.",
 )
+NUMBER_RULE_MATCHES: Final = _inventory(
+    "number_rule_matches",
+    ("rule",),
+    "ExoPhones that the rule of the section numbers applies to, as of the last complete polls;"
+    " absent while an account that it can match has none or is stale.",
+)
 
 _number = partial(_metric, "number")
 NUMBER_INFO: Final = _number(
     "number_info",
-    (*_NUMBER, "phone_number", "friendly_name", *_KIND, "vanity", "voice_flow_id", "sms_flow_id"),
+    (
+        *_NUMBER,
+        *("phone_number", "friendly_name", *_KIND, "vanity", "voice_flow_id", "sms_flow_id"),
+        "owner",
+    ),
     f"One ExoPhone and its names, always 1; join on account and sid; {_POLL}.",
 )
 NUMBER_FLOW_ATTACHED: Final = _number(
     "number_flow_attached",
     (*_NUMBER, "flow"),
     f"Whether the ExoPhone has a flow attached, for each channel that it supports, {_POLL}.",
+)
+NUMBER_FLOW_AS_EXPECTED: Final = _number(
+    "number_flow_as_expected",
+    (*_NUMBER, "flow"),
+    "Whether the ExoPhone has the flow that it should have, or none if so, for each channel that"
+    f" it supports and a rule does not leave unchecked, {_POLL}.",
 )
 NUMBER_MONTHLY_RENTAL: Final = _number(
     "number_monthly_rental",

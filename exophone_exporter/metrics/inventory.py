@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import reduce
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.metrics import catalog
@@ -14,6 +13,7 @@ from exophone_exporter.metrics.samples import (
     by_metric,
     number_lines,
     numbers_with_series,
+    rule_lines,
     sum_lines,
 )
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from exophone_exporter.config.settings import Account, PerNumber
-    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.expectations import Verdict
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.metrics.samples import MetricText
 
@@ -33,7 +33,7 @@ NUMBERS_A_STEP: Final = 500
 class _AccountTexts:
     """The texts of an account by metric, in steps, and what they were made from."""
 
-    numbers: tuple[ExoPhone, ...]
+    verdicts: tuple[Verdict, ...]
     per_number: PerNumber
     pseudonym_key: bytes
     steps: Sequence[Mapping[str, bytes]]
@@ -43,56 +43,59 @@ class _AccountTexts:
 class Inventory:
     """The series of the accounts that have something to show, in their order.
 
-    `deflated` is raw, up to a byte boundary and without an end, so that more can follow. `length`
-    and `checksum` (CRC-32) are those of the whole text.
+    `rules` are those about all accounts. `deflated` is raw, up to a byte boundary and without an
+    end, so that more can follow. `length` and `checksum` (CRC-32) are those of the whole text.
     """
 
     accounts: Mapping[str, _AccountTexts]
+    rules: Mapping[str, bytes]
     texts: tuple[bytes, ...]
     deflated: bytes
     length: int
     checksum: int
 
 
-NOTHING: Final = Inventory({}, (), b"", 0, 0)
+NOTHING: Final = Inventory({}, {}, (), b"", 0, 0)
 
 
 def inventory_of(
-    found: Iterable[tuple[Account, Snapshot]],
+    found: Sequence[tuple[Account, Snapshot | None]],
     previous: Inventory,
     numbers_a_step: int = NUMBERS_A_STEP,
 ) -> Inventory:
-    """The inventory of these snapshots; `previous` itself where nothing differs."""
+    """The inventory of all accounts; `previous` itself where nothing differs."""
     accounts = {
         account.name: _account_texts(
             account, snapshot, previous.accounts.get(account.name), numbers_a_step
         )
         for account, snapshot in found
+        if snapshot is not None
     }
+    rules = _encoded(rule_lines(found))
     # As lists: accounts in another order are another page.
-    if [*accounts.items()] == [*previous.accounts.items()]:
+    if ([*accounts.items()], rules) == ([*previous.accounts.items()], previous.rules):
         return previous
-    texts = (*_in_order([step for account in accounts.values() for step in account.steps]),)
+    steps = [step for account in accounts.values() for step in account.steps]
+    texts = (*_in_order([*steps, rules]),)
     checksum = reduce(lambda so_far, text: zlib.crc32(text, so_far), texts, 0)
-    return Inventory(accounts, texts, deflated(texts), sum(map(len, texts)), checksum)
+    return Inventory(accounts, rules, texts, deflated(texts), sum(map(len, texts)), checksum)
 
 
 def _account_texts(
     account: Account, snapshot: Snapshot, previous: _AccountTexts | None, numbers_a_step: int
 ) -> _AccountTexts:
-    numbers, per_number, key = snapshot.numbers, account.per_number, account.pseudonym_key
+    per_number, key = account.per_number, account.pseudonym_key
     if (
         previous
-        and previous.numbers is numbers
+        and previous.verdicts is snapshot.verdicts
         and (previous.per_number, previous.pseudonym_key) == (per_number, key)
     ):
         return previous
-    chosen, dropped = numbers_with_series(numbers, per_number)
-    chosen = sorted(chosen, key=attrgetter("sid"))
+    chosen, dropped = numbers_with_series(snapshot, per_number)
     begins = range(0, len(chosen), numbers_a_step)
     lines = [number_lines(account, chosen[begin : begin + numbers_a_step]) for begin in begins]
     steps = map(_encoded, [sum_lines(account, snapshot, dropped), *lines])
-    return _AccountTexts(numbers, per_number, key, [*steps])
+    return _AccountTexts(snapshot.verdicts, per_number, key, [*steps])
 
 
 def _encoded(lines: Iterable[MetricText]) -> Mapping[str, bytes]:

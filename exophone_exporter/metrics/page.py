@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from exophone_exporter.metrics.samples import MetricText
 
     # With the key of the pseudonyms, which follows a token that is rotated in its file.
-    _Found = list[tuple[Account, Snapshot, bytes]]
+    _Found = list[tuple[Account, Snapshot | None, bytes]]
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -200,18 +200,16 @@ def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) 
 
     It has nothing about the process.
     """
-    found = [(status.account, status.snapshot) for status in statuses if status.snapshot]
+    found = [(status.account, status.snapshot) for status in statuses]
     live = _Live(statuses, exporter, process=(), read_at=0.0).body(openmetrics=False)
     return b"".join(_chunks(inventory_of(found, NOTHING), live, gzipped=False))
 
 
 def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> _Found:
-    """The accounts that have something to show."""
-    snapshots = [(status.account, status.fresh_snapshot(now)) for status in statuses]
+    """The accounts, each with the snapshot that it has to show, if any."""
     return [
-        (account, snapshot, account.pseudonym_key)
-        for account, snapshot in snapshots
-        if snapshot is not None
+        (status.account, status.fresh_snapshot(now), status.account.pseudonym_key)
+        for status in statuses
     ]
 
 

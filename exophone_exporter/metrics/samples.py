@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from heapq import nsmallest
-from itertools import accumulate, repeat
+from itertools import accumulate, chain, cycle, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
+from exophone_exporter.inventory.expectations import judge, rule_matches
 from exophone_exporter.inventory.privacy import masked_identities
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics import catalog
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from exophone_exporter.config.settings import Account, PerNumber
-    from exophone_exporter.exotel.model import Channel, Endpoint, ExoPhone
+    from exophone_exporter.exotel.model import Endpoint, ExoPhone
+    from exophone_exporter.inventory.expectations import Judged
     from exophone_exporter.inventory.privacy import MaskedIdentity
     from exophone_exporter.inventory.snapshot import Group, Snapshot
     from exophone_exporter.inventory.state import AccountStatus, Durations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 # A metric and the text of one of its samples, or of several.
 MetricText: TypeAlias = "tuple[Metric, str]"
 
-_ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
+_TRUTH: Final = {None: None, True: format_value(True), False: format_value(False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
@@ -54,6 +56,13 @@ def sum_lines(account: Account, snapshot: Snapshot, dropped: int) -> Iterator[Me
     yield _line(catalog.NUMBER_SERIES_DROPPED, account.name, value=dropped)
 
 
+def rule_lines(accounts: Iterable[tuple[Account, Snapshot | None]]) -> Iterator[MetricText]:
+    """The lines about the rules of all accounts; a count that is not known has no sample."""
+    for label, count in rule_matches(accounts).items():
+        if count is not None:
+            yield _line(catalog.NUMBER_RULE_MATCHES, label, value=count)
+
+
 def probe_lines(
     account: Account, number: ExoPhone | None, duration_seconds: float
 ) -> Iterator[MetricText]:
@@ -64,7 +73,7 @@ def probe_lines(
     yield _line(catalog.PROBE_SUCCESS, value=number is not None)
     yield _line(catalog.PROBE_DURATION, value=duration_seconds)
     if number is not None:
-        yield from number_lines(account, [number])
+        yield from number_lines(account, [(number, judge(number, account.rules))])
 
 
 def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
@@ -134,38 +143,52 @@ def _group_lines(account: str, group: Group) -> Iterator[MetricText]:
     yield _line(catalog.NUMBERS_UNPRICED, *labels, value=group.unpriced)
     for channel in CHANNELS:
         yield _line(catalog.NUMBERS_UNATTACHED, *labels, channel, value=group.unattached[channel])
+    for pair, count in group.unexpected.items():
+        yield _line(catalog.NUMBERS_UNEXPECTED, *labels, *pair, value=count)
     yield _line(catalog.NUMBERS_IDLE, *labels, value=group.idle)
     for currency, rental in group.idle_rental.items():
         yield _line(catalog.IDLE_MONTHLY_RENTAL, *labels, currency, value=rental)
 
 
-def numbers_with_series(
-    numbers: Sequence[ExoPhone], per_number: PerNumber
-) -> tuple[Sequence[ExoPhone], int]:
-    """The numbers that get series of their own, and how many do not.
+def numbers_with_series(snapshot: Snapshot, per_number: PerNumber) -> tuple[list[Judged], int]:
+    """The numbers that get series of their own, by sid, and how many do not.
 
-    Past the limit the unattached ones come first, those of the lowest sids: they are what people
-    look for.
+    Past the limit, numbers with a problem come first, then the other unattached ones, those of the
+    lowest sids: they are what people look for.
     """
     if per_number.series == "none":
         return [], 0
-    wanted = numbers if per_number.series == "all" else [n for n in numbers if n.needs_attention]
+    wanted = [*zip(snapshot.numbers, snapshot.verdicts, strict=True)]
+    if per_number.series == "unattached":
+        wanted = [(n, verdict) for n, verdict in wanted if verdict.has_problem or n.needs_attention]
     dropped = max(0, len(wanted) - per_number.limit)
     if dropped:
-        wanted = nsmallest(per_number.limit, wanted, lambda n: (not n.needs_attention, n.sid))
-    return wanted, dropped
+        wanted = nsmallest(per_number.limit, wanted, _rank)
+    return sorted(wanted, key=lambda judged: judged[0].sid), dropped
 
 
-def number_lines(account: Account, numbers: Sequence[ExoPhone]) -> Iterator[MetricText]:
+def _rank(judged: Judged) -> tuple[bool, bool, str]:
+    number, verdict = judged
+    return not verdict.has_problem, not number.needs_attention, number.sid
+
+
+def number_lines(account: Account, judged: Sequence[Judged]) -> Iterator[MetricText]:
     """The series of single numbers, from columns: one block of text a metric."""
+    numbers, verdicts = [number for number, _ in judged], [verdict for _, verdict in judged]
     # A comprehension for each column: it takes half the time of attrgetter.
     account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
     names = masked_identities(numbers, account.per_number.phone_number, account.pseudonym_key)
     sids = escaped_column([name.sid for name in names])
     info = catalog.NUMBER_INFO
-    labels = info.labelsets(account_names, sids, *_info_columns(names, numbers))
+    owners = escaped_column([verdict.owner for verdict in verdicts])
+    labels = info.labelsets(account_names, sids, *_info_columns(names, numbers), owners)
     yield info, info.block(labels, ones)
-    yield _attached_block(account_names, sids, numbers)
+    flows = catalog.NUMBER_FLOW_ATTACHED.labelsets(
+        account_names, [sid for sid in sids for _ in CHANNELS], cycle(CHANNELS)
+    )
+    yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, flows, _attached_columns(numbers))
+    as_expected = [[_TRUTH[v.as_expected(flow)] for v in verdicts] for flow in CHANNELS]
+    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, flows, as_expected)
     currencies = escaped_column([number.currency for number in numbers])
     labels = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
     for metric, prices in (
@@ -205,26 +228,22 @@ def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
     return escaped_column([ids[url] for url in urls])
 
 
-def _attached_block(
-    account_names: Iterable[str], sids: Sequence[str], numbers: Sequence[ExoPhone]
+def _flow_block(
+    metric: Metric, labels: Sequence[str], columns: Iterable[Sequence[str | None]]
 ) -> MetricText:
-    """A row for each number and flow; no value where it is incapable or the URL unreadable."""
-    urls: dict[Channel, list[str | None]] = {
-        "voice": [number.voice_url if number.voice_capable else None for number in numbers],
-        "sms": [number.sms_url if number.sms_capable else None for number in numbers],
-    }
-    metric, flows = catalog.NUMBER_FLOW_ATTACHED, len(urls)
-    labels = [""] * (flows * len(sids))
-    values: list[str | None] = [None] * len(labels)
-    for at, (channel, urls_of_flow) in enumerate(urls.items()):
-        labels[at::flows] = metric.labelsets(account_names, sids, repeat(channel))
-        values[at::flows] = _attached_texts(urls_of_flow)
-    return metric, metric.block(labels, values)
+    """A row for each number and flow, from a column of values for each flow."""
+    return metric, metric.block(labels, chain.from_iterable(zip(*columns, strict=True)))
+
+
+def _attached_columns(numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str | None]]:
+    """For voice and sms; no value where a number is incapable or the URL unreadable."""
+    yield _attached_texts([n.voice_url if n.voice_capable else None for n in numbers])
+    yield _attached_texts([n.sms_url if n.sms_capable else None for n in numbers])
 
 
 def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
     """As `ExoPhone.attached` has it."""
-    texts = {url: _ATTACHED[is_attached(url)] for url in {*urls}}
+    texts = {url: _TRUTH[is_attached(url)] for url in {*urls}}
     return [texts[url] for url in urls]
 
 

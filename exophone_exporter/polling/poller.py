@@ -88,7 +88,7 @@ def _attempt(
     seconds = ended.monotonic - started.monotonic
     if old is not None and old.numbers == listing.numbers:
         return PollResult(ended, seconds, old.seen_again(listing, ended, seconds))
-    snapshot = build(listing, ended, seconds)
+    snapshot = build(listing, ended, seconds, state.account.rules, old)
     # After a reload with another time zone, the same timestamps are read as others.
     if old is None or old.listing.timezone != listing.timezone:
         return PollResult(ended, seconds, snapshot)

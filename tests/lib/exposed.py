@@ -5,6 +5,7 @@ What the samples must be is computed here from the statuses, one by one, without
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import platform
 import zlib
@@ -23,8 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families as text_of
 
 from exophone_exporter import __version__
 from exophone_exporter.clock import Clock, ClockReading
-from exophone_exporter.config.settings import Account, PerNumber
-from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, ExoPhone
+from exophone_exporter.config.number_rules import NumberRule
+from exophone_exporter.config.settings import Account
+from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, Channel, ExoPhone
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.snapshot import Snapshot
@@ -106,6 +108,8 @@ def _series_of(samples: Iterable[_Sample]) -> dict[Series, float]:
 def _expected(
     statuses: Iterable[AccountStatus], build: ExporterInfo, now: ClockReading
 ) -> Iterator[_Sample]:
+    statuses = [*statuses]
+    yield from _rule_matches(statuses, now)
     for status in statuses:
         name = status.account.name
         for metric, value, labels in [
@@ -127,6 +131,50 @@ def _expected(
     yield f"{reloaded}_timestamp_seconds", build.config_loaded_at, {}
     own = {"version": __version__, "python_version": platform.python_version()}
     yield "exophone_exporter_build_info", 1, own | {"revision": clean_text(build.revision)}
+
+
+def rule_for(number: ExoPhone, account: Account) -> NumberRule | None:
+    """The first rule of the account that matches, tried one by one."""
+    for rule in account.rules.rules:
+        fields = {key: globs for key, globs in rule.match.items() if key != "account"}
+        if all(
+            any(_matches(glob, getattr(number, key)) for glob in globs)
+            for key, globs in fields.items()
+        ):
+            return rule
+    return None
+
+
+def _matches(glob: str, text: str) -> bool:
+    return fnmatch.fnmatchcase(text.lower(), glob.lower().replace("[", "[[]"))
+
+
+def problem_of(number: ExoPhone, account: Account, channel: Channel) -> str | None:
+    """`missing`, `wrong`, `unwanted`, "" where all is well, or None where nobody can say."""
+    rule = rule_for(number, account)
+    expected = getattr(rule, channel) if rule else ("any",)
+    url = number.flow_url(channel)
+    if not number.capable(channel) or expected == ("unchecked",) or url is None:
+        return None
+    if expected == ("none",):
+        return "unwanted" if url else ""
+    if not url:
+        return "missing"
+    return "" if expected == ("any",) or {url, number.flow_id(channel)} & {*expected} else "wrong"
+
+
+def _rule_matches(statuses: Sequence[AccountStatus], now: ClockReading) -> Iterator[_Sample]:
+    for label in {rule.label for status in statuses for rule in status.account.rules.rules} - {""}:
+        having = [s for s in statuses if label in {rule.label for rule in s.account.rules.rules}]
+        snapshots = [status.fresh_snapshot(now) for status in having]
+        if all(snapshots):
+            applied = [
+                rule_for(number, status.account)
+                for status, snapshot in zip(having, snapshots, strict=True)
+                for number in (snapshot.numbers if snapshot else ())
+            ]
+            count = sum(rule is not None and rule.label == label for rule in applied)
+            yield "exophone_number_rule_matches", count, {"rule": label}
 
 
 def _polling(status: AccountStatus) -> Iterator[_Sample]:
@@ -187,23 +235,28 @@ def _inventory(snapshot: Snapshot | None, account: Account) -> Iterator[_Sample]
         yield "numbers_idle", group.idle, labels
         for channel in CHANNELS:
             yield "numbers_unattached", group.unattached[channel], labels | {"flow": channel}
+            for problem in ("missing", "wrong", "unwanted"):
+                count = group.unexpected[channel, problem]
+                yield "numbers_unexpected", count, labels | {"flow": channel, "problem": problem}
         for currency, amount in group.rental.items():
             yield "monthly_rental", amount, labels | {"currency": currency}
         for currency, amount in group.idle_rental.items():
             yield "idle_monthly_rental", amount, labels | {"currency": currency}
     for (channel, flow_id), count in snapshot.flow_numbers.items():
         yield "flow_numbers", count, {"flow": channel, "flow_id": flow_id}
-    chosen, dropped = _with_series(snapshot.numbers, account.per_number)
+    chosen, dropped = _with_series(snapshot.numbers, account)
     yield "number_series_dropped", dropped, {}
     for number in chosen:
         yield from _number(number, account)
 
 
-def _with_series(numbers: Sequence[ExoPhone], per_number: PerNumber) -> tuple[list[ExoPhone], int]:
-    """By the words of the manual: unattached ones first, each kind by its sid, up to the limit."""
+def _with_series(numbers: Sequence[ExoPhone], account: Account) -> tuple[list[ExoPhone], int]:
+    """By the words of the manual: problems, then unattached ones, each by sid, up to the limit."""
     ranked = sorted(numbers, key=lambda number: number.sid)
-    lacking = [number for number in ranked if number.needs_attention]
-    others = [number for number in ranked if not number.needs_attention]
+    bad = [n for n in ranked if any(problem_of(n, account, channel) for channel in CHANNELS)]
+    lacking = [*bad, *(n for n in ranked if n.needs_attention and n not in bad)]
+    others = [number for number in ranked if number not in lacking]
+    per_number = account.per_number
     wanted = {"all": [*lacking, *others], "unattached": lacking, "none": []}[per_number.series]
     return wanted[: per_number.limit], max(0, len(wanted) - per_number.limit)
 
@@ -220,11 +273,14 @@ def _number(number: ExoPhone, account: Account) -> Iterator[_Sample]:
         "vanity": _VANITY[number.vanity_number],
         "voice_flow_id": number.flow_id("voice"),
         "sms_flow_id": number.flow_id("sms"),
+        "owner": rule.owner if (rule := rule_for(number, account)) else "",
     }
     yield "number_info", 1, own | described
     for channel in CHANNELS:
         if number.capable(channel):
             yield "number_flow_attached", number.attached(channel), own | {"flow": channel}
+        if (problem := problem_of(number, account, channel)) is not None:
+            yield "number_flow_as_expected", not problem, own | {"flow": channel}
     if number.currency:
         priced = own | {"currency": number.currency}
         yield "number_monthly_rental", number.rental_price, priced

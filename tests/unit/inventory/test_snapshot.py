@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import product
 
 import pytest
 
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import CHANNELS
+from exophone_exporter.inventory.expectations import PROBLEMS
 from exophone_exporter.inventory.snapshot import Group
 from tests.lib.support import phone, snapshot
 
@@ -30,6 +33,7 @@ def test_group_of_one_number_has_explicit_zeros() -> None:
             number_type="Landline",
             numbers=1,
             unattached={"voice": 0, "sms": 0},
+            unexpected=dict.fromkeys(product(CHANNELS, PROBLEMS), 0),
             idle=0,
             unpriced=0,
             rental={"INR": Decimal("499.000000")},

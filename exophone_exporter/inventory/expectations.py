@@ -1,0 +1,136 @@
+"""Whether numbers do what the rules of the configuration expect. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+import msgspec
+
+from exophone_exporter.config.number_rules import ANY, NONE, UNCHECKED, NumberRule
+from exophone_exporter.exotel.model import CHANNELS, Channel, flow_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from exophone_exporter.config.number_rules import Expectation, NumberRules
+    from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.snapshot import Snapshot
+
+# No flow where one should be, another than expected, one where none should be.
+Problem = Literal["missing", "wrong", "unwanted"]
+PROBLEMS: Final[tuple[Problem, ...]] = get_args(Problem)
+# A number with its verdict.
+Judged: TypeAlias = "tuple[ExoPhone, Verdict]"
+ChannelState: TypeAlias = Problem | Literal["as_expected", "unchecked", "unreadable", "incapable"]
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What the rules say of one number: the rule that applies, and the state of each channel.
+
+    Without a `rule`, a flow is expected on each channel that the number is capable of.
+    """
+
+    rule: NumberRule | None
+    voice: ChannelState
+    sms: ChannelState
+
+    @property
+    def owner(self) -> str:
+        """Who owns the number; "" where no rule says so."""
+        return self.rule.owner if self.rule else ""
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether one of the channels is not as expected."""
+        return self.voice in PROBLEMS or self.sms in PROBLEMS
+
+    def problem(self, channel: Channel) -> Problem | None:
+        """What is wrong with the flow of the channel, if anything."""
+        state = getattr(self, channel)
+        return state if state in PROBLEMS else None
+
+    def as_expected(self, channel: Channel) -> bool | None:
+        """Whether the flow is as expected; None where that is not checked or cannot be known."""
+        state = getattr(self, channel)
+        return state == "as_expected" if state in (*PROBLEMS, "as_expected") else None
+
+    def expected(self, channel: Channel) -> str:
+        """What people read: any, none, unchecked, or flow ids and URLs such as `1 or 2`."""
+        return " or ".join(expectation(self.rule, channel))
+
+    @property
+    def expects_no_flow(self) -> bool:
+        """Whether a rule leaves every channel, of those it is capable of, without a flow."""
+        capable = [channel for channel in CHANNELS if getattr(self, channel) != "incapable"]
+        expected = [expectation(self.rule, channel) for channel in capable or CHANNELS]
+        return all(each in (NONE, UNCHECKED) for each in expected)
+
+
+def expectation(rule: NumberRule | None, channel: Channel) -> Expectation:
+    """What a rule, or the lack of one, expects of a channel."""
+    return ANY if rule is None else rule.voice if channel == "voice" else rule.sms
+
+
+def judge(number: ExoPhone, rules: NumberRules) -> Verdict:
+    """The verdict on one number by the rules of its account."""
+    rule = rules.first_match(
+        (
+            number.sid,
+            number.phone_number,
+            number.friendly_name,
+            number.country,
+            number.region,
+            number.number_type,
+        )
+    )
+    voice, sms = (_state(number, channel, expectation(rule, channel)) for channel in CHANNELS)
+    return Verdict(rule, voice, sms)
+
+
+def judge_all(
+    numbers: Sequence[ExoPhone], rules: NumberRules, judged: Iterable[Judged]
+) -> tuple[Verdict, ...]:
+    """The verdict on each number; a number that was `judged` as it is now keeps its verdict."""
+    known = {number.sid: (number, verdict) for number, verdict in judged}
+    verdicts: list[Verdict] = []
+    for number in numbers:
+        earlier, verdict = known.get(number.sid, (None, None))
+        unchanged = verdict is not None and (earlier is number or earlier == number)
+        verdicts.append(verdict if verdict and unchanged else judge(number, rules))
+    return tuple(verdicts)
+
+
+def rule_matches(accounts: Iterable[tuple[Account, Snapshot | None]]) -> Mapping[str, int | None]:
+    """How many numbers each rule applies to, by its label, in the order of the rules.
+
+    None where an account that it may match has no snapshot: nobody knows whether it applies there.
+    """
+    totals: defaultdict[tuple[int, str], float] = defaultdict(int)
+    for account, snapshot in accounts:
+        for rule in account.rules.rules:
+            matches = snapshot.rule_matches if snapshot else {}
+            totals[rule.position, rule.label] += matches.get(rule.label, math.nan)
+    return {
+        label: None if math.isnan(total) else int(total)
+        for (_, label), total in sorted(totals.items())
+        if label
+    }
+
+
+def _state(number: ExoPhone, channel: Channel, expected: Expectation) -> ChannelState:
+    url = number.flow_url(channel)
+    if not number.capable(channel):
+        return "incapable"
+    if expected == UNCHECKED:
+        return "unchecked"
+    if url is None:
+        return "unreadable"
+    if not url:
+        return "as_expected" if expected == NONE else "missing"
+    if expected == NONE:
+        return "unwanted"
+    fits = expected == ANY or url in expected or flow_id(url) in expected
+    return "as_expected" if fits else "wrong"
