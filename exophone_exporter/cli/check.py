@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exophone_exporter.cli import output, streams
 from exophone_exporter.config import loader
-from exophone_exporter.config.schema import duration_text
+from exophone_exporter.config.durations import duration_text
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import say
 
@@ -23,6 +23,8 @@ def check_config(args: argparse.Namespace) -> int:
     """
     if args.file and args.config_file:
         raise ConfigError(["give the configuration file as FILE or with --config.file, not both"])
+    if args.live and args.no_secrets:
+        raise ConfigError(["--live needs the secrets; omit --no-secrets"])
     problems: list[str] = []
     loaded = None
     try:
@@ -32,7 +34,7 @@ def check_config(args: argparse.Namespace) -> int:
         problems += error.problems  # reported together with those of the other file
     try:
         if args.web_config_file:
-            _check_web_config(args.web_config_file)
+            _check_web_config(args.web_config_file, with_files=not args.no_secrets)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -44,22 +46,23 @@ def check_config(args: argparse.Namespace) -> int:
     return check_live(loaded.accounts)
 
 
-def _check_web_config(path: str) -> None:
+def _check_web_config(path: str, *, with_files: bool) -> None:
     from exophone_exporter.server import check_web_config  # noqa: PLC0415 - takes long to import
 
-    checked = check_web_config(path)
+    checked = check_web_config(path, with_files=with_files)
     users = "1 user" if len(checked.users) == 1 else f"{len(checked.users)} users"
     streams.write(f"{path}: valid, {'TLS' if checked.tls else 'no TLS'}, {users}\n")
 
 
 def _check_accounts(args: argparse.Namespace) -> Config:
-    whole = loader.load(args.file or args.config_file)
+    whole = loader.load(args.file or args.config_file, with_secrets=not args.no_secrets)
     loaded = whole.share(args.shard)
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     many = "account" if len(whole.accounts) == 1 else "accounts"
     mine = "" if args.shard is None else f", {len(loaded.accounts)} of them in shard {args.shard}"
-    streams.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}\n")
+    read = "; no secret was read" if args.no_secrets else ""
+    streams.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}{read}\n")
     output.print_pairs(
         (
             account.name,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from exophone_exporter import __version__
 from exophone_exporter.cli import streams
 from exophone_exporter.config import sharding
+from exophone_exporter.config.durations import seconds_of
 from exophone_exporter.exotel.model import is_askable_sid
 from exophone_exporter.inventory.phone_numbers import is_phone_number
 from exophone_exporter.logs import LEVELS
@@ -23,7 +24,7 @@ from exophone_exporter.web import settings
 from exophone_exporter.web.settings import WebSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 PROGRAM: Final = "exophone-exporter"
 # Named as in Prometheus and its exporters; fish is our addition.
@@ -39,6 +40,21 @@ EXOTEL_API_KEY and EXOTEL_API_TOKEN (each also with the suffix _FILE) and
 EXOTEL_REGION configure one account. To try the exporter without an account,
 run `{PROGRAM} demo`.
 """
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """A question about the known word that is nearest to a wrong one; "" without one."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+class _StoreOnce(argparse.Action):
+    """Refuses a flag that is repeated, as Prometheus does: the first value would be dropped."""
+
+    def __call__(self, _parser: Any, namespace: Any, values: Any, _flag: Any = None) -> None:
+        if getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(self, "cannot be repeated")
+        setattr(namespace, self.dest, values)
 
 
 class _Flag:
@@ -70,11 +86,12 @@ class _Flag:
             options["nargs"] = "?" if name.startswith("[") else None
             name = metavar.lower()
         else:
+            options.setdefault("action", _StoreOnce if metavar else "store_true")
             options["dest"] = name.lstrip("-").replace(".", "_").replace("-", "_")
         if metavar:
             parser.add_argument(name, metavar=metavar, type=self._value, **options)
         else:
-            parser.add_argument(name, action="store_true", **options)
+            parser.add_argument(name, **options)
 
     def _help(self) -> str:
         choices = self._options.get("choices")
@@ -83,6 +100,10 @@ class _Flag:
         return f"{self._text}{one_of}{default}"
 
     def _value(self, text: str) -> object:
+        choices = self._options.get("choices") or (text,)
+        if text not in choices:
+            advice = f"`{text}` is not one of {', '.join(choices)}{_meant(text, choices)}"
+            raise argparse.ArgumentTypeError(advice)
         try:
             return self._parse(text)
         except ValueError as error:
@@ -96,6 +117,11 @@ class Command:
     function: str
     summary: str
     flags: tuple[_Flag, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its flags, without the values."""
+        return [flag.name.partition(" ")[0] for flag in self.flags]
 
 
 def _format(*choices: str) -> _Flag:
@@ -127,6 +153,10 @@ def _number_up_to(most: float) -> Callable[[str], float]:
     return number
 
 
+def _interval(text: str) -> float:
+    return seconds_of(text, f"`{text}`", 1, 86400)
+
+
 def _sid_or_phone_number(text: str) -> str:
     if not is_askable_sid(text) and not is_phone_number(text):
         raise ValueError(
@@ -151,6 +181,18 @@ _LOG: Final = (
     ),
 )
 _CONFIG: Final = _Flag("--config.file FILE", "The configuration file (YAML).")
+_AUTO_RELOAD: Final = (
+    _Flag(
+        "--config.enable-auto-reload",
+        "Reload the configuration when its file, or a file that it names, changes.",
+    ),
+    _Flag(
+        "--config.auto-reload-interval DURATION",
+        "How often to look for changes.",
+        _interval,
+        default="30s",
+    ),
+)
 _SHARD: Final = _Flag(
     "--shard I/N", "Use only shard I of N of the accounts, counted from 0.", sharding.parse
 )
@@ -174,6 +216,10 @@ _WEB: Final = (
         "Maximum number of parallel scrape requests. Use 0 to disable.",
         _count,
         default=WebSettings.max_requests,
+    ),
+    _Flag(
+        "--web.disable-exporter-metrics",
+        "Exclude metrics about the process (process_*, python_*).",
     ),
     _Flag(
         "--web.config.file FILE",
@@ -218,7 +264,7 @@ COMMANDS: Final = {
     "serve": Command(
         "serve:serve",
         "Poll every account and serve the metrics (default).",
-        (_CONFIG, _SHARD, *_WEB),
+        (_CONFIG, *_AUTO_RELOAD, _SHARD, *_WEB),
     ),
     "demo": Command(
         "demo:demo", "Serve two simulated accounts without credentials.", (*_WEB, _SEED)
@@ -232,6 +278,7 @@ COMMANDS: Final = {
             _CONFIG,
             _SHARD,
             _Flag("--web.config.file FILE", "Also check this web configuration file, or it alone."),
+            _Flag("--no-secrets", "Read no secret, and no file that the configuration names."),
             _Flag("--live", "Also make one API request for each account."),
         ),
     ),
@@ -290,17 +337,25 @@ class _Parser(argparse.ArgumentParser):
         """Refuse unknown words here, so that the error names the help of the command."""
         command = next(iter(args or ()), "-")
         if self.prog == PROGRAM and not command.startswith("-") and command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            meant = f" Did you mean `{near[0]}`?" if near else ""
-            self.error(f"unknown command `{command}`.{meant} Commands: {', '.join(COMMANDS)}")
+            meant = _meant(command, COMMANDS) or _meant_file(command) or "."
+            self.error(f"unknown command `{command}`{meant} Commands: {', '.join(COMMANDS)}")
         known, unknown = super().parse_known_args(args, namespace)
         commands = [word for word in unknown if word in COMMANDS]
         if commands:
             self.error(f"put the command first: {PROGRAM} {commands[0]} ...")
         if unknown:
-            kind = "unknown flag" if unknown[0].startswith("-") else "unexpected argument"
-            self.error(f"{kind}: {unknown[0]}")
+            self.error(self._unknown(unknown[0]))
         return known, unknown
+
+    def _unknown(self, word: str) -> str:
+        """What is wrong with a word that the command does not know, and what may be meant."""
+        flag = word.partition("=")[0]
+        if not flag.startswith("-"):
+            return f"unexpected argument: {word}{_meant_file(word)}"
+        owners = [name for name, command in COMMANDS.items() if flag in command.names]
+        if owners:
+            return f"unknown flag: {flag}; it belongs to {', '.join(owners)}"
+        return f"unknown flag: {flag}{_meant(flag, self._option_string_actions)}"
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print help as any other output: argparse would ignore a full disk."""
@@ -312,6 +367,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
         self.exit(2, f"{PROGRAM}: {message}\ntry `{self.prog} --help`\n")
+
+
+def _meant_file(word: str) -> str:
+    is_file = word.endswith((".yaml", ".yml"))
+    return f"; did you mean `--config.file {word}`?" if is_file else ""
 
 
 def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics.page import ServerInfo
+from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server import Notifier, Supervision, open_server
@@ -37,15 +38,20 @@ _log = logging.getLogger(__name__)
 
 def serve(args: argparse.Namespace) -> int:
     """Poll the configured accounts and serve their metrics until a signal comes."""
-    loaded = loader.load(args.config_file).share(args.shard)
+    files = ConfigFiles(args.config_auto_reload_interval)
+
+    def load() -> Config:
+        return loader.load(args.config_file, read_file=files.read).share(args.shard)
+
+    loaded = load()
     for warning in loaded.warnings:
         _log.warning("%s", warning)
     return run(
         loaded,
         args,
         lambda urls: _announce(loaded, urls),
-        load=lambda: loader.load(args.config_file).share(args.shard),
-        note="" if args.config_file else _VARIABLES_STAY,
+        load=load,
+        files=files if args.config_enable_auto_reload else None,
     )
 
 
@@ -55,12 +61,12 @@ def run(
     on_listening: Callable[[list[str]], None],
     *,
     load: Callable[[], Config] | None = None,
-    note: str = "",
+    files: ConfigFiles | None = None,
 ) -> int:
     """Serve a configuration; returns the exit code. The sockets open before the first request.
 
-    `load` reads the configuration again for a reload, and `note` says what a reload leaves out.
-    Without `load` a reload changes nothing.
+    `load` reads the configuration again for a reload; without it a reload changes nothing. A change
+    of `files` reloads, too.
     """
     died: list[bool] = []
 
@@ -73,13 +79,15 @@ def run(
         revision=loader.revision(),
         on_death=stop_after_death,
         server_info=lambda: _info(server),
+        with_process=not args.web_disable_exporter_metrics,
     )
     supervision = _supervision(exporter)
     reloader = Reloader(
         lambda: _load_again(server, load or (lambda: loaded)),
         exporter,
         exporter.clock,
-        note=note,
+        files=files,
+        note=_VARIABLES_STAY if loaded.source == loader.ENVIRONMENT_SOURCE else "",
         on_begin=supervision.reloading,
         on_end=supervision.reloaded,
     )
@@ -124,6 +132,7 @@ def _open(
         web_config_file=args.web_config_file,
         on_stop=exporter.ask_to_stop,
         on_hangup=reloader.request if reloads else None,
+        on_tick=reloader.tick,
         supervision=supervision,
     )
 

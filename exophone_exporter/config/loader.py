@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from exophone_exporter.config import certificates, schema, strict_yaml
+from exophone_exporter.config.durations import duration_text
 from exophone_exporter.config.files import (
     CONFIG_FILE_MAX_BYTES,
     ReadFile,
@@ -26,13 +27,6 @@ from exophone_exporter.config.files import (
     reason_of,
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
-from exophone_exporter.config.schema import (
-    AccountSection,
-    BalanceSection,
-    PerNumberSection,
-    PollSection,
-    duration_text,
-)
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
     Credentials,
@@ -48,6 +42,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic import BaseModel
+
+    from exophone_exporter.config.schema import (
+        AccountSection,
+        BalanceSection,
+        PerNumberSection,
+        PollSection,
+    )
 
     _Section = TypeVar("_Section", bound=BaseModel)
 
@@ -79,25 +80,39 @@ _NO_CONFIGURATION: Final = (
 
 
 def load(
-    path: str | None, environ: Mapping[str, str] = os.environ, read_file: ReadFile = read_file
+    path: str | None,
+    environ: Mapping[str, str] = os.environ,
+    read_file: ReadFile = read_file,
+    *,
+    with_secrets: bool = True,
 ) -> Config:
-    """Load the file at `path`, or without one the account in the variables; raises ConfigError."""
+    """Load the file at `path`, or without one the account in the variables; raises ConfigError.
+
+    Without secrets nothing that the file names is read, which serves to check the file alone.
+    """
     if path is not None:
-        return parse(read_text(path, read_file), path, environ, read_file)
+        text = read_text(path, read_file)
+        return parse(text, path, environ, read_file, with_secrets=with_secrets)
     if any(name in environ or f"{name}_FILE" in environ for name in _VARIABLES.values()):
-        return _from_variables(environ, read_file)
+        return _from_variables(environ, read_file, with_secrets=with_secrets)
     raise ConfigError([_NO_CONFIGURATION])
 
 
 def parse(
-    text: str, source: str, environ: Mapping[str, str], read_file: ReadFile = read_file
+    text: str,
+    source: str,
+    environ: Mapping[str, str],
+    read_file: ReadFile = read_file,
+    *,
+    with_secrets: bool = True,
 ) -> Config:
     """Read the text of a configuration file; `source` names it in errors. Raises ConfigError."""
     document = read_document(text, source)
     if document.value is None:
         raise ConfigError([f"{source}: the file is empty; see config.example.yaml for an example"])
     problems = ProblemList(source, document.lines)
-    return _ConfigBuilder(source, problems, environ, read_file).build(document.value)
+    builder = _ConfigBuilder(source, problems, environ, read_file, with_secrets)
+    return builder.build(document.value)
 
 
 def environment() -> Mapping[str, str]:
@@ -119,7 +134,9 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _from_variables(environ: Mapping[str, str], read_file: ReadFile) -> Config:
+def _from_variables(
+    environ: Mapping[str, str], read_file: ReadFile, *, with_secrets: bool
+) -> Config:
     """The configuration with one account, checked like that of a file."""
     problems = ProblemList(ENVIRONMENT_SOURCE, {}, _variable_name)
     entry: dict[str, strict_yaml.Value] = {}
@@ -130,7 +147,7 @@ def _from_variables(environ: Mapping[str, str], read_file: ReadFile) -> Config:
             problems.note(("accounts", 0, key), str(error))
     if "sid" in entry:
         entry["name"] = entry["sid"]
-    builder = _ConfigBuilder(ENVIRONMENT_SOURCE, problems, environ, read_file)
+    builder = _ConfigBuilder(ENVIRONMENT_SOURCE, problems, environ, read_file, with_secrets)
     return builder.build({"accounts": [entry]})
 
 
@@ -173,6 +190,7 @@ class _ConfigBuilder:
     _problems: ProblemList
     _environ: Mapping[str, str]
     _read_file: ReadFile
+    _with_secrets: bool
     _warnings: list[str] = field(default_factory=list)
 
     def build(self, document: strict_yaml.Value) -> Config:
@@ -223,7 +241,7 @@ class _ConfigBuilder:
         key = self._secret(path, entry, "api_key")
         token = self._secret(path, entry, "api_token")
         poll = self._poll(path, file.poll, entry.poll)
-        if entry.ca_file is not None:
+        if entry.ca_file is not None and self._with_secrets:
             self._check_certificates((*path, "ca_file"), entry.ca_file)
         per_number = self._per_number(path, file.per_number, entry.per_number)
         if len(self._problems) > before or key is None or token is None:
@@ -297,7 +315,7 @@ class _ConfigBuilder:
         self, path: strict_yaml.Path, common: PerNumberSection, own: PerNumberSection
     ) -> PerNumber:
         merged, key = _merged(common, own), None
-        if (file := merged.pseudonym_key_file) is not None:
+        if (file := merged.pseudonym_key_file) is not None and self._with_secrets:
             try:
                 key = Secret(line_from_bytes(self._read_file(file, SECRET_FILE_MAX_BYTES)))
                 self._warn_if_open(file)
@@ -330,6 +348,8 @@ class _ConfigBuilder:
 
     def _read_secret(self, way: str, value: str) -> SecretSource:
         """The secret that a key sets; raises OSError or ValueError."""
+        if not self._with_secrets and way.endswith(("_file", "_env")):
+            return SecretSource(Secret("not read"))
         if way.endswith("_file"):
             line = line_from_bytes(self._read_file(value, SECRET_FILE_MAX_BYTES))
             self._warn_if_open(value)

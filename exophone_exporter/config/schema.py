@@ -14,15 +14,13 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema, model_validator
 
+from exophone_exporter.config.durations import seconds_of
 from exophone_exporter.config.fields import Section, one_of, quoted, refuse, text_of
 
 Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]
 Region = Literal["singapore", "mumbai"]
 
-_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h|d))+", re.ASCII)
-_DURATION_PART: Final = re.compile(r"([0-9]+)(ms|s|m|h|d)", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST: Final = re.compile(
@@ -44,28 +42,14 @@ def _duration(least: float, most: float, automatic: str = "") -> BeforeValidator
         text = text_of(value)
         if text == automatic:
             return None
-        if not _DURATION.fullmatch(text):
-            raise refuse(
-                f"{quoted(text)} is not a valid duration; use a value such as 30s, 5m or 1h30m"
-            )
-        parts = _DURATION_PART.findall(text)
-        seconds = sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts)
-        if not least <= seconds <= most:
-            allowed = f"{duration_text(least)} to {duration_text(most)}"
-            raise refuse(f"{quoted(text)} is out of range; use {allowed}")
-        return float(seconds)
+        try:
+            return seconds_of(text, quoted(text), least, most)
+        except ValueError as error:
+            raise refuse(str(error)) from None
 
     alternative = f"{automatic}|" if automatic else ""
     pattern = Field(pattern=f"^({alternative}([0-9]{{1,9}}(ms|s|m|h|d))+)$")
     return BeforeValidator(read, json_schema_input_type=Annotated[str, pattern])
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds in the largest unit that leaves a whole number, such as 90s or 5m."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds >= _UNIT_SECONDS[unit] and seconds % _UNIT_SECONDS[unit] == 0:
-            return f"{seconds / _UNIT_SECONDS[unit]:g}{unit}"
-    return f"{seconds * 1000:g}ms"
 
 
 def _integer(least: int, most: int) -> BeforeValidator:

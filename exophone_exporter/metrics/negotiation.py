@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping="
 
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 _OPENMETRICS_VERSIONS: Final = ("", "1.0.0", "0.0.1")
+# How to write names that the format does not allow. There are none, so every scheme is the same.
+_ESCAPING_SCHEMES: Final = ("underscores", "allow-utf-8", "dots", "values")
 # The most specific range that a client names says how much it wants the text format.
 _TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")
 
@@ -32,21 +34,27 @@ def negotiated(request: Mapping[str, str]) -> tuple[bool, bool, dict[str, str]]:
     gzipped = accepts_gzip(request.get("Accept-Encoding", ""))
     if gzipped:
         headers["Content-Encoding"] = "gzip"
-    return kind == OPENMETRICS, gzipped, headers
+    return kind != TEXT, gzipped, headers
 
 
 def content_type(accept: str) -> str:
-    """TEXT or OPENMETRICS, by an Accept header; TEXT for anything that asks for neither."""
-    openmetrics = 0.0
+    """TEXT, or OPENMETRICS with an escaping scheme, by an Accept header.
+
+    TEXT for anything that asks for neither. prometheus/common names the same schemes.
+    """
+    openmetrics, escaping = 0.0, ""
     text: dict[str, float] = {}
     for media_range, parameters, quality in _offers(accept):
         if media_range == "application/openmetrics-text":
-            if parameters.get("version", "") in _OPENMETRICS_VERSIONS:
-                openmetrics = max(openmetrics, quality)
+            known = parameters.get("version", "") in _OPENMETRICS_VERSIONS
+            if known and quality > openmetrics:
+                openmetrics, escaping = quality, parameters.get("escaping", "")
         elif media_range in _TEXT_RANGES:
             text[media_range] = max(quality, text.get(media_range, 0.0))
     text_quality = next((text[name] for name in _TEXT_RANGES if name in text), 0.0)
-    return OPENMETRICS if openmetrics > 0 and openmetrics >= text_quality else TEXT
+    if openmetrics == 0 or openmetrics < text_quality:
+        return TEXT
+    return OPENMETRICS + (escaping if escaping in _ESCAPING_SCHEMES else _ESCAPING_SCHEMES[0])
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -74,7 +74,8 @@ class Exporter:
     `clock`, `connect` and `uniform` are its world: the time, the way to the API, and the randomness
     of intervals and of waits before a retry. `new_state` makes what holds results. `on_death` is
     called when a poller died of an unforeseen error: nothing polls that account any more, so the
-    process should end and be started again. `server_info` is what the HTTP server reports.
+    process should end and be started again. `server_info` is what the HTTP server reports;
+    `with_process` is that of `MetricsPage`.
     """
 
     def __init__(  # noqa: PLR0913 - each is a seam with a default
@@ -88,6 +89,7 @@ class Exporter:
         new_state: Callable[[Account], AccountState] = AccountState,
         on_death: Callable[[], None] = lambda: None,
         server_info: Callable[[], ServerInfo] = ServerInfo,
+        with_process: bool = True,
     ) -> None:
         self.clock = clock or Clock()
         self._connect = connect
@@ -99,7 +101,9 @@ class Exporter:
         self._reloading = threading.Lock()
         self._started = False
         self._info = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
-        self.page = MetricsPage(self.statuses, self._exporter_info, self.clock)
+        self.page = MetricsPage(
+            self.statuses, self._exporter_info, self.clock, with_process=with_process
+        )
         self._limiters: Limiters = {}
         self._runtimes: Sequence[AccountRuntime] = ()
         self._runtimes = self._runtimes_of(config, self._limiters, begin=None)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Config
     from exophone_exporter.polling.accounts import ReloadSummary
+    from exophone_exporter.polling.auto_reload import ConfigFiles
     from exophone_exporter.polling.exporter import Exporter
     from exophone_exporter.threads import Start
 
@@ -39,8 +40,8 @@ class Outcome:
 class Reloader:
     """Reloads on request; `load` reads the configuration. Its methods run in the event loop.
 
-    `note` says what a reload does not take up. `on_begin` and `on_end` are called around each
-    reload, in its thread; `on_end` with whether it succeeded.
+    A change of `files` is a request. `note` says what a reload does not take up. `on_begin` and
+    `on_end` are called around each reload, in its thread; `on_end` with whether it succeeded.
     """
 
     def __init__(  # noqa: PLR0913 - each is named, and most have a default
@@ -49,6 +50,7 @@ class Reloader:
         exporter: Exporter,
         clock: Clock,
         *,
+        files: ConfigFiles | None = None,
         note: str = "",
         on_begin: Callable[[], None] = lambda: None,
         on_end: Callable[[bool], None] = lambda _: None,
@@ -58,6 +60,7 @@ class Reloader:
         self._load = load
         self._exporter = exporter
         self._clock = clock
+        self._files = files
         self._on_begin = on_begin
         self._on_end = on_end
         self._start = start
@@ -69,6 +72,11 @@ class Reloader:
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._run_next())
         return self._next
+
+    def tick(self) -> None:
+        """Look at the files when it is time to."""
+        if self._files:
+            self._files.look(self.request)
 
     async def _run_next(self) -> Outcome:
         async with self._one_at_a_time:

@@ -261,9 +261,9 @@ class Server(uvicorn.Server):
 
     `on_stop` is called in the event loop when the server begins to end.
     `on_hangup` is called in the event loop soon after SIGHUP, once for several that come together;
-    without it SIGHUP is not handled. `tls` gives each new connection its TLS; without it the server
-    speaks plain HTTP. `headers` gives those of answers that do not come from `app`. `urls` are
-    where it listens.
+    without it SIGHUP is not handled. `on_tick` is called there ten times a second. `tls` gives each
+    new connection its TLS; without it the server speaks plain HTTP. `headers` gives those of
+    answers that do not come from `app`. `urls` are where it listens.
 
     Relied on of uvicorn.Server: `startup`, `on_tick` (first immediately, then ten times a second),
     `shutdown`, `handle_exit`, `should_exit`, and that `servers` are closed at the end.
@@ -280,6 +280,7 @@ class Server(uvicorn.Server):
         refused_clients: RefusedClients | None = None,
         on_stop: Callable[[], None] = lambda: None,
         on_hangup: Callable[[], object] | None = None,
+        on_tick: Callable[[], None] = lambda: None,
         supervision: Supervision | None = None,
         headers: Callable[[], list[tuple[bytes, bytes]]] = list,
     ) -> None:
@@ -293,6 +294,7 @@ class Server(uvicorn.Server):
         self._followed = followed
         self._on_stop = on_stop
         self._on_hangup = on_hangup
+        self._on_tick = on_tick
         self._supervision = supervision
         self._headers = headers
         self._signals: list[int] = []
@@ -350,6 +352,7 @@ class Server(uvicorn.Server):
         if self._hung_up and self._on_hangup:
             self._hung_up = False
             self._on_hangup()
+        self._on_tick()
         for files in self._followed:
             files.current()
         if self._tls:

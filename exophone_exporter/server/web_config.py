@@ -228,9 +228,9 @@ class WebConfig:
     users: Mapping[str, PasswordHash] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def check_web_config(path: str) -> WebConfig:
-    """Read a file and the certificates and keys that it names; raises ConfigError."""
-    return parse(read_text(path, read_regular_file), path, with_files=True)
+def check_web_config(path: str, *, with_files: bool = True) -> WebConfig:
+    """Read a file, and the certificates and keys that it names; raises ConfigError."""
+    return parse(read_text(path, read_regular_file), path, with_files=with_files)
 
 
 def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:

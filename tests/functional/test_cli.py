@@ -19,6 +19,7 @@ WEB = {
     "--web.listen-address",
     "--web.telemetry-path",
     "--web.max-requests",
+    "--web.disable-exporter-metrics",
     "--web.config.file",
     "--web.enable-lifecycle",
     "--web.external-url",
@@ -27,10 +28,10 @@ WEB = {
 }
 SIMULATOR = {"--web.listen-address", "--numbers", "--latency", "--failure-rate", "--seed"}
 FLAGS = {
-    "serve": CONFIG | WEB | LOG,
+    "serve": CONFIG | {"--config.enable-auto-reload", "--config.auto-reload-interval"} | WEB | LOG,
     "demo": {"--seed"} | WEB | LOG,
     "simulate": SIMULATOR | {"--requests-per-minute"} | LOG,
-    "check-config": CONFIG | {"--web.config.file", "--live"} | LOG,
+    "check-config": CONFIG | {"--web.config.file", "--no-secrets", "--live"} | LOG,
     "once": CONFIG | {"--output"} | LOG,
     "numbers": CONFIG | {"--account", "--unattached", "--format"} | LOG,
     "number": {"--config.file", "--account", "--format"} | LOG,
@@ -94,17 +95,30 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
     [
         (
             "numbrs",
-            "unknown command `numbrs`. Did you mean `numbers`? Commands: serve, demo, simulate, c",
+            "unknown command `numbrs`; did you mean `numbers`? Commands: serve, demo, simulate, c",
         ),
         ("--bogus", "unknown flag: --bogus\ntry `exophone-exporter serve --help`"),
         ("numbers --bogus", "unknown flag: --bogus\ntry `exophone-exporter numbers --help`"),
         ("once extra", "unexpected argument: extra\ntry `exophone-exporter once --help`"),
         ("--config.file x numbers", "put the command first: exophone-exporter numbers ..."),
-        ("--web.listen :1", "unknown flag: --web.listen\n"),  # flags cannot be abbreviated
+        # flags cannot be abbreviated
+        ("--web.listen :1", "unknown flag: --web.listen; did you mean `--web.listen-address`?"),
+        ("--confg.file=x", "unknown flag: --confg.file; did you mean `--config.file`?"),
+        ("-config.file x", "unknown flag: -config.file; did you mean `--config.file`?"),
+        ("numbers --formt json", "unknown flag: --formt; did you mean `--format`?"),
+        ("numbers --live", "unknown flag: --live; it belongs to check-config\n"),
+        ("numbers c.yaml", "unexpected argument: c.yaml; did you mean `--config.file c.yaml`?"),
+        ("c.yml", "unknown command `c.yml`; did you mean `--config.file c.yml`? Commands: serve"),
+        ("check-config a b", "unexpected argument: b\n"),
+        ("--config.file a --config.file b", "argument --config.file: cannot be repeated"),
+        ("number a b", "unexpected argument: b\n"),
         ("--config.file", "expected one argument"),
-        ("--log.level=loud", "invalid choice: 'loud'"),
-        ("--log.format=xml", "invalid choice: 'xml'"),
-        ("help numbrs", "unknown command `numbrs`. Did you mean `numbers`?"),
+        ("--log.level=loud", "`loud` is not one of debug, info, warn, error\n"),
+        ("--log.level=inf", "`inf` is not one of debug, info, warn, error; did you mean `info`?"),
+        ("--log.format=xml", "`xml` is not one of logfmt, json\n"),
+        ("--config.auto-reload-interval=5", "`5` is not a valid duration; use a value such as"),
+        ("--config.auto-reload-interval=500ms", "`500ms` is out of range; use 1s to 1d"),
+        ("help numbrs", "unknown command `numbrs`; did you mean `numbers`?"),
         ("--web.max-requests=-1", "`-1` is not a whole number of 0 or more"),
         ("--web.max-requests=٣", "`٣` is not a whole number of 0 or more"),
         ("--web.telemetry-path=metrics", "invalid path `metrics`: use a path like /metrics"),
@@ -116,8 +130,8 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
         ("simulate --latency=nan", "`nan` is not a number from 0 to 3600"),
         ("simulate --failure-rate=1.5", "`1.5` is not a number from 0 to 1"),
         ("simulate --requests-per-minute=0", "`0` would refuse every request"),
-        ("numbers --format=xml", "invalid choice: 'xml'"),
-        ("number s --format=csv", "invalid choice: 'csv'"),
+        ("numbers --format=xml", "`xml` is not one of table, json, csv\n"),
+        ("number s --format=csv", "`csv` is not one of table, json\n"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_names_the_help(

@@ -407,6 +407,44 @@ class TestCheckConfig:
             *[f"{web}:1:"] * 2,
         ]
 
+    @pytest.mark.fault(262)
+    def test_without_secrets_nothing_that_the_files_name_is_read(self, tmp_path: Path) -> None:
+        """As in a Git hook or a pipeline, which has the files and nothing else."""
+        file, web = tmp_path / "exophone.yml", tmp_path / "web.yml"
+        file.write_text(
+            "accounts:\n- {name: a, sid: b, api_key_file: gone, api_token_env: GONE, ca_file: gone,"
+            " per_number: {pseudonym_key_file: gone}}\n",
+            encoding="utf-8",
+        )
+        web.write_text("tls_server_config: {cert_file: gone, key_file: gone}\n", encoding="utf-8")
+        words = ["check-config", str(file), "--web.config.file", str(web)]
+        assert run(*words).stderr.count("\n") == 6
+        ended = run(*words, "--no-secrets")
+        assert (ended.code, ended.stderr) == (0, "")
+        assert f"{file}: valid, 1 account; no secret was read\n" in ended.stdout
+        assert f"{web}: valid, TLS, 0 users\n" in ended.stdout
+        names = ("EXOTEL_ACCOUNT_SID", "EXOTEL_API_KEY", "EXOTEL_API_TOKEN_FILE")
+        ended = run("check-config", "--no-secrets", env=dict.fromkeys(names, "gone"))
+        assert ended.stdout.startswith("environment: valid, 1 account; no secret was read\n")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("api_key: ''", "api_key: is empty"),
+            ("api_key_file: gone, api_key_env: X", "`api_key_file` and `api_key_env` are set"),
+            ("api_key_env: a-b", "must be the name of an environment variable"),
+        ],
+    )
+    def test_without_secrets_the_file_itself_is_checked(
+        self, tmp_path: Path, text: str, message: str
+    ) -> None:
+        file = tmp_path / "exophone.yml"
+        file.write_text(f"accounts: [{{name: a, sid: b, api_token_file: gone, {text}}}]\n", "utf-8")
+        ended = run("check-config", "--no-secrets", str(file))
+        assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+        assert message in ended.stderr
+        assert "omit --no-secrets" in run("check-config", "--live", "--no-secrets").stderr
+
     def test_two_files_for_the_accounts_are_refused(self, call: Call) -> None:
         refused = call("check-config", "other.yml")
         assert refused.code == 2

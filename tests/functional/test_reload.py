@@ -22,6 +22,7 @@ from exophone_exporter.config import loader as configuration
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.polling.accounts import ReloadSummary
+from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
@@ -359,7 +360,91 @@ def test_file_that_is_gone_wrong_or_replaced(tmp_path: Path, sim: Simulator) -> 
     assert reload() == ((), ["1.0", "1.7000004e+09"], ["acme"])
 
 
+@pytest.mark.fault(261)
+def test_each_change_of_a_file_asks_for_one_reload_and_a_hung_file_blocks_nothing(
+    tmp_path: Path,
+) -> None:
+    """Also when it disappears, comes back, or is a file of a network that does not answer."""
+    file, asked = tmp_path / "config", 0
+    file.write_bytes(b"a")
+    files = ConfigFiles(0)
+    assert files.read(str(file), 10) == b"a"
+
+    async def reload() -> None:
+        nonlocal asked
+        asked += 1
+
+    async def others() -> None:
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    async def asked_after(change: Callable[[], object]) -> int:
+        change()
+        for _ in range(3):
+            files.look(reload)
+            await others()
+        return asked
+
+    async def hang() -> None:
+        file.unlink()
+        os.mkfifo(file)
+        for _ in range(3):
+            files.look(reload)
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 2  # this one, and the one that waits
+        await asyncio.to_thread(file.write_bytes, b"c")
+        await others()
+
+    async def live() -> None:
+        assert await asked_after(lambda: None) == 0
+        assert await asked_after(lambda: file.write_bytes(b"b")) == 1
+        assert await asked_after(file.unlink) == 2
+        assert await asked_after(lambda: file.write_bytes(b"more than ten")) == 2  # still unusable
+        assert await asked_after(lambda: file.write_bytes(b"b")) == 3
+        await hang()
+        assert asked == 4
+
+    asyncio.run(live())
+
+
 class TestProcess:
+    @pytest.mark.fault(261)
+    def test_auto_reload_follows_the_links_that_kubernetes_swaps(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        """And a file that the configuration names and that comes after it."""
+        good = config_file(tmp_path, sim).read_text("utf-8")
+        fewer = good.rsplit("\n", 2)[0] + "\n"
+        secret = tmp_path / "key"
+        secret_later = fewer.replace("api_key: acme-key", f"api_key_file: {secret}")
+        file = tmp_path / "volume.yml"
+
+        def swap(version: str, text: str) -> None:
+            (tmp_path / version).write_text(text, encoding="utf-8")
+            (tmp_path / "new").symlink_to(version)
+            (tmp_path / "new").replace(file)
+
+        swap("1", good)
+        flags = ("--config.enable-auto-reload", "--config.auto-reload-interval=1s")
+        with started(
+            "--config.file", str(file), *flags, "--web.disable-exporter-metrics", LOOPBACK
+        ) as running:
+            running.wait_for("first poll is complete.*account=beta")
+            swap("2", fewer)
+            running.wait_for("the configuration was reloaded.* removed=beta kept=1")
+            swap("3", "nonsense: 1\n")
+            running.wait_for("level=error.*the configuration was not reloaded.*nonsense")
+            text = get(f"{running.url()}/metrics")[1]
+            assert "exophone_exporter_config_last_reload_successful 0.0" in text.splitlines()
+            assert "\nprocess_" not in text
+            assert "\npython_" not in text
+            swap("4", secret_later)
+            running.wait_for("level=error.*key: cannot be read")
+            (tmp_path / "written").write_text("acme-key\n", encoding="utf-8")
+            (tmp_path / "written").replace(secret)
+            running.wait_for("the configuration was reloaded.* changed=acme")
+            assert running.end() == 0
+            assert running.stderr.count("nonsense") == 1
+
     @pytest.mark.fault(119)
     def test_hangup_takes_up_the_new_file(self, tmp_path: Path, sim: Simulator) -> None:
         file = config_file(tmp_path, sim)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from exophone_exporter.metrics.negotiation import accepts_gzip, content_type
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
+SCHEMES = ("underscores", "values", "dots", "allow-utf-8")
+ESCAPED = {scheme: OPENMETRICS.replace("underscores", scheme) for scheme in SCHEMES}
 
 
 @pytest.mark.fault(112)
@@ -27,7 +29,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
             "application/openmetrics-text;version=0.0.1;q=0.4,"
             "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
             "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            OPENMETRICS,
+            ESCAPED["allow-utf-8"],
             id="prometheus-3",
         ),
         pytest.param(
@@ -41,6 +43,13 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
         ("application/openmetrics-text", OPENMETRICS),
         ('Application/OpenMetrics-Text; Version="1.0.0"', OPENMETRICS),
         ("application/openmetrics-text;version=2.0.0", TEXT),
+        *((f"application/openmetrics-text; escaping={each}", ESCAPED[each]) for each in SCHEMES),
+        (
+            "application/openmetrics-text;q=0.5;escaping=dots,application/openmetrics-text",
+            OPENMETRICS,
+        ),
+        ("application/openmetrics-text;escaping=x\r\ny", OPENMETRICS),
+        ("text/plain;version=0.0.4;escaping=values", TEXT),
     ],
 )
 def test_format_is_the_one_that_the_client_prefers(accept: str, expected: str) -> None:
@@ -106,7 +115,7 @@ def test_choice_obeys_what_the_client_says_in_any_order(
 @pytest.mark.fault(112)
 @given(st.text() | st.text(alphabet='application/openmetrics-text;plain*,=q01.v" \u0663\x00\xff'))
 def test_no_header_can_break_the_choice(header: str) -> None:
-    assert content_type(header) in {TEXT, OPENMETRICS}
+    assert content_type(header) in {TEXT, *ESCAPED.values()}
     assert accepts_gzip(header) in {True, False}
 
 
