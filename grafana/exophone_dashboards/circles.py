@@ -13,6 +13,21 @@ from exophone_exporter.inventory.formatting import CIRCLES
 if TYPE_CHECKING:
     from exophone_dashboards.panels import Json
 
+# Where the vendor has numbers outside India. Others are shown by their codes.
+COUNTRIES: Final = {
+    "AE": "United Arab Emirates",
+    "AU": "Australia",
+    "GB": "United Kingdom",
+    "HK": "Hong Kong",
+    "ID": "Indonesia",
+    "MY": "Malaysia",
+    "PH": "Philippines",
+    "SA": "Saudi Arabia",
+    "SG": "Singapore",
+    "TH": "Thailand",
+    "US": "United States",
+    "VN": "Vietnam",
+}
 # The label that `with_circle` adds: IN-KA, SG-SG.
 LABEL: Final = "circle"
 
@@ -23,10 +38,14 @@ def with_circle(expression: str) -> str:
 
 
 def circle_mappings() -> list[Json]:
-    """Mappings of that label: the circle's name in India, elsewhere the region as it was sent."""
+    """Mappings of that label: the circle's name in India, the country's name elsewhere."""
     names: Json = {
         f"IN-{code}": {"text": name, "index": index}
         for index, (code, name) in enumerate(CIRCLES.items())
+    }
+    names |= {
+        f"{code}-{code}": {"text": name, "index": len(names) + index}
+        for index, (code, name) in enumerate(COUNTRIES.items())
     }
     return [
         {"type": "value", "options": names},

@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from exophone_dashboards.layout import ACCOUNT, INSTANCE, JOB, Dashboard, row
+from exophone_dashboards.links import account_links
 from exophone_dashboards.panels import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     RED,
+    SMALL,
     YELLOW,
     Json,
     Override,
@@ -35,13 +38,14 @@ from exophone_dashboards.panels import (
 )
 from exophone_dashboards.queries import of_account, of_exporters, selector, total
 
-# Polls are minutes apart: shorter steps would show spikes instead of a trend. The rate interval is
-# four times the step at least, so each point is the average of 20 minutes or more.
-STEP: Final = "5m"
+# Polls are minutes apart: shorter windows would show spikes instead of a trend. The rate is
+# averaged, and not taken over 20 minutes, because such a rate is too low for the first 20 minutes.
+AVERAGED: Final = "[20m:]"
 PER_HOUR: Final = "suffix:/h"
 OF_ACCOUNT: Final = "{{account}} {{instance}}"
 NO_POLL: Final = "No poll yet"
 NO_EXPORTER: Final = "No exporter is scraped"
+NO_HISTORY: Final = "No history yet"
 NOT_TOLD: Final = "Not available on this system"
 
 UP: Final = value_mapping(
@@ -74,19 +78,37 @@ DURATION: Final = of_account("exophone_poll_duration_seconds")
 AGE: Final = f"time() - ({SUCCESS} > 0)"
 
 
+def per_second(metric: str) -> str:
+    """How much counters grow in a second: the average of 20 minutes, or of what there is."""
+    return f"avg_over_time(rate({of_account(metric)}[$__rate_interval]){AVERAGED})"
+
+
 def per_hour(metric: str, *labels: str) -> str:
     """How much a counter grows in an hour, as it does now."""
-    grown = f"rate({of_account(metric)}[$__rate_interval])"
-    return f"sum by ({', '.join(labels)}) ({grown}) * 3600"
+    return f"sum by ({', '.join(labels)}) ({per_second(metric)}) * 3600"
 
 
 def quantile(share: float) -> str:
     """Duration of requests that so many of them kept within; no requests give no duration."""
-    buckets = of_account("exophone_api_request_duration_seconds_bucket")
-    return (
-        f"histogram_quantile({share},"
-        f" sum by (le, endpoint, job, instance) (rate({buckets}[$__rate_interval]))) >= 0"
-    )
+    buckets = per_second("exophone_api_request_duration_seconds_bucket")
+    by = "le, endpoint, job, instance"
+    return f"histogram_quantile({share}, sum by ({by}) ({buckets})) >= 0"
+
+
+# No two alike; a code that is not here has a colour of Grafana's palette.
+CODE_COLORS: Final = {
+    "200": GREEN,
+    "404": BLUE,
+    "429": YELLOW,
+    "401": RED,
+    "402": "dark-red",
+    "403": "light-red",
+    "500": ORANGE,
+    "502": PURPLE,
+    "503": "dark-orange",
+    "504": "light-purple",
+    "none": GREY,
+}
 
 
 def colored(pattern: str, color: str) -> Override:
@@ -97,7 +119,7 @@ def colored(pattern: str, color: str) -> Override:
 def hourly(title: str, description: str, query: Query, **more: Any) -> Panel:
     """How often something happens in an hour, stacked."""
     shown: Json = {"unit": PER_HOUR, "decimals": 1, "minimum": 0, "stacked": True} | more
-    said = f"{description} Averaged over at least 20 minutes."
+    said = f"{description} Averaged over 20 minutes."
     return time_series(title, said, query, **shown, width=8)
 
 
@@ -108,7 +130,7 @@ def lines(*, soft_max: float) -> Json:
         "lineInterpolation": "linear",
         "lineWidth": 1,
         "fillOpacity": 0,
-        "showPoints": "never",
+        "showPoints": "auto",
         "spanNulls": False,
         "stacking": {"mode": "none", "group": "A"},
         "axisSoftMin": 0,
@@ -131,7 +153,8 @@ EXPORTERS: Final = stat(
     no_value=NO_EXPORTER,
     color="background",
     text="value_and_name",
-    width=5,
+    size=SMALL,
+    width=8,
 )
 FAILING: Final = stat(
     "Failing accounts",
@@ -141,8 +164,7 @@ FAILING: Final = stat(
     decimals=0,
     steps=(Step(GREEN), Step(RED, 1)),
     no_value=NO_POLL,
-    text="value",
-    width=3,
+    width=8,
 )
 STALE: Final = stat(
     "Stale accounts",
@@ -152,8 +174,7 @@ STALE: Final = stat(
     decimals=0,
     steps=(Step(GREEN), Step(RED, 1)),
     no_value=NO_EXPORTER,
-    text="value",
-    width=3,
+    width=8,
 )
 OLDEST: Final = stat(
     "Oldest data",
@@ -163,8 +184,7 @@ OLDEST: Final = stat(
     decimals=0,
     steps=plain(BLUE),
     no_value="No complete poll yet",
-    text="value",
-    width=3,
+    width=8,
 )
 CONFIGURATION: Final = stat(
     "Configuration",
@@ -176,7 +196,8 @@ CONFIGURATION: Final = stat(
     no_value=NO_EXPORTER,
     color="background",
     text="value_and_name",
-    width=5,
+    size=SMALL,
+    width=8,
 )
 UPTIME: Final = stat(
     "Uptime",
@@ -186,7 +207,8 @@ UPTIME: Final = stat(
     steps=plain(BLUE),
     no_value=NOT_TOLD,
     text="value_and_name",
-    width=5,
+    size=SMALL,
+    width=8,
 )
 _ACCOUNT_COLUMNS: Final = (
     ("Last poll", of_account("exophone_up")),
@@ -195,7 +217,6 @@ _ACCOUNT_COLUMNS: Final = (
     ("Interval", INTERVAL),
     ("Stale after", STALE_AFTER),
     ("Duration", DURATION),
-    ("Pages", of_account("exophone_poll_pages")),
 )
 _SECONDS: Final[Json] = {"unit": "s", "decimals": 0}
 ACCOUNTS: Final = table(
@@ -208,9 +229,9 @@ ACCOUNTS: Final = table(
         {
             "id": "organize",
             "options": {
-                "excludeByName": {"Time": True},
-                "indexByName": {"account": 0, "job": 1, "instance": 2},
-                "renameByName": {"account": "Account", "job": "Job", "instance": "Instance"}
+                "excludeByName": {"Time": True, "job": True},
+                "indexByName": {"account": 0, "instance": 1},
+                "renameByName": {"account": "Account", "instance": "Instance"}
                 | {
                     f"Value #{chr(ord('A') + index)}": name
                     for index, (name, _) in enumerate(_ACCOUNT_COLUMNS)
@@ -224,9 +245,8 @@ ACCOUNTS: Final = table(
     down=False,
     overrides=(
         empty_cell("-"),
-        column("Account", unit="string"),
-        column("Job", unit="string"),
-        column("Instance", unit="string"),
+        column("Account", unit="string", links=account_links()),
+        column("Instance", unit="string", custom__minWidth=150),
         column(
             "Last poll",
             mappings=[COMPLETE],
@@ -254,7 +274,7 @@ AGE_OVER_TIME: Final = time_series(
     "Time since the last complete poll; normally a little more than the poll interval.",
     over_time(AGE, OF_ACCOUNT),
     unit="s",
-    no_value="No complete poll in the range",
+    no_value="No complete poll yet",
     legend="table",
 )
 AGE_OF_LIMIT: Final = time_series(
@@ -266,18 +286,14 @@ AGE_OF_LIMIT: Final = time_series(
     minimum=0,
     steps=SHARE_OF_LIMIT,
     custom=limits(),
-    no_value="No complete poll in the range",
+    no_value="No complete poll yet",
     legend="table",
 )
 POLLS: Final = hourly(
     "Polls",
     "Polls per hour.",
-    over_time(
-        per_hour("exophone_polls_total", "account", "job", "instance"),
-        OF_ACCOUNT,
-        interval=STEP,
-    ),
-    no_value="No exporter in the range",
+    over_time(per_hour("exophone_polls_total", "account", "job", "instance"), OF_ACCOUNT),
+    no_value=NO_HISTORY,
 )
 FAILURES: Final = hourly(
     "Failed polls by reason",
@@ -285,51 +301,35 @@ FAILURES: Final = hourly(
     over_time(
         f"{per_hour('exophone_poll_failures_total', 'reason', 'account', 'job', 'instance')} > 0",
         "{{reason}} {{account}} {{instance}}",
-        interval=STEP,
     ),
     no_value="No failed polls in the range",
 )
 ANSWERS: Final = hourly(
     "API answers by code",
-    "Requests per hour by HTTP status; none if there was no response. A 404 confirms that a number"
-    " was removed.",
-    over_time(
-        per_hour("exophone_api_requests_total", "code", "job", "instance"),
-        "{{code}} {{instance}}",
-        interval=STEP,
-    ),
-    overrides=(
-        colored("^2", GREEN),
-        colored("^404 ", BLUE),
-        colored("^429 ", YELLOW),
-        colored("^4(?!04 |29 )", RED),
-        colored("^5", ORANGE),
-        colored("^none ", GREY),
-    ),
-    no_value="No requests in the range",
+    "Requests per hour by HTTP status, of all exporters; none if there was no response. A 404"
+    " confirms that a number was removed.",
+    over_time(per_hour("exophone_api_requests_total", "code"), "{{code}}"),
+    overrides=tuple(colored(f"^{code}$", color) for code, color in CODE_COLORS.items()),
+    no_value=NO_HISTORY,
 )
 LATENCY: Final = time_series(
     "API latency",
     "Median (p50) and 95th percentile (p95) of the request duration, estimated from a histogram.",
-    over_time(quantile(0.5), "p50 {{endpoint}} {{instance}}", interval=STEP),
-    over_time(quantile(0.95), "p95 {{endpoint}} {{instance}}", interval=STEP),
+    over_time(quantile(0.5), "p50 {{endpoint}} {{instance}}"),
+    over_time(quantile(0.95), "p95 {{endpoint}} {{instance}}"),
     unit="s",
     minimum=0,
-    no_value="No requests in the range",
+    no_value=NO_HISTORY,
     width=8,
 )
 WAITING: Final = time_series(
     "Waiting for the budget",
     "Share of the time spent waiting for the request budget or before a retry.",
-    over_time(
-        f"rate({of_account('exophone_api_wait_seconds_total')}[$__rate_interval])",
-        OF_ACCOUNT,
-        interval=STEP,
-    ),
+    over_time(per_second("exophone_api_wait_seconds_total"), OF_ACCOUNT),
     unit="percentunit",
     minimum=0,
     custom=lines(soft_max=0.1),
-    no_value="No exporter in the range",
+    no_value=NO_HISTORY,
     width=8,
 )
 RETRIES: Final = hourly(
@@ -338,7 +338,6 @@ RETRIES: Final = hourly(
     over_time(
         f"{per_hour('exophone_api_retries_total', 'account', 'job', 'instance')} > 0",
         OF_ACCOUNT,
-        interval=STEP,
     ),
     no_value="No retries in the range",
 )
@@ -347,7 +346,7 @@ POLL_DURATION: Final = time_series(
     "Duration of the last complete poll, including time spent waiting for the request budget.",
     over_time(DURATION, OF_ACCOUNT),
     unit="s",
-    no_value="No complete poll in the range",
+    no_value="No complete poll yet",
     width=8,
 )
 DURATION_OF_INTERVAL: Final = time_series(
@@ -358,7 +357,7 @@ DURATION_OF_INTERVAL: Final = time_series(
     decimals=0,
     steps=(Step(GREEN), Step(YELLOW, 0.8), Step(RED, 1)),
     custom=limits(),
-    no_value="No complete poll in the range",
+    no_value="No complete poll yet",
     width=8,
 )
 PAGES: Final = time_series(
@@ -367,7 +366,7 @@ PAGES: Final = time_series(
     over_time(of_account("exophone_poll_pages"), OF_ACCOUNT),
     unit="none",
     decimals=0,
-    no_value="No complete poll in the range",
+    no_value="No complete poll yet",
     width=8,
 )
 REJECTED: Final = time_series(
@@ -409,7 +408,7 @@ SAMPLES: Final = time_series(
     over_time(of_exporters(selector("scrape_samples_scraped")), "{{instance}}"),
     unit="none",
     decimals=0,
-    no_value="No scrape in the range",
+    no_value=NO_HISTORY,
     width=8,
 )
 ADDED: Final = time_series(
@@ -421,7 +420,7 @@ ADDED: Final = time_series(
     ),
     unit="none",
     decimals=0,
-    no_value="No scrape in the range",
+    no_value=NO_HISTORY,
     width=8,
 )
 SCRAPE_DURATION: Final = time_series(
@@ -432,7 +431,7 @@ SCRAPE_DURATION: Final = time_series(
         "{{instance}}",
     ),
     unit="s",
-    no_value="No scrape in the range",
+    no_value=NO_HISTORY,
     width=8,
 )
 MEMORY: Final = time_series(
@@ -514,7 +513,7 @@ DASHBOARD: Final = Dashboard(
     description="Whether the exporter is healthy and its data fresh, for each replica.",
     variables=(JOB, INSTANCE, ACCOUNT),
     rows=(
-        row("Now", EXPORTERS, FAILING, STALE, OLDEST, CONFIGURATION, UPTIME, ACCOUNTS),
+        row("Now", EXPORTERS, CONFIGURATION, UPTIME, FAILING, STALE, OLDEST, ACCOUNTS),
         row("Freshness", AGE_OVER_TIME, AGE_OF_LIMIT),
         row("Polls", POLLS, FAILURES, ANSWERS, POLL_DURATION, DURATION_OF_INTERVAL, PAGES),
         row("API", LATENCY, WAITING, RETRIES),

@@ -32,14 +32,23 @@ def row(title: str, *panels: Panel, collapsed: bool = False) -> Row:
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable whose choices are the values of a label."""
+    """A variable whose choices are the values of a label; without a query, any text."""
 
     name: str
     label: str
     description: str
     query: str
     # The value of "All": `.*` also takes in series that lack the label, "" only what is listed.
-    all_value: str
+    # None is for variables of which one value is chosen.
+    all_value: str | None
+    hide: int = 0
+
+
+# Set by the URL only, as links between the dashboards do: few people have more than one of them.
+HIDDEN: Final = 2
+# Behind the button of the dashboard's controls: on a phone each variable takes a row. Grafana
+# before 12.3 shows such a variable like any other.
+IN_MENU: Final = 3
 
 
 JOB: Final = Variable(
@@ -48,6 +57,7 @@ JOB: Final = Variable(
     "The scrape jobs in which exporters run.",
     "label_values(exophone_exporter_build_info, job)",
     "",  # a job of probes has series of numbers, too, and would double them
+    HIDDEN,
 )
 INSTANCE: Final = Variable(
     "instance",
@@ -55,6 +65,7 @@ INSTANCE: Final = Variable(
     "The exporters; replicas of one are counted once.",
     'label_values(exophone_exporter_build_info{job=~"$job"}, instance)',
     ".+",
+    HIDDEN,
 )
 ACCOUNT: Final = Variable(
     "account",
@@ -62,6 +73,18 @@ ACCOUNT: Final = Variable(
     "The Exotel accounts, by their configured names.",
     'label_values(exophone_polls_total{job=~"$job", instance=~"$instance"}, account)',
     ".+",
+)
+# For links. The label is the address at which Prometheus scrapes.
+EXPORTER: Final = Variable(
+    "exporter",
+    "Exporter",
+    "The exporter's address in links.",
+    'label_values(exophone_exporter_build_info{job=~"$job", instance=~"$instance"}, instance)',
+    None,
+    HIDDEN,
+)
+NUMBER: Final = Variable(
+    "number", "Number", "The SID of the number whose history is shown.", "", None, HIDDEN
 )
 _OF_ACCOUNT: Final = '{job=~"$job", instance=~"$instance", account=~"$account"}'
 REGION: Final = Variable(
@@ -77,6 +100,7 @@ NUMBER_TYPE: Final = Variable(
     "Landline, mobile or toll-free.",
     f"label_values(exophone_numbers{_OF_ACCOUNT}, number_type)",
     ".*",
+    IN_MENU,
 )
 CURRENCY: Final = Variable(
     "currency",
@@ -84,6 +108,7 @@ CURRENCY: Final = Variable(
     "Rentals are never added up across currencies.",
     f"label_values(exophone_monthly_rental{_OF_ACCOUNT}, currency)",
     ".*",
+    IN_MENU,
 )
 
 
@@ -160,7 +185,7 @@ def _datasource() -> Json:
         "description": "The Prometheus that scrapes the exporter.",
         "query": "prometheus",
         "current": {},
-        "hide": 0,
+        "hide": IN_MENU,
         "includeAll": False,
         "multi": False,
         "options": [],
@@ -171,6 +196,9 @@ def _datasource() -> Json:
 
 
 def _variable(variable: Variable) -> Json:
+    if not variable.query:
+        return _textbox(variable)
+    many = variable.all_value is not None
     return {
         "type": "query",
         "name": variable.name,
@@ -183,16 +211,30 @@ def _variable(variable: Variable) -> Json:
             "query": variable.query,
             "refId": "PrometheusVariableQueryEditor-VariableQuery",
         },
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
-        "hide": 0,
-        "includeAll": True,
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if many else {},
+        "hide": variable.hide,
+        "includeAll": many,
         "allValue": variable.all_value or None,
-        "multi": True,
+        "multi": many,
         "options": [],
         "refresh": 2,  # with every change of the time range
         "regex": "",
         "skipUrlSync": False,
         "sort": 1,
+    }
+
+
+def _textbox(variable: Variable) -> Json:
+    return {
+        "type": "textbox",
+        "name": variable.name,
+        "label": variable.label,
+        "description": variable.description,
+        "query": "",
+        "current": {"selected": True, "text": "", "value": ""},
+        "hide": variable.hide,
+        "options": [],
+        "skipUrlSync": False,
     }
 
 
@@ -203,6 +245,7 @@ def _annotation(annotation: Annotation) -> Json:
         "enable": annotation.enabled,
         "expr": annotation.expr,
         "hide": False,
+        "placement": "inControlsMenu",
         "iconColor": annotation.color,
         "step": "60s",
         "titleFormat": annotation.title,
@@ -216,7 +259,7 @@ def _placed(rows: Iterable[Row]) -> list[Json]:
     placed: list[Json] = []
     y = 0
     for one in rows:
-        heading, panels, y = _placed_row(one, len(placed) + 1, y)
+        heading, panels, y = _placed_row(one, y)
         placed.append(heading)
         if one.collapsed:
             heading["panels"] = panels
@@ -225,10 +268,10 @@ def _placed(rows: Iterable[Row]) -> list[Json]:
     return _numbered(placed)
 
 
-def _placed_row(one: Row, first_id: int, y: int) -> tuple[Json, list[Json], int]:
+def _placed_row(one: Row, y: int) -> tuple[Json, list[Json], int]:
     """The heading, its panels, and where the next row begins."""
     heading: Json = {
-        "id": first_id,
+        "id": 0,
         "type": "row",
         "title": one.title,
         "collapsed": one.collapsed,
@@ -240,15 +283,15 @@ def _placed_row(one: Row, first_id: int, y: int) -> tuple[Json, list[Json], int]
     for panel in one.panels:
         if x + panel.width > COLUMNS:
             x, top = 0, below
-        panels.append(as_json(panel, 0, x, top))
+        panels.append(as_json(panel, x, top))
         x += panel.width
         below = max(below, top + panel.height)
     return heading, panels, (y + 1 if one.collapsed else below)
 
 
 def _numbered(placed: list[Json]) -> list[Json]:
-    """Ids in reading order, those inside collapsed rows too."""
+    """Ids in reading order, those inside collapsed rows too; an id of its own stays."""
     flat = [panel for one in placed for panel in (one, *one.get("panels", ()))]
     for number, panel in enumerate(flat, 1):
-        panel["id"] = number
+        panel["id"] = panel["id"] or number
     return placed

@@ -7,15 +7,17 @@ from typing import Final
 from exophone_dashboards.circles import circle_mappings, with_circle
 from exophone_dashboards.layout import (
     ACCOUNT,
+    EXPORTER,
     INSTANCE,
     JOB,
+    NUMBER,
     NUMBER_TYPE,
     REGION,
     Annotation,
     Dashboard,
     row,
 )
-from exophone_dashboards.money import DECIMALS, money_overrides
+from exophone_dashboards.links import HISTORY_ID, account_links, number_links
 from exophone_dashboards.panels import (
     BLUE,
     GREEN,
@@ -23,6 +25,7 @@ from exophone_dashboards.panels import (
     ORANGE,
     PURPLE,
     RED,
+    SMALL,
     YELLOW,
     Json,
     Override,
@@ -33,7 +36,6 @@ from exophone_dashboards.panels import (
     columns_by,
     empty_cell,
     fixed,
-    link,
     now,
     over_time,
     plain,
@@ -57,7 +59,8 @@ ATTACHED: Final = of_account("exophone_number_flow_attached")
 # Every account whose data is fresh has this series, an account without numbers too.
 FRESH: Final = of_account("exophone_number_series_dropped")
 
-NOT_FRESH: Final = "No fresh data: there was no complete poll yet, or the last one is too old"
+NOT_FRESH: Final = "No fresh data"
+NO_HISTORY: Final = "No history yet"
 ACT: Final = (Step(GREEN), Step(RED, 1))
 LOOK: Final = (Step(GREEN), Step(ORANGE, 1))
 NOTE: Final = (Step(GREEN), Step(YELLOW, 1))
@@ -77,28 +80,32 @@ def counted(selected: str) -> str:
 SUCCESS: Final = once(of_account("exophone_poll_last_success_timestamp_seconds"))
 AGE: Final = f"time() - {SUCCESS}"
 STALE_AFTER: Final = once(of_account("exophone_poll_stale_after_seconds"))
-# A poll was missed when half of the default of three intervals is over.
-LATE: Final = 0.5
+# Two of three intervals, which are the default: a poll was missed.
+LATE: Final = "2 / 3"
+# As many accounts of a colour as can be read on a telephone.
+SHOWN: Final = 4
 
 
 def age_where(condition: str) -> Query:
-    """The age of each account's data whose part of stale_after meets a condition."""
+    """The oldest data of which the age, as a part of stale_after, meets a condition."""
     part = f"(({AGE}) / {STALE_AFTER} {condition})"
-    return now(f"({AGE}) and ({SUCCESS} > 0) and {part}", "{{account}}")
+    return now(f"topk({SHOWN}, ({AGE}) and ({SUCCESS} > 0) and {part})", "{{account}}")
 
 
 FRESHNESS: Final = stat(
     "Age of the data",
-    "Time since the last complete poll of each account. Yellow from half of stale_after on. Red"
-    " beyond stale_after: all panels below then leave out the account's numbers.",
+    f"Time since the last complete poll, of the {SHOWN} oldest accounts of each colour. Yellow: a"
+    " poll was missed, two thirds of stale_after are over. Red: older than stale_after, all panels"
+    " below leave out the account's numbers.",
     age_where(f"< {LATE}"),
     age_where(f">= {LATE} <= 1"),
     age_where("> 1"),
-    now(f"{SUCCESS} == 0", "{{account}}"),
+    now(f"topk({SHOWN}, {SUCCESS} == 0)", "{{account}}"),
     unit="s",
     decimals=0,
     color="background",
     text="value_and_name",
+    size=SMALL,
     no_value="No exporter matches this selection",
     overrides=(
         Override("byFrameRefID", "A", fixed(GREEN)),
@@ -126,10 +133,9 @@ def count(title: str, description: str, selected: str, steps: tuple[Step, ...]) 
         unit="none",
         decimals=0,
         steps=steps,
-        text="value",
         no_value=NOT_FRESH,
         width=6,
-        height=4,
+        height=5,
     )
 
 
@@ -241,19 +247,6 @@ def unattached_since() -> str:
     return of_lacking(f"max without (flow) ({since}) * 1000")
 
 
-def rental() -> Query:
-    """The rental of each number that lacks a flow, a column for each currency."""
-    found = of_lacking(once(of_account("exophone_number_monthly_rental")))
-    named = f'label_replace({found}, "{COLUMN}", "Rental $1", "currency", "(.+)")'
-    unnamed = f'label_replace({named}, "{COLUMN}", "Rental", "currency", "")'
-    return now(f"max without (currency) ({unnamed})")
-
-
-def updated() -> str:
-    """When the vendor last updated each number that lacks a flow, in milliseconds."""
-    return of_lacking(f"{once(of_account('exophone_number_updated_timestamp_seconds'))} * 1000")
-
-
 def in_place_of_numbers(expression: str, text: str) -> str:
     """Series of accounts as rows among those of numbers, with a text for a name."""
     row_id = f'label_replace({expression}, "sid", "all others", "", "")'
@@ -278,77 +271,56 @@ def without_data() -> str:
     return in_place_of_numbers(stale, "Unknown: no fresh data for this account")
 
 
-def to_dashboard(uid: str, account: str) -> str:
-    """The address of a dashboard for one account; time and the other choices stay."""
-    kept = "${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
-    return f"/d/{uid}?{kept}&var-account={account}&${{__url_time_range}}"
-
-
-ACCOUNT_LINKS: Final = [
-    link("Only this account", to_dashboard("exophone-numbers", "${__value.raw}")),
-    link("Its rental", to_dashboard("exophone-rental", "${__value.raw}")),
-    link("Its polling", to_dashboard("exophone-exporter", "${__value.raw}")),
-]
 STATE_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
     "custom__align": "left",
-    "custom__width": 95,
-}
-MOMENT: Final[Json] = {
-    "unit": "dateTimeAsIso",
-    "custom__align": "left",
-    "custom__width": 160,
+    "custom__width": 105,
 }
 EARLIER: Final = value_mapping({"0": {"text": "Earlier", "index": 0}})
 TABLE_COLUMNS: Final = (
     empty_cell("-"),
-    column("phone_number", displayName="Number", unit="string", custom__width=135),
-    column("friendly_name", displayName="Name", unit="string", custom__width=200),
-    column("account", displayName="Account", unit="string", links=ACCOUNT_LINKS),
     column(
-        "circle",
-        displayName="Circle",
+        "phone_number",
+        displayName="Number",
         unit="string",
-        mappings=circle_mappings(),
-        custom__width=150,
+        custom__width=130,
+        links=number_links("sid", "account"),
     ),
-    column("number_type", displayName="Type", unit="string", custom__width=90),
+    column("friendly_name", displayName="Name", unit="string", custom__minWidth=150),
+    column("account", displayName="Account", unit="string", links=account_links()),
+    column("circle", displayName="Circle", unit="string", mappings=circle_mappings()),
     column("Voice", **STATE_CELL, mappings=[states(RED, GREY)]),
     column("SMS", **STATE_CELL, mappings=[states(YELLOW, GREY)]),
-    column("Unattached since", **MOMENT, mappings=[EARLIER]),
-    column("Updated", **MOMENT),
-    Override("byRegexp", "/^Rental/", {"decimals": DECIMALS, "custom.width": 110}),
-    *money_overrides(),
-    column("sid", displayName="SID", unit="string"),
+    column(
+        "Since",
+        unit="dateTimeAsIso",
+        custom__align="left",
+        custom__width=160,
+        mappings=[EARLIER],
+    ),
+    column("sid", custom__hideFrom={"viz": True, "legend": False, "tooltip": False}),
 )
-HIDDEN: Final = ("vanity", "voice_flow_id", "sms_flow_id")
+HIDDEN: Final = ("number_type", "vanity", "voice_flow_id", "sms_flow_id")
 COLUMNS: Final = (
     "phone_number",
     "friendly_name",
     "account",
     "circle",
-    "number_type",
     "Voice",
     "SMS",
     "Not listed",
-    "Unattached since",
-    "Updated",
-    "Rental INR",
-    "Rental USD",
-    "Rental",
+    "Since",
 )
 
 
 UNATTACHED_TABLE: Final = table(
     "Unattached numbers",
-    "Numbers without a flow, those without a voice flow first. Unattached since: when the flow was"
-    " last attached, to within 1/300 of the time range; Earlier is before the time range. Updated:"
-    " when the number last changed at Exotel. A dash means not capable, or unknown.",
+    "Numbers without a flow, those without a voice flow first. Since: when the flow was last"
+    " attached, to within 1/300 of the time range; Earlier is before the time range. A dash means"
+    " not capable, or unknown. Click on a number for its history.",
     as_column("Voice", state_of("voice")),
     as_column("SMS", state_of("sms")),
-    as_column("Unattached since", unattached_since()),
-    as_column("Updated", updated()),
-    rental(),
+    as_column("Since", unattached_since()),
     as_column(LISTED, names()),
     as_column("Not listed", not_listed()),
     as_column(LISTED, without_data()),
@@ -399,7 +371,22 @@ TIMELINE: Final = state_timeline(
     no_value="No attachment changed within the time range, or per-number series are off",
     points_max=POINTS_MAX,
     width=24,
-    height=10,
+    height=11,
+)
+HISTORY: Final = state_timeline(
+    "History of one number",
+    "Voice and SMS flows of the number on which you clicked in a table.",
+    over_time(
+        once(of_account("exophone_number_flow_attached", 'sid="$number"')),
+        "{{flow}}",
+    ),
+    unit="none",
+    mappings=(VOICE_STATES,),
+    overrides=(Override("byRegexp", "/sms$/", {"mappings": [SMS_STATES]}),),
+    no_value="Click on a number in a table to see its history",
+    panel_id=HISTORY_ID,
+    width=24,
+    height=6,
 )
 
 
@@ -463,7 +450,7 @@ TREND: Final = time_series(
     over_time(total(IDLE), "Idle"),
     unit="none",
     decimals=0,
-    no_value=NOT_FRESH,
+    no_value=NO_HISTORY,
     overrides=(
         column("Voice", **fixed(RED)),
         column("SMS", **fixed(YELLOW)),
@@ -477,7 +464,7 @@ TREND: Final = time_series(
 
 COUNT_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
-    "custom__width": 175,
+    "custom__width": 110,
     "decimals": 0,
 }
 
@@ -492,24 +479,24 @@ BY_CIRCLE: Final = table(
     "By circle and type",
     "Numbers of each circle and type, and how many of them have no flow.",
     by_group("Numbers", NUMBERS_METRIC),
-    by_group("Unattached voice", UNATTACHED_VOICE),
-    by_group("Unattached SMS", UNATTACHED_SMS),
+    by_group("No voice", UNATTACHED_VOICE),
+    by_group("No SMS", UNATTACHED_SMS),
     by_group("Idle", IDLE),
     unit="none",
     no_value=NOT_FRESH,
-    sort_by="Unattached voice",
+    sort_by="No voice",
     transformations=columns_by(
         COLUMN,
         "country",
         "region",
-        first=("circle", "number_type", "Numbers", "Unattached voice", "Unattached SMS", "Idle"),
+        first=("circle", "number_type", "Numbers", "No voice", "No SMS", "Idle"),
     ),
     overrides=(
         column("circle", displayName="Circle", unit="string", mappings=circle_mappings()),
         column("number_type", displayName="Type", unit="string", noValue="Unknown"),
         column("Numbers", decimals=0, custom__width=100),
-        column("Unattached voice", **COUNT_CELL, thresholds=thresholds(ACT)),
-        column("Unattached SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
+        column("No voice", **COUNT_CELL, thresholds=thresholds(ACT)),
+        column("No SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
         column("Idle", **(COUNT_CELL | {"custom__width": 80}), thresholds=thresholds(LOOK)),
     ),
     width=14,
@@ -585,11 +572,11 @@ DASHBOARD: Final = Dashboard(
     uid="exophone-numbers",
     title="ExoPhones / Numbers",
     description="Which numbers are unattached, and since when.",
-    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE),
+    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, EXPORTER, NUMBER),
     rows=(
         row("Now", FRESHNESS, *TOTALS),
         row("Unattached", UNATTACHED_TABLE),
-        row("Within the time range", TIMELINE, TREND, CHANGES),
+        row("Within the time range", TIMELINE, HISTORY, TREND, CHANGES),
         row("Where", BY_CIRCLE, PER_FLOW),
     ),
     annotations=ANNOTATIONS,

@@ -14,6 +14,13 @@ DATASOURCE: Final[Json] = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "text"
 PURPLE: Final = "purple"
 
+# Pixels: the figure of a panel, figures next to or below one another, and their names.
+LARGE, SMALL, NAME_SIZE = 48, 26, 16
+# The least width of a column, in pixels: Grafana's own of 150 cuts tables of more than six.
+NARROW: Final = 70
+# As many rows of a timeline as can be read in the height of the panel; further ones are pages.
+TIMELINE_ROWS: Final = 10
+
 Frames = Literal["time_series", "table"]
 
 
@@ -150,14 +157,16 @@ class Panel:
     custom: Json = field(default_factory=dict)
     links: tuple[Json, ...] = ()
     display_name: str = ""
+    # An id of its own, for links to the panel; 0 takes the next in reading order.
+    panel_id: int = 0
     # Fewer points than pixels make `$__interval` longer, and what is computed from it cheaper.
     points_max: int | None = None
 
 
-def as_json(panel: Panel, panel_id: int, x: int, y: int) -> Json:
+def as_json(panel: Panel, x: int, y: int) -> Json:
     """The panel in Grafana's model, at a place of the grid."""
     found: Json = {
-        "id": panel_id,
+        "id": panel.panel_id,
         "type": panel.type,
         "title": panel.title,
         "description": panel.description,
@@ -226,19 +235,24 @@ def stat(
     title: str,
     description: str,
     *queries: Query,
-    sparkline: bool = False,
     color: Literal["value", "background", "none"] = "value",
-    text: Literal["auto", "value", "value_and_name", "name"] = "auto",
+    text: Literal["value", "value_and_name", "name"] = "value",
+    size: int = LARGE,
     **more: Any,
 ) -> Panel:
-    """One big figure a series; `more` are fields of Panel."""
+    """One big figure a series; `more` are fields of Panel.
+
+    Left to itself, Grafana writes long figures small and short ones large. `size` is also that of
+    `no_value`, which has to be short.
+    """
     options = {
         "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""},
         "orientation": "auto",
+        "text": {"titleSize": NAME_SIZE, "valueSize": size},
         "textMode": text,
         "wideLayout": True,
         "colorMode": color,
-        "graphMode": "area" if sparkline else "none",
+        "graphMode": "none",
         "justifyMode": "auto",
         "showPercentChange": False,
     }
@@ -251,7 +265,12 @@ def table(
     """A table; `sort_by` is the column that it is sorted by at first."""
     options: Json = {"showHeader": True, "cellHeight": "sm", "enablePagination": False}
     options["sortBy"] = [{"displayName": sort_by, "desc": down}] if sort_by else []
-    custom = {"align": "auto", "filterable": True, "cellOptions": {"type": "auto"}}
+    custom = {
+        "align": "auto",
+        "filterable": True,
+        "cellOptions": {"type": "auto"},
+        "minWidth": NARROW,
+    }
     more.setdefault("custom", custom)
     return Panel("table", title, description, queries, **_sized(more, 24, 10), options=options)
 
@@ -280,7 +299,7 @@ def time_series(
         "lineInterpolation": "linear",
         "lineWidth": 1,
         "fillOpacity": 80 if bars else 10,
-        "showPoints": "never",
+        "showPoints": "auto",  # a line of one point is nothing
         "spanNulls": False,
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "axisSoftMin": 0,
@@ -317,8 +336,9 @@ def state_timeline(title: str, description: str, *queries: Query, **more: Any) -
         "showValue": "auto",
         "alignValue": "left",
         "rowHeight": 0.8,
-        "perPage": 20,
-        "legend": {"displayMode": "list", "showLegend": True, "placement": "bottom", "calcs": []},
+        "perPage": TIMELINE_ROWS,
+        # The bars say their states; a legend would repeat them, and `no_value` as one more.
+        "legend": {"displayMode": "list", "showLegend": False, "placement": "bottom", "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
     custom = {"lineWidth": 0, "fillOpacity": 70, "spanNulls": False}

@@ -9,6 +9,7 @@ from exophone_dashboards.circles import circle_mappings, with_circle
 from exophone_dashboards.layout import (
     ACCOUNT,
     CURRENCY,
+    EXPORTER,
     INSTANCE,
     JOB,
     NUMBER_TYPE,
@@ -16,20 +17,15 @@ from exophone_dashboards.layout import (
     Dashboard,
     row,
 )
-from exophone_dashboards.money import (
-    DECIMALS,
-    OTHER_UNIT,
-    USUAL,
-    money_overrides,
-    named_by_currency,
-)
+from exophone_dashboards.links import account_links, number_links
+from exophone_dashboards.money import DECIMALS, OTHER_UNIT, money_overrides
 from exophone_dashboards.panels import (
     BLUE,
     GREEN,
     ORANGE,
+    SMALL,
     YELLOW,
     Json,
-    Override,
     Panel,
     Query,
     Step,
@@ -51,13 +47,12 @@ from exophone_dashboards.queries import GROUP, of_account, of_exporters, once, t
 RENTAL: Final = of_account("exophone_monthly_rental", *GROUP, OF_CURRENCY)
 IDLE_RENTAL: Final = of_account("exophone_idle_monthly_rental", *GROUP, OF_CURRENCY)
 UNPRICED_NUMBERS: Final = of_account("exophone_numbers_unpriced", *GROUP)
-IDLE_NUMBERS: Final = of_account("exophone_numbers_idle", *GROUP)
 
 IDLE_STEPS: Final = (Step(GREEN), Step(ORANGE, 0.01))
 SHARE_STEPS: Final = (Step(GREEN), Step(YELLOW, 0.0001), Step(ORANGE, 0.1))
 UNPRICED: Final = "Unpriced numbers"
 NO_RENTAL: Final = "No rental known"
-NO_IDLE_RENTAL: Final = "No idle rental known"
+NO_HISTORY: Final = "No history yet"
 # The columns of labels, renamed and not only shown so: Grafana 10 keeps a name once it is shown.
 NAMES: Final = {
     "phone_number": "Number",
@@ -65,10 +60,10 @@ NAMES: Final = {
     "account": "Account",
     "circle": "Circle",
     "number_type": "Type",
-    "sid": "SID",
+    "currency": "Currency",
 }
 FIGURES: Final = ("Rental", "Idle", "Share")
-# As often as accounts are polled. The rate interval is four times that at least.
+# As often as accounts are polled at least.
 STEP: Final = "5m"
 # The most expensive of each currency: enough to act on, and few enough to read.
 DEAREST: Final = 50
@@ -91,8 +86,12 @@ def known(selected: str, window: str, before: str = "") -> str:
 
 
 def at_last(selected: str) -> str:
-    """The value at each point of a graph: missed scrapes leave no hole in it."""
-    return known(selected, "$__rate_interval")
+    """The last value of each step of a graph: missed scrapes leave no hole in it.
+
+    The step that begins at the point, not the one that ends there: so the newest value is in the
+    graph from the first scrape on, where a step of a range of 30 days is an hour.
+    """
+    return known(selected, "$__interval", before="-$__interval")
 
 
 def before_the_range(selected: str) -> str:
@@ -129,33 +128,31 @@ def by_currency(expr: str, legend: str = "{{currency}}") -> Query:
 def money_stat(title: str, description: str, *queries: Query, **more: Any) -> Panel:
     """One amount a currency."""
     shown: Json = {"unit": OTHER_UNIT, "decimals": DECIMALS, "overrides": money_overrides()} | more
-    shown.setdefault("no_value", NO_RENTAL)
+    shown = {"no_value": NO_RENTAL, "width": 8, "height": 5, "size": SMALL} | shown
     made = stat(title, description, *queries, text="value_and_name", **shown)
     # One below the other: side by side, long amounts would be written small.
     return replace(made, options=made.options | {"orientation": "horizontal"})
 
 
-def columns_by_currency(*prefixes: str, labels: tuple[str, ...]) -> tuple[Json, ...]:
-    """Rows of labels with a column for each prefix and each currency that occurs.
+def as_columns(*figures: str, labels: tuple[str, ...]) -> tuple[Json, ...]:
+    """A row for the same labels and one currency, with a column for each figure."""
+    first = (*labels, "currency", *figures)
+    return columns_by(COLUMN, "job", "country", "region", first=first, renamed=NAMES)
 
-    The columns of the usual currencies stand before others and in one order.
-    """
-    amounts = [f"{prefix} {currency}" for currency in USUAL for prefix in prefixes]
-    hidden = ("job", "country", "region")
-    return columns_by("currency", *hidden, first=(*labels, *amounts), renamed=NAMES)
+
+def as_column(name: str, expression: str) -> str:
+    """An expression whose values become a column with a name."""
+    return f'label_replace({expression}, "{COLUMN}", "{name}", "", "")'
 
 
 def rental_table(title: str, description: str, *labels: str, **more: Any) -> Panel:
-    """Rental, idle rental and its share by some labels, a column for each of them and currency."""
+    """Rental, idle rental and its share by some labels and currency."""
     figures = (
         total(RENTAL, *labels, "currency"),
         total(IDLE_RENTAL, *labels, "currency"),
         idle_share(*labels, "currency"),
     )
-    found = " or ".join(
-        named_by_currency(expression, f"{name} ")
-        for name, expression in zip(FIGURES, figures, strict=True)
-    )
+    found = " or ".join(map(as_column, FIGURES, figures))
     expr = with_circle(found) if "region" in labels else found
     return table(
         title,
@@ -164,35 +161,30 @@ def rental_table(title: str, description: str, *labels: str, **more: Any) -> Pan
         unit=OTHER_UNIT,
         decimals=DECIMALS,
         no_value=NO_RENTAL,
-        sort_by="Idle INR",
-        overrides=(empty_cell(""), *LABEL_COLUMNS, *money_overrides(), SHARES),
+        sort_by="Idle",
+        overrides=(empty_cell("-"), *LABEL_COLUMNS, SHARES),
+        width=12,
         **more,
     )
 
 
-NUMBERS_OF_ACCOUNT: Final[Json] = {
-    "title": "Numbers of this account",
-    "url": "/d/exophone-numbers?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
-    "&var-account=${__value.raw}&${__url_time_range}",
-}
-SHARES: Final = Override(
-    "byRegexp",
-    "/^Share /",
-    {
-        "unit": "percentunit",
-        "decimals": 1,
-        "thresholds": thresholds(SHARE_STEPS),
-        "custom.cellOptions": {"type": "color-text"},
-        "custom.width": 110,
-    },
+COLUMN: Final = "column"
+SHARES: Final = column(
+    "Share",
+    unit="percentunit",
+    decimals=1,
+    thresholds=thresholds(SHARE_STEPS),
+    custom__cellOptions={"type": "color-text"},
+    custom__width=80,
 )
 LABEL_COLUMNS: Final = (
-    column("Number", unit="string", custom__width=160),
+    column("Number", unit="string", custom__width=130, links=number_links("sid", "Account")),
     column("Name", unit="string"),
-    column("Account", unit="string", links=[NUMBERS_OF_ACCOUNT]),
+    column("Account", unit="string", links=account_links()),
     column("Circle", unit="string", mappings=circle_mappings()),
-    column("Type", unit="string", noValue="Unknown", custom__width=110),
-    column("SID", unit="string", custom__width=290),
+    column("Type", unit="string", noValue="Unknown", custom__width=90),
+    column("Currency", unit="string", custom__width=85),
+    column("sid", custom__hideFrom={"viz": True, "legend": False, "tooltip": False}),
 )
 
 MONTHLY_RENTAL: Final = money_stat(
@@ -201,50 +193,18 @@ MONTHLY_RENTAL: Final = money_stat(
     by_currency(total(RENTAL, "currency")),
     now(f"{total(UNPRICED_NUMBERS)} > 0", UNPRICED),
     overrides=(*money_overrides(), column(UNPRICED, unit="none", decimals=0)),
-    width=5,
-    height=5,
 )
 IDLE: Final = money_stat(
     "Idle rental",
     "Monthly rental of numbers with neither a voice nor an SMS flow.",
     by_currency(total(IDLE_RENTAL, "currency")),
     steps=IDLE_STEPS,
-    no_value=NO_IDLE_RENTAL,
-    width=5,
-    height=5,
-)
-IDLE_SHARE: Final = money_stat(
-    "Idle share",
-    "Idle rental as a share of all rental in the same currency. Orange from 10 % on.",
-    by_currency(idle_share("currency")),
-    unit="percentunit",
-    decimals=1,
-    overrides=(),
-    steps=SHARE_STEPS,
-    no_value="No rental known",
-    width=4,
-    height=5,
 )
 YEARLY_WASTE: Final = money_stat(
     "Yearly waste",
     "Twelve months of idle rental, if these numbers are neither used nor released.",
     by_currency(f"{total(IDLE_RENTAL, 'currency')} * 12"),
     steps=IDLE_STEPS,
-    no_value=NO_IDLE_RENTAL,
-    width=4,
-    height=5,
-)
-IDLE_COUNT: Final = stat(
-    "Idle numbers",
-    "Numbers with neither a voice nor an SMS flow, in all currencies.",
-    now(total(IDLE_NUMBERS), "Idle numbers"),
-    unit="none",
-    decimals=0,
-    steps=(Step(GREEN), Step(ORANGE, 1)),
-    no_value="No numbers known",
-    text="value",
-    width=3,
-    height=5,
 )
 TODAY_IN_INDIA: Final = "vector(time() + 19800)"
 NEXT_CHARGE: Final = stat(
@@ -261,9 +221,8 @@ NEXT_CHARGE: Final = stat(
     mappings=(
         value_mapping({"0": {"text": "Today", "index": 0}, "1": {"text": "Tomorrow", "index": 1}}),
     ),
-    no_value="No answer from Prometheus",
-    text="value",
-    width=3,
+    no_value="No answer",
+    width=6,
     height=5,
 )
 TREND: Final = time_series(
@@ -274,9 +233,9 @@ TREND: Final = time_series(
     unit=OTHER_UNIT,
     decimals=DECIMALS,
     overrides=money_overrides(),
-    no_value="No rental in the range",
+    no_value=NO_HISTORY,
     legend="table",
-    width=12,
+    width=10,
     height=9,
 )
 SHARE_TREND: Final = time_series(
@@ -290,9 +249,9 @@ SHARE_TREND: Final = time_series(
     unit="percentunit",
     decimals=1,
     minimum=0,
-    no_value="No rental in the range",
+    no_value=NO_HISTORY,
     legend="table",
-    width=6,
+    width=8,
     height=9,
 )
 CHANGE: Final = money_stat(
@@ -302,7 +261,7 @@ CHANGE: Final = money_stat(
         f"sum by (currency) ({of_each_account(RENTAL)}"
         f" - {of_each_account(before_the_range(RENTAL))})"
     ),
-    no_value="No rental at the start of the range",
+    no_value="No rental known at the start yet",
     width=6,
     height=9,
 )
@@ -310,8 +269,7 @@ BY_ACCOUNT: Final = rental_table(
     "Rental by account",
     "Monthly rental, idle rental and idle share of each account.",
     "account",
-    transformations=columns_by_currency(*FIGURES, labels=("account",)),
-    width=12,
+    transformations=as_columns(*FIGURES, labels=("account",)),
 )
 BY_CIRCLE: Final = rental_table(
     "Rental by circle and type",
@@ -319,25 +277,20 @@ BY_CIRCLE: Final = rental_table(
     "country",
     "region",
     "number_type",
-    transformations=columns_by_currency(*FIGURES, labels=("circle", "number_type")),
-    width=12,
+    transformations=as_columns(*FIGURES, labels=("circle", "number_type")),
 )
 DEAREST_FIRST: Final = f"sort_desc(topk by (currency) ({DEAREST}, {idle_numbers_with_rental()}))"
 DEAREST_IDLE: Final = table(
     "Most expensive idle numbers",
     f"The {DEAREST} most expensive idle numbers of each currency, with their monthly rental."
     " Numbers whose flow cannot be read are included.",
-    Query(
-        with_circle(named_by_currency(DEAREST_FIRST, "Rental ")),
-        instant=True,
-    ),
-    transformations=columns_by_currency(
-        "Rental",
-        labels=("phone_number", "friendly_name", "account", "circle", "number_type", "sid"),
+    Query(with_circle(as_column("Rental", DEAREST_FIRST)), instant=True),
+    transformations=as_columns(
+        "Rental", labels=("phone_number", "friendly_name", "account", "circle", "number_type")
     ),
     unit=OTHER_UNIT,
     decimals=DECIMALS,
-    overrides=(empty_cell(""), *LABEL_COLUMNS, *money_overrides()),
+    overrides=(empty_cell("-"), *LABEL_COLUMNS),
     no_value="No idle numbers, or per-number series are off (per_number.series)",
     width=24,
     height=12,
@@ -347,17 +300,9 @@ DASHBOARD: Final = Dashboard(
     uid="exophone-rental",
     title="ExoPhones / Rental",
     description="What rental you pay, and how much of it for unused numbers.",
-    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, CURRENCY),
+    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, CURRENCY, EXPORTER),
     rows=(
-        row(
-            "This month",
-            MONTHLY_RENTAL,
-            IDLE,
-            IDLE_SHARE,
-            YEARLY_WASTE,
-            IDLE_COUNT,
-            NEXT_CHARGE,
-        ),
+        row("This month", MONTHLY_RENTAL, IDLE, YEARLY_WASTE, NEXT_CHARGE),
         row("Trend", TREND, SHARE_TREND, CHANGE),
         row("Where it goes", BY_ACCOUNT, BY_CIRCLE),
         row("Idle numbers", DEAREST_IDLE),

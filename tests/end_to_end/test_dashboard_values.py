@@ -91,6 +91,7 @@ CHOICES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "circle": {"region": ("MU", "SG")},
     "type": {"number_type": ("Mobile", "TollFree"), "account": ("support",)},
     "currency": {"currency": ("SGD",)},
+    "number": {"number": ("912240110008",)},
 }
 
 
@@ -170,6 +171,8 @@ def test_the_variables_offer_what_the_world_has(played_scene: Scene, uid: str) -
         "job": {JOB},
         "instance": set(played_scene.instances),
         "account": set(FIXED_WORLD),
+        "exporter": set(played_scene.instances),
+        "number": {""},
         **{key: world_values(played_scene, key) for key in ("region", "number_type", "currency")},
     }
     assert offered == {name: sorted(expected[name]) for name in offered}

@@ -155,6 +155,8 @@ def _options(
 ) -> list[str]:
     if model["type"] == "datasource":
         return ["prometheus"]
+    if model["type"] == "textbox":
+        return [model["query"]]
     assert model["type"] == "query", f"a variable of a type that no test knows: {model['type']}"
     return _label_values(model, server, span, found)
 
@@ -188,11 +190,11 @@ class Target:
     def step_seconds(self) -> float:
         return self.span.step_seconds(*_limits(self.panel, self.target))
 
-    def last_window(self) -> Range:
-        """What `$__rate_interval` covers at the last point of its graph."""
+    def last_window(self, averaged_seconds: float) -> Range:
+        """What an average of rates over `$__rate_interval` covers at the last point."""
         _, last = _aligned(self.span, self.step_seconds)
         window = self.span.rate_seconds(*_limits(self.panel, self.target))
-        return Range(last - window, last, self.span.scrape_seconds)
+        return Range(last - window - averaged_seconds, last, self.span.scrape_seconds)
 
     def ask(self, server: Prometheus) -> Json:
         """Prometheus's answer: at the end of the range, or over it at aligned points."""
