@@ -86,9 +86,9 @@ bench: $(VENV)/.bench ## measure the goals of docs/performance.md (RUNS=3 WRITE=
 	$(BIN)/python benchmarks/$(if $(AGAINST),against.py '$(AGAINST)',goals.py $(if $(RUNS),--runs $(RUNS))) $(if $(WRITE),--write)
 
 .PHONY: generate
-generate: $(VENV)/.test ## write the metric reference, the JSON Schema, the PrometheusRule and the dashboards
-	$(BIN)/python docs/generate.py
+generate: $(VENV)/.test ## write the metric reference, the JSON Schemas, the PrometheusRule, the dashboards and the chart's copies
 	$(BIN)/python grafana/generate_dashboards.py
+	$(BIN)/python docs/generate.py
 
 .PHONY: site
 site: $(VENV)/.test ## build the documentation as a site in build/site

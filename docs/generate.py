@@ -1,4 +1,4 @@
-"""Writes what is derived: tables of metrics and alerts, the JSON Schema, the PrometheusRule.
+"""Writes what is derived: tables of metrics and alerts, schemas, rules, parts of the chart.
 
 `make generate` writes; `python docs/generate.py --check` only says what is out of date, exit 1.
 """
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import chart
 import yaml
 
 from exophone_exporter.config import loader
@@ -117,6 +118,7 @@ def generated() -> dict[Path, str]:
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
     runbooks = ROOT / "docs" / "runbooks.md"
     return {
+        **chart.generated(),
         ROOT / "docs" / "config.schema.json": json.dumps(loader.json_schema(), indent=2) + "\n",
         ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(
             (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
@@ -143,6 +145,7 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     for path, text in stale.items():
         if not check:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, "utf-8")
         verb = "is out of date; run make generate" if check else "written"
         sys.stdout.write(f"{path.relative_to(ROOT)} {verb}\n")

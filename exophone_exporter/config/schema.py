@@ -27,7 +27,7 @@ _HOST: Final = re.compile(
     r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?"
 )
 _SID_LETTERS_MAX: Final = 128
-_LABEL: Final = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_LABEL: Final = re.compile(r"([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]*", re.ASCII)  # Go reads it, too
 _LABEL_LETTERS_MAX: Final = 64
 _LABEL_VALUE_MAX: Final = 256
 # Those of the series itself, of the target, and those that mean something to Prometheus.

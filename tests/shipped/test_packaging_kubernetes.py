@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
 from exophone_exporter.metrics.catalog import METRICS
+from tests.lib.manifests import Resource, check_fields
 from tests.lib.paths import ROOT
-from tests.lib.processes import Ended, ended, environment, output_of
+from tests.lib.processes import output_of
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-NODE = ROOT / "tests" / "lib" / "kubernetes"
-# What kubectl apply keeps of a resource in an annotation of it.
-LAST_APPLIED_MAX_BYTES = 262_144
 # The labels that the operator gives every target of a ServiceMonitor.
 OF_THE_TARGET = {"namespace", "service", "pod", "container", "endpoint", "node", "job", "instance"}
 
 pytestmark = pytest.mark.end_to_end
 
-Resources = list[dict[str, Any]]
+Resources = list[Resource]
 
 
 @pytest.fixture(scope="module")
@@ -57,33 +52,26 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
     return dict(only)
 
 
-@pytest.mark.parametrize("version", ["1.28", "1.37"])
-def test_kubernetes_knows_every_field_and_kubectl_can_remember_it(
-    every: Resources, version: str
+@pytest.mark.parametrize(
+    ("overlay", "scraped_by"),
+    [
+        ("operator", "ServiceMonitor"),
+        ("podmonitor", "PodMonitor"),
+        ("scrapeconfig", "ScrapeConfig"),
+    ],
+)
+def test_each_overlay_is_valid_and_scrapes_once(
+    program: Callable[[str], str], every: Resources, overlay: str, scraped_by: str
 ) -> None:
-    own = [r for r in every if not r["apiVersion"].startswith("monitoring.coreos.com/")]
-    for resource in own:
-        kubernetes_validate.validate(resource, version, strict=True)
-    assert len(own) == len(every) - 2
-    assert all(len(json.dumps(resource)) < LAST_APPLIED_MAX_BYTES for resource in every)
-
-
-def check_operator(program: Callable[[str], str], resources: Sequence[Any]) -> Ended:
-    if not (NODE / "node_modules" / ".package-lock.json").exists():
-        problem = "not installed; run: npm ci --prefix tests/lib/kubernetes"
-        pytest.fail(problem) if os.environ.get("EXOPHONE_REQUIRE_END_TO_END") else pytest.skip(
-            problem
-        )
-    checked = json.dumps(resources)
-    return ended(program("node"), NODE / "check.mjs", input=checked, env=environment())
-
-
-def test_the_operator_knows_every_field(
-    program: Callable[[str], str], one: Mapping[str, dict[str, Any]]
-) -> None:
-    """By the schemas of its definitions, and by the types made from them."""
-    said = check_operator(program, [one["ServiceMonitor"], one["PrometheusRule"]])
-    assert said == Ended(0, "2 resources checked, 0 problems\n", "")
+    """The alternatives differ from the operator's in that one resource."""
+    built = output_of(program("kustomize"), "build", KUBERNETES / overlay)
+    resources = [*yaml.safe_load_all(built)]
+    check_fields(program, resources)
+    (scraping,) = (each for each in resources if each not in every or each["kind"] == scraped_by)
+    assert scraping["kind"] == scraped_by
+    endpoints = scraping["spec"].get("endpoints") or scraping["spec"].get("podMetricsEndpoints")
+    assert all(each["honorLabels"] for each in endpoints or [scraping["spec"]])
+    assert len(resources) == len(every)
 
 
 def test_the_pod_is_restricted(
@@ -177,8 +165,11 @@ def test_the_network_lets_scrapes_in_and_dns_and_https_out(
     spec = one["NetworkPolicy"]["spec"]
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     assert all("namespaceSelector" in peer for rule in spec["ingress"] for peer in rule["from"])
-    dns, api = spec["egress"]
+    dns, openshift, api = spec["egress"]
+    assert "to" not in dns
     assert {port["port"] for port in dns["ports"]} == {53}
+    assert openshift["to"] == [{"namespaceSelector": {}}]
+    assert {port["port"] for port in openshift["ports"]} == {5353}
     assert [port["port"] for port in api["ports"]] == [443]
     assert any("169.254.0.0/16" in peer["ipBlock"]["except"] for peer in api["to"])
 

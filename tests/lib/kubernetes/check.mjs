@@ -1,23 +1,27 @@
-// Checks resources of the Prometheus operator: node check.mjs < resources.json
-// The schemas of the operator's own definitions check the values; the types made from them find fields
-// that it does not know, which a cluster would drop without a word.
+// Checks resources of the Prometheus operator and of the Gateway API: node check.mjs < resources.json
+// The schemas of their own definitions check the values; the types made from them find fields that they
+// do not know, which a cluster would drop without a word.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-import * as models from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1';
 import ts from 'typescript';
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 const SOURCE = `${FOLDER}resources.check.ts`;
-const PACKAGE = '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1';
+const PACKAGES = {
+  'monitoring.coreos.com': '@kubernetes-models/prometheus-operator',
+  'gateway.networking.k8s.io': '@kubernetes-models/gateway-api',
+};
+const pathOf = ({ apiVersion }) => `${PACKAGES[apiVersion.split('/')[0]]}/${apiVersion}`;
 
 const resources = JSON.parse(readFileSync(0, 'utf8'));
-const problems = [...resources.flatMap(wrongValues), ...unknownFields()];
+const problems = [...(await Promise.all(resources.map(wrongValues))).flat(), ...unknownFields()];
 process.stdout.write(problems.map((problem) => `${problem}\n`).join(''));
 process.stdout.write(`${resources.length} resources checked, ${problems.length} problems\n`);
 process.exitCode = problems.length ? 1 : 0;
 
-function wrongValues(resource) {
+async function wrongValues(resource) {
+  const models = await import(pathOf(resource));
   try {
     new models[resource.kind](resource).validate();
     return [];
@@ -27,10 +31,11 @@ function wrongValues(resource) {
 }
 
 function unknownFields() {
-  const lines = resources.map(
-    (resource, i) => `export const r${i}: models.I${resource.kind} = ${JSON.stringify(resource)};`
-  );
-  const text = [`import type * as models from '${PACKAGE}';`, ...lines].join('\n');
+  const lines = resources.map((resource, i) => {
+    const type = `import('${pathOf(resource)}').I${resource.kind}`;
+    return `export const r${i}: ${type} = ${JSON.stringify(resource)};`;
+  });
+  const text = lines.join('\n');
   const options = {
     module: ts.ModuleKind.NodeNext,
     noEmit: true,
