@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class _Place(NamedTuple):
@@ -71,6 +71,14 @@ _VOICE_FLOWS: Final = {
 }
 _SMS_FLOWS: Final = ("420118", "420119", "421730")
 
+# The tasks that some numbers of the demo keep: name, voice flow, SMS flow.
+_TASKS: Final = (
+    *(("Outbound", None, None),) * 5,
+    *(("Payments", _VOICE_FLOWS["Billing"], _SMS_FLOWS[0]),) * 4,
+    ("Payments", _VOICE_FLOWS["Campaign"], _SMS_FLOWS[0]),  # by mistake
+)
+_TASKS_FROM: Final = 70
+
 # (usual, dear, free): a free allowance is a rental of zero, not a missing one.
 _RENTALS: Final = {"INR": ("499.000000", "999.000000", "0.000000")}
 _RENTALS_ELSEWHERE: Final = ("12.500000", "25.000000", "0.000000")
@@ -121,7 +129,7 @@ def make_number(
     number_type = _number_type(index, country, rng)
     national = _national_number(index, account_sid, country, place, number_type)
     team = rng.choice(list(_VOICE_FLOWS))
-    voice, sms = _flow_urls(index, account_sid, team, rng)
+    voice, sms = _flow_urls(index, account_sid, team)
     local = f"0{national}"
     sid = local if rng.random() < 1 / 2 else f"{rng.getrandbits(128):032x}"
     named = rng.random() < 9 / 10
@@ -184,13 +192,12 @@ def _national_number(
     return f"{prefix}{spread:0{digits}d}"
 
 
-def _flow_urls(
-    index: int, account_sid: str, team: str, rng: random.Random
-) -> tuple[str | None, str | None]:
+def _flow_urls(index: int, account_sid: str, team: str) -> tuple[str | None, str | None]:
     """The URLs of the voice and the SMS flow of a number; None without a flow."""
     slot = index % _SLOTS
     voice = _flow_url(account_sid, "voice", _VOICE_FLOWS[team])
-    sms = _flow_url(account_sid, "sms", rng.choice(_SMS_FLOWS))
+    sms_flow_id = _SMS_FLOWS[[*_VOICE_FLOWS].index(team) % len(_SMS_FLOWS)]
+    sms = _flow_url(account_sid, "sms", sms_flow_id)
     return (
         None if slot in (_IDLE_SLOT, _NO_VOICE_SLOT) else voice,
         None if slot in (_IDLE_SLOT, _NO_SMS_SLOT, _TOLL_FREE_SLOT) else sms,
@@ -224,12 +231,19 @@ def make_account(
 
 
 def demo_world(seed: int = 1) -> World:
-    """A support desk across India, paid in rupees, and a small branch in Singapore, in dollars."""
-    return World(
-        make_account("acme-support", 240, seed=seed),
-        make_account("acme-sg", 12, seed=seed, country="SG", currency="USD"),
-        seed=seed,
-    )
+    """A support desk across India, paid in rupees, and a small branch in Singapore, in dollars.
+
+    Some numbers of the desk have a task, which no tick changes: to call out only, without a flow,
+    or to take payments. One of these is on a wrong flow.
+    """
+    desk = make_account("acme-support", 240, seed=seed)
+    busy = [each for each in desk.numbers[_TASKS_FROM:] if each["voice_url"] and each["sms_url"]]
+    for place, (number, (task, *flow_ids)) in enumerate(zip(busy, _TASKS, strict=False), start=1):
+        number["friendly_name"] = f"{task} {place}"
+        for kind, flow_id in zip(("voice", "sms"), flow_ids, strict=True):
+            number[f"{kind}_url"] = flow_id and _flow_url(desk.sid, kind, flow_id)
+    branch = make_account("acme-sg", 12, seed=seed, country="SG", currency="USD")
+    return World(desk, branch, seed=seed, steady=busy[: len(_TASKS)])
 
 
 @dataclass
@@ -245,11 +259,15 @@ class _Origin:
 class World:
     """The accounts, and a sequence of changes to them that is derived from the seed.
 
-    `accounts` is keyed by sid; accounts may be added, replaced or removed there.
+    `accounts` is keyed by sid; accounts may be added, replaced or removed there. The `steady`
+    numbers keep their names and flows.
     """
 
-    def __init__(self, *accounts: Account, seed: int = 1) -> None:
+    def __init__(
+        self, *accounts: Account, seed: int = 1, steady: Iterable[dict[str, Any]] = ()
+    ) -> None:
         self.accounts: dict[str, Account] = {account.sid: account for account in accounts}
+        self._steady = {number["sid"] for number in steady}
         self._rng = random.Random(seed)
         self._origins: dict[str, _Origin] = {}
         self._now = _TICKS_BEGIN
@@ -297,6 +315,7 @@ class World:
     def _attach(self, account: Account) -> str | None:
         """Attach a flow to a number that is capable of it and lacks it."""
         missing = _unattached(account, "voice") + _unattached(account, "sms")
+        missing = [(each, kind) for each, kind in missing if each["sid"] not in self._steady]
         if not missing:
             return None
         number, kind = self._rng.choice(missing)
@@ -321,7 +340,10 @@ class World:
     def _attached(self, account: Account) -> tuple[str, list[dict[str, Any]]]:
         """Voice or SMS, and the numbers with such a flow."""
         kind = self._rng.choice(("voice", "sms"))
-        return kind, [number for number in account.numbers if number[f"{kind}_url"]]
+        return kind, [number for number in self._free(account) if number[f"{kind}_url"]]
+
+    def _free(self, account: Account) -> list[dict[str, Any]]:
+        return [number for number in account.numbers if number["sid"] not in self._steady]
 
     def _give_flow(self, account: Account, number: dict[str, Any], kind: str, verb: str) -> str:
         """Attach a different flow."""
@@ -378,9 +400,10 @@ class World:
         return f"{number['phone_number']} went from {change} a month"
 
     def _rename(self, account: Account) -> str | None:
-        if not account.numbers:
+        free = self._free(account)
+        if not free:
             return None
-        number = self._rng.choice(account.numbers)
+        number = self._rng.choice(free)
         before = number["friendly_name"]
         teams = [team for team in _VOICE_FLOWS if not before.startswith(team)]
         number["friendly_name"] = f"{self._rng.choice(teams)} {self._rng.randrange(100, 1000)}"

@@ -161,7 +161,12 @@ def test_the_demo_is_a_support_desk_and_a_branch_abroad(seed: int) -> None:
     accounts = demo_world(seed).accounts
     support, branch = accounts["acme-support"].numbers, accounts["acme-sg"].numbers
     attached = Counter((bool(n["voice_url"]), bool(n["sms_url"])) for n in support)
-    assert attached == {(True, True): 224, (True, False): 8, (False, True): 4, (False,) * 2: 4}
+    assert attached == {(True, True): 219, (True, False): 8, (False, True): 4, (False,) * 2: 9}
+    outbound = [n for n in support if n["friendly_name"].startswith("Outbound ")]
+    assert [(n["voice_url"], n["sms_url"]) for n in outbound] == [(None, None)] * 5
+    payments = [n for n in support if n["friendly_name"].startswith("Payments ")]
+    flows = [n["voice_url"].rpartition("/")[2] for n in payments]
+    assert flows == ["411208"] * 4 + ["415502"]
     assert len(branch) == 12
     assert {(n["country"], n["region"], n["currency"]) for n in branch} == {("SG", "SG", "USD")}
     assert all(n["phone_number"].startswith("+65") for n in branch)
@@ -225,6 +230,10 @@ def test_calm_changes_fire_no_alert() -> None:
     before = flat_numbers(world)
     sentences = [world.tick(calm=True) for _ in range(400)]
     after = flat_numbers(world)
+    for number, now in zip(before.values(), after.values(), strict=True):
+        if number["friendly_name"].startswith(("Outbound ", "Payments ")):
+            priceless = {"rental_price": "", "date_updated": ""}
+            assert number | priceless == now | priceless
     assert after.keys() == before.keys()
     assert after != before
     for key in ("voice_url", "sms_url"):
