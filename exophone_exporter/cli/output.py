@@ -18,14 +18,19 @@ from rich.table import Table
 from rich.text import Text
 
 from exophone_exporter.cli.streams import write, write_bytes
-from exophone_exporter.inventory.formatting import circle, flow_state, money
+from exophone_exporter.inventory.formatting import circle, expected, flow_state, money, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import JustifyMethod
 
+    from exophone_exporter.config.number_rules import NumberRule
     from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.expectations import Verdict
+
+    # A number, the name of its account, and what the rules say of it.
+    Listed = tuple[str, ExoPhone, Verdict]
 
 # A pipe has no width: this is wider than the longest names, so that grep sees whole lines.
 _PIPE_WIDTH: Final = 10_000
@@ -35,8 +40,12 @@ _FORMULA: Final = re.compile(r"[=@]|[+-](?![0-9.]+$)")
 # go, then names and accounts shrink to the second width.
 _GOOD_WIDTH: Final = 20
 _LEAST_WIDTH: Final = 12
-_SHRINKING: Final = ("Name", "Account")
+_SHRINKING: Final = ("Name", "Account", "Expected", "Match")
 _DISPENSABLE: Final = ("Type", "Circle", "Rental")
+# Where every number has a problem, the problem is what people look for.
+_DISPENSABLE_ELSE: Final = ("Owner", "Expected")
+_DISPENSABLE_OF_PROBLEMS: Final = ("SMS", "Voice")
+_RIGHT: Final = ("Rental", "Numbers", "Problems")
 _STATE_STYLES: Final = {
     "unattached": "bold yellow",
     "unreadable": "bold red",
@@ -67,10 +76,13 @@ RECORD_FIELDS: Final = (
     "date_created",
     "date_updated",
     "uri",
+    "problem",
+    "expected",
+    "owner",
 )
 
 
-def record(account: str, number: ExoPhone) -> dict[str, Any]:
+def record(account: str, number: ExoPhone, verdict: Verdict) -> dict[str, Any]:
     """Every documented field of a number, typed: decimals as text, times as RFC 3339 in UTC."""
     values = {name: getattr(number, name, None) for name in RECORD_FIELDS} | {
         "account": account,
@@ -78,6 +90,9 @@ def record(account: str, number: ExoPhone) -> dict[str, Any]:
         "sms_flow_id": number.flow_id("sms"),
         "date_created": _time(number.created_timestamp_seconds),
         "date_updated": _time(number.updated_timestamp_seconds),
+        "problem": problem(verdict),
+        "expected": expected(verdict),
+        "owner": verdict.owner,
     }
     return {
         name: str(value) if isinstance(value, Decimal) else value for name, value in values.items()
@@ -106,15 +121,26 @@ def _as_text(value: str) -> str:
     return f"'{value}" if _FORMULA.match(value) else value
 
 
-def print_numbers(numbers: Sequence[tuple[str, ExoPhone]]) -> None:
-    """Numbers as a table on stdout, one line each; a narrow terminal gets fewer columns."""
+def print_numbers(numbers: Sequence[Listed], summary: str) -> None:
+    """Numbers as a table on stdout, one line each; a narrow terminal gets fewer columns.
+
+    `summary` is a line below the table.
+    """
     columns = _columns(numbers)
-    for name in _DISPENSABLE:
+    only_problems = all(verdict.has_problem for *_, verdict in numbers)
+    last = _DISPENSABLE_OF_PROBLEMS if only_problems else _DISPENSABLE_ELSE
+    for name in (*_DISPENSABLE, *last):
         if _width(columns, _GOOD_WIDTH) > _stdout_width():
-            del columns[name]
+            columns.pop(name, None)
+    print_table(columns)
+    write(f"\n{summary}\n")
+
+
+def print_table(columns: Mapping[str, Sequence[Text]]) -> None:
+    """Columns by their titles as a table on stdout."""
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for name in columns:
-        justify: JustifyMethod = "right" if name == "Rental" else "left"
+        justify: JustifyMethod = "right" if name in _RIGHT else "left"
         # rich shrinks only columns that may wrap; their cells are cut all the same.
         table.add_column(name, justify=justify, no_wrap=name not in _SHRINKING)
     for row in zip(*columns.values(), strict=True):
@@ -123,11 +149,11 @@ def print_numbers(numbers: Sequence[tuple[str, ExoPhone]]) -> None:
     _print(table, at_least=_width(columns, _LEAST_WIDTH))
 
 
-def _columns(numbers: Sequence[tuple[str, ExoPhone]]) -> dict[str, list[Text]]:
-    """The cells of each column by its title."""
-    phones = [number for _, number in numbers]
+def _columns(numbers: Sequence[Listed]) -> dict[str, list[Text]]:
+    """The cells of each column by its title; those that say nothing are left out."""
+    phones, verdicts = [number for _, number, _ in numbers], [verdict for *_, verdict in numbers]
     columns = {
-        "Account": [_cut(account) for account, _ in numbers],
+        "Account": [_cut(account) for account, *_ in numbers],
         "Number": [Text(number.phone_number or number.sid) for number in phones],
         "Name": [_cut(number.friendly_name) for number in phones],
         "Circle": [Text(circle(number)) for number in phones],
@@ -135,9 +161,16 @@ def _columns(numbers: Sequence[tuple[str, ExoPhone]]) -> dict[str, list[Text]]:
         "Voice": [_state(flow_state(number, "voice")) for number in phones],
         "SMS": [_state(flow_state(number, "sms")) for number in phones],
         "Rental": [Text(money(number.rental_price, number.currency)) for number in phones],
+        "Problem": [Text(problem(verdict), style="bold yellow") for verdict in verdicts],
+        "Expected": [_cut(expected(verdict)) for verdict in verdicts],
+        "Owner": [_cut(verdict.owner) for verdict in verdicts],
     }
-    if len({account for account, _ in numbers}) == 1:
+    if len({account for account, *_ in numbers}) == 1:
         del columns["Account"]
+    if not any(verdict.has_problem or verdict.rule for verdict in verdicts):
+        del columns["Problem"], columns["Expected"]
+    if not any(verdict.owner for verdict in verdicts):
+        del columns["Owner"]
     return columns
 
 
@@ -152,11 +185,11 @@ def _width(columns: Mapping[str, Sequence[Text]], shrunk: int) -> int:
     )
 
 
-def print_number(account: str, number: ExoPhone) -> None:
+def print_number(account: str, number: ExoPhone, verdict: Verdict) -> None:
     """Every field of one number as a table on stdout."""
     where = circle(number)
     prices = ("rental_price", "one_time_price", "incoming_rate")
-    rows = record(account, number) | {
+    rows = record(account, number, verdict) | {
         "region": number.region if where == number.region else f"{number.region} ({where})",
         "voice_flow_id": flow_state(number, "voice"),
         "sms_flow_id": flow_state(number, "sms"),
@@ -214,6 +247,26 @@ def _print(table: Table, at_least: int = 0) -> None:
     )
     console.print(table)
     write(text.getvalue())
+
+
+def print_rules(rules: Sequence[tuple[NumberRule | None, int | None, int]]) -> None:
+    """Rules, or None for numbers without one: to how many numbers they apply, and problems.
+
+    A count is None where it is not known.
+    """
+    names = [rule.label if rule else "no rule" for rule, *_ in rules]
+    columns = {
+        "Rule": [Text(name) for name in names],
+        "Match": [_cut(_match(rule)) for rule, *_ in rules],
+        "Numbers": [Text("?" if count is None else str(count)) for _, count, _ in rules],
+        "Problems": [Text(str(count), style="bold yellow" * bool(count)) for *_, count in rules],
+    }
+    print_table(columns)
+
+
+def _match(rule: NumberRule | None) -> str:
+    match = rule.match.items() if rule else ()
+    return ", ".join(f"{key} {' or '.join(globs)}" for key, globs in match)
 
 
 def _cut(text: str) -> Text:

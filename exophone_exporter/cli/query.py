@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.cli import output, streams, textfile
+from exophone_exporter.cli.as_rules import rules_text
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import loader
+from exophone_exporter.config.number_rules import DEFAULT_RULES
 from exophone_exporter.errors import ConfigError, NotFound, PollError
+from exophone_exporter.inventory.expectations import judge, rule_matches
+from exophone_exporter.inventory.formatting import total
 from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
@@ -20,14 +25,13 @@ from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.exotel.client import Client
-    from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.expectations import Verdict
+    from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import PollResult
-
-    _Found: TypeAlias = tuple[str, ExoPhone]
 
 _PARALLEL_POLLS: Final = 8
 
@@ -47,24 +51,51 @@ def once(args: argparse.Namespace) -> int:
 
 
 def numbers(args: argparse.Namespace) -> int:
-    """Print the numbers as a table, JSON or CSV."""
-    states = [AccountState(account) for account in _chosen(_loaded(args), args.account)]
+    """Print the numbers as a table, JSON or CSV, or rules that describe them."""
+    loaded = _loaded(args)
+    states = [AccountState(account) for account in _chosen(loaded, args.account)]
     results = _poll_all(states, _clients(states))
-    listed = [
-        (state.account.name, number)
+    polled = {
+        state.account.name: result.snapshot
         for state, result in zip(states, results, strict=True)
-        for number in (result.snapshot.numbers if result.snapshot else ())
-        if not args.unattached or number.needs_attention
+        if result.snapshot
+    }
+    if args.as_rules:
+        listed = {name: snapshot.numbers for name, snapshot in polled.items()}
+        streams.write(rules_text(listed, name_accounts=len(loaded.accounts) > 1))
+    elif not _print_numbers(args, polled) and 0 < len(states) == len(polled):
+        kind = " with a problem" if args.problems else ""
+        say(f"no {'unattached ' if args.unattached else ''}numbers{kind}")
+    return _report_failures(states, results)
+
+
+def _print_numbers(args: argparse.Namespace, polled: Mapping[str, Snapshot]) -> bool:
+    """Print the chosen numbers; returns whether anything was printed."""
+    listed = [
+        (name, number, verdict)
+        for name, snapshot in polled.items()
+        for number, verdict in zip(snapshot.numbers, snapshot.verdicts, strict=True)
+        if (verdict.has_problem or not args.problems)
+        and (number.needs_attention or not args.unattached)
     ]
     if args.format == "json":
         output.print_json([output.record(*entry) for entry in listed])
     elif args.format == "csv":
         output.print_csv([output.record(*entry) for entry in listed])
     elif listed:
-        output.print_numbers(listed)
-    elif states and all(result.error is None for result in results):
-        say("no unattached numbers" if args.unattached else "no numbers")
-    return _report_failures(states, results)
+        output.print_numbers(listed, _summary(polled.values()))
+    return bool(listed) or args.format != "table"
+
+
+def _summary(snapshots: Collection[Snapshot]) -> str:
+    """What the numbers add up to, whether they are listed or not."""
+    verdicts = [verdict for snapshot in snapshots for verdict in snapshot.verdicts]
+    groups = [group for snapshot in snapshots for group in snapshot.groups]
+    problems = sum(verdict.has_problem for verdict in verdicts)
+    have = "has" if problems == 1 else "have"
+    idle = total(group.idle_rental for group in groups if group.idle)
+    rental = f"; {idle} a month idle" if idle != "none" else ""
+    return f"{problems} of {len(verdicts)} numbers {have} a problem{rental}"
 
 
 def number(args: argparse.Namespace) -> int:
@@ -84,25 +115,30 @@ def number(args: argparse.Namespace) -> int:
     if not found and is_phone_number(text):
         found, problems = _with_phone_number(text, states, clients)
     if found:
-        _print_number(*found, args.format)
+        if args.format == "table":
+            output.print_number(*found)
+        else:
+            output.print_json(output.record(*found))
         return 0
     for problem in problems:
         say(problem)
     return 1
 
 
-def _with_sid(sid: str, clients: Sequence[Client]) -> tuple[_Found | None, list[str]]:
+def _with_sid(sid: str, clients: Sequence[Client]) -> tuple[output.Listed | None, list[str]]:
     """The number with this SID in the first account that has it, or why there is none."""
     without: list[str] = []
     problems: list[str] = []
     for client in clients:
         name = client.account.name
         try:
-            return (name, client.fetch_number(sid)), []
+            number = client.fetch_number(sid)
         except NotFound:
             without.append(name)
         except PollError as error:
             problems.append(f"{name}: {error}")
+        else:
+            return (name, number, judge(number, client.account.rules)), []
     if without:
         problems.append(f"no number with the SID `{sid}` in {', '.join(without)}")
     return None, problems
@@ -110,7 +146,7 @@ def _with_sid(sid: str, clients: Sequence[Client]) -> tuple[_Found | None, list[
 
 def _with_phone_number(
     text: str, states: Sequence[AccountState], clients: Sequence[Client]
-) -> tuple[_Found | None, list[str]]:
+) -> tuple[output.Listed | None, list[str]]:
     """The only number with this phone number, or why there is not exactly one."""
     results = _poll_all(states, clients)
     polled = [
@@ -134,26 +170,57 @@ def _with_phone_number(
     return None, problems
 
 
-def _print_number(account: str, number: ExoPhone, form: str) -> None:
-    if form == "table":
-        output.print_number(account, number)
-    else:
-        output.print_json(output.record(account, number))
-
-
 def check_live(accounts: Sequence[Account]) -> int:
-    """Fetch the first page of each account and print the outcomes; returns 1 if one failed."""
-    code = 0
-    for client in _clients([AccountState(account) for account in accounts]):
-        name = client.account.name
-        try:
-            page = client.fetch_first_page()
-        except PollError as error:
-            streams.write(f"{name}: failed ({error.reason}): {error}\n")
-            code = 1
-        else:
-            streams.write(f"{name}: OK, {len(page.numbers)} numbers on the first page\n")
-    return code
+    """Fetch the first page of each account, or with rules all, and print the outcomes.
+
+    Returns 1 if one failed.
+    """
+    states = [AccountState(account) for account in accounts]
+    clients = _clients(states)
+    has_rules = any(account.rules != DEFAULT_RULES for account in accounts)
+    outcomes = _counts(states, clients) if has_rules else [_first_page(each) for each in clients]
+    for account, (error, found) in zip(accounts, outcomes, strict=True):
+        said = f"failed ({error.reason}): {error}" if error else f"OK, {found}"
+        streams.write(f"{account.name}: {said}\n")
+    if has_rules:
+        _print_rules(states)
+    return int(any(error for error, _ in outcomes))
+
+
+def _first_page(client: Client) -> tuple[PollError | None, str]:
+    try:
+        return None, f"{len(client.fetch_first_page().numbers)} numbers on the first page"
+    except PollError as error:
+        return error, ""
+
+
+def _counts(
+    states: Sequence[AccountState], clients: Sequence[Client]
+) -> list[tuple[PollError | None, str]]:
+    results = _poll_all(states, clients)
+    found = [result.snapshot.numbers if result.snapshot else () for result in results]
+    return [
+        (result.error, f"{len(each)} numbers") for result, each in zip(results, found, strict=True)
+    ]
+
+
+def _print_rules(states: Sequence[AccountState]) -> None:
+    """The rules, how many numbers each applies to, and how many of these have a problem now."""
+    matches = rule_matches((state.account, state.snapshot) for state in states)
+    rules = {rule.label: rule for state in states for rule in state.account.rules.rules}
+    verdicts = [v for state in states if state.snapshot for v in state.snapshot.verdicts]
+    problems = Counter(_label(verdict) for verdict in verdicts if verdict.has_problem)
+    without = sum(not _label(verdict) for verdict in verdicts)
+    output.print_rules(
+        [(rules[label], count, problems[label]) for label, count in matches.items()]
+        + [(None, without, problems[""])]
+    )
+    for label in (label for label, count in matches.items() if count == 0):
+        say(f"warning: rule {label} matches no number")
+
+
+def _label(verdict: Verdict) -> str:
+    return verdict.rule.label if verdict.rule else ""
 
 
 def _loaded(args: argparse.Namespace) -> Config:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from exophone_exporter.exotel.model import CHANNELS
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Iterable, Mapping, Sequence
 
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.exotel.model import Channel, ExoPhone
+    from exophone_exporter.inventory.expectations import Verdict
     from exophone_exporter.inventory.state import AccountStatus
 
 # Source: the vendor's list of telecom circles. Outside India the region is the country's code.
@@ -60,6 +65,17 @@ def money(amount: Decimal | None, currency: str) -> str:
     )
 
 
+def total(prices: Iterable[Mapping[str, Decimal]], unpriced: int = 0) -> str:
+    """One sum for each currency, and how many numbers it lacks; "none" if nothing has a price."""
+    totals: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for currency, amount in chain.from_iterable(each.items() for each in prices):
+        totals[currency] += amount
+    sums = [money(amount, currency) for currency, amount in sorted(totals.items())]
+    if unpriced:
+        sums.append(f"{unpriced} unpriced number{'' if unpriced == 1 else 's'}")
+    return " + ".join(sums) or "none"
+
+
 def _indian_groups(digits: str) -> str:
     """Thousands, then lakhs and crores: groups of two."""
     head, tail = digits[:-3], digits[-3:]
@@ -84,6 +100,18 @@ def flow_state(number: ExoPhone, channel: Channel) -> str:
     return "unattached" if number.capable(channel) else "not capable"
 
 
+def problem(verdict: Verdict) -> str:
+    """What is not as expected, such as `voice wrong, sms missing`; "" for nothing."""
+    problems = ((channel, verdict.problem(channel)) for channel in CHANNELS)
+    return ", ".join(f"{channel} {problem}" for channel, problem in problems if problem)
+
+
+def expected(verdict: Verdict) -> str:
+    """What is expected of both channels, such as `any`, or of each: `voice 11 or 12, sms none`."""
+    voice, sms = (verdict.expected(channel) for channel in CHANNELS)
+    return voice if voice == sms else f"voice {voice}, sms {sms}"
+
+
 def span(seconds: float) -> str:
     """A time span in its two largest units: 45 s, 3 min, 2 h 5 min, 3 d 4 h."""
     whole = max(0, int(seconds))
@@ -100,14 +128,14 @@ def status_line(statuses: Sequence[AccountStatus], now: ClockReading) -> str:
     """Every account in one line, as `systemctl status` shows it."""
     known = [snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))]
     numbers = sum(len(snapshot.numbers) for snapshot in known)
-    busy = sum(group.unattached["voice"] for snapshot in known for group in snapshot.groups)
+    problems = sum(verdict.has_problem for snapshot in known for verdict in snapshot.verdicts)
     accounts = f"{len(statuses)} account{'' if len(statuses) == 1 else 's'}"
     failing = [
         f"{status.account.name} ({status.error.reason})" for status in statuses if status.error
     ]
     waiting = [status.account.name for status in statuses if status.last_attempt is None]
     return (
-        f"{accounts}, {numbers} numbers, {busy} without a voice flow"
+        f"{accounts}, {numbers} numbers, {problems} with a problem"
         f"{_listed('failing', failing)}{_listed('waiting for the first poll', waiting)}"
     )
 

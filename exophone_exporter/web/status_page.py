@@ -1,30 +1,36 @@
-"""The status page: health, age, counts and cost of each account, and its unattached numbers."""
+"""The status page: health, age, counts and cost of each account, and its numbers with a problem."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from heapq import nsmallest
-from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from exophone_exporter.config.sharding import WHOLE
-from exophone_exporter.exotel.model import is_askable_sid
-from exophone_exporter.inventory.formatting import circle, flow_state, money, span
+from exophone_exporter.exotel.model import CHANNELS, is_askable_sid
+from exophone_exporter.inventory.expectations import rule_matches
+from exophone_exporter.inventory.formatting import (
+    circle,
+    expected,
+    flow_state,
+    money,
+    problem,
+    span,
+    total,
+)
 from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.web import html
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account
     from exophone_exporter.config.sharding import Shard
     from exophone_exporter.exotel.model import ExoPhone
+    from exophone_exporter.inventory.expectations import Judged, Verdict
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
 
@@ -38,14 +44,16 @@ _MINUTE_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One unattached number, as shown; without a `probe_query` it has no link to its probe."""
+    """A number with a problem, as shown; without a `probe_query` it has no link to its probe."""
 
     phone_number: str
     friendly_name: str
     circle: str
-    number_type: str
+    problem: str
     voice: str
     sms: str
+    expected: str
+    owner: str
     rental: str
     probe_query: str
 
@@ -54,7 +62,8 @@ class Row:
 class Card:
     """One account, as shown. `state` is ok, failing, stale or waiting.
 
-    Without `has_figures` nothing is known and the counts mean nothing.
+    Without `has_figures` nothing is known and the counts mean nothing. Callers of the numbers that
+    are `busy` hear a busy tone.
     """
 
     name: str
@@ -64,8 +73,9 @@ class Card:
     error: str
     has_figures: bool
     numbers: int
-    unattached_voice: int
-    unattached_sms: int
+    problems: int
+    busy: int
+    unattached: str
     idle: int
     rental: str
     idle_rental: str
@@ -113,6 +123,7 @@ def render(  # noqa: PLR0913 - each is named, and most have a default
     return html.page(
         "status.html",
         overview=overview(cards),
+        unmatched_rules=_unmatched_rules(statuses, now),
         cards=cards,
         shard="" if shard.is_whole else str(shard),
         accounts_listed_from=_ACCOUNTS_LISTED_FROM,
@@ -125,16 +136,16 @@ def render(  # noqa: PLR0913 - each is named, and most have a default
 
 def overview(cards: Sequence[Card]) -> Overview:
     """The summary at the top of the page."""
-    unattached = sum(card.unattached_voice for card in cards)
+    problems = sum(card.problems for card in cards)
     states = {card.state for card in cards}
     state, brief = "ok", "✓ no problems"
     if {"failing", "stale"} & states:
         state, brief = "failing", f"✗ {_who_fails(cards)}"
     elif "waiting" in states:
         state, brief = "waiting", "… waiting"
-    elif unattached:
-        state, brief = "attention", f"! {unattached} unattached"
-    headline = _counts(cards, unattached)
+    elif problems:
+        state, brief = "attention", f"! {_count(problems, 'problem')}"
+    headline = _counts(cards, problems)
     return Overview(state, headline, f"{brief}: {headline} · ExoPhones", _troubles(cards))
 
 
@@ -145,15 +156,16 @@ def _who_fails(cards: Sequence[Card]) -> str:
     return f"{failing[0].name} {'is stale' if failing[0].state == 'stale' else 'fails'}"
 
 
-def _counts(cards: Sequence[Card], unattached_voice: int) -> str:
+def _counts(cards: Sequence[Card], problems: int) -> str:
     known = [card for card in cards if card.has_figures]
     accounts = _count(len(cards), "account")
     if not known:
         return f"{accounts}, no figures"
     numbers = _count(sum(card.numbers for card in known), "number")
     some = " known" if len(known) < len(cards) else ""
-    heard = " (callers hear a busy tone)" if unattached_voice else ""
-    return f"{accounts}, {numbers}{some}, {unattached_voice or 'none'} without a voice flow{heard}"
+    busy = sum(card.busy for card in known)
+    heard = f"; callers of {busy} hear a busy tone" if busy else ""
+    return f"{accounts}, {numbers}{some}, {problems or 'none'} with a problem{heard}"
 
 
 def _count(count: int, noun: str) -> str:
@@ -179,10 +191,9 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
     """The card of one account."""
     snapshot = status.fresh_snapshot(now)
     state, headline = _headline(status, snapshot, now)
-    numbers = snapshot.numbers if snapshot else ()
     groups = snapshot.groups if snapshot else ()
-    unpriced = sum(group.unpriced for group in groups)
-    shown_here, left_out = _most_urgent(numbers)
+    rows, problems = _most_urgent(snapshot) if snapshot else ([], 0)
+    unattached = {channel: sum(g.unattached[channel] for g in groups) for channel in CHANNELS}
     return Card(
         name=status.account.name,
         state=state,
@@ -190,36 +201,41 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
         polling=_polling(status, now),
         error=str(status.error) if status.error else "",
         has_figures=snapshot is not None,
-        numbers=len(numbers),
-        unattached_voice=sum(group.unattached["voice"] for group in groups),
-        unattached_sms=sum(group.unattached["sms"] for group in groups),
+        numbers=sum(group.numbers for group in groups),
+        problems=problems,
+        busy=sum(group.unexpected["voice", "missing"] for group in groups),
+        unattached=f"voice {unattached['voice']}, SMS {unattached['sms']}",
         idle=sum(group.idle for group in groups),
-        rental=_total((group.rental for group in groups), unpriced),
-        idle_rental=_total(group.idle_rental for group in groups),
-        rows=tuple(_row(number, status.account, probe=probe) for number in shown_here),
-        rows_left_out=left_out,
+        rental=total((group.rental for group in groups), sum(group.unpriced for group in groups)),
+        idle_rental=total(group.idle_rental for group in groups),
+        rows=tuple(_row(*judged, status.account, probe=probe) for judged in rows),
+        rows_left_out=problems - len(rows),
     )
 
 
-def _most_urgent(numbers: Iterable[ExoPhone]) -> tuple[Sequence[ExoPhone], int]:
-    """The unattached numbers that get a row, and how many others there are.
+def _most_urgent(snapshot: Snapshot) -> tuple[Sequence[Judged], int]:
+    """The numbers with a problem that get a row, and how many have one.
 
-    Idle ones come first, then those without a voice flow, each kind sorted by number. An account
-    may have 100,000 numbers: none is tested twice, and only the shown ones are sorted.
+    Those whose callers hear a busy tone come first, then other problems with voice, each kind
+    sorted by number. An account may have 100,000 numbers: only the shown ones are sorted.
     """
-    kinds: dict[tuple[bool, bool], list[ExoPhone]] = {
-        (idle, voice): [] for idle in (True, False) for voice in (True, False)
+    kinds: dict[tuple[bool, bool], list[Judged]] = {
+        kind: [] for kind in ((True, True), (False, True), (False, False))
     }
-    for number in numbers:
-        if number.voice_url != "" and number.sms_url != "":
-            continue  # the fastest test, true of most numbers
-        idle, voice = number.idle, number.unattached("voice")
-        if idle or voice or number.unattached("sms"):  # as ExoPhone.needs_attention
-            kinds[idle, voice].append(number)
-    rows: list[ExoPhone] = []
+    for number, verdict in zip(snapshot.numbers, snapshot.verdicts, strict=True):
+        if verdict.has_problem:
+            voice = verdict.problem("voice")
+            kinds[voice == "missing", voice is not None].append((number, verdict))
+    rows: list[Judged] = []
     for kind in kinds.values():
-        rows += nsmallest(ROWS_MAX - len(rows), kind, key=attrgetter("phone_number"))
-    return rows, sum(map(len, kinds.values())) - len(rows)
+        rows += nsmallest(ROWS_MAX - len(rows), kind, key=lambda judged: judged[0].phone_number)
+    return rows, sum(map(len, kinds.values()))
+
+
+def _unmatched_rules(statuses: Sequence[AccountStatus], now: ClockReading) -> Sequence[str]:
+    """The names or positions of the rules that apply to no number, as far as that is known."""
+    fresh = ((status.account, status.fresh_snapshot(now)) for status in statuses)
+    return [rule for rule, count in rule_matches(fresh).items() if count == 0]
 
 
 def _headline(
@@ -254,18 +270,7 @@ def _polling(status: AccountStatus, now: ClockReading) -> str:
     return f"{every}; the last attempt was {span(now.seconds_since(status.last_attempt))} ago."
 
 
-def _total(prices: Iterable[Mapping[str, Decimal]], unpriced: int = 0) -> str:
-    """One sum for each currency, and how many numbers it lacks; "none" if nothing has a price."""
-    totals: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for currency, amount in chain.from_iterable(each.items() for each in prices):
-        totals[currency] += amount
-    sums = [money(amount, currency) for currency, amount in sorted(totals.items())]
-    if unpriced:
-        sums.append(_count(unpriced, "unpriced number"))
-    return " + ".join(sums) or "none"
-
-
-def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
+def _row(number: ExoPhone, verdict: Verdict, account: Account, *, probe: bool) -> Row:
     names = masked_identity(number, account.per_number.phone_number, account.pseudonym_key)
     has_link = probe and names.sid == number.sid and is_askable_sid(number.sid)
     target = {"target": number.sid, "account": account.name}
@@ -273,9 +278,11 @@ def _row(number: ExoPhone, account: Account, *, probe: bool) -> Row:
         phone_number=names.phone_number or names.sid,
         friendly_name=names.friendly_name,
         circle=circle(number),
-        number_type=number.number_type,
+        problem=problem(verdict),
         voice=flow_state(number, "voice"),
         sms=flow_state(number, "sms"),
+        expected=expected(verdict),
+        owner=verdict.owner,
         rental=money(number.rental_price, number.currency),
         probe_query=urlencode(target, quote_via=quote, safe="") if has_link else "",
     )

@@ -33,7 +33,7 @@ FLAGS = {
     "simulate": SIMULATOR | {"--requests-per-minute"} | LOG,
     "check-config": CONFIG | {"--web.config.file", "--no-secrets", "--live"} | LOG,
     "once": CONFIG | {"--output"} | LOG,
-    "numbers": CONFIG | {"--account", "--unattached", "--format"} | LOG,
+    "numbers": CONFIG | {"--account", "--problems", "--unattached", "--as-rules", "--format"} | LOG,
     "number": {"--config.file", "--account", "--format"} | LOG,
 }
 

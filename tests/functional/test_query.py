@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from exophone_exporter.cli import output
+from exophone_exporter.config.number_rules import NumberRule, NumberRules
+from exophone_exporter.inventory.expectations import judge
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from tests.lib.processes import Ended, config_file, run
 from tests.lib.support import phone
@@ -53,6 +55,9 @@ incoming_pulse_seconds  60
 date_created            2016-11-09T08:18:12Z
 date_updated            2017-03-30T08:49:02Z
 uri                     /v2_beta/Accounts/Exotel/IncomingPhoneNumbers/9eeafc8ab479a386dc95f854f9d7cd8a
+problem
+expected                any
+owner
 """.splitlines()  # noqa: E501 - as it is printed
 
 
@@ -119,11 +124,12 @@ class TestNumbers:
         sim.world.accounts["acme"].numbers[0]["friendly_name"] = long_name
         ended = call("numbers")
         assert (ended.code, ended.stderr) == (0, "")
-        head, *lines = ended.stdout.splitlines()
-        titles = ["Account", "Number", "Name", "Circle", "Type", "Voice", "SMS", "Rental"]
-        assert head.split() == titles
+        head, *lines, empty, last = ended.stdout.splitlines()
+        titles = "Account Number Name Circle Type Voice SMS Rental Problem Expected"
+        assert head.split() == titles.split()
         assert len(lines) == 63
         assert long_name.strip() in lines[0]
+        assert (empty, last) == ("", "3 of 63 numbers have a problem; ₹999.00 a month idle")
 
     def test_json_and_csv_have_every_number_and_field(self, call: Call, sim: Simulator) -> None:
         """The same records in both; in CSV truth is `true`, and what is absent is empty."""
@@ -166,7 +172,7 @@ class TestNumbers:
     ) -> None:
         ended = call("numbers", "--account=beta")
         assert ended.code == 0
-        assert len(ended.stdout.splitlines()) == 1 + 3
+        assert len(ended.stdout.splitlines()) == 1 + 3 + 2
         assert "Account" not in ended.stdout
         assert {request.account_sid for request in sim.requests} == {"beta"}
         unknown = call("numbers", "--account=nosuch")
@@ -181,6 +187,7 @@ class TestNumbers:
         [
             ([], "", "exophone-exporter: no numbers\n"),
             (["--unattached"], "", "exophone-exporter: no unattached numbers\n"),
+            (["--problems"], "", "exophone-exporter: no numbers with a problem\n"),
             (["--format=json"], "[]\n", ""),
         ],
     )
@@ -237,36 +244,44 @@ class _Screen(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize(
-    ("width", "titles", "name"),
+    ("width", "wrong", "titles", "name"),
     [
-        (140, "Account Number Name Circle Type Voice SMS Rental", LONG_NAME),
-        (100, "Account Number Name Circle Voice SMS Rental", "Customers of the North…"),
-        (80, "Account Number Name Voice SMS Rental", "Customers of the North…"),
-        (62, "Account Number Name Voice SMS", "Customers of …"),
-        (40, "Account Number Name Voice SMS", "Customers o…"),
+        (170, "", "Account Number Name Circle Type Voice SMS Rental Problem Expected", LONG_NAME),
+        (
+            110,
+            "",
+            "Account Number Name Voice SMS Rental Problem Expected",
+            "Customers of the North-West who ca…",
+        ),
+        (80, "", "Account Number Name Voice SMS Problem", "Customers of the North-…"),
+        (40, "", "Account Number Name Voice SMS Problem", "Customers o…"),
+        (80, "44", "Account Number Name Problem Expected", "Customers of the Nort…"),
     ],
 )
-def test_a_narrow_terminal_keeps_number_name_and_flows(
-    width: int, titles: str, name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_narrow_terminal_keeps_number_name_and_problem(
+    width: int, wrong: str, titles: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Number, voice and SMS are never cut; first other columns go, then the name shrinks."""
+    """Number and problem are never cut; first other columns go, then the name shrinks.
+
+    Where every number has a problem, the flows go before what is expected.
+    """
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     screen = _Screen()
     monkeypatch.setattr("sys.stdout", screen)
-    output.print_numbers(
-        [
-            ("main", phone(friendly_name=LONG_NAME, region="UE", voice_url="")),
-            ("side", phone("sid-2", sms_url="")),
-        ]
-    )
-    head, first, second = screen.lines()
+    rules = NumberRules((NumberRule(1, "1", {"sid": ("sid-2",)}, sms=(wrong,)),) * bool(wrong))
+    listed = [
+        ("main", phone(friendly_name=LONG_NAME, region="UE", voice_url="")),
+        ("side", phone("sid-2")),
+    ]
+    output.print_numbers([(*entry, judge(entry[1], rules)) for entry in listed], "the end")
+    head, first, second, *_, last = screen.lines()
     assert head.split() == titles.split()
     assert f" {name} " in first
     assert "+912248901111" in first
-    assert "unattached" in first
-    assert "unattached" in second
-    assert len({head.index("Voice"), first.index("unattached"), second.index("11  ")}) <= 2
+    assert "voice missing" in first
+    assert ("sms wrong" in second) is bool(wrong)
+    assert last == "the end"
     if width >= 62:
         assert max(len(line.rstrip()) for line in (head, first, second)) <= width
 
@@ -279,7 +294,7 @@ class TestNumber:
         assert (ended.code, ended.stderr) == (0, "")
         assert [line.rstrip() for line in ended.stdout.splitlines()] == DETAIL_LINES
         assert [request.path.rpartition("/")[2] for request in sim.requests] == [DETAIL_SID]
-        as_table = dict(line.split(maxsplit=1) for line in DETAIL_LINES)
+        as_table = {line[:24].rstrip(): line[24:] for line in DETAIL_LINES}
         assert json.loads(call("number", DETAIL_SID, "--format=json").stdout) == as_table | {
             "region": "WB",
             "vanity_number": False,

@@ -239,7 +239,7 @@ def test_a_service_reports_ready_its_status_reloads_and_its_end(
     with manager(address) as systemd, serve(config, address) as running:
         assert systemd.receive() == ["READY=1"]
         assert get(f"{running.url()}/-/healthy")[0] == 200
-        systemd.wait_for("STATUS=2 accounts, 15 numbers, 1 without a voice flow")
+        systemd.wait_for("STATUS=2 accounts, 15 numbers, 1 with a problem")
         before = time.monotonic_ns() // 1000
         running.send(signal.SIGHUP)
         reloading, stamp = systemd.receive()

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exophone_exporter.cli import output
+from exophone_exporter.config.number_rules import DEFAULT_RULES
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import REASONS, PollError
 from exophone_exporter.exotel.error_bodies import vendor_message
@@ -29,6 +30,7 @@ from exophone_exporter.exotel.model import (
     parse_page,
 )
 from exophone_exporter.exotel.text import clean_text
+from exophone_exporter.inventory.expectations import Verdict, judge
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.page import ExporterInfo
@@ -193,22 +195,22 @@ def assert_shown(walk: Listing, per_number: PerNumber) -> None:
     assert_exposed([state.status()], BUILD, time.clock)
     page = status_page.render([state.status()], now, "/metrics", probe=True)
     assert "<script>" not in page.encode().decode()
-    assert_printed([("support", number) for number in walk.numbers])
+    assert_printed([("support", n, judge(n, DEFAULT_RULES)) for n in walk.numbers])
 
 
-def assert_printed(numbers: list[tuple[str, ExoPhone]]) -> None:
-    records = [output.record(*pair) for pair in numbers]
-    table = printed(lambda: output.print_numbers(numbers)) if numbers else "head\n"
-    assert table.count("\n") == len(numbers) + 1
+def assert_printed(numbers: list[tuple[str, ExoPhone, Verdict]]) -> None:
+    records = [output.record(*listed) for listed in numbers]
+    table = printed(lambda: output.print_numbers(numbers, "")) if numbers else "head\n\n\n"
+    assert table.count("\n") == len(numbers) + 3
     assert not CONTROL.search(table.replace("\n", ""))
     assert json.loads(printed(lambda: output.print_json(records))) == records
     lines = printed(lambda: output.print_csv(records))
     rows = list(csv.DictReader(io.StringIO(lines, newline="")))
     assert [(row["sid"], row["friendly_name"]) for row in rows] == [
-        (number.sid, number.friendly_name) for _, number in numbers
+        (number.sid, number.friendly_name) for _, number, _ in numbers
     ]
-    for pair in numbers[:1]:
-        assert printed(lambda pair=pair: output.print_number(*pair))  # type: ignore[misc]  # a default binds it
+    for listed in numbers[:1]:
+        assert printed(lambda listed=listed: output.print_number(*listed))  # type: ignore[misc]  # a default binds it
 
 
 def printed(show: Callable[[], object]) -> str:

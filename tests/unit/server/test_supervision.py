@@ -16,7 +16,7 @@ from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.server.systemd import Notifier, Supervision
 from tests.lib.support import FakeTime, account, phone
 
-NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 without a voice flow"
+NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 with a problem"
 
 
 @dataclass
@@ -94,7 +94,7 @@ def test_a_ping_that_was_not_accepted_is_repeated_in_time_but_not_with_every_tic
 def test_a_changed_status_is_sent_within_five_seconds(scene: Scene) -> None:
     scene.states.append(AccountState(account("support")))
     assert scene.ticks(5.2) == [
-        "STATUS=1 account, 0 numbers, 0 without a voice flow; waiting for the first poll: support"
+        "STATUS=1 account, 0 numbers, 0 with a problem; waiting for the first poll: support"
     ]
 
 
@@ -142,7 +142,7 @@ def test_the_status_sums_up_accounts_without_numbers_that_are_stale(time: FakeTi
     scene = Scene(time)
     scene.states.append(polled("support", time, phone("1"), phone("2", voice_url="")))
     scene.states.append(polled("sales", time, phone("3")))
-    assert scene.status() == "2 accounts, 3 numbers, 1 without a voice flow"
+    assert scene.status() == "2 accounts, 3 numbers, 1 with a problem"
     time.pass_(901)
     assert scene.status().startswith("2 accounts, 0 numbers")
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise, product
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from exophone_exporter.config.number_rules import NONE, NumberRule, NumberRules
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ListShifted
 from exophone_exporter.exotel.listing import Listing
@@ -25,20 +27,28 @@ from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
-from tests.lib.support import FakeTime, account, browse, found, phone
+from tests.lib.support import FakeTime, account, browse, phone
 
 HOSTILE: Final = "\"><script>alert('1')</script><img src=https://evil.example/x onerror=alert(2)>"
 VOID_TAGS: Final = {"meta"}
 UNCONFIRMED: Final = "no longer listed, but not known to be gone."
-NO_VOICE: Final = "without a voice flow"
-BUSY: Final = f"{NO_VOICE} (callers hear a busy tone)"
+WRONG: Final = "with a problem; callers"
+BUSY: Final = "hear a busy tone · ExoPhones"
+OUTBOUND: Final = NumberRule(1, "outbound", {"sid": ("out*",)}, NONE, NONE, "sales")
+PAYMENTS: Final = NumberRule(2, "2", {"sid": ("pay*",)}, ("44", "45"), owner="payments")
 
 
 def polled(
-    time: FakeTime, *numbers: ExoPhone, name: str = "support", per_number: PerNumber | None = None
+    time: FakeTime,
+    *numbers: ExoPhone,
+    name: str = "support",
+    per_number: PerNumber | None = None,
+    rules: tuple[NumberRule, ...] = (),
 ) -> AccountState:
-    state = AccountState(account(name, per_number=per_number))
-    state.record_poll(found(time.clock.now(), *numbers))
+    state = AccountState(replace(account(name, per_number=per_number), rules=NumberRules(rules)))
+    now = time.clock.now()
+    snapshot = build(Listing(numbers, 1, Counter()), now, 1.0, state.account.rules)
+    state.record_poll(PollResult(now, 1.0, snapshot))
     return state
 
 
@@ -152,10 +162,10 @@ def test_figures_are_next_to_their_names(time: FakeTime) -> None:
     )
     text = Reader(page_of(time, state)).text
     assert text[text.index("numbers") :][:12] == [
-        *("numbers", "5", "without a voice flow", "3"),
-        *("without an SMS flow", "2", "without either (idle)", "2"),
-        *("monthly rental", "₹1,34,270.00 + $1,234.50"),
+        *("numbers", "5", "with a problem", "3", "idle", "2"),
         *("rental of idle numbers", "₹499.00 + $1,234.50"),
+        *("monthly rental", "₹1,34,270.00 + $1,234.50"),
+        *("without a flow, expected or not", "voice 3, SMS 2"),
     ]
 
 
@@ -179,49 +189,76 @@ def test_rental_says_how_many_numbers_it_lacks(
     assert card.rental == rental
 
 
-def test_rows_are_the_unattached_numbers(time: FakeTime) -> None:
+def test_rows_are_the_numbers_with_a_problem(time: FakeTime) -> None:
+    """What is wrong, what was expected, and whose it is; busy numbers come first."""
     other = {"phone_number": "", "country": "SG", "region": "SG", "currency": "EUR"}
-    card = card_of(
-        time,
-        polled(
-            time,
-            phone("ok"),
-            phone("no-sms", phone_number="+1", sms_url="", region="UW"),
-            phone("no-voice", phone_number="+2", voice_url="", rental_price=Decimal("123456.5")),
-            phone("no-sid", voice_url="", sms_capable=False, rental_price=None, region="XX"),
-            phone("idle", voice_url="", sms_url="", **other),
-        ),
+    numbers = (
+        phone("ok"),
+        phone("out-1", voice_url="", sms_url=""),
+        phone("out-2", phone_number="+0", voice_url=""),
+        phone("pay-1", phone_number="+3", region="UW"),
+        phone("pay-2", phone_number="+2", voice_url="", rental_price=Decimal("123456.5")),
+        phone("no-sid", voice_url="", sms_capable=False, rental_price=None, region="XX"),
+        phone("idle", voice_url="", sms_url="", **other),
     )
-    rows = [(r.phone_number, r.circle, r.voice, r.sms, r.rental) for r in card.rows]
-    assert rows == [
-        ("idle", "SG", "unattached", "unattached", "499.00 EUR"),
-        ("+2", "Mumbai", "unattached", "22", "₹1,23,456.50"),
-        ("+912248901111", "XX", "unattached", "22", ""),
-        ("+1", "Uttar Pradesh West", "11", "unattached", "₹499.00"),
+    card = card_of(time, polled(time, *numbers, rules=(OUTBOUND, PAYMENTS)))
+    any_flow, payments = ("any", ""), ("voice 44 or 45, sms any", "payments")
+    assert [
+        (r.phone_number, r.problem, r.voice, r.sms, r.expected, r.owner) for r in card.rows
+    ] == [
+        ("idle", "voice missing, sms missing", "unattached", "unattached", *any_flow),
+        ("+2", "voice missing", "unattached", "22", *payments),
+        ("+912248901111", "voice missing", "unattached", "22", *any_flow),
+        ("+3", "voice wrong", "11", "22", *payments),
+        ("+0", "sms unwanted", "unattached", "22", "none", "sales"),
     ]
+    assert [(row.circle, row.rental) for row in card.rows[:4]] == [
+        ("SG", "499.00 EUR"),
+        ("Mumbai", "₹1,23,456.50"),
+        ("XX", ""),
+        ("Uttar Pradesh West", "₹499.00"),
+    ]
+    assert (card.problems, card.busy, card.idle) == (5, 3, 1)
 
 
-def test_rows_are_the_most_urgent_of_all_that_lack_a_flow(time: FakeTime) -> None:
-    """Every way in which a number can lack one or not, with more of each kind than fit."""
+def test_rows_are_the_most_urgent_of_all_with_a_problem(time: FakeTime) -> None:
+    """Every way in which a number can have one or not, with more of each kind than fit."""
     urls = ("", None, "https://example.com/flow")
-    ways = [*product((True, False), (True, False), urls, urls)]
+    ways = [*product((True, False), (True, False), urls, urls, ("", "out-", "pay-"))]
     numbers = [
         phone(
-            f"sid-{index}",
-            phone_number=f"+{index * 7919 % 1000:04}",
+            f"{kind}{index}",
+            phone_number=f"+{index * 7919 % 3000:04}",
             voice_capable=voice_capable,
             sms_capable=sms_capable,
             voice_url=voice_url,
             sms_url=sms_url,
         )
-        for index, (voice_capable, sms_capable, voice_url, sms_url) in enumerate(ways * 20)
+        for index, (voice_capable, sms_capable, voice_url, sms_url, kind) in enumerate(ways * 20)
     ]
-    lacking = [number for number in numbers if number.needs_attention]
-    lacking.sort(key=lambda n: (not n.idle, not n.unattached("voice"), n.phone_number))
-    card = card_of(time, polled(time, *numbers))
-    assert [row.phone_number for row in card.rows] == [n.phone_number for n in lacking[:200]]
-    assert card.rows_left_out == len(lacking) - 200
-    assert {number.idle for number in lacking[:200]} == {True, False}
+    state = polled(time, *numbers, rules=(OUTBOUND, PAYMENTS))
+    assert state.snapshot is not None
+    judged = zip(numbers, state.snapshot.verdicts, strict=True)
+    wrong = [(number, verdict) for number, verdict in judged if verdict.has_problem]
+    wrong.sort(
+        key=lambda each: (
+            each[1].voice != "missing",
+            each[1].problem("voice") is None,
+            each[0].phone_number,
+        )
+    )
+    card = card_of(time, state)
+    assert [row.phone_number for row in card.rows] == [n.phone_number for n, _ in wrong[:200]]
+    assert card.rows_left_out == len(wrong) - 200
+
+
+def test_rules_that_match_no_number_are_named(time: FakeTime) -> None:
+    """Once every account is polled that they may match."""
+    rules = (OUTBOUND, PAYMENTS)
+    state = polled(time, phone("pay-1"), rules=rules)
+    assert "<p>This rule matches no number: outbound.</p>" in page_of(time, state)
+    assert "match no number: outbound, 2.</p>" in page_of(time, polled(time, rules=rules))
+    assert "no number:" not in page_of(time, state, AccountState(state.account))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +275,7 @@ def test_many_rows_are_folded_and_too_many_counted(
     page = page_of(time, polled(time, phone(), *unattached))
     assert page.count('<th scope="row"') == rows
     assert page.count("<table") == page.count("<details") == bool(count)
-    assert (f"Unattached numbers ({count})" in page) == bool(count)
+    assert (f"Numbers with a problem ({count})" in page) == bool(count)
     assert re.findall(r"(\d+) more are not shown", page) == ([str(more)] if more else [])
     assert ("<details open>" in page) == is_open
 
@@ -253,15 +290,22 @@ def test_everything_from_outside_is_escaped(time: FakeTime) -> None:
             ("phone_number", "friendly_name", "region", "country", "number_type", "currency"), text
         )
         url = f"http://my.exotel.in/a/exoml/start/{text.replace('/', '')}"
-        state = polled(time, phone(text, voice_url="", sms_url=url, **changes), name=text)
+        rules = (
+            NumberRule(1, text, {"sid": ("none",)}),
+            NumberRule(2, "2", {}, (text,), owner=text),
+        )
+        number = phone(text, voice_url="", sms_url=url, **changes)
+        state = polled(time, number, name=text, rules=rules)
         fail(state, time, text)
         return Reader(page_of(time, state, *others, probe=True, telemetry_path=text))
 
     hostile, harmless = page(HOSTILE), page("x/")
     assert hostile.tags == harmless.tags
     assert [name for name, _ in hostile.attributes] == [name for name, _ in harmless.attributes]
-    # The account three times: overview, list, heading; then error, number, name, region, type.
+    # The account three times: overview, list, heading; then error, number, name, region, owner.
     assert hostile.text.count(HOSTILE) == 8
+    assert f"This rule matches no number: {HOSTILE}." in hostile.text
+    assert f"voice {HOSTILE}, sms any" in hostile.text
     assert ("href", HOSTILE) in hostile.attributes
     assert hostile.open == []
 
@@ -283,9 +327,9 @@ def test_privacy_holds_on_the_page_and_in_its_links(
 @pytest.mark.parametrize(
     ("unattached", "of", "state", "title"),
     [
-        (8, 240, "attention", f"! 8 unattached: 1 account, 240 numbers, 8 {BUSY} · ExoPhones"),
-        (1, 1, "attention", f"! 1 unattached: 1 account, 1 number, 1 {BUSY} · ExoPhones"),
-        (0, 2, "ok", f"✓ no problems: 1 account, 2 numbers, none {NO_VOICE} · ExoPhones"),
+        (8, 240, "attention", f"! 8 problems: 1 account, 240 numbers, 8 {WRONG} of 8 {BUSY}"),
+        (1, 1, "attention", f"! 1 problem: 1 account, 1 number, 1 {WRONG} of 1 {BUSY}"),
+        (0, 2, "ok", "✓ no problems: 1 account, 2 numbers, none with a problem · ExoPhones"),
         (0, None, "waiting", "… waiting: 1 account, no figures · ExoPhones"),
     ],
     ids=["several", "one", "none", "waiting"],
@@ -315,7 +359,7 @@ def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> N
     ok = polled(time, phone("a", voice_url=""), phone("b"), name="ok")
     waiting = AccountState(account("new"))
     overview = overview_of(time, waiting, ok, stale, failing)
-    headline = f"4 accounts, 3 numbers known, 2 {BUSY}"
+    headline = f"4 accounts, 3 numbers known, 2 {WRONG} of 2 hear a busy tone"
     assert (overview.state, overview.headline) == ("failing", headline)
     assert overview.title == f"✗ 2 of 4 accounts fail: {headline} · ExoPhones"
     assert overview.troubles == (
@@ -384,7 +428,7 @@ def test_card_shows_the_interval_and_after_a_failure_the_last_attempt(
 
 
 @pytest.mark.parametrize("sid", ["sid-1", "a&account=x;=+b", "x" * 128, "..."])
-def test_unattached_number_links_to_its_probe(time: FakeTime, sid: str) -> None:
+def test_number_links_to_its_probe(time: FakeTime, sid: str) -> None:
     """/probe reads from the link what the link was made of."""
     state = polled(time, phone(sid, voice_url=""), name="a b/c&d")
     page = Reader(page_of(time, state, probe=True))
