@@ -22,7 +22,7 @@ from tests.lib.processes import LOOPBACK, ended, get, output_of, started
 CHART = ROOT / "deploy" / "helm" / "exophone-exporter"
 VALUES = sorted(CHART.glob("ci/*-values.yaml"))
 # A release of another version must still accept the values of an older one.
-FROZEN = sorted((DATA / "chart").glob("*.yaml"))
+FROZEN = sorted((DATA / "chart").glob("*.yaml"), key=lambda path: [*map(int, path.stem.split("."))])
 RULES = yaml.safe_load((ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8"))["groups"]
 DASHBOARDS = {path.name: path for path in (ROOT / "grafana" / "dashboards").glob("*.json")}
 SECRETS = "/run/secrets/exotel"
@@ -344,7 +344,7 @@ def test_the_package_has_this_version_and_no_examples(
     with tarfile.open(tmp_path / f"exophone-exporter-{__version__}.tgz") as package:
         names = {name.removeprefix("exophone-exporter/") for name in package.getnames()}
         about = yaml.safe_load(package.extractfile("exophone-exporter/Chart.yaml") or b"")
-    assert about["version"] == about["appVersion"] == __version__
+    assert about["version"] == about["appVersion"] == __version__ == FROZEN[-1].stem
     assert {"README.md", "values.schema.json", "rules/exophone.rules.yml"} <= names
     assert {f"dashboards/{name}" for name in DASHBOARDS} <= names
     assert not [name for name in names if name.startswith("ci/")]

@@ -59,9 +59,10 @@ def test_nothing_is_published_before_it_was_tested_and_attested() -> None:
     jobs = jobs_of("release.yml")
     assert jobs["tests"]["uses"] == "$/.github/workflows/tests.yml"
     assert jobs["packages"]["needs"] == "tests"
-    assert {"packages", "attest", "image"} == set(jobs["publish"]["needs"])
+    assert {"packages", "attest", "image", "chart"} == set(jobs["publish"]["needs"])
+    assert jobs["chart"]["needs"] == ["packages", "image"]
     assert jobs["release"]["needs"] == "publish"
-    for name in ("image", "publish"):
+    for name in ("image", "chart", "publish"):
         assert jobs[name]["environment"] == "release"
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
 
