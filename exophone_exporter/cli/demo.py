@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from exophone_exporter.cli import streams
 from exophone_exporter.cli.serve import run
 from exophone_exporter.config import loader
-from exophone_exporter.errors import StartError
+from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.server import listen, url_of
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
@@ -90,7 +90,10 @@ def demo(args: argparse.Namespace) -> int:
         )
 
         def welcome(urls: list[str]) -> None:
-            _welcome(urls[0], args.web_telemetry_path, script)
+            # A Unix socket is nothing to open in a browser.
+            _welcome(
+                max(urls, key=lambda url: url.startswith("http")), args.web_telemetry_path, script
+            )
             ticker.start()
 
         try:
@@ -118,6 +121,8 @@ def simulate(args: argparse.Namespace) -> int:
     world = demo_world(args.seed)
     if args.numbers is not None:
         world = World(make_account("acme", args.numbers, seed=args.seed), seed=args.seed)
+    if args.web_listen_address.startswith("unix:"):
+        raise ConfigError(["the simulated API needs an address with a port, not a Unix socket"])
     listening = listen([args.web_listen_address])[0]
     simulator = Simulator(
         world,

@@ -201,7 +201,8 @@ _SEED: Final = _Flag("--seed N", "Seed of the simulated data.", _count, default=
 _WEB: Final = (
     _Flag(
         "--web.listen-address ADDRESS",
-        "Address on which to expose metrics and web interface. Repeatable for multiple addresses."
+        "Address on which to expose metrics and web interface, or unix:/path. Repeatable for"
+        " multiple addresses."
         f" (default: {settings.LISTEN_ADDRESS})",
         action="append",
     ),

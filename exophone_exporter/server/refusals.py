@@ -25,6 +25,7 @@ Reason = Literal[
     "no_password",
     "wrong_password",
     "too_many_logins",
+    "rate_limit",
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _LOG_EVERY_SECONDS: Final = 60.0

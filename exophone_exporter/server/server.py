@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from exophone_exporter.clock import Clock
-from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
-from exophone_exporter.server import tls, web_config
+from exophone_exporter.server import tls, unix_socket, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.systemd import all_or_none, passed_sockets
 from exophone_exporter.server.tls_transport import TlsTransport
-from exophone_exporter.server.users import BasicAuth, ExtraHeaders
+from exophone_exporter.server.unix_socket import cannot_listen
+from exophone_exporter.server.users import BasicAuth, ExtraHeaders, RequestLimit
 from exophone_exporter.threads import interruptible
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})"
+)
+_ADDRESS_FORM: Final = (
+    "write it like :10396, 127.0.0.1:10396, [::1]:10396 or unix:/run/exophone.sock"
 )
 _BACKLOG: Final = 1024
 _PORT_MAX: Final = 65535
@@ -67,7 +71,7 @@ def open_server(
 ) -> Server:
     """Open the sockets of a server, as a Go exporter does with exporter-toolkit.
 
-    It listens on each `[host]:port` of `addresses`, or on the sockets that systemd announces in
+    It listens on each of `addresses`, or on the sockets that systemd announces in
     `systemd_socket`, the environment of the process. `options` are those of `Server`. From now on
     SIGHUP does not end the process if there is `on_hangup`. Raises ConfigError for an invalid web
     configuration or address, StartError for the sockets.
@@ -81,7 +85,8 @@ def open_server(
         config = web_config.follow(web_config_file, clock)
         followed.append(config)
         auth = BasicAuth(app, config.current, refused_clients)
-        app = extra = ExtraHeaders(auth, config.current)
+        limited = RequestLimit(auth, config.current, refused_clients, clock)
+        app = extra = ExtraHeaders(limited, config.current)
         options["headers"] = extra.headers
         if settings := config.current().tls:
             followed.append(tls.follow(lambda: config.current().tls, settings, clock))
@@ -110,19 +115,20 @@ def _config(app: Callable[..., Any], keep_alive_seconds: int) -> uvicorn.Config:
 
 
 def listen(addresses: Iterable[str]) -> list[socket.socket]:
-    """Return a listening socket for each `[host]:port`; raises ConfigError or StartError.
+    """Return a listening socket for each address; raises ConfigError or StartError.
 
-    An empty host means all interfaces, over IPv6 and IPv4 if the machine has both.
+    An address is `[host]:port`, where an empty host means all interfaces, over IPv6 and IPv4 if the
+    machine has both, or `unix:/path`.
     """
     return all_or_none(map(_listening_socket, addresses))
 
 
 def _listening_socket(address: str) -> socket.socket:
+    if address.startswith(unix_socket.PREFIX):
+        return unix_socket.listen(address, _BACKLOG)
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match["port"]) > _PORT_MAX:
-        raise ConfigError(
-            [f"invalid address `{address}`: write it like :10396, 127.0.0.1:10396 or [::1]:10396"]
-        )
+        raise ConfigError([f"invalid address `{address}`: {_ADDRESS_FORM}"])
     host, port = match["v6"] or match["host"] or "", int(match["port"])
     try:
         if host in ("", "::"):  # as in Go, whose users write [::] for every address of the machine
@@ -133,10 +139,7 @@ def _listening_socket(address: str) -> socket.socket:
         return interruptible(create) if is_name else create()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StartError(
-            f"cannot listen on {address}: {reason.split(' (')[0]};"
-            " choose another address with --web.listen-address"
-        ) from error
+        raise cannot_listen(address, reason.split(" (")[0]) from error
 
 
 def _on_all_interfaces(port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Basic authentication and configured headers, around an application."""
+"""Basic authentication, the rate limit and configured headers, around an application."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from exophone_exporter.clock import Clock
     from exophone_exporter.server.refusals import RefusedClients
-    from exophone_exporter.server.web_config import PasswordHash, WebConfig
+    from exophone_exporter.server.web_config import PasswordHash, RateLimit, WebConfig
 
     Check = Callable[[bytes, bytes], bool]
     Keys = OrderedDict[bytes, None]
@@ -46,6 +47,7 @@ _TOO_MANY_LOGINS: Final = PlainTextResponse(
     status_code=503,
     headers={"Retry-After": "1"},
 )
+_TOO_MANY_REQUESTS: Final = PlainTextResponse("Too Many Requests\n", status_code=429)
 _THREADS: Final = 2
 _WAITING_MAX: Final = 64
 _REMEMBERED_MAX: Final = 100
@@ -207,6 +209,45 @@ def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | No
         return None
     name, colon, password = binascii.a2b_base64(encoded).partition(b":")
     return (name, password) if colon else None
+
+
+class RequestLimit:
+    """Answers requests beyond the configured rate with 429, whoever sends them.
+
+    A token bucket as in exporter-toolkit: `burst` requests, and one more for each `interval`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, current: Callable[[], WebConfig], refused: RefusedClients, clock: Clock
+    ) -> None:
+        self._app = app
+        self._current = current
+        self._refused = refused
+        self._clock = clock
+        self._limit: RateLimit | None = None
+        self._tokens = 0.0
+        self._counted_at = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI asks for it."""
+        limit = self._current().rate_limit
+        if limit is None or self._take(limit):
+            await self._app(scope, receive, send)
+        else:
+            self._refused.note("rate_limit", scope["client"])
+            await _TOO_MANY_REQUESTS(scope, receive, send)
+
+    def _take(self, limit: RateLimit) -> bool:
+        now = self._clock.monotonic()
+        if limit != self._limit:
+            self._limit, self._tokens, self._counted_at = limit, limit.burst, now
+        earned = (now - self._counted_at) / limit.interval
+        self._tokens = min(limit.burst, self._tokens + earned)
+        self._counted_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
 
 class ExtraHeaders:

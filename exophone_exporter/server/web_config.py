@@ -41,6 +41,19 @@ if TYPE_CHECKING:
 _BCRYPT: Final = re.compile(
     r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII
 )
+_GO_UNIT_SECONDS: Final = {
+    **dict.fromkeys(("us", "\u00b5s", "\u03bcs"), 1e-6),
+    "ns": 1e-9,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_GO_DURATION_PART: Final = re.compile(
+    rf"([0-9]{{1,9}}(?:\.[0-9]{{0,9}})?|\.[0-9]{{1,9}})({'|'.join(_GO_UNIT_SECONDS)})"
+)
+_GO_DURATION: Final = re.compile(rf"(?:{_GO_DURATION_PART.pattern})+")
+_WHOLE_NUMBER: Final = re.compile("(-?[0-9]{1,9})?", re.ASCII)
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _COLON: Final = "a name with a colon cannot log in: HTTP Basic ends the name there"
 _LOST: Final = "no longer keeps clients out; only a restart removes protection"
@@ -133,6 +146,20 @@ _Header = Annotated[
 ]
 
 
+def _go_duration(value: Any) -> float:
+    text = _text(value)
+    if text not in ("", "0") and not _GO_DURATION.fullmatch(text):
+        raise refuse(f"{quoted(text)} is not a valid duration; use a value such as 100ms or 1.5s")
+    return sum(float(n) * _GO_UNIT_SECONDS[unit] for n, unit in _GO_DURATION_PART.findall(text))
+
+
+def _whole_number(value: Any) -> int:
+    text = _text(value)
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise refuse(f"{quoted(text)} is not a whole number")
+    return int(text or 0)
+
+
 class _Section(Section):
     @model_validator(mode="before")
     @classmethod
@@ -194,24 +221,23 @@ class _Http(_Section):
     headers: _Headers = _Headers()
 
 
-class _RateLimit(_Section):
-    interval: Annotated[
-        _Text,
-        _checked(
-            re.compile(r"(0(ns|us|µs|ms|s|m|h)?)?").fullmatch,
-            "is not supported; leave rate_limit out and use --web.max-requests,"
-            " which limits the concurrent requests",
-        ),
-    ] = ""
-    burst: Annotated[
-        _Text, _checked(re.compile("(-?[0-9]+)?").fullmatch, "`{}` is not a whole number")
-    ] = ""
+class RateLimit(_Section):
+    """The section `rate_limit`: a token bucket, in seconds for each request; 0 is no limit."""
+
+    interval: Annotated[float, BeforeValidator(_go_duration)] = 0.0
+    burst: Annotated[int, BeforeValidator(_whole_number)] = 0
+
+    @model_validator(mode="after")
+    def _allow_requests(self) -> RateLimit:
+        if self.interval and self.burst < 1:
+            raise refuse("needs a `burst` of 1 or more; without one every request would get a 429")
+        return self
 
 
 class _File(_Section):
     tls_server_config: TlsSettings = TlsSettings()
     http_server_config: _Http = _Http()
-    rate_limit: _RateLimit = _RateLimit()
+    rate_limit: RateLimit = RateLimit()
     basic_auth_users: dict[str, _Hash] = Field(default_factory=dict)
 
 
@@ -220,12 +246,13 @@ class WebConfig:
     """Which clients may connect, and how.
 
     `tls` is None for plain HTTP. `headers` are set in every answer. Without `users` no password is
-    required.
+    required, without `rate_limit` any number of requests is answered.
     """
 
     tls: TlsSettings | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     users: Mapping[str, PasswordHash] = field(default_factory=lambda: MappingProxyType({}))
+    rate_limit: RateLimit | None = None
 
 
 def check_web_config(path: str, *, with_files: bool = True) -> WebConfig:
@@ -259,6 +286,7 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
         file.tls_server_config.in_folder(Path(source).parent) if _has_tls(tls_section) else None,
         MappingProxyType({name: text for name, text in headers.items() if text}),
         MappingProxyType(dict(file.basic_auth_users)),
+        file.rate_limit if file.rate_limit.interval else None,
     )
 
 

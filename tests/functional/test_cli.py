@@ -162,6 +162,9 @@ def test_what_is_not_an_address_exits_with_2(
     code, out, err = call(command, "--web.listen-address=:x", capsys=capsys)
     assert (code, out) == (2, "")
     assert "invalid address `:x`" in err
+    code, out, err = call("simulate", "--web.listen-address=unix:/x", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "not a Unix socket" in err
 
 
 @pytest.mark.fault(93, 123)

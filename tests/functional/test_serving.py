@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.server.server import listen, url_of
+from exophone_exporter.server.server import listen, open_server, url_of
 from tests.lib.processes import DEADLINE_SECONDS, Running, ask, run, started, wait_until
-from tests.lib.servers import APP
+from tests.lib.servers import APP, running
 
 
 @contextlib.contextmanager
@@ -59,7 +62,69 @@ def test_a_unix_socket_is_named_by_its_path() -> None:
         assert url_of(unix) == "unix:"
 
 
-FORM: Final = "write it like :10396, 127.0.0.1:10396 or [::1]:10396"
+@pytest.mark.fault(264)
+def test_a_unix_socket_is_served_and_its_file_goes_with_it(tmp_path: Path) -> None:
+    """Owner and group may connect, whatever the umask; the client has no address, but limits."""
+    path, web_config = tmp_path / "exporter.sock", tmp_path / "web.yml"
+    web_config.write_text("rate_limit: {interval: 1h, burst: 1}\n", encoding="utf-8")
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        assert scope["client"] is None
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    before = os.umask(0o077)
+    try:
+        server = open_server(
+            app, addresses=[f"unix:{path}", "127.0.0.1:0"], web_config_file=str(web_config)
+        )
+    finally:
+        os.umask(before)
+    with running(server):
+        assert server.urls[0] == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        for expected in ("200 OK", "429 Too Many Requests"):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(str(path))
+            assert ask(client).startswith(f"HTTP/1.1 {expected}\r\n")
+        with pytest.raises(StartError, match="another process listens on it; choose another"):
+            listen([f"unix:{path}"])
+    assert not path.exists()
+
+
+@pytest.mark.fault(264)
+def test_only_the_unix_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    for opened in listen([f"unix:{path}"]):
+        path.unlink()
+        with listening(f"unix:{path}"):  # somebody removed the file, and started another process
+            opened.close()
+            assert path.is_socket()
+    with pytest.raises(StartError, match="cannot listen on 192"):
+        listen([f"unix:{path}", "192.0.2.1:0"])
+    assert not path.exists()
+    path.write_text("kept", encoding="utf-8")
+    (tmp_path / "link").symlink_to(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "datagrams"))
+        with pytest.raises(StartError, match="rotocol"):
+            listen([f"unix:{tmp_path}/datagrams"])
+    for name, reason in {
+        "exporter.sock": "the file exists and is not a socket",
+        "link": "the file exists and is not a socket",
+        "gone/x": "No such file or directory",
+        "x" * 200: "path too long",
+    }.items():
+        with pytest.raises(StartError, match=f"cannot listen on unix:.*: .*{reason}; choose"):
+            listen([f"unix:{tmp_path}/{name}"])
+    assert path.read_text("utf-8") == "kept"
+    with pytest.raises(ConfigError, match="a Unix socket needs an absolute path"):
+        listen(["unix:@abstract"])
+
+
+FORM: Final = "write it like :10396, 127.0.0.1:10396, [::1]:10396 or unix:/run/exophone.sock"
 
 
 @pytest.mark.fault(121)

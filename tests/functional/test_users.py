@@ -23,8 +23,13 @@ from starlette.routing import Route
 from exophone_exporter.clock import Clock
 from exophone_exporter.server import web_config
 from exophone_exporter.server.refusals import RefusedClients
-from exophone_exporter.server.users import BasicAuth, ExtraHeaders, check_password
-from exophone_exporter.server.web_config import PasswordHash, WebConfig
+from exophone_exporter.server.users import (
+    BasicAuth,
+    ExtraHeaders,
+    RequestLimit,
+    check_password,
+)
+from exophone_exporter.server.web_config import PasswordHash, RateLimit, WebConfig
 from tests.lib.processes import DEADLINE_SECONDS
 from tests.lib.servers import Answer, serving_app
 from tests.lib.support import FakeTime
@@ -468,6 +473,35 @@ def test_users_changed_in_the_file_take_effect_at_the_next_request(
         path.write_text("# everybody\n")
         time.pass_(1)
         assert door.status() == 401
+
+
+@pytest.mark.fault(263)
+def test_requests_beyond_the_rate_limit_get_429_until_time_has_passed() -> None:
+    """Before any password is checked, as in exporter-toolkit; another limit begins full."""
+    time, refused = FakeTime(), RefusedClients(Clock())
+    limit = [RateLimit.model_validate({"interval": "2s", "burst": "3"})]
+
+    def current() -> WebConfig:
+        return WebConfig(users={"asha": PasswordHash(ASHA)}, rate_limit=limit[0])
+
+    auth = BasicAuth(application(), current, refused)
+    with serving_app(RequestLimit(auth, current, refused, time.clock)) as port:
+        door = Door(port)
+
+        def statuses(count: int) -> list[int]:
+            return [door.status(RIGHT) for _ in range(count)]
+
+        assert (door.status(), *statuses(3)) == (401, 200, 200, 429)
+        assert door.get(RIGHT).text == "Too Many Requests\n"
+        time.pass_(3.9)
+        assert statuses(2) == [200, 429]
+        time.pass_(0.1)
+        assert statuses(2) == [200, 429]
+        time.pass_(1000)
+        assert statuses(4) == [200, 200, 200, 429]
+        limit[0] = RateLimit.model_validate({"interval": "1h", "burst": "1"})
+        assert statuses(2) == [200, 429]
+    assert refused.counts()["rate_limit"] == 6
 
 
 def test_the_configured_headers_are_in_every_answer() -> None:

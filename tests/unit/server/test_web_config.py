@@ -153,6 +153,23 @@ def test_every_setting_becomes_what_it_says() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("interval", "seconds"),
+    [
+        ("1s", 1),
+        ("100ms", 0.1),
+        ("1m30.5s", 90.5),
+        (".5h", 1800),
+        ("2us", 2e-6),
+        ("2\u00b5s", 2e-6),
+    ],
+)
+def test_the_interval_of_a_rate_limit_is_a_duration_as_in_go(interval: str, seconds: float) -> None:
+    limit = web_config.parse(f"rate_limit: {{interval: {interval}, burst: 3}}", "FILE").rate_limit
+    assert limit is not None
+    assert (limit.interval, limit.burst) == (pytest.approx(seconds), 3)
+
+
 def test_a_header_on_several_lines_becomes_one_line(folder: Path) -> None:
     """As Go sends it; a second line would be a header of its own."""
     text = (CONFIGS / "good" / "headers.yml").read_text("utf-8")
