@@ -39,16 +39,18 @@ spec:
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Seconds: polls of up to 500 numbers begin within a minute or so; two fail; data becomes stale.
-_POLL, _TWO_POLLS, _STALE = 63, 126, 900
+_POLL, _TWO_POLLS, _STALE, _BALANCE = 63, 126, 900, 3600
 # What happens, the alert with its severity, and the seconds until the exporter shows it.
 _HAPPENS: Final = (
     ("a number loses its voice flow", "FlowDetached", "critical", _POLL),
     ("a number disappears", "NumbersDisappeared", "critical", _POLL),
     ("credentials are rejected", "CredentialsRejected", "critical", _POLL),
     ("an account is unpaid", "AccountUnpaid", "critical", _POLL),
+    ("the balance is used up", "BalanceExhausted", "critical", _BALANCE),
     ("the exporter dies", "ExporterDown", "critical", 0),
     ("Prometheus finds no exporter", "ExporterAbsent", "critical", 0),
     ("a number never had a voice flow", "VoiceFlowMissing", "warning", _POLL),
+    ("a number has a wrong flow", "WrongFlow", "warning", _POLL),
     ("polls of an account fail", "PollFailing", "warning", _TWO_POLLS),
     ("polls of an account fail for long", "DataStale", "critical", _STALE),
 )

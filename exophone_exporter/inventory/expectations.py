@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -72,6 +73,18 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 def expectation(rule: NumberRule | None, channel: Channel) -> Expectation:
     """What a rule, or the lack of one, expects of a channel."""
     return ANY if rule is None else rule.voice if channel == "voice" else rule.sms
+
+
+def expected_label(rule: NumberRule | None, channel: Channel) -> str:
+    """What a rule expects of a channel, as a label: `any`, `none`, `1 or external`."""
+    return _label_of(expectation(rule, channel))
+
+
+@cache
+def _label_of(expected: Expectation) -> str:
+    """URLs are as in the ids of the flows that numbers have: they may have secrets in them."""
+    ids = [flow_id(each) if "/" in each else each for each in expected]
+    return " or ".join(dict.fromkeys(ids))
 
 
 def judge(number: ExoPhone, rules: NumberRules) -> Verdict:

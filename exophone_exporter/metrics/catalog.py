@@ -105,9 +105,9 @@ NUMBER_FLOW_ATTACHED: Final = _number(
 )
 NUMBER_FLOW_AS_EXPECTED: Final = _number(
     "number_flow_as_expected",
-    (*_NUMBER, "flow"),
-    "Whether the ExoPhone has the flow that it should have, or none if so, for each channel that"
-    f" it supports and a rule does not leave unchecked, {_POLL}.",
+    (*_NUMBER, "flow", "expected"),
+    "Whether the ExoPhone has the flow that it should have (expected: any, none or flow ids), for"
+    f" each channel that it supports and a rule does not leave unchecked, {_POLL}.",
 )
 NUMBER_MONTHLY_RENTAL: Final = _number(
     "number_monthly_rental",

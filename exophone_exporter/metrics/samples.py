@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from heapq import nsmallest
-from itertools import accumulate, chain, cycle, repeat
+from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
-from exophone_exporter.inventory.expectations import judge, rule_matches
+from exophone_exporter.inventory.expectations import expected_label, judge, rule_matches
 from exophone_exporter.inventory.privacy import masked_identities
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics import catalog
@@ -183,12 +183,13 @@ def number_lines(account: Account, judged: Sequence[Judged]) -> Iterator[MetricT
     owners = escaped_column([verdict.owner for verdict in verdicts])
     labels = info.labelsets(account_names, sids, *_info_columns(names, numbers), owners)
     yield info, info.block(labels, ones)
-    flows = catalog.NUMBER_FLOW_ATTACHED.labelsets(
-        account_names, [sid for sid in sids for _ in CHANNELS], cycle(CHANNELS)
-    )
-    yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, flows, _attached_columns(numbers))
+    flows = account_names, [sid for sid in sids for _ in CHANNELS], CHANNELS * len(sids)
+    labels = catalog.NUMBER_FLOW_ATTACHED.labelsets(*flows)
+    yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, labels, _attached_columns(numbers))
+    expected = escaped_column([expected_label(v.rule, flow) for v in verdicts for flow in CHANNELS])
+    labels = catalog.NUMBER_FLOW_AS_EXPECTED.labelsets(*flows, expected)
     as_expected = [[_TRUTH[v.as_expected(flow)] for v in verdicts] for flow in CHANNELS]
-    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, flows, as_expected)
+    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, labels, as_expected)
     currencies = escaped_column([number.currency for number in numbers])
     labels = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
     for metric, prices in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -63,6 +64,14 @@ def revoke_key(scene: Scene, account_sid: str) -> None:
     scene.account(account_sid).api_key = "another"
 
 
+def report_balance(scene: Scene, account_sid: str, amount: str) -> None:
+    """From now on the API says so, and does nothing else about it."""
+    data = {"Balance": amount, "Currency": "INR", "PricingPlan": "Pay As You Go"}
+    body = json.dumps({"Account": {"AccountSid": account_sid, "BalanceData": data}})
+    fault = Fault(200, body=body.encode(), endpoint="balance", account_sid=account_sid, times=None)
+    scene.simulator.fail(fault)
+
+
 def hide_another_at_each_poll(scene: Scene, account_sid: str) -> None:
     """From now on each walk lacks another number, of which the API says nothing."""
     account = scene.account(account_sid)
@@ -78,12 +87,17 @@ def hide_another_at_each_poll(scene: Scene, account_sid: str) -> None:
     scene.simulator.on_request = hide
 
 
+OTHER_FLOW = "https://my.exotel.in/any/exoml/start_voice/9"
 # What makes each alert fire in an account of its own.
 CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneVoiceFlowMissing warning number": partial(add, voice_url=None),
     "ExoPhoneVoiceFlowMissing warning circle": partial(add, voice_url=None),
     "ExoPhoneSMSFlowMissing info number": partial(add, sms_url=None),
     "ExoPhoneSMSFlowMissing info circle": partial(add, sms_url=None),
+    "ExoPhoneWrongFlow warning number": partial(change, voice_url=OTHER_FLOW),
+    "ExoPhoneWrongFlow warning circle": partial(change, voice_url=OTHER_FLOW),
+    "ExoPhoneUnwantedFlow info number": partial(change, sms_url=OTHER_FLOW),
+    "ExoPhoneUnwantedFlow info circle": partial(change, sms_url=OTHER_FLOW),
     "ExoPhoneFlowDetached critical number": partial(change, voice_url=None),
     "ExoPhoneFlowDetached warning number": partial(change, sms_url=None),
     "ExoPhoneFlowDetached critical account voice": partial(change, voice_url=None),
@@ -91,6 +105,8 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneNumbersDisappeared critical": remove,
     "ExoPhoneIdleRental info": partial(change, voice_url=None, sms_url=None),
     "ExoPhoneRentalJump warning": partial(change, rental_price="49900.000000"),
+    "ExoPhoneBalanceLow warning": partial(report_balance, amount="1.00"),
+    "ExoPhoneBalanceExhausted critical": partial(report_balance, amount="-0.50"),
     "ExoPhoneNumbersUnpriced info": partial(change, rental_price=None),
     "ExoPhoneSeriesDropped warning": add,
     "ExoPhoneUnreadableData warning value": partial(change, rental_price="a lot"),
@@ -104,8 +120,26 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneAccountUnpaid critical": partial(fail, status=402),
     "ExoPhoneAPIRateLimited warning": partial(fail, status=429),
 }
+# What is about no account, and needs all of them in order.
+FIRST_CAUSES: dict[str, Callable[[Scene], object]] = {
+    "ExoPhoneRuleUnmatched info": lambda scene: change(scene, "rule", friendly_name="Renamed"),
+}
+RULES = """
+numbers:
+  - match: {account: rule, friendly_name: Hotline}
+  - match: {account: [ExoPhoneWrongFlow_warning_number, ExoPhoneWrongFlow_warning_circle]}
+    voice: [1, 2]
+    owner: south
+  - match: {account: [ExoPhoneUnwantedFlow_info_number, ExoPhoneUnwantedFlow_info_circle]}
+    sms: none
+"""
 # What some of these accounts need in the configuration of the exporter.
+BALANCE = "balance: {enabled: true, interval: 1s}"
 SETTINGS = {
+    "ExoPhoneWrongFlow warning circle": "per_number: {series: none}",
+    "ExoPhoneUnwantedFlow info circle": "per_number: {series: none}",
+    "ExoPhoneBalanceLow warning": BALANCE,
+    "ExoPhoneBalanceExhausted critical": BALANCE,
     "ExoPhoneVoiceFlowMissing warning circle": "per_number: {series: none}",
     "ExoPhoneSMSFlowMissing info circle": "per_number: {series: none}",
     "ExoPhoneFlowDetached critical account voice": "per_number: {series: none}",
@@ -130,7 +164,8 @@ def sid_of(alert: str) -> str:
 def test_every_alert_of_the_file_has_a_cause_here() -> None:
     """Every alert has been seen to fire, but those about a job and a server unlike ours."""
     unlike_ours = {"ExoPhoneLabelsRenamed info", "ExoPhoneCertificateExpiring warning"}
-    assert CAUSES.keys() | CAUSES_FOR_ALL.keys() == alerts().keys() - unlike_ours
+    known = CAUSES.keys() | FIRST_CAUSES.keys() | CAUSES_FOR_ALL.keys()
+    assert known == alerts().keys() - unlike_ours
 
 
 @pytest.mark.end_to_end
@@ -190,10 +225,16 @@ def test_a_revoked_key_is_reported_and_nothing_else(
 @pytest.mark.end_to_end
 def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> None:
     """Each alert of the file fires for its cause, is routed, and says what a person needs."""
-    accounts = [healthy_account(sid_of(alert)) for alert in CAUSES]
+    accounts = [healthy_account(sid) for sid in ("rule", *map(sid_of, CAUSES))]
+    accounts[0].numbers[0]["friendly_name"] = "Hotline"
+    for number in [n for account in accounts if "Unwanted" in account.sid for n in account.numbers]:
+        number["sms_url"] = None
     settings = {sid_of(alert): setting for alert, setting in SETTINGS.items()}
-    with scene(tmp_path, program, *accounts, replicas=2, settings=settings) as running:
+    with scene(tmp_path, program, *accounts, replicas=2, settings=settings, more=RULES) as running:
         running.stay_quiet()
+        for alert, first_cause in FIRST_CAUSES.items():
+            first_cause(running)
+            running.wait_for(alert)
         for alert, cause in CAUSES.items():
             cause(running, sid_of(alert))
         for alert in CAUSES:
@@ -203,6 +244,9 @@ def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> N
             running.wait_for(alert)
         for sent in running.webhook.alerts:
             assert_readable(sent)
+        wrong = running.wait_for("ExoPhoneWrongFlow warning number")
+        assert wrong.labels["owner"] == "south"
+        assert "It has 9. Expected is 1 or 2." in wrong.annotations["description"]
         missing = "ExoPhoneVoiceFlowMissing warning number"
         assert len(running.arrived(missing, account=sid_of(missing))) == 1
         over = running.arrived(missing, "resolved", account=sid_of(missing))

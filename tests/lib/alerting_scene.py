@@ -192,14 +192,17 @@ def scene(
     *accounts: Account,
     replicas: int = 1,
     settings: Mapping[str, str] | None = None,
+    more: str = "",
 ) -> Iterator[Scene]:
     """Everything runs and knows of the rest, then the block.
 
-    `settings` are more keys of the exporter's configuration, by account sid.
+    `settings` are more keys of the exporter's configuration, by account sid; `more` is its end.
     """
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(Simulator(World(*accounts)))
         file = config_file(folder, simulator, _POLL, **(settings or {}))
+        with file.open("a", encoding="utf-8") as end:
+            end.write(more)
         exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
         hook = stack.enter_context(webhook())
         routing = alertmanager(

@@ -26,6 +26,7 @@ from exophone_exporter import __version__
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.number_rules import NumberRule
 from exophone_exporter.config.settings import Account
+from exophone_exporter.exotel import model
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, Channel, ExoPhone
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.privacy import masked_identity
@@ -163,6 +164,11 @@ def problem_of(number: ExoPhone, account: Account, channel: Channel) -> str | No
     return "" if expected == ("any",) or {url, number.flow_id(channel)} & {*expected} else "wrong"
 
 
+def expected_text(expected: Iterable[str]) -> str:
+    shown = [model.flow_id(each) if "://" in each else each for each in expected]
+    return " or ".join(sorted({*shown}, key=shown.index))
+
+
 def _rule_matches(statuses: Sequence[AccountStatus], now: ClockReading) -> Iterator[_Sample]:
     for label in {rule.label for status in statuses for rule in status.account.rules.rules} - {""}:
         having = [s for s in statuses if label in {rule.label for rule in s.account.rules.rules}]
@@ -280,7 +286,9 @@ def _number(number: ExoPhone, account: Account) -> Iterator[_Sample]:
         if number.capable(channel):
             yield "number_flow_attached", number.attached(channel), own | {"flow": channel}
         if (problem := problem_of(number, account, channel)) is not None:
-            yield "number_flow_as_expected", not problem, own | {"flow": channel}
+            expected = getattr(rule_for(number, account), channel, ("any",))
+            of_flow = {"flow": channel, "expected": expected_text(expected)}
+            yield "number_flow_as_expected", not problem, own | of_flow
     if number.currency:
         priced = own | {"currency": number.currency}
         yield "number_monthly_rental", number.rental_price, priced

@@ -53,10 +53,14 @@ OF_ONE_EXPORTER: Final = {
 OF_ALL_REPLICAS: Final = {
     "VoiceFlowMissing",
     "SMSFlowMissing",
+    "WrongFlow",
+    "UnwantedFlow",
     "FlowDetached",
     "NumbersDisappeared",
     "IdleRental",
     "RentalJump",
+    "BalanceLow",
+    "BalanceExhausted",
     "NumbersUnpriced",
     "SeriesDropped",
     "UnreadableData",
@@ -66,6 +70,7 @@ OF_ALL_REPLICAS: Final = {
     "AccountUnpaid",
     "APIRateLimited",
     "ExporterAbsent",
+    "RuleUnmatched",
     "LabelsRenamed",
 }
 _TEMPLATE_LABEL = re.compile(r"\$labels\.(\w+)")
@@ -87,6 +92,15 @@ def test_a_rule_asks_for_what_exists(rule: Rule) -> None:
     assert unknown_names(rule["expr"], RECORDED) == set()
     texts = " ".join(rule.get("annotations", {}).values())
     assert set(_TEMPLATE_LABEL.findall(texts)) <= LABELS
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=title)
+def test_an_alert_compares_and_drops_the_name_of_its_metric(alert: Rule) -> None:
+    """It asks for no name of a number either: names change."""
+    expr = alert["expr"]
+    assert re.match(r"(max|min|sum|count) by |absent\(", expr)
+    assert expr.startswith(("absent", "count")) or re.search(r"[=<>]", re.sub(r"{.*?}", "", expr))
+    assert "friendly_name" not in expr
 
 
 def test_what_is_recorded_is_used() -> None:
@@ -211,24 +225,33 @@ def test_promtool_accepts_the_rules_and_the_configuration(program: Callable[[str
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
-    ("severity", "receiver"),
-    [("critical", "pager"), ("warning", "tickets"), ("info", "digest")],
+    ("severity", "receiver", "of_sales"),
+    [
+        ("critical", "pager", "sales,pager"),
+        ("warning", "tickets", "sales"),
+        ("info", "digest", "sales,digest"),
+    ],
 )
-def test_alertmanager_routes_by_severity(
-    severity: str, receiver: str, program: Callable[[str], str]
+def test_alertmanager_routes_by_severity_and_by_owner(
+    severity: str, receiver: str, of_sales: str, program: Callable[[str], str], tmp_path: Path
 ) -> None:
-    amtool, file = program("amtool"), PROMETHEUS / "alertmanager.yml"
-    output_of(amtool, "check-config", file)
-    labels = ("alertname=ExoPhoneFlowDetached", f"severity={severity}", "job=exophone")
-    said = output_of(amtool, "config", "routes", "test", f"--config.file={file}", *labels)
-    assert said.split()[0] == receiver
+    """Owners have routes once the comments that show one are removed."""
+    amtool, text = program("amtool"), (PROMETHEUS / "alertmanager.yml").read_text("utf-8")
+    by_owner = re.sub(r"^    #(?=[- ] )", "    ", text, flags=re.MULTILINE)
+    for file_text, receivers in (text, receiver), (by_owner, of_sales):
+        file = tmp_path / "alertmanager.yml"
+        file.write_text(file_text + "\n  - name: sales\n", "utf-8")
+        output_of(amtool, "check-config", file)
+        labels = (f"severity={severity}", "job=exophone", "owner=sales")
+        said = output_of(amtool, "config", "routes", "test", f"--config.file={file}", *labels)
+        assert said.split()[0] == receivers
 
 
 @pytest.mark.end_to_end
 def test_alertmanager_accepts_the_receivers_that_the_comments_show(
     program: Callable[[str], str], tmp_path: Path
 ) -> None:
-    text, _, receivers = (PROMETHEUS / "alertmanager.yml").read_text("utf-8").partition("#\n")
+    text, _, receivers = (PROMETHEUS / "alertmanager.yml").read_text("utf-8").partition("\n#\n")
     file = tmp_path / "alertmanager.yml"
     shown = re.sub("^#", "", receivers, flags=re.MULTILINE)
     file.write_text(text.partition("# EDIT: three")[0] + "receivers:\n" + shown, "utf-8")
@@ -295,8 +318,9 @@ def polled(account: str, success: str, stale_after: int = 900) -> Iterator[Serie
 
 def number(account: str, sid: str, attached: str, shown: str = "1+0x600") -> Iterator[Series]:
     labels = TARGET | {"account": account, "sid": sid}
-    yield "exophone_number_info", labels | {"region": "MU", "friendly_name": "One"}, shown
+    yield "exophone_number_info", labels | {"region": "MU", "owner": "south"}, shown
     yield "exophone_number_flow_attached", labels | {"flow": "voice"}, attached
+    yield "exophone_number_flow_as_expected", labels | {"flow": "voice"}, attached
 
 
 def swept(every: int, offset: int) -> Rule:
@@ -374,7 +398,7 @@ def labelled(label: str, *, honoured: bool) -> Rule:
 def test_a_label_of_the_target_neither_doubles_nor_silences(
     honoured: bool, program: Callable[[str], str], tmp_path: Path
 ) -> None:
-    labels = ("node", "region", "pod_template_hash", "sid", "account")
+    labels = ("node", "region", "pod_template_hash", "sid", "account", "owner")
     play(program, tmp_path, *(labelled(label, honoured=honoured) for label in labels))
 
 
@@ -425,6 +449,8 @@ REJECTED: Final = firing("CredentialsRejected")
 FAILING: Final = firing("PollFailing", instance="a", severity="warning")
 DOWN: Final = firing("ExporterDown", instance="a", severity="critical")
 REPLICA_DOWN: Final = {"alertname": "ExoPhoneExporterDown", "instance": "a"}
+UNPAID: Final = firing("AccountUnpaid")
+EXHAUSTED: Final = firing("BalanceExhausted", currency="INR")
 RELOAD: Final = REPLICA_DOWN | {"alertname": "ExoPhoneConfigReloadFailed"}
 ABOUT_NUMBERS: Final = (
     "FlowDetached",
@@ -436,7 +462,9 @@ ABOUT_NUMBERS: Final = (
     "SMSFlowMissing",
     "SeriesDropped",
     "UnreadableData",
+    "UnwantedFlow",
     "VoiceFlowMissing",
+    "WrongFlow",
 )
 INHIBITED: Final = [
     *((STALE, firing(name)) for name in ABOUT_NUMBERS),
@@ -445,7 +473,10 @@ INHIBITED: Final = [
     (CRITICAL, STALE),
     (REJECTED, STALE),
     (REJECTED, FAILING),
-    (firing("AccountUnpaid"), CRITICAL),
+    (UNPAID, CRITICAL),
+    (UNPAID, firing("BalanceLow", currency="INR")),
+    (UNPAID, EXHAUSTED),
+    (EXHAUSTED, firing("BalanceLow", currency="INR")),
     (DETACHED, VOICE),
     (firing("FlowDetached", flow="voice"), firing("VoiceFlowMissing", flow="voice", region="M")),
     (DOWN, VOICE),
@@ -458,6 +489,9 @@ NOT_INHIBITED: Final = [
     (STALE, VOICE | {"job": "another"}),
     (STALE, REJECTED),
     (STALE, firing("APIRateLimited")),
+    (STALE, EXHAUSTED),
+    (EXHAUSTED, firing("BalanceLow", currency="USD")),
+    (EXHAUSTED, UNPAID),
     (FAILING, CRITICAL | {"account": "sales"}),
     (FAILING, VOICE),
     (REJECTED, VOICE),

@@ -9,8 +9,10 @@ from typing import Final
 
 import pytest
 
+from exophone_exporter.config.number_rules import NumberRule
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.expectations import expected_label
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import Metric
@@ -38,7 +40,7 @@ CONTRACT: Final = {
         ),
     ),
     "exophone_number_flow_attached": ("gauge", "account sid flow"),
-    "exophone_number_flow_as_expected": ("gauge", "account sid flow"),
+    "exophone_number_flow_as_expected": ("gauge", "account sid flow expected"),
     "exophone_number_monthly_rental": ("gauge", "account sid currency"),
     "exophone_number_one_time_price": ("gauge", "account sid currency"),
     "exophone_number_incoming_rate": ("gauge", "account sid currency"),
@@ -214,6 +216,24 @@ def test_privacy_covers_every_place_where_the_number_could_stand(
     (info,) = world.family("exophone_number_info")
     assert f'phone_number="{shown}"' in info
     assert f'friendly_name="{shown}"' in info
+
+
+@pytest.mark.parametrize(
+    ("expected", "shown"),
+    [
+        pytest.param(("none",), "none", id="word"),
+        pytest.param(("2", "1"), "2 or 1", id="flow-ids"),
+        pytest.param(
+            ("1", "https://my.exotel.in/acme/exoml/start_voice/7", "https://a/?key=secret", "//b"),
+            "1 or 7 or external",
+            id="urls",
+        ),
+    ],
+)
+def test_label_of_what_a_rule_expects_has_no_url(expected: tuple[str, ...], shown: str) -> None:
+    """A URL of one's own may contain a secret; the flow that a number has is shown alike."""
+    assert expected_label(NumberRule(1, "1", {}, voice=expected), "voice") == shown
+    assert expected_label(None, "voice") == "any"
 
 
 @pytest.mark.fault(84)
