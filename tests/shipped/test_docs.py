@@ -82,6 +82,7 @@ def _queries(document: Path) -> Iterator[str]:
 _FOREIGN_FLAGS = {
     *("--config.check", "--unit", "--compressed", "--from"),  # promtool, systemctl, curl, uvx
     *("--name", "--restart", "--signal", "--namespace"),  # docker, kubectl
+    *("--logs", "--values"),  # helm
 }
 
 

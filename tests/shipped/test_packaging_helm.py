@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import tarfile
 from collections.abc import Callable
@@ -170,6 +171,16 @@ def test_kube_prometheus_stack_picks_up_monitor_rules_and_dashboards(render: Ren
             assert resource["metadata"]["annotations"] == {"grafana_folder": "ExoPhones"}
     selected = resources["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
     assert selected.items() <= resources["Service"]["metadata"]["labels"].items()
+
+
+def test_the_documented_values_install_all_of_it(render: Render, tmp_path: Path) -> None:
+    documented = {
+        re.findall(r"```yaml\n(# values.yaml\n.*?)```", page.read_text("utf-8"), re.DOTALL)[0]
+        for page in (ROOT / "docs" / "kubernetes.md", CHART / "README.md")
+    }
+    (values,) = documented
+    (tmp_path / "values.yaml").write_text(values, "utf-8")
+    assert {*render(tmp_path / "values.yaml")} == {*render(ci("operator"))} - {"NetworkPolicy"}
 
 
 def test_chart_and_kustomize_say_the_same(program: Callable[[str], str], render: Render) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,3 +181,19 @@ def test_the_base_needs_no_operator(program: Callable[[str], str]) -> None:
     built = output_of(program("kustomize"), "build", KUBERNETES / "base")
     groups = {resource["apiVersion"] for resource in yaml.safe_load_all(built)}
     assert groups == {"v1", "apps/v1", "networking.k8s.io/v1"}
+
+
+def test_the_documented_patch_keeps_passwords_out_of_probes(
+    program: Callable[[str], str], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    (patch,) = re.findall(r"  ```yaml\n(  # a patch of the Deployment\n.*?)  ```", text, re.DOTALL)
+    shutil.copytree(KUBERNETES / "base", tmp_path / "base")
+    wanted = {"resources": ["base"], "patches": [{"patch": textwrap.dedent(patch)}]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.dump(wanted), "utf-8")
+    built = yaml.safe_load_all(output_of(program("kustomize"), "build", tmp_path))
+    (pod,) = (r["spec"]["template"]["spec"] for r in built if r["kind"] == "Deployment")
+    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = pod["containers"][0][name]
+        assert probe["tcpSocket"] == {"port": "http"}
+        assert "httpGet" not in probe
