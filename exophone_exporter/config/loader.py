@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import math
 import os
 import re
@@ -19,12 +20,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from exophone_exporter.config import certificates, schema, strict_yaml
 from exophone_exporter.config.durations import duration_text
+from exophone_exporter.config.fields import quoted
 from exophone_exporter.config.files import (
     CONFIG_FILE_MAX_BYTES,
     ReadFile,
     read_file,
     read_text,
     reason_of,
+)
+from exophone_exporter.config.number_rules import (
+    DEFAULT_RULES,
+    MATCH_KEYS,
+    NumberRule,
+    NumberRules,
+    matches_any,
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
 from exophone_exporter.config.secrets import (
@@ -39,7 +48,7 @@ from exophone_exporter.config.settings import INTERVAL_JITTER, Account, Config, 
 from exophone_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -197,7 +206,8 @@ class _ConfigBuilder:
         """The Config of a document; raises ConfigError with every problem, by line."""
         file = self._validated(document)
         self._check_names(file)
-        accounts = [self._account(index, file) for index in range(len(file.accounts))]
+        rules = self._number_rules(file)
+        accounts = [self._account(index, file, rules) for index in range(len(file.accounts))]
         if self._problems:
             raise self._problems.error()
         return Config(
@@ -229,7 +239,45 @@ class _ConfigBuilder:
                     " names must be unique, they are the `account` label",
                 )
 
-    def _account(self, index: int, file: schema.File) -> Account | None:
+    def _number_rules(self, file: schema.File) -> NumberRules:
+        """The rules of all accounts."""
+        if not file.numbers:
+            return DEFAULT_RULES
+        rules = [_number_rule(at, section) for at, section in enumerate(file.numbers, 1)]
+        self._check_rule_names(rules)
+        self._check_rule_accounts(rules, [account.name for account in file.accounts])
+        for at, rule in enumerate(rules):
+            hiding = next((other for other in rules[:at] if other.hides(rule)), None)
+            if hiding is not None:
+                self._warnings.append(
+                    f"{self._problems.where(('numbers', at))}: the rule never applies:"
+                    f" numbers[{hiding.position - 1}] matches all that it matches"
+                )
+        return NumberRules(tuple(rules))
+
+    def _check_rule_names(self, rules: Sequence[NumberRule]) -> None:
+        first: dict[str, int] = {}
+        for at, rule in enumerate(rules):
+            if first.setdefault(rule.label, at) != at:
+                self._problems.note(
+                    ("numbers", at, "name"),
+                    f"`{rule.label}` is already the name of numbers[{first[rule.label]}]; names"
+                    " must be unique, they are the `rule` label",
+                )
+
+    def _check_rule_accounts(self, rules: Sequence[NumberRule], names: Sequence[str]) -> None:
+        if any(path[-1:] == ("name",) and path[0] == "accounts" for path in self._problems.paths):
+            return  # what is wrong may be that name
+        for at, rule in enumerate(rules):
+            for place, glob in enumerate(rule.match.get("account", ())):
+                if not any(matches_any([glob], name) for name in names):
+                    near = difflib.get_close_matches(glob, names, n=1) or names
+                    path = self._problems.as_written(("numbers", at, "match", "account", place))
+                    self._problems.note(
+                        path, f"{quoted(glob)} matches no account; use {listed([*near])}"
+                    )
+
+    def _account(self, index: int, file: schema.File, rules: NumberRules) -> Account | None:
         entry = file.accounts[index]
         path = ("accounts", index)
         before = len(self._problems)
@@ -257,6 +305,7 @@ class _ConfigBuilder:
             proxy_url=entry.proxy_url,
             balance_interval_seconds=self._balance_interval(file.balance, entry.balance),
             labels=tuple(sorted(entry.labels.items())),
+            rules=rules.of_account(entry.name),
         )
 
     def _poll(self, path: strict_yaml.Path, common: PollSection, own: PollSection) -> Poll:
@@ -414,12 +463,26 @@ def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
         )
 
 
+def _number_rule(position: int, section: schema.NumberRuleSection) -> NumberRule:
+    return NumberRule(
+        position,
+        section.name or str(position),
+        {key: tuple(globs) for key in MATCH_KEYS if (globs := getattr(section.match, key))},
+        tuple(section.voice),
+        tuple(section.sms),
+        section.owner or "",
+    )
+
+
 def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_yaml.Value:
     """The document without the values at `paths`; required values are replaced by placeholders."""
     if not isinstance(value, dict):
         return None
     pruned = copy.deepcopy(value)
     for path in paths:
+        if path[0] == "numbers":
+            _prune_rule(pruned, path)
+            continue
         *parents, last = path
         parent: Any = pruned
         for part in parents:
@@ -431,6 +494,22 @@ def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_
         else:
             parent.pop(last, None)
     return pruned
+
+
+def _prune_rule(document: dict[str, Any], path: strict_yaml.Path) -> None:
+    """Take what does not fit out of the rules; each keeps something to match."""
+    rules: Any = document["numbers"]
+    match path:
+        case (_,):
+            del document["numbers"]
+        case (_, int(at)):
+            rules[at] = {"match": {"sid": "*"}}
+        case (_, int(at), "match", key, *_) if len(rules[at]["match"]) > 1:
+            rules[at]["match"].pop(key, None)
+        case (_, int(at), "match", *_):
+            rules[at]["match"] = {"sid": "*"}
+        case (_, int(at), key, *_):
+            rules[at].pop(key, None)
 
 
 def _merged(common: _Section, own: _Section) -> _Section:

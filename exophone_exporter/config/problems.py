@@ -76,10 +76,8 @@ class ProblemList:
 
     def note(self, path: strict_yaml.Path, message: str) -> None:
         """Note what is wrong at a place and what would be right."""
-        name, line = self.name(path), self._line(path)
-        where = f"{self.source}:{line}" if line else self.source
-        self._found.append((line, f"{where}: {name}: {message}"))
-        self._named.add(name)
+        self._found.append((self._line(path), f"{self.where(path)}: {message}"))
+        self._named.add(self.name(path))
         self.paths.append(path)
 
     def note_first(self, path: strict_yaml.Path, message: str) -> None:
@@ -88,6 +86,17 @@ class ProblemList:
             self.paths.append(path)
         else:
             self.note(path, message)
+
+    def where(self, path: strict_yaml.Path) -> str:
+        """A place as a line begins with it: file, line and path."""
+        line = self._line(path)
+        source = f"{self.source}:{line}" if line else self.source
+        return f"{source}: {self.name(path)}"
+
+    def as_written(self, path: strict_yaml.Path) -> strict_yaml.Path:
+        """The path without an index that the file does not have: one value was read as a list."""
+        unwritten = path not in self.lines and path[:-1] in self.lines
+        return path[:-1] if unwritten and isinstance(path[-1], int) else path
 
     def error(self) -> ConfigError:
         """All of them as one error, in the order of their lines."""
@@ -119,6 +128,7 @@ def validate(
         path = detail["loc"]
         if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
             path = path[:-1]  # pydantic marks the key of a free mapping so
+        path = problems.as_written(path)
         problems.note_first(path, _message(detail, model, advice or {}))
     return None
 

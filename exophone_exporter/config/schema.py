@@ -8,14 +8,24 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from exophone_exporter.config.durations import seconds_of
 from exophone_exporter.config.fields import Section, one_of, quoted, refuse, text_of
+from exophone_exporter.config.number_rules import MATCH_KEYS, WORDS
 
 Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]
@@ -32,6 +42,12 @@ _LABEL_LETTERS_MAX: Final = 64
 _LABEL_VALUE_MAX: Final = 256
 # Those of the series itself, of the target, and those that mean something to Prometheus.
 _LABELS_TAKEN: Final = ("account", "pricing_plan", "job", "instance", "le", "quantile")
+_OWNER_MAX: Final = 64
+# As the exporter keeps names: none is longer, or has a control character.
+_GLOB_MAX: Final = 256
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_PHONE_NUMBER_GLOB: Final = re.compile(r"[*?]*\+?[0-9*?]*", re.ASCII)
+_FLOW: Final = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-]{1,64}|https?://[^\s/?#]\S*", re.ASCII)
 _DAY: Final = 86400.0
 
 
@@ -91,6 +107,59 @@ def _label_value(value: Any) -> str:
     text = text_of("" if value is None else value)
     if not text.isprintable() or len(text) > _LABEL_VALUE_MAX:
         raise refuse(f"must be at most {_LABEL_VALUE_MAX} printable characters")
+    return text
+
+
+def _listed(value: Any) -> Any:
+    """One value as a list of it."""
+    if not isinstance(value, (str, list)):
+        raise refuse("must be a single value or a list of them")
+    return [value] if isinstance(value, str) else value
+
+
+def _glob(value: Any, info: ValidationInfo) -> str:
+    """A glob that can match something of the key that it is written under."""
+    text = text_of(value)
+    if _CONTROL.search(text) or len(text.replace("*", "")) > _GLOB_MAX:
+        raise refuse(f"must be at most {_GLOB_MAX} characters and contain no control character")
+    if info.field_name == "phone_number" and not _PHONE_NUMBER_GLOB.fullmatch(text):
+        raise refuse(
+            f"{quoted(text)} matches no phone number; use digits with `+` in front, `*` for any"
+            " digits and `?` for one, such as +9180*"
+        )
+    if info.field_name != "friendly_name" and text != text.strip():
+        raise refuse(f"{quoted(text)} begins or ends with a space, which this never does")
+    return text
+
+
+def _expected(value: Any) -> str:
+    text = text_of(value)
+    if text not in WORDS and not _FLOW.fullmatch(text):
+        raise refuse(
+            f"{quoted(text)} is not an expectation; use {', '.join(WORDS)}, a flow id such as"
+            " 420118, an http or https URL, or a list of flow ids and URLs"
+        )
+    return text
+
+
+def _words_alone(values: list[str]) -> list[str]:
+    words = [value for value in values if value in WORDS]
+    if words and len(values) > 1:
+        raise refuse(f"`{words[0]}` must be the only value; a list is for flow ids and URLs")
+    return values
+
+
+def _owner(value: Any) -> str:
+    text = text_of(value)
+    if len(text) > _OWNER_MAX or not text.isprintable():
+        raise refuse(f"must be at most {_OWNER_MAX} printable characters")
+    return text
+
+
+def _rule_name(value: Any) -> str:
+    text = _owner(value)
+    if text.isdecimal():
+        raise refuse("must not be a number, which is the name of the rule at that position")
     return text
 
 
@@ -201,9 +270,33 @@ _LABELS = WithJsonSchema(
         "additionalProperties": False,
     }
 )
+_TEXT_TYPES: Final = ["string", "number", "boolean"]
+_TEXTS = WithJsonSchema(
+    {"type": [*_TEXT_TYPES, "array"], "items": {"type": _TEXT_TYPES}, "minItems": 1}
+)
 _VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
 
+_Globs: TypeAlias = Annotated[
+    list[Annotated[str, BeforeValidator(_glob)]],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    _TEXTS,
+]
+_Expectation: TypeAlias = Annotated[
+    list[Annotated[str, BeforeValidator(_expected)]],
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    AfterValidator(_words_alone),
+    _TEXTS,
+]
+
 ADVICE: Final = {
+    **dict.fromkeys(
+        [("too_short", key) for key in (*MATCH_KEYS, "voice", "sms")],
+        "is an empty list; list at least one value or leave it out",
+    ),
+    ("too_short", "numbers"): "contains no rules; add one or leave it out",
+    ("missing", "match"): 'is missing; a rule for every number has `match: {sid: "*"}`',
     ("too_short", "accounts"): "contains no accounts; add one, or try `exophone-exporter demo`",
     ("missing", "accounts"): (
         "is missing; list at least one account, or try `exophone-exporter demo`"
@@ -253,7 +346,7 @@ class _Section(Section):
         """A key with nothing after it: an empty section is allowed, an empty value is not."""
         if not isinstance(value, dict):
             return value
-        sections = ("poll", "per_number", "balance", "labels")
+        sections = ("poll", "per_number", "balance", "labels", "match")
         return {
             key: ({} if key in sections else "") if inner is None else inner
             for key, inner in value.items()
@@ -287,9 +380,9 @@ class PerNumberSection(_Section):
     """Which series each number has of its own."""
 
     series: Annotated[Series, _words(Series)] = _default("all")
-    """Numbers with series of their own: all, the unattached ones only, or none."""
+    """Numbers with series of their own: all, those with a problem or without a flow, or none."""
     limit: Annotated[int, _integer(0, 1_000_000)] = _default("10000")
-    """Maximum of numbers per account with series of their own; unattached ones come first."""
+    """Maximum of numbers per account with series of their own; those with a problem come first."""
     phone_number: Annotated[PhoneNumber, _words(PhoneNumber)] = _default("full")
     """How phone numbers are shown, also where a sid is the number itself."""
     pseudonym_key_file: Annotated[_Text, _STRING] | None = None
@@ -303,6 +396,46 @@ class BalanceSection(_Section):
     """Ask for the account's balance; the API key needs the permission to read it."""
     interval: Annotated[float, _duration(1.0, _DAY)] = _default("1h")
     """From one request to the next; the vendor asks for at most one a minute."""
+
+
+class MatchSection(_Section):
+    """Which numbers a rule applies to: each key has a glob, or a list of which one must match."""
+
+    account: _Globs | None = None
+    """Names of accounts."""
+    sid: _Globs | None = None
+    """SIDs of numbers."""
+    phone_number: _Globs | None = None
+    """Phone numbers as the API writes them, such as +9180*, also where they are masked."""
+    friendly_name: _Globs | None = None
+    """Names of numbers."""
+    country: _Globs | None = None
+    """Countries, such as IN."""
+    region: _Globs | None = None
+    """Regions, such as KA."""
+    number_type: _Globs | None = None
+    """Types of numbers, such as Landline."""
+
+    @model_validator(mode="after")
+    def _refuse_nothing(self) -> MatchSection:
+        if not self.model_fields_set:
+            raise refuse('is empty; a rule for every number has `match: {sid: "*"}`')
+        return self
+
+
+class NumberRuleSection(_Section):
+    """What the numbers that match should do; the first rule that matches applies."""
+
+    name: Annotated[str, BeforeValidator(_rule_name), _ANY_TEXT] | None = None
+    """Name of the rule in metrics and tables. Defaults to its position, from 1."""
+    match: MatchSection
+    """The numbers that the rule applies to: all keys given must match."""
+    voice: _Expectation = _default("any")
+    """Expected voice flow: any, none, unchecked, or flow ids and URLs."""
+    sms: _Expectation = _default("any")
+    """Expected SMS flow: any, none, unchecked, or flow ids and URLs."""
+    owner: Annotated[str, BeforeValidator(_owner), _ANY_TEXT] | None = None
+    """Who owns the numbers: the label `owner` of exophone_number_info."""
 
 
 class AccountSection(_Section):
@@ -360,3 +493,5 @@ class File(_Section):
     """Defaults for every account; an account may override any of them."""
     accounts: list[AccountSection] = Field(min_length=1)
     """The accounts to watch."""
+    numbers: list[NumberRuleSection] = Field(default=[], min_length=1)
+    """What each number should do. Without rules, only `[no flow]` in a name excepts a number."""

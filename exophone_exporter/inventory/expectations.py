@@ -107,12 +107,12 @@ def judge_all(
     numbers: Sequence[ExoPhone], rules: NumberRules, judged: Iterable[Judged]
 ) -> tuple[Verdict, ...]:
     """The verdict on each number; a number that was `judged` as it is now keeps its verdict."""
-    known = {number.sid: (number, verdict) for number, verdict in judged}
+    known = {earlier[0].sid: earlier for earlier in judged}
     verdicts: list[Verdict] = []
     for number in numbers:
-        earlier, verdict = known.get(number.sid, (None, None))
-        unchanged = verdict is not None and (earlier is number or earlier == number)
-        verdicts.append(verdict if verdict and unchanged else judge(number, rules))
+        earlier = known.get(number.sid)
+        same = earlier is not None and earlier[0] == number
+        verdicts.append(earlier[1] if earlier and same else judge(number, rules))
     return tuple(verdicts)
 
 

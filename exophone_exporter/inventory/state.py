@@ -105,13 +105,14 @@ class AccountStatus:
 
     def after(self, result: PollResult) -> AccountStatus:
         """The status once this attempt has ended; a failure keeps the old snapshot."""
+        found = result.snapshot and result.snapshot.judged_by(self.account.rules)
         changes, failures = Counter(self.changes), Counter(self.failures)
         changes.update(change.kind for change in result.changes)
         if result.error is not None:
             failures[result.error.reason] += 1
         return replace(
             self,
-            snapshot=result.snapshot or self.snapshot,
+            snapshot=found or self.snapshot,
             last_attempt=result.started,
             error=result.error,
             missed=self.missed if result.missed is None else result.missed,
@@ -119,6 +120,11 @@ class AccountStatus:
             failures=failures,
             changes=changes,
         )
+
+    def judged(self) -> AccountStatus:
+        """The status with a snapshot by the rules of its account."""
+        judged = self.snapshot and self.snapshot.judged_by(self.account.rules)
+        return replace(self, snapshot=judged)
 
 
 class AccountState:
@@ -158,6 +164,14 @@ class AccountState:
             self._last_poll = self._last_poll.after(result)
             if result.error is None:
                 self.defects.clear()
+
+    def record_rules(self, judged: AccountStatus) -> None:
+        """Go by the rules of this status from now on, and take its snapshot, which they judged."""
+        with self._lock:
+            self.account = judged.account
+            self._last_poll = replace(
+                self._last_poll, account=judged.account, snapshot=judged.snapshot
+            )
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """Count one request, answered with a status code or, with "none", not at all."""

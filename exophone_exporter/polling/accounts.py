@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.errors import StartError, Stopped
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Mapping, Sequence
 
+    from exophone_exporter.config.number_rules import NumberRules
     from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Client
@@ -26,19 +27,25 @@ Key = tuple[str, str]
 Limiters = dict[Key, tuple[RateLimiter, float]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class AccountRuntime:
     """The running parts of one account, which a reload keeps or replaces as a whole.
 
     Where a reload changes only settings, the next runtime continues the state and the limiter.
+    Where it changes only the rules for numbers, it is the same runtime with another account: two
+    with one poller are equal.
     """
 
-    account: Account
-    state: AccountState
-    limiter: RateLimiter
-    client: Client
+    account: Account = field(compare=False)
+    state: AccountState = field(compare=False)
+    limiter: RateLimiter = field(compare=False)
+    client: Client = field(compare=False)
     poller: Poller
-    closed: threading.Event
+    closed: threading.Event = field(compare=False)
+
+    def judging_by(self, rules: NumberRules) -> AccountRuntime:
+        """The same runtime, whose status has these rules."""
+        return replace(self, account=replace(self.account, rules=rules))
 
     def status(self) -> AccountStatus:
         """The account at this instant, with the settings of this runtime."""
@@ -93,15 +100,18 @@ def previous_of(account: Account, before: Iterable[AccountRuntime]) -> AccountRu
 
 
 def are_equal(one: Account, other: Account) -> bool:
-    """Whether nothing in the configuration of two accounts differs.
+    """Whether nothing differs in the configuration of two accounts that polls depend on.
 
-    The same path is the same secret: its file is read at each poll.
+    The same path is the same secret: its file is read at each poll. Rules judge what a poll found.
     """
     sources = [
         (_written(account.credentials.api_key), _written(account.credentials.api_token))
         for account in (one, other)
     ]
-    return sources[0] == sources[1] and replace(one, credentials=other.credentials) == other
+    return (
+        sources[0] == sources[1]
+        and replace(one, credentials=other.credentials, rules=other.rules) == other
+    )
 
 
 def _written(source: SecretSource) -> Secret | str:

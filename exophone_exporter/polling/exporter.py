@@ -166,7 +166,8 @@ class Exporter:
     def reload(self, config: Config) -> ReloadSummary:
         """Poll the accounts of another configuration from now on.
 
-        - An account that is equal, the sources of its secrets included, goes on untouched.
+        - An account that is equal, the sources of its secrets included, goes on untouched. Other
+          rules judge the numbers of its last poll; nothing is fetched for them.
         - One with the same name, SID and origin but other settings keeps its numbers, counters and
           rate limiter. A new poller polls it immediately, or when a pending Retry-After has passed;
           a poll in progress is given up.
@@ -184,13 +185,16 @@ class Exporter:
             limiters = accounts.limiters_in_force(self._limiters, before, now)
             after = self._runtimes_of(config, limiters, begin)
             added = [runtime for runtime in after if runtime not in before]
+            judged: list[AccountStatus] = []
+
+            def statuses() -> Sequence[AccountStatus]:
+                judged[:] = [runtime.status().judged() for runtime in after]
+                return judged
+
             if self._started:
                 accounts.start_all(added, begin)
             try:
-                self.page.refresh(
-                    lambda: [runtime.status() for runtime in after],
-                    lambda: self._replace(after, limiters),
-                )
+                self.page.refresh(statuses, lambda: self._replace(after, limiters, judged))
             except BaseException:
                 accounts.abandon(added, begin)
                 raise
@@ -199,10 +203,17 @@ class Exporter:
                 self.ask_to_stop()  # it could not reach these accounts when it came
             return accounts.summary_of(before, after)
 
-    def _replace(self, after: Sequence[AccountRuntime], limiters: Limiters) -> None:
+    def _replace(
+        self,
+        after: Sequence[AccountRuntime],
+        limiters: Limiters,
+        judged: Sequence[AccountStatus],
+    ) -> None:
         for runtime in self._runtimes:
             if runtime not in after:
                 runtime.closed.set()
+        for runtime, status in zip(after, judged, strict=True):
+            runtime.state.record_rules(status)
         self._runtimes, self._limiters = after, limiters
         limits = accounts.requests_per_minute(runtime.account for runtime in after)
         for key, limit in limits.items():
@@ -221,7 +232,7 @@ class Exporter:
         for account in config.accounts:
             previous = accounts.previous_of(account, self._runtimes)
             if previous is not None and accounts.are_equal(previous.account, account):
-                runtimes.append(previous)
+                runtimes.append(previous.judging_by(account.rules))
                 continue
             state = self._new_state(account) if previous is None else previous.state
             key = accounts.key_of(account)
@@ -273,7 +284,7 @@ class Exporter:
 
         def statuses() -> Sequence[AccountStatus]:
             return [
-                each.status().after(result) if each is runtime else each.status()
+                each.status().after(result) if each == runtime else each.status()
                 for each in self._runtimes
             ]
 

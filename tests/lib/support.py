@@ -21,6 +21,12 @@ import pytest
 
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.files import ReadFile
+from exophone_exporter.config.number_rules import (
+    DEFAULT_RULES,
+    MATCH_KEYS,
+    NumberRule,
+    NumberRules,
+)
 from exophone_exporter.config.secrets import Credentials, Secret, SecretSource
 from exophone_exporter.config.settings import Account, PerNumber, Poll
 from exophone_exporter.exotel.client import Client
@@ -67,9 +73,31 @@ def phone(sid: str = "sid-1", **changes: Any) -> ExoPhone:
     return msgspec.structs.replace(_PHONE, sid=sid, **changes)
 
 
-def snapshot(*numbers: ExoPhone, completed: ClockReading = _START) -> Snapshot:
+def snapshot(
+    *numbers: ExoPhone,
+    completed: ClockReading = _START,
+    rules: NumberRules = DEFAULT_RULES,
+    previous: Snapshot | None = None,
+) -> Snapshot:
     """These numbers as one page of the list had them."""
-    return build(Listing(numbers, pages=1, rejected={}), completed, 1.0)
+    return build(Listing(numbers, pages=1, rejected={}), completed, 1.0, rules, previous)
+
+
+def number_rules(*rules: Mapping[str, str]) -> NumberRules:
+    """Rules by the keys of what they match and those of the rule; flows are words of one text."""
+    return NumberRules(
+        tuple(
+            NumberRule(
+                position,
+                rule.get("name", str(position)),
+                {key: (rule[key],) for key in MATCH_KEYS if key in rule},
+                tuple(rule.get("voice", "any").split()),
+                tuple(rule.get("sms", "any").split()),
+                rule.get("owner", ""),
+            )
+            for position, rule in enumerate(rules, 1)
+        )
+    )
 
 
 def found(now: ClockReading, *numbers: ExoPhone) -> PollResult:
@@ -108,6 +136,7 @@ def account(
     ca_file: str | None = None,
     proxy_url: str | None = None,
     per_number: PerNumber | None = None,
+    rules: NumberRules = DEFAULT_RULES,
     **poll: Any,
 ) -> Account:
     """An account of the simulator; keyword arguments left over change how it is polled."""
@@ -129,6 +158,7 @@ def account(
         per_number=per_number or PerNumber("all", 10_000, "full"),
         ca_file=ca_file,
         proxy_url=proxy_url,
+        rules=rules,
     )
 
 

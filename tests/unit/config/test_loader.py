@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.config import loader
+from exophone_exporter.config.number_rules import ANY, DEFAULT_RULES, NumberRule, NumberRules
 from exophone_exporter.config.settings import Account, Config, PerNumber, Poll
 from tests.lib.canary import everything_of
 from tests.lib.configs import cases, expected_problems, refusal
@@ -84,7 +85,7 @@ def keys_of_the_shape() -> dict[str, set[str]]:
 # ---- what is refused
 
 
-@pytest.mark.fault(94, 95, 96, 97, 99, 100, 101, 102, 103, 104)
+@pytest.mark.fault(94, 95, 96, 97, 99, 100, 101, 102, 103, 104, 235)
 @pytest.mark.parametrize("path", cases(CONFIGS / "bad"))
 def test_a_bad_file_is_refused_with_every_problem_and_no_secret(path: Path) -> None:
     text = path.read_text("utf-8")
@@ -507,6 +508,33 @@ def test_no_file_and_no_variable_is_refused_with_what_to_do() -> None:
 EXAMPLE = (ROOT / "config.example.yaml").read_text("utf-8")
 
 
+@pytest.mark.fault(236)
+def test_a_rule_that_another_hides_is_a_warning_with_its_line() -> None:
+    rules = 'numbers:\n  - match: {sid: "*"}\n  - match: {sid: a, region: KA}\n'
+    assert parse(ACCOUNT + rules).warnings == (
+        "FILE:8: numbers[1]: the rule never applies: numbers[0] matches all that it matches",
+    )
+
+
+def test_rules_are_read_as_they_are_written_and_each_account_has_its_own() -> None:
+    rules = """\
+numbers:
+  - match: {phone_number: +9180*, sid: [011, 0x12]}
+    voice: 0420118
+    owner: 007
+  - name: sms
+    match: {account: SALES}
+    sms: [1, https://bot.example/answer]
+"""
+    support, sales = parse(ACCOUNT + SECOND_ACCOUNT + rules).accounts
+    first = NumberRule(
+        1, "1", {"sid": ("011", "0x12"), "phone_number": ("+9180*",)}, ("0420118",), ANY, "007"
+    )
+    second = NumberRule(2, "sms", {"account": ("SALES",)}, ANY, ("1", "https://bot.example/answer"))
+    assert (support.rules, sales.rules) == (NumberRules((first,)), NumberRules((first, second)))
+    assert parse(ACCOUNT).accounts[0].rules is DEFAULT_RULES
+
+
 def uncommented(text: str) -> str:
     return re.sub(r"^( *)# ((?:  )*(?:- )?[a-z_]+:(?: \S+)?)$", r"\1\2", text, flags=re.MULTILINE)
 
@@ -530,6 +558,9 @@ def test_the_example_is_complete() -> None:
     assert set(written["poll"]) == sections["PollSection"]
     assert set(written["per_number"]) == sections["PerNumberSection"]
     assert set(written["accounts"][0]) == sections["AccountSection"]
+    rules = written["numbers"]
+    assert {key for rule in rules for key in rule} == sections["NumberRuleSection"]
+    assert {key for rule in rules for key in rule["match"]} == sections["MatchSection"]
 
 
 def test_the_commented_lines_of_the_example_work() -> None:
@@ -548,6 +579,8 @@ def test_the_commented_lines_of_the_example_work() -> None:
     assert support.ca_file == "/etc/ssl/certs/company.pem"
     assert (support.poll.interval_seconds, support.per_number.phone_number) == (900.0, "last4")
     assert (sales.name, sales.sid) == ("sales", "acme2")
+    assert [rule.label for rule in support.rules.rules] == ["1", "bangalore"]
+    assert [rule.label for rule in sales.rules.rules] == ["1"]
 
 
 def test_one_account_in_mumbai_takes_four_edits() -> None:
@@ -594,11 +627,11 @@ def test_the_schema_marks_what_the_exporter_refuses(addition: str) -> None:
 def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
     schema = loader.json_schema()
     sections = [*schema["$defs"].values(), schema]
-    keys = {name: key for part in sections for name, key in part["properties"].items()}
-    assert all(key["description"].endswith(".") for key in keys.values())
+    keys = [entry for part in sections for entry in part["properties"].items()]
+    assert all(key["description"].endswith(".") for _, key in keys)
     assert all(part["additionalProperties"] is False for part in sections)
-    assert [name for name, key in keys.items() if "null" in json.dumps(key)] == ["labels"]
-    assert {name: key["default"] for name, key in keys.items() if "default" in key} == {
+    assert [name for name, key in keys if "null" in json.dumps(key)] == ["labels"]
+    assert {name: key["default"] for name, key in keys if "default" in key} == {
         "interval": "auto",
         "timeout": "10s",
         "deadline": "5m",
@@ -610,6 +643,8 @@ def test_the_schema_describes_every_key_and_offers_the_defaults() -> None:
         "enabled": False,
         "phone_number": "full",
         "region": "singapore",
+        "voice": "any",
+        "sms": "any",
     }
 
 
@@ -625,10 +660,12 @@ MANUAL = (ROOT / "docs/configuration.md").read_text("utf-8")
         ("per_number", "PerNumberSection"),
         ("balance", "BalanceSection"),
         ("accounts", "AccountSection"),
+        ("numbers", "NumberRuleSection"),
+        ("match", "MatchSection"),
     ],
 )
 def test_every_key_is_in_the_manual_and_no_other(name: str, section: str) -> None:
-    body = MANUAL.partition(f"\n## `{name}`")[2].partition("\n## ")[0]
+    body = re.split(rf"\n##+ `{name}`", MANUAL)[1].partition("\n##")[0]
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", body, re.MULTILINE))
     assert documented == keys_of_the_shape()[section]
 

@@ -20,7 +20,7 @@ from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
 from exophone_exporter.exotel.transport import Answer
-from exophone_exporter.inventory.state import AccountStatus
+from exophone_exporter.inventory.state import AccountState, AccountStatus
 from exophone_exporter.metrics import page
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.exporter import Exporter, spread_seconds
@@ -28,7 +28,7 @@ from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.processes import wait_until
 from tests.lib.simulation.virtual_time import VirtualTime
-from tests.lib.support import FakeTime, account
+from tests.lib.support import FakeTime, account, found, number_rules, phone
 
 Run = Callable[..., Exporter]
 Simulated = Callable[..., Account]
@@ -256,6 +256,37 @@ class TestKept:
         assert accounts_shown(exporter, "exophone_number_series_dropped") == ["a"]
         exporter.reload(configuration(simulated("a", per_number=PerNumber("all", 2, "full"))))
         assert accounts_shown(exporter, "exophone_number_info") == ["a", "a"]
+
+    @pytest.mark.fault(237)
+    def test_other_rules_judge_the_last_poll_and_fetch_nothing(
+        self, running: Run, simulated: Simulated
+    ) -> None:
+        rules = number_rules({"sid": "*", "voice": "none", "owner": "south", "name": "out"})
+        exporter = running(simulated("a"), simulated("b"))
+        before = polled(exporter, "a")
+        polled(exporter, "b")
+        after = [simulated("a", rules=rules), simulated("b")]
+        summary = exporter.reload(configuration(*after))
+        status = view_of(exporter, "a")
+        assert (summary.kept, summary.changed) == (("a", "b"), ())
+        assert (status.polls, status.requests) == (before.polls, before.requests)
+        assert (status.changes, status.last_attempt) == (before.changes, before.last_attempt)
+        assert [verdict.voice for verdict in status.snapshot.verdicts] == ["unwanted"] * 3  # type: ignore[union-attr]  # it was polled
+        assert 'owner="south"' in scrape(exporter)
+        assert 'exophone_number_rule_matches{rule="out"} 3.0' in scrape(exporter)
+        exporter.reload(configuration(simulated("a"), simulated("b")))
+        assert "exophone_number_rule_matches{" not in scrape(exporter)
+        assert view_of(exporter, "a").polls == before.polls
+
+    @pytest.mark.fault(237)
+    def test_a_poll_that_began_before_a_reload_is_judged_by_the_new_rules(
+        self, time: FakeTime
+    ) -> None:
+        state, rules = AccountState(account()), number_rules({"sid": "*", "voice": "none"})
+        result = found(time.clock.now(), phone())
+        state.record_rules(state.status(account(rules=rules)).judged())
+        state.record_poll(result)
+        assert [v.voice for v in state.snapshot.verdicts] == ["unwanted"]  # type: ignore[union-attr]  # it was polled
 
     @pytest.mark.parametrize(
         "later",
