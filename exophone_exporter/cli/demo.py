@@ -38,6 +38,26 @@ _ACCOUNT: Final = """\
     api_token: {token}
 """
 
+# What the numbers of the demo should do; docs/number-rules.md explains it.
+_RULES: Final = """\
+numbers:
+  - name: outbound
+    match: {friendly_name: "Outbound *"}
+    voice: none
+    sms: none
+    owner: sales
+  - name: payments
+    match: {friendly_name: "Payments *"}
+    voice: 411208
+    owner: payments
+  - name: branch
+    match: {account: acme-sg}
+    owner: singapore
+  - name: desk
+    match: {account: acme-support}
+    owner: support
+"""
+
 _DRILL: Final = """\
 Break something, and see whether your pager rings (docs/fire-drill.md):
 
@@ -52,12 +72,16 @@ leaves this machine.
   Status page   {url}/
   Metrics       {url}{path}
 
+What is wrong from the start, by the rules for the numbers: one for payments is
+on the flow of a campaign, and some have no flow. The status page names them and
+their owners. The numbers that only call out are right without a flow.
+
 What happens, in minutes after the start, and again every {every} minutes:
 
 {timetable}
 
 Nothing else pages: some requests fail at random, and are retried. After eleven
-minutes a ticket names the numbers that never had a voice flow.
+minutes tickets name the numbers without a voice flow, and the one on the wrong.
 
 To see the alerts fire, start Prometheus and Alertmanager in the first minute,
 each in the directory prometheus/ of the repository:
@@ -83,7 +107,7 @@ def demo(args: argparse.Namespace) -> int:
     with Simulator(
         world, latency_seconds=_LATENCY_SECONDS, failure_rate=_FAILURE_RATE, seed=args.seed
     ) as simulator:
-        loaded = loader.parse(configuration(simulator), "demo", {})
+        loaded = loader.parse(configuration(simulator) + _RULES, "demo", {})
         script = Script(simulator.drill)
         ticker = threading.Thread(
             target=_keep_changing, args=(world, stopping, script), daemon=True
@@ -120,7 +144,8 @@ def simulate(args: argparse.Namespace) -> int:
     """Serve the simulated API alone until a signal arrives."""
     world = demo_world(args.seed)
     if args.numbers is not None:
-        world = World(make_account("acme", args.numbers, seed=args.seed), seed=args.seed)
+        account = make_account("acme", args.numbers, seed=args.seed)
+        world = World(account, seed=args.seed, steady=account.numbers)
     if args.web_listen_address.startswith("unix:"):
         raise ConfigError(["the simulated API needs an address with a port, not a Unix socket"])
     listening = listen([args.web_listen_address])[0]

@@ -239,6 +239,9 @@ def test_calm_changes_fire_no_alert() -> None:
     for key in ("voice_url", "sms_url"):
         assert all(bool(after[phone][key]) == bool(before[phone][key]) for phone in before)
     assert sum("nothing changed" not in sentence for sentence in sentences) > 300
+    account = make_account("acme", 5)
+    steady = World(account, steady=account.numbers)
+    assert all(re.search(r" a month$", steady.tick(calm=True)) for _ in range(20))
     assert World(make_account("acme", 0)).tick(calm=True) == "acme: nothing changed"
 
 
