@@ -8,8 +8,17 @@ from collections import Counter, defaultdict
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from exophone_exporter.config.number_rules import ANY, NONE, Expectation, NumberRule, NumberRules
-from exophone_exporter.exotel.model import CHANNELS, EXTERNAL_FLOW, Channel, ExoPhone
+from exophone_exporter.config.number_rules import (
+    ANY,
+    NONE,
+    UNCHECKED,
+    WORDS,
+    Expectation,
+    NumberRule,
+    NumberRules,
+)
+from exophone_exporter.config.schema import FLOW
+from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
 from exophone_exporter.inventory.expectations import judge
 
 if TYPE_CHECKING:
@@ -22,10 +31,10 @@ _State: TypeAlias = tuple[Expectation, Expectation]
 _States: TypeAlias = "Mapping[str, _State]"  # by sid
 
 _UNCERTAIN: Final[_State] = (ANY, ANY)
-_NOT_FLOW_IDS: Final = ("any", "none", "unchecked", EXTERNAL_FLOW)
 # A glob of names ends where one of their first words ends.
 _WORD_END: Final = re.compile(r"[\s_\-/.:|]")
 _WORDS_MAX: Final = 4
+_PHONE: Final = re.compile(r"\+?[0-9]+", re.ASCII)
 _NOT_IN_YAML: Final = re.compile(r"[\x7f-\x9f\ufffe\uffff]")
 _HEAD: Final = """\
 # What each number does today. The first rule that matches a number applies.
@@ -46,13 +55,16 @@ class _Glob(NamedTuple):
 
 
 def rules_text(listed: Mapping[str, Sequence[ExoPhone]], *, name_accounts: bool) -> str:
-    """A section `numbers` of the configuration, for the numbers of each account by its name."""
+    """A section `numbers` of the configuration, for the numbers of each account by its name.
+
+    Without numbers it is a comment: an empty section is an error.
+    """
     texts = [
         _rule_text(globs, account if name_accounts else "")
         for account, numbers in listed.items()
         for globs in _rules(numbers)
     ]
-    return _HEAD + ("".join(texts) or "  []\n")
+    return _HEAD + "".join(texts) if texts else "# No rule is needed.\n"
 
 
 def _rules(numbers: Sequence[ExoPhone]) -> list[list[_Glob]]:
@@ -68,7 +80,7 @@ def _rules(numbers: Sequence[ExoPhone]) -> list[list[_Glob]]:
             for globs in by_name
         )
     )
-    phones = Counter(number.phone_number.lower() for number in numbers)
+    phones = Counter(number.phone_number for number in numbers)
     single = []
     for number in checked:
         rule = judge(number, rules).rule
@@ -97,8 +109,8 @@ def _expectation(number: ExoPhone, channel: Channel) -> Expectation:
     url = number.flow_url(channel)
     if url is None or not number.capable(channel):
         return ANY
-    flow_id = number.flow_id(channel)
-    return (url if flow_id in _NOT_FLOW_IDS else flow_id,) if url else NONE
+    flows = (number.flow_id(channel), url) if url else ()
+    return next(((flow,) for flow in flows if FLOW.fullmatch(flow)), UNCHECKED if url else NONE)
 
 
 def _plan(
@@ -148,9 +160,11 @@ def _globs(number: ExoPhone) -> list[str]:
 def _single(number: ExoPhone, phones: Mapping[str, int], state: _State) -> _Glob:
     """A glob of one number only: its phone number, or its sid where that is not certain."""
     phone = number.phone_number
-    if phone and phones[phone.lower()] == 1 and not {*phone} & {*"*?"}:
+    if _PHONE.fullmatch(phone) and phones[phone] == 1:
         return _Glob(0, "phone_number", phone, state, number.friendly_name)
-    return _Glob(0, "sid", number.sid.replace("*", "?"), state, number.friendly_name)
+    sid = number.sid.replace("*", "?")
+    # After those with fewer wildcards, which it may match, too.
+    return _Glob(-sid.count("?"), "sid", sid, state, number.friendly_name)
 
 
 def _grouped(globs: Iterable[_Glob]) -> list[list[_Glob]]:
@@ -167,9 +181,9 @@ def _rule_text(globs: Sequence[_Glob], account: str) -> str:
     for _, _, glob, _, comment in globs:
         lines.append(f"        - {_quoted(glob)}{f'  # {_printable(comment)}' if comment else ''}")
     lines += [
-        f"    {channel}: {flow if flow.isdigit() or flow == 'none' else _quoted(flow)}"
+        f"    {channel}: {flow if flow.isdigit() or flow in WORDS else _quoted(flow)}"
         for channel, (flow,) in zip(CHANNELS, globs[0].state, strict=True)
-        if flow != "any"
+        if (flow,) != ANY
     ]
     return "\n".join(["  - match:", *lines, ""])
 

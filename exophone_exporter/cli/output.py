@@ -45,6 +45,7 @@ _DISPENSABLE: Final = ("Type", "Circle", "Rental")
 # Where every number has a problem, the problem is what people look for.
 _DISPENSABLE_ELSE: Final = ("Owner", "Expected")
 _DISPENSABLE_OF_PROBLEMS: Final = ("SMS", "Voice")
+_GLOBS_SHOWN: Final = 3
 _RIGHT: Final = ("Rental", "Numbers", "Problems")
 _STATE_STYLES: Final = {
     "unattached": "bold yellow",
@@ -161,7 +162,7 @@ def _columns(numbers: Sequence[Listed]) -> dict[str, list[Text]]:
         "Voice": [_state(flow_state(number, "voice")) for number in phones],
         "SMS": [_state(flow_state(number, "sms")) for number in phones],
         "Rental": [Text(money(number.rental_price, number.currency)) for number in phones],
-        "Problem": [Text(problem(verdict), style="bold yellow") for verdict in verdicts],
+        "Problem": [_warning(problem(verdict, number)) for _, number, verdict in numbers],
         "Expected": [_cut(expected(verdict)) for verdict in verdicts],
         "Owner": [_cut(verdict.owner) for verdict in verdicts],
     }
@@ -259,19 +260,28 @@ def print_rules(rules: Sequence[tuple[NumberRule | None, int | None, int]]) -> N
         "Rule": [Text(name) for name in names],
         "Match": [_cut(_match(rule)) for rule, *_ in rules],
         "Numbers": [Text("?" if count is None else str(count)) for _, count, _ in rules],
-        "Problems": [Text(str(count), style="bold yellow" * bool(count)) for *_, count in rules],
+        "Problems": [_warning(str(count)) if count else Text("0") for *_, count in rules],
     }
     print_table(columns)
 
 
 def _match(rule: NumberRule | None) -> str:
     match = rule.match.items() if rule else ()
-    return ", ".join(f"{key} {' or '.join(globs)}" for key, globs in match)
+    return ", ".join(f"{key} {' or '.join(_first_few(globs))}" for key, globs in match)
+
+
+def _first_few(globs: Sequence[str]) -> Sequence[str]:
+    more = len(globs) - _GLOBS_SHOWN
+    return [*globs[:_GLOBS_SHOWN], f"{more} more"] if more > 1 else globs
 
 
 def _cut(text: str) -> Text:
     """A cell that is cut to one line."""
     return Text(text, overflow="ellipsis", no_wrap=True)
+
+
+def _warning(text: str) -> Text:
+    return Text(text, style="bold yellow")
 
 
 def _state(text: str) -> Text:

@@ -47,7 +47,7 @@ _OWNER_MAX: Final = 64
 _GLOB_MAX: Final = 256
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PHONE_NUMBER_GLOB: Final = re.compile(r"[*?]*\+?[0-9*?]*", re.ASCII)
-_FLOW: Final = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-]{1,64}|https?://[^\s/?#]\S*", re.ASCII)
+FLOW: Final = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-]{1,64}|https?://[^\s/?#]\S*", re.ASCII)
 _DAY: Final = 86400.0
 
 
@@ -134,7 +134,7 @@ def _glob(value: Any, info: ValidationInfo) -> str:
 
 def _expected(value: Any) -> str:
     text = text_of(value)
-    if text not in WORDS and not _FLOW.fullmatch(text):
+    if text not in WORDS and not FLOW.fullmatch(text):
         raise refuse(
             f"{quoted(text)} is not an expectation; use {', '.join(WORDS)}, a flow id such as"
             " 420118, an http or https URL, or a list of flow ids and URLs"

@@ -100,10 +100,20 @@ def flow_state(number: ExoPhone, channel: Channel) -> str:
     return "unattached" if number.capable(channel) else "not capable"
 
 
-def problem(verdict: Verdict) -> str:
-    """What is not as expected, such as `voice wrong, sms missing`; "" for nothing."""
+def problem(verdict: Verdict, number: ExoPhone | None = None) -> str:
+    """What is not as expected, such as `voice wrong, sms missing`; "" for nothing.
+
+    With the number also the flow that it has: `voice wrong (11), sms missing`.
+    """
     problems = ((channel, verdict.problem(channel)) for channel in CHANNELS)
-    return ", ".join(f"{channel} {problem}" for channel, problem in problems if problem)
+    return ", ".join(
+        f"{channel} {problem}{_flow(number, channel)}" for channel, problem in problems if problem
+    )
+
+
+def _flow(number: ExoPhone | None, channel: Channel) -> str:
+    flow_id = number.flow_id(channel) if number else ""
+    return f" ({flow_id})" if flow_id else ""
 
 
 def expected(verdict: Verdict) -> str:

@@ -14,7 +14,6 @@ from exophone_exporter.inventory.expectations import rule_matches
 from exophone_exporter.inventory.formatting import (
     circle,
     expected,
-    flow_state,
     money,
     problem,
     span,
@@ -50,8 +49,6 @@ class Row:
     friendly_name: str
     circle: str
     problem: str
-    voice: str
-    sms: str
     expected: str
     owner: str
     rental: str
@@ -278,9 +275,7 @@ def _row(number: ExoPhone, verdict: Verdict, account: Account, *, probe: bool) -
         phone_number=names.phone_number or names.sid,
         friendly_name=names.friendly_name,
         circle=circle(number),
-        problem=problem(verdict),
-        voice=flow_state(number, "voice"),
-        sms=flow_state(number, "sms"),
+        problem=problem(verdict, number),
         expected=expected(verdict),
         owner=verdict.owner,
         rental=money(number.rental_price, number.currency),

@@ -255,7 +255,7 @@ class _Screen(io.TextIOWrapper):
         ),
         (80, "", "Account Number Name Voice SMS Problem", "Customers of the North-…"),
         (40, "", "Account Number Name Voice SMS Problem", "Customers o…"),
-        (80, "44", "Account Number Name Problem Expected", "Customers of the Nort…"),
+        (80, "44", "Account Number Name Problem Expected", "Customers of the Nor…"),
     ],
 )
 def test_a_narrow_terminal_keeps_number_name_and_problem(
@@ -280,7 +280,7 @@ def test_a_narrow_terminal_keeps_number_name_and_problem(
     assert f" {name} " in first
     assert "+912248901111" in first
     assert "voice missing" in first
-    assert ("sms wrong" in second) is bool(wrong)
+    assert ("sms wrong (22)" in second) is bool(wrong)
     assert last == "the end"
     if width >= 62:
         assert max(len(line.rstrip()) for line in (head, first, second)) <= width
