@@ -7,17 +7,22 @@ docs/fire-drill.md shows how to use them.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import threading
 import time
-from http import HTTPStatus
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from exophone_exporter.simulator.balance import GONE_AFTER_DAYS
 from exophone_exporter.simulator.responses import Fault, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from exophone_exporter.simulator.balance import Balance
     from exophone_exporter.simulator.server import RecordedRequest, Simulator
     from exophone_exporter.simulator.world import Account
 
@@ -28,6 +33,12 @@ _SERVER_ERRORS: Final = range(500, 600)
 _FAILING_SECONDS: Final = range(1, 86_401)
 _EXAMPLES: Final = 3
 _REFUSED_KEY: Final = "refused-by-the-fire-drill"
+_NO_PERMISSION: Final = {
+    "RestException": {
+        "Status": 403,
+        "Message": "API key does not have permission to read balance",
+    }
+}
 
 
 class Refused(Exception):  # noqa: N818 - it says what happened to the command
@@ -54,6 +65,12 @@ class _Detached(NamedTuple):
     url: str
 
 
+class _Cut(NamedTuple):
+    account: Account
+    balance: Balance
+    numbers: list[dict[str, Any]]
+
+
 class Drill:
     """The commands for one simulator; each returns what happened or raises Refused.
 
@@ -66,6 +83,7 @@ class Drill:
         self._detached: list[_Detached] = []
         self._released: list[Phone] = []
         self._keys: dict[str, str] = {}
+        self._cut: dict[str, _Cut] = {}
 
     def detach(self, number: str = "", channel: str = "voice") -> str:
         """Detach the flow of a number, by default of the first that has one."""
@@ -111,18 +129,49 @@ class Drill:
         ends_at = time.monotonic() + _whole("seconds", seconds, _FAILING_SECONDS)
         return f"{self._answer(code, account, ends_at)} for {seconds} seconds."
 
-    def cut_balance(self, account: str = "") -> str:
-        """Answer 402 to one account, by default to all; ends what `fail` began."""
-        return f"{self._answer(HTTPStatus.PAYMENT_REQUIRED, account)}: no balance is left."
+    def cut_balance(self, account: str = "", days: str = "0") -> str:
+        """Use up the balance of one account, by default of all; ends what `fail` began.
+
+        It has been used up for so many `days`: after ten of them its numbers are gone.
+        """
+        accounts, moment = self._accounts(account), self._simulator.now()
+        empty_at = moment - timedelta(days=_whole("days", days, range(GONE_AFTER_DAYS + 1)))
+        self._simulator.clear_faults()
+        for cut in accounts:
+            with cut.lock:
+                self._cut.setdefault(cut.sid, _Cut(cut, replace(cut.balance), [*cut.numbers]))
+                cut.balance = replace(cut.balance, amount=Decimal(0), at=moment, empty_at=empty_at)
+        gone = int(days) == GONE_AFTER_DAYS
+        what = "Its numbers are gone" if gone else "The API answers 402"
+        return f"No balance is left in {account or 'any account'}. {what}."
+
+    def refuse_balance(self, account: str = "") -> str:
+        """Answer 403 to requests for the balance of one account, by default of all."""
+        for refused in self._accounts(account):
+            fault = Fault(
+                403,
+                json.dumps(_NO_PERMISSION).encode(),
+                {"Content-Type": "application/json"},
+                endpoint="balance",
+                account_sid=refused.sid,
+                times=None,
+            )
+            self._simulator.fail(fault)
+        return f"The key of {account or 'every account'} may not read the balance."
 
     def restore(self) -> str:
         """Put everything right again."""
         self._simulator.clear_faults()
         for account in self._accounts(""):
             account.api_key = self._keys.pop(account.sid, account.api_key)
+        for account, balance, numbers in self._cut.values():
+            with account.lock:
+                account.balance = replace(balance, at=None)
+                account.numbers[:] = account.numbers or numbers
         for account, number in self._released:
             with account.lock:
                 account.numbers.append(number)
+        self._cut.clear()
         self._released.clear()
         if self._detached:
             self.attach()
@@ -246,9 +295,17 @@ COMMANDS: Final = {
     ),
     "cut-balance": Command(
         Drill.cut_balance,
+        ("account", "days"),
+        "The balance is used up: the API answers 402. With days=10, it has been for\n"
+        "      so long, and the numbers are gone.",
+        "Expect ExoPhoneAccountUnpaid, with days=10 ExoPhoneNumbersDisappeared instead;"
+        " /-/restore puts it right.",
+    ),
+    "refuse-balance": Command(
+        Drill.refuse_balance,
         ("account",),
-        "The balance is used up: the API answers 402.",
-        "Expect ExoPhoneAccountUnpaid; /-/restore puts it right.",
+        "The key may not read the balance: that API answers 403.",
+        "Expect exophone_account_balance_up to be 0; /-/restore puts it right.",
     ),
     "restore": Command(
         Drill.restore,

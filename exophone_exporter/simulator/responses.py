@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exophone_exporter.simulator.world import Account
 
-Endpoint = Literal["list", "detail"]
+Endpoint = Literal["list", "detail", "balance"]
 ErrorForm = Literal["xml", "json", "http_code"]
 After = Literal["answer", "reset", "hang"]
 LastPage = Literal["null", "empty", "missing", "lying"]

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
+from exophone_exporter.simulator.balance import now
 from exophone_exporter.simulator.drill import PREFIX, Drill
 from exophone_exporter.simulator.responses import (
     BODILESS,
@@ -39,6 +40,7 @@ from exophone_exporter.simulator.responses import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from exophone_exporter.simulator.world import Account, World
 
@@ -72,7 +74,7 @@ class RecordedRequest:
 class _Route(NamedTuple):
     endpoint: Endpoint
     account_sid: str
-    exophone_sid: str
+    resource: str
 
 
 def _route(path: str) -> _Route | None:
@@ -82,6 +84,8 @@ def _route(path: str) -> _Route | None:
             return _Route("list", account_sid, "")
         case ["", "v2_beta", "Accounts", account_sid, "IncomingPhoneNumbers", exophone_sid]:
             return _Route("detail", account_sid, exophone_sid)
+        case ["", "v1", "Accounts", account_sid, "Balance.json" | "Balance" as form]:
+            return _Route("balance", account_sid, form)
     return None
 
 
@@ -110,6 +114,8 @@ class Simulator:
         last_page: `next_page_uri` on the last page: null, "", missing, or a URI on every page
             ("lying"), as in the documented sample with 2 of 50 numbers.
         past_end: What a page behind the last one is: empty, the last page again, or a 404.
+        balance_as_number: Whether the balance is a JSON number, not a text.
+        now: The time by which balances are spent.
         seed: Seed of the random failures.
 
     `drill` has the commands that break the accounts; HTTP clients send them as POST below `/-/`.
@@ -130,6 +136,8 @@ class Simulator:
         foreign_next_page_uri: bool = True,
         last_page: LastPage = "null",
         past_end: PastEnd = "empty",
+        balance_as_number: bool = False,
+        now: Callable[[], datetime] = now,
         seed: int = 1,
     ) -> None:
         self.world = world
@@ -144,6 +152,8 @@ class Simulator:
         self._foreign_next_page_uri = foreign_next_page_uri
         self._last_page = last_page
         self._past_end = past_end
+        self._balance_as_number = balance_as_number
+        self.now = now
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
         self._requests: deque[RecordedRequest] = deque(maxlen=_RECORDED_MAX)
@@ -280,8 +290,14 @@ class Simulator:
             return random_fault(self._rng) if unlucky else None
 
     def _real_response(self, account: Account, route: _Route, request: RecordedRequest) -> Response:
+        with account.lock:
+            account.settle(self.now())
+            if route.endpoint == "balance":
+                return self._balance(account, route.resource)
+            if account.balance.is_empty() and account.numbers:
+                return error_response(402)
         if route.endpoint == "detail":
-            return self._detail(account, route.exophone_sid)
+            return self._detail(account, route.resource)
         page = read_page_request(request.query, self._page_size_cap)
         if page is None:
             return error_response(400)
@@ -293,6 +309,13 @@ class Simulator:
             if page.number > last and self._past_end == "repeated":
                 page = page._replace(number=last)
             return json_response(list_page(account, page, origin=origin, last_page=self._last_page))
+
+    def _balance(self, account: Account, form: str) -> Response:
+        if form == "Balance":
+            kind = {"Content-Type": "application/xml"}
+            return Response(200, account.balance.xml(account.sid), kind)
+        as_number = self._balance_as_number
+        return json_response(account.balance.document(account.sid, as_number=as_number))
 
     def _detail(self, account: Account, exophone_sid: str) -> Response:
         with account.lock:

@@ -7,7 +7,10 @@ import threading
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from exophone_exporter.simulator.balance import Balance, rental
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,11 +101,12 @@ _SPREAD_SECONDS: Final = 8 * 365 * 86_400
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 _COUNT_DRIFT: Final = 3
+_MINUTES_OF_A_DAY: Final = 1440
 
 
 @dataclass
 class Account:
-    """One account of the vendor: its credentials and its numbers, in the order of the list.
+    """One account of the vendor: its credentials, its balance, its numbers in the list's order.
 
     The detail endpoint also knows the `unlisted` ones, which left the list. Each number is a JSON
     object as documented. Hold `lock` while changing the lists or a number in them: the server holds
@@ -114,7 +118,14 @@ class Account:
     api_token: str = field(repr=False)
     numbers: list[dict[str, Any]] = field(default_factory=list, repr=False)
     unlisted: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    balance: Balance = field(default_factory=Balance, compare=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    def settle(self, moment: datetime) -> None:
+        """Pay what is due; after ten days with nothing left, the numbers are gone for good."""
+        self.balance.advance(moment, self.numbers)
+        if self.balance.loses_numbers(moment):
+            self.numbers.clear()
 
 
 def make_number(
@@ -220,6 +231,7 @@ def make_account(
 ) -> Account:
     """An account of `count` numbers whose key is `<sid>-key` and whose token is `<sid>-token`.
 
+    Its balance lasts for three months without calls; a day of calls costs a hundredth of a month.
     Raises ValueError if the country is not IN, SG, MY or US.
     """
     rng = random.Random(f"{seed}:{sid}")
@@ -227,16 +239,20 @@ def make_account(
         make_number(index, account_sid=sid, rng=rng, country=country, currency=currency)
         for index in range(count)
     ]
-    return Account(sid, f"{sid}-key", f"{sid}-token", numbers)
+    monthly = rental(numbers)[currency]
+    balance = Balance(3 * monthly, currency, per_minute=round(monthly / 100 / _MINUTES_OF_A_DAY, 4))
+    return Account(sid, f"{sid}-key", f"{sid}-token", numbers, balance=balance)
 
 
 def demo_world(seed: int = 1) -> World:
     """A support desk across India, paid in rupees, and a small branch in Singapore, in dollars.
 
     Some numbers of the desk have a task, which no tick changes: to call out only, without a flow,
-    or to take payments. One of these is on a wrong flow.
+    or to take payments. One of these is on a wrong flow. The balance of the desk does not last
+    until its next rental.
     """
     desk = make_account("acme-support", 240, seed=seed)
+    desk.balance.amount = Decimal("48213.50")
     busy = [each for each in desk.numbers[_TASKS_FROM:] if each["voice_url"] and each["sms_url"]]
     for place, (number, (task, *flow_ids)) in enumerate(zip(busy, _TASKS, strict=False), start=1):
         number["friendly_name"] = f"{task} {place}"

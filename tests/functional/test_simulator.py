@@ -10,6 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,8 @@ from exophone_exporter.simulator import (
     demo_world,
     make_account,
 )
+from exophone_exporter.simulator.balance import Balance
+from exophone_exporter.simulator.drill import COMMANDS
 from exophone_exporter.simulator.responses import RequestWindow
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
 from tests.lib.processes import wait_until
@@ -43,6 +47,7 @@ STUCK_SECONDS = 30
 ACME = ("acme-key", "acme-token")
 OTHER = ("other-key", "other-token")
 AUTHORIZATION = "Basic YWNtZS1rZXk6YWNtZS10b2tlbg=="  # acme-key:acme-token
+BALANCE = "/v1/Accounts/{}/Balance.json"
 LIST_PATH = "/v2_beta/Accounts/acme/IncomingPhoneNumbers"
 
 
@@ -70,13 +75,14 @@ def get(
     auth: tuple[str, str] | None = ACME,
     method: str = "GET",
     headers: dict[str, str] | None = None,
+    base: str = "/v2_beta/Accounts/{}/IncomingPhoneNumbers",
     **query: Any,
 ) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False
         return session.request(
             method,
-            f"{sim.url}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers{path}",
+            f"{sim.url}{base.format(sid)}{path}",
             params=query,
             auth=auth,
             headers=headers,
@@ -328,18 +334,44 @@ def test_the_key_is_refused_and_pages_fail_for_a_time(sim: Simulator) -> None:
     assert get(sim, "/any").status_code == 503
     ordered(sim, "fail", status="500")
     assert get(sim).status_code == 500
-    ordered(sim, "cut-balance", account="other")
-    assert get(sim).status_code == 200
-    ordered(sim, "cut-balance")
-    assert get(sim, "/any").status_code == 402
     ordered(sim, "refuse-key")
     assert get(sim).status_code == 401
 
 
+def test_the_balance_is_used_up_and_after_ten_days_the_numbers_are_gone(
+    sim: Simulator, account: Account
+) -> None:
+    ordered(sim, "fail")
+    ordered(sim, "cut-balance", account="other")
+    assert get(sim).status_code == 200
+    assert get(sim, sid="other", auth=OTHER).status_code == 402
+    sids = sids_of(account)
+    ordered(sim, "cut-balance", days="9")
+    assert [get(sim, path).status_code for path in ("", f"/{sids[0]}")] == [402, 402]
+    ordered(sim, "cut-balance", days="10")
+    assert get(sim).json()["incoming_phone_numbers"] == []
+    assert get(sim, f"/{sids[0]}").status_code == 404
+    assert balance(sim)["Balance"] == "0.00"
+    ordered(sim, "restore")
+    assert sids_of(account) == sids
+    assert float(balance(sim)["Balance"]) > 0
+
+
+def test_the_key_may_not_read_the_balance_until_it_is_restored(sim: Simulator) -> None:
+    ordered(sim, "refuse-balance", account="acme")
+    refused = get(sim, base=BALANCE)
+    assert (refused.status_code, get(sim).status_code) == (403, 200)
+    message = refused.json()["RestException"]["Message"]
+    assert message == "API key does not have permission to read balance"
+    ordered(sim, "restore")
+    assert balance(sim)["Currency"] == "INR"
+
+
 def test_restore_puts_everything_right(sim: Simulator, world: World) -> None:
     before = flat_numbers(world)
-    for name in ("detach", "release", "detach", "refuse-key", "refuse-key", "fail", "cut-balance"):
-        ordered(sim, name)
+    for name in (*COMMANDS, "detach", "release", "cut-balance"):
+        if name not in ("attach", "restore"):
+            ordered(sim, name)
     assert flat_numbers(world) != before
     assert "Expect the alerts of the drill to be resolved." in ordered(sim, "restore")
     assert flat_numbers(world) == before
@@ -434,7 +466,7 @@ def test_commands_come_from_this_machine_only(sim: Simulator, host: str, status:
 def test_the_commands_are_listed(sim: Simulator) -> None:
     """As text that fits 80 columns; commands are no requests to the API."""
     response = command(sim, "", "GET")
-    for name in ("detach", "attach", "release", "refuse-key", "fail", "cut-balance", "restore"):
+    for name in COMMANDS:
         assert f"\n  /-/{name}" in response.text
     assert sim.url in response.text
     assert max(map(len, response.text.splitlines())) <= 80
@@ -442,6 +474,50 @@ def test_the_commands_are_listed(sim: Simulator) -> None:
     refused = command(sim, "")
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
     assert sim.requests == []
+
+
+# ---- the balance
+
+
+def balance(sim: Simulator, **changes: Any) -> dict[str, Any]:
+    response = get(sim, base=BALANCE, **changes)
+    assert response.status_code == 200, response.text
+    document: dict[str, Any] = response.json()
+    assert document["Account"].keys() == {"AccountSid", "BalanceData"}
+    assert document["Account"]["AccountSid"] == changes.get("sid", "acme")
+    data: dict[str, Any] = document["Account"]["BalanceData"]
+    assert " ".join(data) == "Balance Currency PricingPlan DateUpdated"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", data["DateUpdated"])
+    return data
+
+
+def test_the_balance_is_a_text_a_number_or_xml(world: World, account: Account) -> None:
+    account.balance.amount = Decimal("1543.75")
+    with Simulator(world) as sim:
+        assert balance(sim)["Balance"] == "1543.75"
+        assert get(sim, base=BALANCE, auth=OTHER).status_code == 401
+        xml = get(sim, base=BALANCE.removesuffix(".json"))
+        assert xml.headers["Content-Type"] == "application/xml"
+        assert "<AvailableBalance>1543.75</AvailableBalance>" in xml.text
+    with Simulator(world, balance_as_number=True) as sim:
+        assert balance(sim)["Balance"] == 1543.75
+
+
+def test_the_balance_is_spent_by_the_minute_and_charged_on_the_1st(account: Account) -> None:
+    """By the vendor's calendar: in India the month begins five and a half hours before UTC."""
+    moment = datetime(2026, 11, 30, 18, 28, 30, tzinfo=UTC)
+    rental = sum((Decimal(number["rental_price"]) for number in account.numbers), Decimal(0))
+    account.balance = Balance(rental + 100, per_minute=Decimal(2))
+    left = []
+    with Simulator(World(account), now=lambda: moment) as sim:
+        for seconds in (0, 59, 1, 29, 1, 59, 1, 86_400):
+            moment += timedelta(seconds=seconds)
+            left.append(Decimal(balance(sim)["Balance"]) - rental)
+            status = get(sim).status_code
+        assert left == [100, 100, 98, 98, 98 - rental, 98 - rental, 96 - rental, -rental]
+        assert (status, len(account.numbers)) == (402, 120)
+        moment += timedelta(days=10)
+        assert get(sim).json()["incoming_phone_numbers"] == []
 
 
 # ---- the script of the demo
