@@ -128,7 +128,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def configuration(simulator: Simulator, poll: str = _LIVELY) -> str:
     """A configuration file for every account of a simulator."""
-    return f"poll: {{{poll}}}\naccounts:\n" + "".join(
+    return f"poll: {{{poll}}}\nbalance: {{enabled: true, interval: 1m}}\naccounts:\n" + "".join(
         _ACCOUNT.format(
             name=account.sid,
             sid=account.sid,

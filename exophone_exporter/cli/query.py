@@ -20,6 +20,7 @@ from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_c
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
+from exophone_exporter.polling.balance import ask_once
 from exophone_exporter.polling.exporter import clients_of
 from exophone_exporter.polling.poller import poll_once
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.client import Client
     from exophone_exporter.inventory.expectations import Verdict
     from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import PollResult
+    from exophone_exporter.inventory.state import BalanceResult, PollResult
 
 _PARALLEL_POLLS: Final = 8
 
@@ -40,10 +41,12 @@ def once(args: argparse.Namespace) -> int:
     """Poll every account once and write the exposition; returns 1 if a poll failed.
 
     The output shows a failure as `exophone_up 0`. It has no series about the process: the collector
-    that reads the file has its own.
+    that reads the file has its own. A balance that is not known is a line on stderr.
     """
     states = [AccountState(account) for account in _loaded(args).accounts]
-    results = _poll_all(states, _clients(states))
+    clients = _clients(states)
+    results = _poll_all(states, clients)
+    _ask_balances(states, clients)
     info = ExporterInfo(loader.revision(), Clock().wall())
     text = text_of_one_poll([state.status() for state in states], info)
     textfile.write(args.output, text)
@@ -173,15 +176,16 @@ def _with_phone_number(
 def check_live(accounts: Sequence[Account]) -> int:
     """Fetch the first page of each account, or with rules all, and print the outcomes.
 
-    Returns 1 if one failed.
+    So is the balance, where it is enabled. Returns 1 if one failed, a balance excepted.
     """
     states = [AccountState(account) for account in accounts]
     clients = _clients(states)
     has_rules = any(account.rules != DEFAULT_RULES for account in accounts)
     outcomes = _counts(states, clients) if has_rules else [_first_page(each) for each in clients]
-    for account, (error, found) in zip(accounts, outcomes, strict=True):
-        said = f"failed ({error.reason}): {error}" if error else f"OK, {found}"
-        streams.write(f"{account.name}: {said}\n")
+    for client, (error, found) in zip(clients, outcomes, strict=True):
+        good = "" if error else f"OK, {found}{_balance_of(client)}"
+        said = f"failed ({error.reason}): {error}" if error else good
+        streams.write(f"{client.account.name}: {said}\n")
     if has_rules:
         _print_rules(states)
     return int(any(error for error, _ in outcomes))
@@ -223,6 +227,16 @@ def _label(verdict: Verdict) -> str:
     return verdict.rule.label if verdict.rule else ""
 
 
+def _balance_of(client: Client) -> str:
+    """What to print of a balance, "" where it is not enabled."""
+    if client.account.balance_interval_seconds is None:
+        return ""
+    result = _ask_balance(client)
+    if result.balance is None:
+        return f"; the balance cannot be read: {result.error}"
+    return f"; the balance is {result.balance.amount} {result.balance.currency}"
+
+
 def _loaded(args: argparse.Namespace) -> Config:
     """The configuration, without the accounts of other shards."""
     loaded = loader.load(args.config_file).share(args.shard)
@@ -253,6 +267,25 @@ def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list
     progress, reporters = output.show_progress([state.account.name for state in states])
     with progress, ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
         return list(pool.map(poll_once, states, fetches, repeat(Clock()), reporters))
+
+
+def _ask_balance(client: Client) -> BalanceResult:
+    return ask_once(client.account, client.fetch_balance, Clock(), set())
+
+
+def _ask_balances(states: Sequence[AccountState], clients: Sequence[Client]) -> None:
+    """Ask for each balance that is enabled, in parallel."""
+    enabled = [
+        (state, client)
+        for state, client in zip(states, clients, strict=True)
+        if client.account.balance_interval_seconds is not None
+    ]
+    with ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
+        results = pool.map(_ask_balance, [client for _, client in enabled])
+        for (state, _), result in zip(enabled, results, strict=True):
+            state.record_balance(result)
+            if result.error is not None:
+                say(f"{state.account.name}: the balance is not known: {result.error}")
 
 
 def _failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> list[str]:

@@ -23,9 +23,15 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel import model
+from exophone_exporter.exotel.balance import parse_balance
 from exophone_exporter.exotel.listing import check_readable, confirm_removals, fetch_listing
 from exophone_exporter.exotel.page_cache import PageCache
-from exophone_exporter.exotel.responses import error_inside, error_of, retry_delay_seconds
+from exophone_exporter.exotel.responses import (
+    error_inside,
+    error_of,
+    rate_limits,
+    retry_delay_seconds,
+)
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.logs import fields
 
@@ -34,9 +40,11 @@ if TYPE_CHECKING:
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.balance import Balance
     from exophone_exporter.exotel.listing import Listing
     from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
     from exophone_exporter.exotel.rate_limiter import RateLimiter, Slot
+    from exophone_exporter.exotel.responses import RateLimits
     from exophone_exporter.exotel.transport import Answer
 
 # One whole answer may take this many times the timeout of a single read.
@@ -51,6 +59,9 @@ class Recorder(Protocol):
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """One request was answered with a status code, or with "none" not at all."""
+
+    def record_rate_limits(self, endpoint: Endpoint, limits: RateLimits) -> None:
+        """One answer named these limits."""
 
     def record_retry(self) -> None:
         """One request is made again."""
@@ -143,6 +154,11 @@ class Client:
             check_readable(page.numbers, page.rejected)
         return page
 
+    def fetch_balance(self) -> Balance:
+        """What is left on the account, within the deadline of a poll."""
+        with self._calls() as calls:
+            return calls.balance()
+
     @contextlib.contextmanager
     def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
         with self.connect(self.account, self.clock.monotonic) as connection:
@@ -165,8 +181,9 @@ class _Calls:
         self._ends_at = client.clock.monotonic() + min(
             self._poll.deadline_seconds, math.inf if within_seconds is None else within_seconds
         )
-        sid = quote(client.account.sid, safe="")
-        self._list_url = f"{client.account.origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
+        origin, sid = client.account.origin, quote(client.account.sid, safe="")
+        self._list_url = f"{origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
+        self._balance_url = f"{origin}/v1/Accounts/{sid}/Balance.json"
 
     def page(self, index: int, size: int) -> Page:
         """One page of the list, counted from 0."""
@@ -190,6 +207,18 @@ class _Calls:
         zone = self._poll.timezone
         return self._ask("detail", url, {}, lambda body: model.parse_number(body, zone, sid))
 
+    def balance(self) -> Balance:
+        """What is left on the account."""
+        return self._retried(self._balance_once)
+
+    def _balance_once(self) -> Balance:
+        held_seconds = self._client.budget.hold_off_seconds(of_balance=True)
+        if held_seconds > self._time_left_seconds():
+            raise _held(held_seconds)
+        self._wait(held_seconds)
+        sid = self._client.account.sid
+        return self._ask("balance", self._balance_url, {}, lambda body: parse_balance(body, sid))
+
     def _retried(self, ask: Callable[[], _T]) -> _T:
         """The only place that asks again: as often as the error allows and the deadline leaves."""
         for attempt in count(1):
@@ -210,6 +239,7 @@ class _Calls:
     ) -> _T:
         """One request: what `read` makes of a good answer, or the PollError that it is."""
         answer = self._get(endpoint, url, query)
+        self._client.recorder.record_rate_limits(endpoint, rate_limits(answer.headers))
         wall = self._client.clock.wall()
         error = error_of(answer, wall, endpoint)
         if error is None:
@@ -218,7 +248,8 @@ class _Calls:
             except ErrorInside as inside:
                 error = error_inside(inside, answer, wall, endpoint)
         if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
-            self._client.budget.hold_off(error.retry_after_seconds)
+            only_balance = endpoint == "balance"
+            self._client.budget.hold_off(error.retry_after_seconds, only_balance=only_balance)
         problems = self._client.account.credentials.problems
         if isinstance(error, CredentialsRejected) and problems:
             error = CredentialsRejected(
@@ -266,9 +297,7 @@ class _Calls:
     def _not_in_time(self) -> PollError:
         held_seconds = self._client.budget.hold_off_seconds()
         if held_seconds > self._remaining_seconds():
-            return RateLimited(
-                f"the API asked to wait for another {held_seconds:.0f}s", held_seconds
-            )
+            return _held(held_seconds)
         spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
         if self._within_seconds is not None:
             return BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
@@ -306,3 +335,7 @@ class _Calls:
                 wait_seconds=wait_seconds,
             ),
         )
+
+
+def _held(seconds: float) -> RateLimited:
+    return RateLimited(f"the API asked to wait for another {seconds:.0f}s", seconds)

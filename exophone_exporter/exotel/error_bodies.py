@@ -113,12 +113,19 @@ def error_in_object(value: dict[str, Any]) -> ErrorBody | None:
     """The error inside the JSON of a 200; an empty list next to it does not mean no numbers."""
     keys = folded(value)
     marked = _is_marked(keys)
-    if not marked and (keys.get("sid") or keys.get(_LIST)):
+    if not marked and _holds_answer(keys):
         return None
     found = ErrorBody(_inner_code(value), _words(value))
     failed = marked or found.code or keys.get("error") or keys.get("errors") or _status(keys)
     said_instead = keys.get(_LIST) is None and found.words
     return found if failed or said_instead else None
+
+
+def _holds_answer(keys: dict[str, Any]) -> Any:
+    """Whether the object has what was asked for: a number, a list, or the balance of an account."""
+    account = keys.get("account")
+    balance = folded(account).get("balancedata") if isinstance(account, dict) else None
+    return keys.get("sid") or keys.get(_LIST) or balance
 
 
 def _is_marked(keys: dict[str, Any]) -> bool:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 Channel = Literal["voice", "sms"]
 CHANNELS: Final[tuple[Channel, ...]] = ("voice", "sms")
-Endpoint = Literal["list", "detail"]
+Endpoint = Literal["list", "detail", "balance"]
+# Those of the numbers; not every account is asked for its balance.
 ENDPOINTS: Final[tuple[Endpoint, ...]] = ("list", "detail")
 EXTERNAL_FLOW: Final = "external"
 REJECTIONS: Final = ("not_an_object", "no_sid", "duplicate")
@@ -182,7 +183,7 @@ def parse_page(
     Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object:
     as ErrorInside where it holds an error.
     """
-    envelope = _Object(_envelope(body))
+    envelope = _Object(read_object(body))
     items = envelope.get("incoming_phone_numbers")
     if not first and not items and "incoming_phone_numbers" in envelope:
         items = []
@@ -208,7 +209,7 @@ def parse_number(body: bytes, zone: tzinfo, asked: str | None = None) -> ExoPhon
 
     It must be about the sid that was `asked` for, and may write it in another case.
     """
-    number = _item(_envelope(body), zone, Counter(), {})
+    number = _item(read_object(body), zone, Counter(), {})
     if number is None:
         raise BadEnvelope("the answer is an object without a sid")
     if asked is None:
@@ -240,7 +241,8 @@ def is_askable_sid(text: str) -> bool:
     return _ASKABLE_SID.fullmatch(text) is not None and text not in (".", "..")
 
 
-def _envelope(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object of an answer; raises BadBody, BadEnvelope, or ErrorInside for an error."""
     value = _json(body)
     if not isinstance(value, dict):
         raise BadEnvelope(f"the answer is a JSON {_json_type(value)} where an object was promised")
@@ -301,7 +303,7 @@ def _item(
     if not isinstance(item, dict):
         rejected["not_an_object"] += 1
         return None
-    reader = _Reader(item, shared)
+    reader = FieldReader(item, shared)
     sid = reader.text("sid").strip()
     if not sid:
         rejected["no_sid"] += 1
@@ -354,18 +356,27 @@ class _Object:
     def _in_any_case(self, field: str, default: object = None) -> Any:
         if self._folded is None:
             self._folded = folded(self._sent)
-        return self._folded.get(field.replace("_", ""), default)
+        return self._folded.get(field.lower().replace("_", ""), default)
 
 
-class _Reader(_Object):
-    """Reads the fields of one number and remembers which of them could not be read."""
+class FieldReader(_Object):
+    """Reads the fields of one object and remembers which of them could not be read.
 
-    def __init__(self, item: dict[str, Any], shared: dict[str, str]) -> None:
+    A text that is absent or unreadable is "", anything else is None.
+    """
+
+    def __init__(self, item: dict[str, Any], shared: dict[str, str] | None = None) -> None:
         super().__init__(item)
-        self._shared = shared
+        self._shared = {} if shared is None else shared
         self.unreadable: list[str] = []
 
+    def inner(self, field: str) -> FieldReader | None:
+        """A reader of the object in a field."""
+        value = self.get(field)
+        return FieldReader(value) if isinstance(value, dict) else None
+
     def text(self, field: str) -> str:
+        """A text, clean enough for a label."""
         value = self.get(field)
         if isinstance(value, str):
             return clean_text(value)
@@ -388,6 +399,7 @@ class _Reader(_Object):
         return self._once(text.upper())
 
     def url(self, field: str) -> str | None:
+        """An http(s) URL, "" where there is none."""
         value = self.get(field)
         text = clean_text(value, _URL_MAX).strip() if isinstance(value, str) else None
         if value is None or text == "":
@@ -398,9 +410,11 @@ class _Reader(_Object):
         return None
 
     def boolean(self, field: str) -> bool | None:
+        """A truth value."""
         return self._boolean(field, self.sent(field))
 
     def capabilities(self) -> tuple[bool, bool]:
+        """Whether the number can receive calls, and messages: what is not denied counts."""
         value = self.get("capabilities")
         if value is None:
             return True, True
@@ -411,18 +425,22 @@ class _Reader(_Object):
         voice, sms = (self._boolean("capabilities", channels.get(name)) for name in CHANNELS)
         return voice is not False, sms is not False
 
-    def decimal(self, field: str) -> Decimal | None:
+    def decimal(self, field: str, *, signed: bool = False) -> Decimal | None:
+        """An amount; below zero only where it is `signed`."""
         value = self.get(field)
         if value is None:
             return None
         # Checked here, so that the cache of what was read never holds a text of a megabyte.
         text = _digits(value)
-        read = _decimal(text) if len(text) <= _PRICE_LENGTH_MAX else None
+        negative = signed and text.startswith("-")
+        read = _decimal(text[negative:]) if len(text) <= _PRICE_LENGTH_MAX else None
         if read is None:
             self.unreadable.append(field)
-        return read
+            return None
+        return -read if negative else read
 
     def timestamp(self, field: str, zone: tzinfo) -> int | None:
+        """A time, in seconds since 1970; in `zone` where it has none of its own."""
         value = self.get(field)
         if value is None:
             return None

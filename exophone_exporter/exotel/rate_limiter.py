@@ -42,7 +42,7 @@ class RateLimiter:
         self._slots: deque[Slot] = deque(maxlen=requests_per_minute)
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._held_until = -math.inf
+        self._held_until = self._balance_held_until = -math.inf
 
     @property
     def requests_per_minute(self) -> int:
@@ -77,15 +77,19 @@ class RateLimiter:
         with self._lock:
             return self._delay_seconds(Slot(self._oldest()))
 
-    def hold_off(self, seconds: float) -> None:
-        """Send nothing for so long from now, because the API asked for it."""
+    def hold_off(self, seconds: float, *, only_balance: bool = False) -> None:
+        """Send nothing, or no request for the balance, for so long: the API asked for it."""
         with self._lock:
-            self._held_until = max(self._held_until, self._monotonic() + seconds)
+            until = self._monotonic() + seconds
+            self._balance_held_until = max(self._balance_held_until, until)
+            if not only_balance:
+                self._held_until = max(self._held_until, until)
 
-    def hold_off_seconds(self) -> float:
+    def hold_off_seconds(self, *, of_balance: bool = False) -> float:
         """Seconds left of the longest wait that the API asked for, or 0."""
         with self._lock:
-            return max(0.0, self._held_until - self._monotonic())
+            held_until = self._balance_held_until if of_balance else self._held_until
+            return max(0.0, held_until - self._monotonic())
 
     def resize(self, requests_per_minute: int) -> None:
         """Allow so many from now on, those of the last minute included."""

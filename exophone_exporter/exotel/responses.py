@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from exophone_exporter.errors import (
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from exophone_exporter.exotel.model import Endpoint
     from exophone_exporter.exotel.transport import Answer
 
+# The limit that an answer names and the requests that are left of it; None where it names none.
+RateLimits: TypeAlias = tuple[int | None, int | None]
+
 RETRY_AFTER_CAP_SECONDS: Final = 600.0
 _BACKOFF_FIRST_SECONDS: Final = 0.5
 # The vendor's advice for a limit without a Retry-After: begin with a second, and double.
 _LIMIT_FIRST_SECONDS: Final = 1.0
 _BACKOFF_CAP_SECONDS: Final = 10.0
 _BACKOFF_DOUBLINGS_MAX: Final = 16
+_DIGITS_MAX: Final = 9
 _OK: Final = 200
 _TOO_MANY_REQUESTS: Final = 429
 # With a Retry-After they are limits too.
@@ -139,6 +143,8 @@ def _refusal(said: _Said, endpoint: Endpoint) -> PollError:
     )
     if said.status in _PARAMETERS and endpoint == "list":
         advice += "; is page_size larger than it allows?"
+    if kind is NotFound and endpoint == "balance":
+        advice = "the API has no balance for the account"
     if kind is Forbidden and said.html:
         advice = "a firewall or proxy in front of the API refused the request"
     return kind(f"{said.label}: {advice}{said.quoted}")
@@ -188,3 +194,13 @@ def retry_after_seconds(header: str | None, now_wall: float) -> float | None:
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return min(max(0.0, wait_seconds), RETRY_AFTER_CAP_SECONDS)
+
+
+def rate_limits(headers: Mapping[str, str]) -> RateLimits:
+    """The vendor's X-RateLimit headers; what is not a whole number is as good as none."""
+    return _whole(headers.get("X-RateLimit-Limit")), _whole(headers.get("X-RateLimit-Remaining"))
+
+
+def _whole(header: str | None) -> int | None:
+    text = (header or "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else None

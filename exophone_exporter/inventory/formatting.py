@@ -56,6 +56,8 @@ def money(amount: Decimal | None, currency: str) -> str:
     """
     if amount is None:
         return ""
+    if amount < 0:
+        return f"-{money(-amount, currency)}"
     whole, _, decimals = f"{amount:f}".partition(".")
     cents = decimals.rstrip("0").ljust(2, "0")
     grouped = _indian_groups(whole) if currency == "INR" else f"{int(whole):,}"

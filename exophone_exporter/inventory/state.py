@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account
     from exophone_exporter.errors import PollError
+    from exophone_exporter.exotel.balance import Balance
     from exophone_exporter.exotel.model import Endpoint
+    from exophone_exporter.exotel.responses import RateLimits
     from exophone_exporter.inventory.changes import Change
     from exophone_exporter.inventory.snapshot import Snapshot
 
 DURATION_BUCKETS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# Without an answer for so many intervals, a balance is no longer shown.
+_BALANCE_INTERVALS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class PollResult:
         return None if self.snapshot is None else self.snapshot.listing.missed
 
 
+@dataclass(frozen=True)
+class BalanceResult:
+    """One request for the balance: what it gave, or an error; never both."""
+
+    ended: ClockReading
+    balance: Balance | None = None
+    error: PollError | None = None
+
+
 @dataclass
 class Durations:
     """A histogram: `counts` per bucket, the last one beyond all bounds; the sum is in seconds."""
@@ -75,7 +88,8 @@ class AccountStatus:
     `last_attempt` is when the last one began, None before the first; `error` is None after a
     success. `requests` counts by endpoint and status code ("none" where there was no answer).
     `missed` are the numbers of the snapshot that the last complete walk lacked, as
-    `PollResult.missed` has them.
+    `PollResult.missed` has them. `last_balance` is the last request for the balance, and
+    `known_balance` the last that gave one.
     """
 
     account: Account
@@ -90,6 +104,9 @@ class AccountStatus:
     durations: Mapping[Endpoint, Durations] = field(default_factory=dict)
     retries: int = 0
     wait_seconds: float = 0.0
+    rate_limits: Mapping[Endpoint, RateLimits] = field(default_factory=dict)
+    last_balance: BalanceResult | None = None
+    known_balance: BalanceResult | None = None
 
     @property
     def interval_seconds(self) -> float:
@@ -102,6 +119,14 @@ class AccountStatus:
             return None
         age_seconds = now.seconds_since(self.snapshot.started)
         return self.snapshot if age_seconds <= self.account.poll.stale_after_seconds else None
+
+    def fresh_balance(self, now: ClockReading) -> Balance | None:
+        """The last balance, unless it is older than three intervals or no longer asked for."""
+        interval_seconds, known = self.account.balance_interval_seconds, self.known_balance
+        if interval_seconds is None or known is None:
+            return None
+        age_seconds = now.seconds_since(known.ended)
+        return known.balance if age_seconds <= _BALANCE_INTERVALS * interval_seconds else None
 
     def after(self, result: PollResult) -> AccountStatus:
         """The status once this attempt has ended; a failure keeps the old snapshot."""
@@ -138,9 +163,14 @@ class AccountState:
         self._lock = threading.Lock()
         self._last_poll = AccountStatus(account)
         self._requests: Counter[tuple[Endpoint, str]] = Counter()
-        self._durations = {endpoint: Durations() for endpoint in ENDPOINTS}
+        self._durations: dict[Endpoint, Durations] = {
+            endpoint: Durations() for endpoint in ENDPOINTS
+        }
         self._retries = 0
         self._wait_seconds = 0.0
+        self._rate_limits: dict[Endpoint, RateLimits] = {}
+        self._last_balance: BalanceResult | None = None
+        self._known_balance: BalanceResult | None = None
         self.defects: set[str] = set()
 
     @property
@@ -177,7 +207,19 @@ class AccountState:
         """Count one request, answered with a status code or, with "none", not at all."""
         with self._lock:
             self._requests[endpoint, code] += 1
-            self._durations[endpoint].observe(seconds)
+            self._durations.setdefault(endpoint, Durations()).observe(seconds)
+
+    def record_balance(self, result: BalanceResult) -> None:
+        """Take the result of one request for the balance."""
+        with self._lock:
+            self._last_balance = result
+            if result.error is None:
+                self._known_balance = result
+
+    def record_rate_limits(self, endpoint: Endpoint, limits: RateLimits) -> None:
+        """Take the limits that one answer named."""
+        with self._lock:
+            self._rate_limits[endpoint] = limits
 
     def record_retry(self) -> None:
         """Count one request that is made again."""
@@ -201,4 +243,7 @@ class AccountState:
                 },
                 retries=self._retries,
                 wait_seconds=self._wait_seconds,
+                rate_limits=dict(self._rate_limits),
+                last_balance=self._last_balance,
+                known_balance=self._known_balance,
             )

@@ -8,6 +8,7 @@ covers both. (Two members in a row would be legal too, but browsers show only th
 
 from __future__ import annotations
 
+import math
 import platform
 import threading
 import zlib
@@ -20,18 +21,19 @@ from prometheus_client import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exophone_exporter import __version__
+from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.compression import deflated
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
-from exophone_exporter.metrics.samples import by_metric, polling_lines
+from exophone_exporter.metrics.samples import account_lines, by_metric, polling_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric as Family
 
-    from exophone_exporter.clock import Clock, ClockReading
+    from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Account
     from exophone_exporter.inventory.snapshot import Snapshot
     from exophone_exporter.inventory.state import AccountStatus
@@ -74,7 +76,7 @@ class _Live:
     statuses: Sequence[AccountStatus]
     exporter: ExporterInfo
     process: Sequence[Family]
-    read_at: float
+    read: ClockReading
     _bodies: dict[bool, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def collect(self) -> Iterable[Family]:
@@ -83,7 +85,10 @@ class _Live:
 
     @cached_property
     def _lines(self) -> Sequence[MetricText]:
-        accounts = [by_metric(polling_lines(status)) for status in self.statuses]
+        accounts = [
+            by_metric((*account_lines(status, self.read), *polling_lines(status)))
+            for status in self.statuses
+        ]
         parts = [*accounts, by_metric(_exporter_lines(self.exporter))]
         texts = [
             (metric, "".join([part.get(metric.name, "") for part in parts]))
@@ -188,8 +193,8 @@ class MetricsPage:
 
     def _live(self) -> _Live:
         """The live part, read again where it is older than a second."""
-        live, now = self._shown.live, self._clock.monotonic()
-        if live is None or now - live.read_at >= _LIVE_SECONDS:
+        live, now = self._shown.live, self._clock.now()
+        if live is None or now.seconds_since(live.read) >= _LIVE_SECONDS:
             process = tuple(self._process.collect())
             live = self._shown.live = _Live(self._statuses(), self._exporter(), process, now)
         return live
@@ -201,7 +206,9 @@ def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) 
     It has nothing about the process.
     """
     found = [(status.account, status.snapshot) for status in statuses]
-    live = _Live(statuses, exporter, process=(), read_at=0.0).body(openmetrics=False)
+    # Read before any of them was polled, so that no balance counts as old.
+    read = ClockReading(0.0, -math.inf)
+    live = _Live(statuses, exporter, process=(), read=read).body(openmetrics=False)
     return b"".join(_chunks(inventory_of(found, NOTHING), live, gzipped=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import nsmallest
 from itertools import accumulate, chain, repeat
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from decimal import Decimal
 
+    from exophone_exporter.clock import ClockReading
     from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.exotel.model import Endpoint, ExoPhone
     from exophone_exporter.inventory.expectations import Judged
@@ -76,6 +78,24 @@ def probe_lines(
         yield from number_lines(account, [(number, judge(number, account.rules))])
 
 
+def account_lines(status: AccountStatus, now: ClockReading) -> Iterator[MetricText]:
+    """The lines about the account itself and what is left on it."""
+    account, balance = status.account, status.fresh_balance(now)
+    info = catalog.ACCOUNT_INFO
+    info = replace(info, labels=(*info.labels, *[name for name, _ in account.labels]))
+    plan, values = balance.pricing_plan if balance else "", [value for _, value in account.labels]
+    yield _line(info, account.name, plan, *values, value=1)
+    if account.balance_interval_seconds is None:
+        return
+    if balance is not None:
+        yield _line(catalog.ACCOUNT_BALANCE, account.name, balance.currency, value=balance.amount)
+    if status.last_balance is not None:
+        value = status.last_balance.error is None
+        yield _line(catalog.ACCOUNT_BALANCE_UP, account.name, value=value)
+    success = status.known_balance.ended.wall if status.known_balance else 0
+    yield _line(catalog.ACCOUNT_BALANCE_LAST_SUCCESS, account.name, value=success)
+
+
 def polling_lines(status: AccountStatus) -> Iterator[MetricText]:
     """The lines about the polling of an account: they stay when the inventory is stale."""
     name, poll = status.account.name, status.account.poll
@@ -114,6 +134,11 @@ def _counter_lines(name: str, status: AccountStatus) -> Iterator[MetricText]:
         yield _line(catalog.NUMBER_CHANGES, name, change, value=count)
     for (endpoint, code), count in sorted(status.requests.items()):
         yield _line(catalog.API_REQUESTS, name, endpoint, code, value=count)
+    for endpoint, limits in sorted(status.rate_limits.items()):
+        metrics = (catalog.API_RATE_LIMIT, catalog.API_RATE_LIMIT_REMAINING)
+        for metric, limit in zip(metrics, limits, strict=True):
+            if limit is not None:
+                yield _line(metric, name, endpoint, value=limit)
     yield _line(catalog.API_RETRIES, name, value=status.retries)
     yield _line(catalog.API_WAIT_SECONDS, name, value=status.wait_seconds)
     for endpoint, durations in status.durations.items():

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Client
-    from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
+    from exophone_exporter.inventory.state import (
+        AccountState,
+        AccountStatus,
+        BalanceResult,
+        PollResult,
+    )
     from exophone_exporter.polling.poller import Poller
 
 # The last requests of a poll reach the API within this time after its account was removed.
@@ -33,15 +38,15 @@ class AccountRuntime:
 
     Where a reload changes only settings, the next runtime continues the state and the limiter.
     Where it changes only the rules for numbers, it is the same runtime with another account: two
-    with one poller are equal.
+    with the same pollers, which `closed` ends, are equal.
     """
 
     account: Account = field(compare=False)
     state: AccountState = field(compare=False)
     limiter: RateLimiter = field(compare=False)
     client: Client = field(compare=False)
-    poller: Poller
-    closed: threading.Event = field(compare=False)
+    pollers: list[Poller] = field(compare=False)
+    closed: threading.Event
 
     def judging_by(self, rules: NumberRules) -> AccountRuntime:
         """The same runtime, whose status has these rules."""
@@ -56,6 +61,12 @@ class AccountRuntime:
         if self.closed.is_set():
             raise Stopped
         self.state.record_poll(result)
+
+    def record_balance(self, result: BalanceResult) -> None:
+        """The same for one request for the balance."""
+        if self.closed.is_set():
+            raise Stopped
+        self.state.record_balance(result)
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def limiters_in_force(
         for key, (limiter, last_used) in limiters.items()
         if key in in_use
         or now - last_used <= _LIMITER_KEPT_SECONDS
-        or limiter.hold_off_seconds() > 0
+        or limiter.hold_off_seconds(of_balance=True) > 0  # never shorter than that of all
     }
 
 
@@ -142,11 +153,16 @@ def requests_per_minute(accounts: Iterable[Account]) -> Mapping[Key, int]:
     return limits
 
 
+def pollers_of(runtimes: Iterable[AccountRuntime]) -> list[Poller]:
+    """The threads of some accounts."""
+    return [poller for runtime in runtimes for poller in runtime.pollers]
+
+
 def start_all(runtimes: Sequence[AccountRuntime], begin: threading.Event) -> None:
     """Start their threads, which wait for `begin`; all of them, or StartError and none."""
     try:
-        for runtime in runtimes:
-            runtime.poller.start()
+        for poller in pollers_of(runtimes):
+            poller.start()
     except RuntimeError as error:
         abandon(runtimes, begin)
         raise StartError(

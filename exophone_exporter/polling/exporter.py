@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.clock import Clock
@@ -17,14 +18,15 @@ from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
 from exophone_exporter.polling.accounts import AccountRuntime
-from exophone_exporter.polling.poller import Poller
+from exophone_exporter.polling.balance import BalanceTask
+from exophone_exporter.polling.poller import Poller, PollTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.exotel.client import Connect
-    from exophone_exporter.inventory.state import AccountStatus, PollResult
+    from exophone_exporter.inventory.state import AccountStatus, BalanceResult, PollResult
     from exophone_exporter.polling.accounts import Limiters, ReloadSummary
 
 # First polls are spread, so that many accounts do not ask at the same moment; but within this time
@@ -112,8 +114,8 @@ class Exporter:
         """Begin to poll."""
         with self._reloading:
             self._started = True
-            for runtime in self._runtimes:
-                runtime.poller.start()
+            for poller in accounts.pollers_of(self._runtimes):
+                poller.start()
 
     def _exporter_info(self) -> ExporterInfo:
         return replace(self._info, log_lines_dropped=lines_dropped(), server=self._server_info())
@@ -128,9 +130,9 @@ class Exporter:
         """Stop polling. A request in flight is not waited for: its thread is a daemon."""
         self.ask_to_stop()
         deadline = self.clock.monotonic() + _JOIN_SECONDS
-        for runtime in self._runtimes:
-            if runtime.poller.is_alive():
-                runtime.poller.join(max(0.0, deadline - self.clock.monotonic()))
+        for poller in accounts.pollers_of(self._runtimes):
+            if poller.is_alive():
+                poller.join(max(0.0, deadline - self.clock.monotonic()))
 
     def statuses(self) -> Sequence[AccountStatus]:
         """Every account as it is now, in the order of the configuration: of one configuration."""
@@ -146,7 +148,7 @@ class Exporter:
 
     def healthy(self) -> bool:
         """Whether no poller has died or hangs; says nothing about the API."""
-        return all(runtime.poller.healthy() for runtime in self._runtimes)
+        return all(poller.healthy() for poller in accounts.pollers_of(self._runtimes))
 
     def ready(self) -> bool:
         """Whether every account has had its first attempt, good or bad."""
@@ -260,21 +262,30 @@ class Exporter:
             connect=self._connect,
             uniform=self._uniform,
         )
-        poller = Poller(
+        runtime = AccountRuntime(account, state, limiter, client, [], closed)
+        new_poller = partial(
+            Poller,
             account,
-            state,
-            client.fetch_all,
             clock=self.clock,
             stopping=closed,
-            publish=lambda result: self._publish(runtime, result),
             on_death=lambda: None if closed.is_set() else self._on_death(),
-            hold_off_seconds=limiter.hold_off_seconds,
             begin=begin,
             first_delay_seconds=first_delay_seconds,
             uniform=self._uniform,
         )
-        runtime = AccountRuntime(account, state, limiter, client, poller, closed)
+        polls = PollTask(
+            account, state, client.fetch_all, self.clock, partial(self._publish, runtime)
+        )
+        runtime.pollers.append(new_poller(polls, hold_off_seconds=limiter.hold_off_seconds))
+        if account.balance_interval_seconds is not None:
+            publish = partial(self._publish_balance, runtime)
+            balances = BalanceTask(account, client.fetch_balance, self.clock, publish)
+            held_seconds = partial(limiter.hold_off_seconds, of_balance=True)
+            runtime.pollers.append(new_poller(balances, hold_off_seconds=held_seconds))
         return runtime
+
+    def _publish_balance(self, runtime: AccountRuntime, result: BalanceResult) -> None:
+        self.page.refresh_live(lambda: runtime.record_balance(result))
 
     def _publish(self, runtime: AccountRuntime, result: PollResult) -> None:
         """Record a result together with the bytes that show it; a failure needs no rendering."""

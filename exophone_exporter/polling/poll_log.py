@@ -28,6 +28,40 @@ _UNCONFIRMED_NAMED_MAX: Final = 10
 _log = logging.getLogger(__name__)
 
 
+class FailureLog:
+    """Logs each new reason why something fails, and a reminder per hour; `what` names it."""
+
+    def __init__(self, account: Account, what: str) -> None:
+        self._account = account
+        self._what = what
+        self._logged: dict[str, ClockReading] = {}  # each reason, and when it was logged
+
+    def log(self, error: PollError, ended: ClockReading) -> None:
+        """Log a failure, unless its reason was logged within the hour."""
+        logged = self._logged.get(error.reason)
+        if logged is None:
+            self.log_once(f"{self._what} failed", error, ended)
+        elif ended.seconds_since(logged) >= _REMIND_AFTER_SECONDS:
+            del self._logged[error.reason]
+            self.log_once(f"{self._what} still fails", error, ended)
+
+    def log_once(self, message: str, error: PollError, ended: ClockReading) -> None:
+        """Log a failure whose reason was not logged yet."""
+        if error.reason not in self._logged:
+            self._logged[error.reason] = ended
+            about = fields(account=self._account.name, reason=error.reason, error=str(error))
+            _log.warning(message, extra=about)
+
+    def log_end(self, **about: object) -> bool:
+        """Log a success that ends failures; returns whether there were any."""
+        if not self._logged:
+            return False
+        self._logged.clear()
+        message = f"{self._what} works again"
+        _log.info(message, extra=fields(account=self._account.name, **about))
+        return True
+
+
 class PollLogger:
     """Logs the results of one account: changes, each new failure, and a reminder per hour.
 
@@ -36,7 +70,7 @@ class PollLogger:
 
     def __init__(self, account: Account, previous: Snapshot | None = None) -> None:
         self._account = account
-        self._failing: dict[str, ClockReading] = {}  # each reason, and when it was logged
+        self._failures = FailureLog(account, "the poll")
         self._shown = previous
         self._unconfirmed = bool(previous and previous.listing.missed)
         self._first_message: str | None = (
@@ -49,34 +83,23 @@ class PollLogger:
     def log(self, result: PollResult) -> None:
         """Log one result."""
         if result.error is not None:
-            self._log_failure(result.error, result.ended)
+            self._failures.log(result.error, result.ended)
         if result.snapshot is not None:
             self._log_success(result.snapshot)
             self._log_changes(result.changes)
         if result.missed is not None:
             self._log_unconfirmed(result.missed)
 
-    def _log_failure(self, error: PollError, ended: ClockReading) -> None:
-        logged = self._failing.get(error.reason)
-        if logged is not None and ended.seconds_since(logged) < _REMIND_AFTER_SECONDS:
-            return
-        self._failing[error.reason] = ended
-        _log.warning(
-            "the poll failed" if logged is None else "the poll still fails",
-            extra=fields(account=self._account.name, reason=error.reason, error=str(error)),
-        )
-
     def _log_success(self, snapshot: Snapshot) -> None:
-        about = fields(
-            account=self._account.name,
-            numbers=len(snapshot.numbers),
-            pages=snapshot.listing.pages,
-            duration_seconds=snapshot.duration_seconds,
-        )
-        message = "the poll works again" if self._failing else self._first_message
-        if message is not None:
-            _log.info(message, extra=about)
-        self._failing, self._first_message = {}, None
+        figures = {
+            "numbers": len(snapshot.numbers),
+            "pages": snapshot.listing.pages,
+            "duration_seconds": snapshot.duration_seconds,
+        }
+        about = fields(account=self._account.name, **figures)
+        if not self._failures.log_end(**figures) and self._first_message is not None:
+            _log.info(self._first_message, extra=about)
+        self._first_message = None
         if self._shown and self._shown.numbers and not snapshot.numbers:
             _log.warning("the account had numbers and has none now", extra=about)
         self._shown = snapshot

@@ -1,4 +1,4 @@
-"""One thread per account: wait, fetch, publish. No answer of the API ends it."""
+"""The threads of an account: wait, ask, publish. No answer of the API ends one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from exophone_exporter.config.settings import INTERVAL_JITTER
 from exophone_exporter.errors import InternalError, PollError, Stopped
@@ -58,10 +58,12 @@ def poll_once(
     except Stopped:
         raise
     except Exception as error:  # noqa: BLE001 - a defect must not end the thread
-        failure = _defect(state, error)
+        failure = defect(state.account, state.defects, error)
     else:
         return success
-    return _publish_failure(_failed(failure, started, clock), state, publish)
+    ended = clock.now()
+    seconds = ended.monotonic - started.monotonic
+    return _publish_failure(PollResult(ended, seconds, error=bare(failure)), state, publish)
 
 
 def _publish_failure(
@@ -73,7 +75,7 @@ def _publish_failure(
     except Stopped:
         raise
     except Exception as error:  # noqa: BLE001 - a defect must not end the thread
-        result = replace(result, error=_defect(state, error))
+        result = replace(result, error=defect(state.account, state.defects, error))
         state.record_poll(result)
     return result
 
@@ -95,66 +97,104 @@ def _attempt(
     return PollResult(ended, seconds, snapshot, diff(old, snapshot))
 
 
-def _defect(state: AccountState, error: Exception) -> InternalError:
-    """A defect of the exporter as an error; logs the traceback of each kind once per success."""
-    defect = InternalError(type(error).__name__)
-    if str(defect) not in state.defects:
-        state.defects.add(str(defect))
-        about = fields(account=state.account.name)
+def defect(account: Account, logged: set[str], error: Exception) -> InternalError:
+    """A defect of the exporter as an error; logs its traceback unless `logged` has its kind."""
+    found = InternalError(type(error).__name__)
+    if str(found) not in logged:
+        logged.add(str(found))
+        about = fields(account=account.name)
         _log.error("a defect in the exporter", extra=about, exc_info=error)
-    return defect
+    return found
 
 
-def _failed(error: PollError, started: ClockReading, clock: Clock) -> PollResult:
-    ended = clock.now()
-    # The error is kept until the next poll; its causes may hold the body of an answer.
+def bare(error: PollError) -> PollError:
+    """The error without its causes: it is kept, and they may hold the body of an answer."""
     error.__cause__ = error.__context__ = error.__traceback__ = None
-    return PollResult(ended, ended.monotonic - started.monotonic, error=error)
+    return error
+
+
+class Task(Protocol):
+    """What a poller does again and again; `PollTask` and `balance.BalanceTask` are two."""
+
+    @property
+    def name(self) -> str:
+        """What the thread is called, in front of the account."""
+
+    def run(self) -> None:
+        """Ask the API once, within the deadline of a poll; may raise Stopped."""
+
+    def interval_seconds(self) -> float:
+        """Seconds from the start of one run to that of the next."""
+
+
+class PollTask:
+    """Polls one account; `publish` takes each result."""
+
+    name = "poller"
+
+    def __init__(
+        self,
+        account: Account,
+        state: AccountState,
+        fetch: Fetch,
+        clock: Clock,
+        publish: Callable[[PollResult], None],
+    ) -> None:
+        self._state = state
+        self._poll = account.poll
+        self._fetch = fetch
+        self._clock = clock
+        self._publish = publish
+        self._logger = PollLogger(account, state.snapshot)
+
+    def run(self) -> None:
+        """Poll once."""
+        self._logger.log(poll_once(self._state, self._fetch, self._clock, publish=self._publish))
+
+    def interval_seconds(self) -> float:
+        """As configured, or by the length of the last list."""
+        snapshot = self._state.snapshot
+        return self._poll.interval_for(snapshot.listing.pages if snapshot else 0)
 
 
 class Poller(threading.Thread):
-    """Polls one account until `stopping` is set; `publish` takes each result.
+    """Runs a task for one account until `stopping` is set.
 
     With `begin`, it waits for that event first. When stopped in the middle of a walk, it asks for
     no further page. The interval runs from start to start, jittered by 5 % so that accounts do not
-    align. Polls of an account never overlap, and none begins while the API wants no request:
+    align. Runs of a task never overlap, and none begins while the API wants no request:
     `hold_off_seconds` says for how long.
     """
 
     def __init__(  # noqa: PLR0913 - each is a seam, and keyword-only
         self,
         account: Account,
-        state: AccountState,
-        fetch: Fetch,
+        task: Task,
         *,
         clock: Clock,
         stopping: threading.Event,
-        publish: Callable[[PollResult], None],
         on_death: Callable[[], None],
         hold_off_seconds: Callable[[], float],
         begin: threading.Event | None = None,
         first_delay_seconds: float = 0.0,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        super().__init__(name=f"poller {account.name}", daemon=True)
+        super().__init__(name=f"{task.name} {account.name}", daemon=True)
         self._account = account
-        self._state = state
-        self._fetch = fetch
+        self._task = task
         self._clock = clock
         self._stopping = stopping
-        self._publish = publish
         self._on_death = on_death
         self._hold_off_seconds = hold_off_seconds
         self._begin = begin
         self._first_delay_seconds = first_delay_seconds
         self._uniform = uniform
-        self._logger = PollLogger(account, state.snapshot)
         self._hung_at = clock.awake() + first_delay_seconds + _HUNG_AFTER_SECONDS
 
     def run(self) -> None:
-        """Poll until stopped. A death that nothing below foresaw is reported, never silent."""
+        """Run until stopped. A death that nothing below foresaw is reported, never silent."""
         try:
-            self._poll_until_stopped()
+            self._run_until_stopped()
         except Stopped:
             return
         except BaseException:  # noqa: BLE001 - the last place that can report it
@@ -166,7 +206,7 @@ class Poller(threading.Thread):
         """Whether the thread lives and does not hang."""
         return self.is_alive() and self._clock.awake() < self._hung_at
 
-    def _poll_until_stopped(self) -> None:
+    def _run_until_stopped(self) -> None:
         if self._begin is not None:
             self._clock.wait(self._begin, None)
         self._wait(self._first_delay_seconds, self._clock.now())
@@ -176,15 +216,9 @@ class Poller(threading.Thread):
             started = self._clock.now()
             deadline_seconds = self._account.poll.deadline_seconds
             self._hung_at = self._clock.awake() + deadline_seconds + _HUNG_AFTER_SECONDS
-            result = poll_once(self._state, self._fetch, self._clock, publish=self._publish)
-            self._logger.log(result)
-            self._wait(self._interval_seconds(), started)
-
-    def _interval_seconds(self) -> float:
-        """Seconds from the start of one poll to that of the next."""
-        snapshot = self._state.snapshot
-        interval = self._account.poll.interval_for(snapshot.listing.pages if snapshot else 0)
-        return interval * self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
+            self._task.run()
+            jitter = self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
+            self._wait(self._task.interval_seconds() * jitter, started)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until this many seconds after `since`, or raise Stopped."""

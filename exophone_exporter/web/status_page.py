@@ -56,11 +56,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A value, how old it is, and whether somebody should look at it."""
+
+    value: str
+    age: str
+    urgent: bool
+
+
+@dataclass(frozen=True)
 class Card:
     """One account, as shown. `state` is ok, failing, stale or waiting.
 
-    Without `has_figures` nothing is known and the counts mean nothing. Callers of the numbers that
-    are `busy` hear a busy tone.
+    Without `has_figures` nothing is known of the numbers and the counts mean nothing. Callers of
+    the numbers that are `busy` hear a busy tone. `balance` is None where it is not asked for.
     """
 
     name: str
@@ -76,6 +85,7 @@ class Card:
     idle: int
     rental: str
     idle_rental: str
+    balance: Figure | None
     rows: tuple[Row, ...]
     rows_left_out: int
 
@@ -205,9 +215,20 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
         idle=sum(group.idle for group in groups),
         rental=total((group.rental for group in groups), sum(group.unpriced for group in groups)),
         idle_rental=total(group.idle_rental for group in groups),
+        balance=_balance(status, now),
         rows=tuple(_row(*judged, status.account, probe=probe) for judged in rows),
         rows_left_out=problems - len(rows),
     )
+
+
+def _balance(status: AccountStatus, now: ClockReading) -> Figure | None:
+    if status.account.balance_interval_seconds is None:
+        return None
+    balance, known = status.fresh_balance(now), status.known_balance
+    if balance is None or known is None:
+        return Figure("not known", "", urgent=status.last_balance is not None)
+    age = f"{span(now.seconds_since(known.ended))} ago"
+    return Figure(money(balance.amount, balance.currency), age, urgent=balance.amount <= 0)
 
 
 def _most_urgent(snapshot: Snapshot) -> tuple[Sequence[Judged], int]:

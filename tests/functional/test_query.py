@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,14 @@ def without_flow(sim: Simulator) -> set[str]:
     }
 
 
+def with_balances(tmp_path: Path, sim: Simulator) -> str:
+    """A configuration in which the account beta is asked for its balance, and gets no answer."""
+    sim.world.accounts["acme"].balance.amount = Decimal("1543.75")
+    sim.fail(Fault(403, endpoint="balance", account_sid="beta", times=None))
+    enabled = "balance: {enabled: true}"
+    return str(config_file(tmp_path, sim, acme=enabled, beta=enabled))
+
+
 class TestOnce:
     @pytest.mark.fault(123)
     def test_stdout_has_only_metrics_and_stderr_only_logs(self, call: Call) -> None:
@@ -105,6 +114,27 @@ class TestOnce:
         ended = run("once", "--config.file", str(file))
         assert 'exophone_up{account="beta"} 1.0' in ended.stdout
         assert ended.stdout.count('exophone_number_info{account="beta"') == 3
+
+    @pytest.mark.fault(252)
+    def test_a_balance_that_is_not_known_is_a_line_and_no_failure(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        ended = run("once", "--config.file", with_balances(tmp_path, sim))
+        assert ended.code == 0
+        lines = {
+            line for line in ended.stdout.splitlines() if "_balance{" in line or "_up{" in line
+        }
+        assert lines == {
+            'exophone_up{account="acme"} 1.0',
+            'exophone_up{account="beta"} 1.0',
+            'exophone_account_balance{account="acme",currency="INR"} 1543.75',
+            'exophone_account_balance_up{account="acme"} 1.0',
+            'exophone_account_balance_up{account="beta"} 0.0',
+        }
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith(
+            "exophone-exporter: beta: the balance is not known: 403: the account"
+        )
 
     @pytest.mark.fault(123)
     def test_a_failure_is_in_the_metrics_and_on_stderr(self, call: Call, sim: Simulator) -> None:
@@ -475,6 +505,20 @@ class TestCheckConfig:
         assert "acme: OK, 50 numbers on the first page\n" in ended.stdout
         assert "beta: OK, 3 numbers on the first page\n" in ended.stdout
         assert [request.account_sid for request in sim.requests] == ["acme", "beta"]
+
+    @pytest.mark.fault(252)
+    def test_live_it_says_whether_the_key_may_read_the_balance(
+        self, tmp_path: Path, sim: Simulator
+    ) -> None:
+        ended = run("check-config", "--live", with_balances(tmp_path, sim))
+        assert (ended.code, ended.stderr) == (0, "")
+        assert (
+            "acme: OK, 50 numbers on the first page; the balance is 1543.75 INR\n" in ended.stdout
+        )
+        refused = (
+            "beta: OK, 3 numbers on the first page; the balance cannot be read: 403: the account"
+        )
+        assert refused in ended.stdout
 
     @pytest.mark.fault(123)
     def test_live_a_wrong_key_is_a_failure_that_hints_at_the_region(

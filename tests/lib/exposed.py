@@ -114,6 +114,7 @@ def _expected(
     for status in statuses:
         name = status.account.name
         for metric, value, labels in [
+            *_account(status, now),
             *_polling(status),
             *_inventory(status.fresh_snapshot(now), status.account),
         ]:
@@ -183,6 +184,22 @@ def _rule_matches(statuses: Sequence[AccountStatus], now: ClockReading) -> Itera
             yield "exophone_number_rule_matches", count, {"rule": label}
 
 
+def _account(status: AccountStatus, now: ClockReading) -> Iterator[_Sample]:
+    interval, known = status.account.balance_interval_seconds, status.known_balance
+    balance = None
+    if interval and known and now.monotonic - known.ended.monotonic <= 3 * interval:
+        balance = known.balance
+    plan = balance.pricing_plan if balance else ""
+    yield "account_info", 1, {**dict(status.account.labels), "pricing_plan": plan}
+    if interval:
+        if balance:
+            yield "account_balance", balance.amount, {"currency": balance.currency}
+        if status.last_balance:
+            yield "account_balance_up", status.last_balance.balance is not None, {}
+        success = "account_balance_last_success_timestamp_seconds"
+        yield success, known.ended.wall if known else 0, {}
+
+
 def _polling(status: AccountStatus) -> Iterator[_Sample]:
     if status.last_attempt is not None:
         yield "up", status.error is None, {}
@@ -206,6 +223,9 @@ def _polling(status: AccountStatus) -> Iterator[_Sample]:
         yield "number_changes_total", count, {"change": change}
     for (endpoint, code), count in status.requests.items():
         yield "api_requests_total", count, {"endpoint": endpoint, "code": code}
+    for endpoint, (limit, remaining) in status.rate_limits.items():
+        yield "api_rate_limit_requests", limit, {"endpoint": endpoint}
+        yield "api_rate_limit_remaining_requests", remaining, {"endpoint": endpoint}
     yield from _durations(status)
 
 

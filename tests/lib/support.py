@@ -214,11 +214,15 @@ class CountingRecorder:
     seconds: list[float] = field(default_factory=list)
     retries: int = 0
     waits: list[float] = field(default_factory=list)
+    limits: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
 
     def record_request(self, endpoint: str, code: str, seconds: float) -> None:
         assert seconds >= 0
         self.requests.append((endpoint, code))
         self.seconds.append(seconds)
+
+    def record_rate_limits(self, endpoint: str, limits: tuple[int | None, int | None]) -> None:
+        self.limits[endpoint] = limits
 
     def record_retry(self) -> None:
         self.retries += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
@@ -13,12 +13,13 @@ from exophone_exporter import errors
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.config.loader import revision
 from exophone_exporter.config.settings import PerNumber
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import FIELDS, REJECTIONS, ExoPhone
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.changes import Change
 from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.state import AccountState, BalanceResult, PollResult
 from exophone_exporter.metrics.page import ExporterInfo
 from tests.lib.exposed import Exposition
 from tests.lib.strategies import ANY_TEXT, share
@@ -120,6 +121,9 @@ class Polled:
     found: list[tuple[ExoPhone, ...] | errors.PollError]
     rejected: dict[str, int]
     age_seconds: float
+    labels: dict[str, str]
+    balances: list[Balance | errors.PollError]
+    rate_limits: tuple[int | None, int | None]
 
 
 PER_NUMBER: Final = st.builds(
@@ -128,16 +132,23 @@ PER_NUMBER: Final = st.builds(
     st.integers(0, 4) | st.just(10_000),
     st.sampled_from(["full", "last4", "hidden"]),
 )
+BALANCES: Final = st.builds(
+    Balance, st.decimals("-1e12", "1e12", places=4), st.sampled_from(["INR", "USD"]), TEXTS
+)
 POLLED: Final = st.builds(
     Polled,
     PER_NUMBER,
     st.lists(
-        st.tuples(st.sampled_from(["list", "detail"]), st.integers(100, 999), SECONDS), max_size=4
+        st.tuples(st.sampled_from(["list", "detail", "balance"]), st.integers(100, 999), SECONDS),
+        max_size=4,
     ),
     st.lists(SECONDS, max_size=3),
     polls(),
     st.dictionaries(st.sampled_from(REJECTIONS), st.integers(0, 10**6)),
     st.sampled_from([0.0, 1.5, 900.0, 901.0]),
+    st.dictionaries(st.sampled_from(["team", "_x", "Abc", "z9"]), TEXTS, max_size=3),
+    st.lists(BALANCES | FAILURES, max_size=2),
+    st.tuples(st.none() | st.integers(0, 10**9), st.none() | st.integers(0, 10**9)),
 )
 ACCOUNTS: Final = st.dictionaries(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,9}", fullmatch=True), POLLED, max_size=3
@@ -145,7 +156,15 @@ ACCOUNTS: Final = st.dictionaries(
 
 
 def state_of(name: str, polled: Polled) -> AccountState:
-    state = AccountState(account(name, per_number=polled.per_number))
+    own = account(name, per_number=polled.per_number)
+    interval = 300.0 if polled.balances else None
+    labels = tuple(polled.labels.items())
+    state = AccountState(replace(own, balance_interval_seconds=interval, labels=labels))
+    for found in polled.balances:
+        error = found if isinstance(found, errors.PollError) else None
+        balance = found if isinstance(found, Balance) else None
+        state.record_balance(BalanceResult(FakeTime().clock.now(), balance, error))
+    state.record_rate_limits("list", polled.rate_limits)
     for endpoint, code, seconds in polled.requests:
         state.record_request(endpoint, str(code), seconds)
     for seconds in polled.waits:
@@ -200,5 +219,5 @@ def test_more_label_values_than_there_may_be_are_no_series_twice(
     numbers: tuple[ExoPhone, ...], per_number: PerNumber
 ) -> None:
     """A circle that is called other among them."""
-    polled = Polled(per_number, [], [], [numbers], {}, 0.0)
+    polled = Polled(per_number, [], [], [numbers], {}, 0.0, {}, [], (None, None))
     assert_exposed_throughout({"support": polled}, ExporterInfo("r", 0.0))

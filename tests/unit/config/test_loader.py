@@ -85,7 +85,7 @@ def keys_of_the_shape() -> dict[str, set[str]]:
 # ---- what is refused
 
 
-@pytest.mark.fault(94, 95, 96, 97, 99, 100, 101, 102, 103, 104, 235)
+@pytest.mark.fault(94, 95, 96, 97, 99, 100, 101, 102, 103, 104, 235, 254)
 @pytest.mark.parametrize("path", cases(CONFIGS / "bad"))
 def test_a_bad_file_is_refused_with_every_problem_and_no_secret(path: Path) -> None:
     text = path.read_text("utf-8")

@@ -113,6 +113,18 @@ def test_nobody_sends_while_the_api_asked_to_wait(time: FakeTime) -> None:
     assert (limiter.hold_off_seconds(), limiter.delay_seconds(granted)) == (0, 0)
 
 
+@pytest.mark.fault(248)
+def test_a_wait_for_the_balance_holds_nothing_else(time: FakeTime) -> None:
+    """Of two waits the longer one counts, whoever asked for it."""
+    limiter = limiter_of(time, 3)
+    limiter.hold_off(100, only_balance=True)
+    limiter.hold_off(30)
+    held = limiter.hold_off_seconds
+    assert (held(), held(of_balance=True), limiter.wait_seconds()) == (30, 100, 30)
+    limiter.hold_off(200)
+    assert (held(), held(of_balance=True)) == (200, 200)
+
+
 def test_threads_get_different_slots(time: FakeTime) -> None:
     """The poll, the probes and other names of the account share one limiter."""
     limiter = limiter_of(time, 10)

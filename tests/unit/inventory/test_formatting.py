@@ -26,6 +26,8 @@ from tests.lib.support import phone
         pytest.param("1234567.89", "USD", "$1,234,567.89", id="dollars"),
         pytest.param("1234567.8", "SGD", "1,234,567.80 SGD", id="other-currency"),
         pytest.param("12", "", "12.00 (no currency)", id="no-currency"),
+        pytest.param("-12345.5", "INR", "-₹12,345.50", id="owed"),
+        pytest.param("-0.5", "SGD", "-0.50 SGD", id="owed-elsewhere"),
         pytest.param("1E+3", "INR", "₹1,000.00", id="exponent"),
     ],
 )

@@ -13,17 +13,20 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
 
-from exophone_exporter.config.settings import PerNumber
-from exophone_exporter.errors import CredentialsRejected, ServerFailed
+from exophone_exporter.config.settings import Account, PerNumber
+from exophone_exporter.errors import CredentialsRejected, Forbidden, ServerFailed
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.changes import Change
 from exophone_exporter.inventory.snapshot import Snapshot, build
-from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
+from exophone_exporter.inventory.state import AccountState, AccountStatus, BalanceResult, PollResult
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from tests.lib.exposed import assert_exposed
 from tests.lib.paths import DATA
@@ -46,6 +49,7 @@ PER_NUMBER: Final = {
     "limited": PerNumber("unattached", 1, "full"),
     "empty": PerNumber("none", 10_000, "full"),
 }
+BALANCE: Final = Balance(Decimal("48213.50"), "INR", 'Pay "As You Go"')
 _BUILD_LABELS: Final = re.compile(rb'((?:python_)?version)="[^"]*"')
 
 
@@ -68,13 +72,21 @@ def snapshot_of(pages: Iterable[Any], time: FakeTime) -> Snapshot:
     return build(Listing(numbers, len(parsed), rejected), time.clock.now(), 1.25)
 
 
+def own_account(name: str) -> Account:
+    own = account(name, per_number=PER_NUMBER.get(name))
+    if name in ("support", "refused", "waiting"):
+        own = replace(own, balance_interval_seconds=3600.0)
+    labels = (("cost_center", "0113"), ("team", 'né "1"'))
+    return replace(own, labels=labels if name == "support" else ())
+
+
 def world(time: FakeTime) -> tuple[AccountStatus, ...]:
     """Every account of world.json, each with the history that its name tells."""
     pages = {
         name: of_account["pages"]
         for name, of_account in json.loads((GOLDEN / "world.json").read_text("utf-8")).items()
     }
-    states = {name: AccountState(account(name, per_number=PER_NUMBER.get(name))) for name in pages}
+    states = {name: AccountState(own_account(name)) for name in pages}
 
     def succeeds(name: str, *changes: Change) -> None:
         snapshot = snapshot_of(pages[name], time)
@@ -88,6 +100,11 @@ def world(time: FakeTime) -> tuple[AccountStatus, ...]:
     states["support"].record_request("list", "500", 31.0)
     states["support"].record_request("list", "none", 5.0)
     states["support"].record_request("detail", "404", 0.3)
+    states["support"].record_request("balance", "200", 0.2)
+    states["support"].record_rate_limits("balance", (50, 0))
+    states["support"].record_rate_limits("list", (None, None))
+    states["support"].record_balance(BalanceResult(time.clock.now(), BALANCE))
+    states["refused"].record_balance(BalanceResult(time.clock.now(), error=Forbidden("no")))
     states["support"].record_retry()
     states["support"].record_wait(2.5)
     first: ExoPhone = states["support"].status().snapshot.numbers[0]  # type: ignore[union-attr]  # it succeeded

@@ -5,15 +5,19 @@ test_golden.py shows those of a whole world, and test_any_store.py those of any.
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Final
 
 import pytest
 
 from exophone_exporter.config.number_rules import NumberRule
 from exophone_exporter.config.settings import PerNumber
+from exophone_exporter.errors import ServerFailed
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.expectations import expected_label
-from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.inventory.state import AccountState, BalanceResult
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import Metric
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
@@ -89,10 +93,14 @@ class World:
     """One account whose polls a test tells, and the page that shows it."""
 
     def __init__(
-        self, time: FakeTime, per_number: PerNumber | None = None, name: str = "support"
+        self,
+        time: FakeTime,
+        per_number: PerNumber | None = None,
+        name: str = "support",
+        **changes: Any,
     ) -> None:
         self.time = time
-        self.state = AccountState(account(name, per_number=per_number))
+        self.state = AccountState(replace(account(name, per_number=per_number), **changes))
         self.page = MetricsPage(
             lambda: [self.state.status()],
             lambda: ExporterInfo("r", 5.0),
@@ -164,6 +172,38 @@ def test_inventory_and_numbers_vanish_past_stale_after_while_health_stays(world:
     assert {series.partition("{")[0] for series in world.samples} == fresh
     world.time.pass_(0.5)
     assert {series.partition("{")[0] for series in world.samples} == fresh - of_poll
+
+
+@pytest.mark.fault(250)
+def test_a_balance_vanishes_after_three_intervals_and_its_history_stays(time: FakeTime) -> None:
+    world = World(time, balance_interval_seconds=60.0)
+
+    def shown() -> dict[str, float]:
+        return {
+            series.removeprefix("exophone_"): value
+            for series, value in world.samples.items()
+            if series.startswith("exophone_account_")
+        }
+
+    success = 'account_balance_last_success_timestamp_seconds{account="support"}'
+    unknown = 'account_info{account="support",pricing_plan=""}'
+    assert shown() == {unknown: 1, success: 0}
+    known = BalanceResult(time.clock.now(), Balance(Decimal("-2.5"), "INR", "Pay As You Go"))
+    world.state.record_balance(known)
+    time.pass_(180)
+    up = 'account_balance_up{account="support"}'
+    history = {up: 1, success: time.wall - 180}
+    assert (
+        shown()
+        == {
+            'account_info{account="support",pricing_plan="Pay As You Go"}': 1,
+            'account_balance{account="support",currency="INR"}': -2.5,
+        }
+        | history
+    )
+    world.state.record_balance(BalanceResult(time.clock.now(), error=ServerFailed("500")))
+    time.pass_(1)
+    assert shown() == {unknown: 1} | history | {up: 0}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.polling.poller import Poller, poll_once
+from exophone_exporter.polling.poller import Poller, PollTask, poll_once
 from tests.lib.support import FakeTime, account, log_lines, phone
 
 WAIT_SECONDS = 5.0
@@ -107,12 +107,13 @@ def poller(time: FakeTime, api: FakeApi, state: AccountState, **changes: Any) ->
     settings: dict[str, Any] = {
         "clock": time.clock,
         "stopping": TimedEvent(time),
-        "publish": state.record_poll,
         "on_death": lambda: pytest.fail("the poller died"),
         "hold_off_seconds": api.limiter.hold_off_seconds,
         "uniform": middle,
     }
-    return Poller(state.account, state, api.fetch, **(settings | changes))
+    publish = changes.pop("publish", state.record_poll)
+    task = PollTask(state.account, state, api.fetch, time.clock, publish)
+    return Poller(state.account, task, **(settings | changes))
 
 
 def starts(

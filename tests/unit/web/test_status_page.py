@@ -20,10 +20,11 @@ import pytest
 from exophone_exporter.config.number_rules import NONE, NumberRule, NumberRules
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import CredentialsRejected, ListShifted
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.state import AccountState, BalanceResult, PollResult
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
@@ -109,6 +110,24 @@ def test_card_says_how_many_numbers_are_no_longer_listed(time: FakeTime) -> None
     assert card_of(time, state).headline.endswith(f" old. 1 number {UNCONFIRMED}")
     state.record_poll(PollResult(now, 1.0, error=ListShifted(2, {"a": 2, "b": 1})))
     assert f"2 numbers {UNCONFIRMED}" in page_of(time, state)
+
+
+@pytest.mark.fault(250)
+def test_card_shows_the_balance_and_its_age_also_where_no_figures_are_known(time: FakeTime) -> None:
+    state = AccountState(replace(account(), balance_interval_seconds=3600.0))
+    assert card_of(time, polled(time, phone())).balance is None
+    unknown = status_page.Figure("not known", "", urgent=False)
+    assert card_of(time, state).balance == unknown
+    amount = Balance(Decimal("-48213.5"), "INR", "")
+    state.record_balance(BalanceResult(time.clock.now(), amount))
+    time.pass_(720)
+    page = Reader(page_of(time, state))
+    shown = page.text.index("balance, 12 min ago")
+    assert page.text[shown + 1] == "-₹48,213.50"
+    assert ("class", "some") in page.attributes
+    state.record_balance(BalanceResult(time.clock.now(), error=CredentialsRejected("401")))
+    time.pass_(3 * 3600)
+    assert card_of(time, state).balance == replace(unknown, urgent=True)
 
 
 @pytest.mark.parametrize(

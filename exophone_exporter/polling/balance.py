@@ -1,0 +1,75 @@
+"""Asking for the balance: a schedule, a log and a failure of its own, apart from the polls.
+
+It has a thread of its own, in the same loop as the polls. A walk of the list may take five minutes
+and would delay the balance; a balance that hangs would delay a poll.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from exophone_exporter.errors import Forbidden, NotFound, PollError, Stopped
+from exophone_exporter.inventory.state import BalanceResult
+from exophone_exporter.polling.poll_log import FailureLog
+from exophone_exporter.polling.poller import bare, defect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exophone_exporter.clock import Clock
+    from exophone_exporter.config.settings import Account
+    from exophone_exporter.exotel.balance import Balance
+
+    # `Client.fetch_balance`: what is left on the account, or PollError, or Stopped.
+    Fetch: TypeAlias = Callable[[], Balance]
+
+
+def ask_once(account: Account, fetch: Fetch, clock: Clock, defects: set[str]) -> BalanceResult:
+    """One request for the balance; the result holds whatever went wrong. May raise Stopped."""
+    try:
+        balance = fetch()
+    except PollError as error:
+        failure = error
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+        failure = defect(account, defects, error)
+    else:
+        defects.clear()
+        return BalanceResult(clock.now(), balance)
+    return BalanceResult(clock.now(), error=bare(failure))
+
+
+class BalanceTask:
+    """Asks for the balance of one account; `publish` takes each result."""
+
+    name = "balance"
+
+    def __init__(
+        self,
+        account: Account,
+        fetch: Fetch,
+        clock: Clock,
+        publish: Callable[[BalanceResult], None],
+    ) -> None:
+        self._account = account
+        self._fetch = fetch
+        self._clock = clock
+        self._publish = publish
+        self._defects: set[str] = set()
+        self._failures = FailureLog(account, "the request for the balance")
+
+    def run(self) -> None:
+        """Ask once."""
+        result = ask_once(self._account, self._fetch, self._clock, self._defects)
+        self._publish(result)
+        if result.error is None:
+            self._failures.log_end()
+        elif isinstance(result.error, (Forbidden, NotFound)):
+            self._failures.log_once("the balance is not available", result.error, result.ended)
+        else:
+            self._failures.log(result.error, result.ended)
+
+    def interval_seconds(self) -> float:
+        """As configured."""
+        return self._account.balance_interval_seconds or 0.0
