@@ -65,12 +65,12 @@ def configure(level: str, log_format: LogFormat) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def say(message: str) -> None:
-    """A line on stderr for the person at the terminal, in the place of a log line."""
+def say(message: str, *, prefixed: bool = True) -> None:
+    """A line on stderr for the person at the terminal, with the name of the program."""
     for handler in _our_handlers():
         handler.flush()  # or the line would come before lines that were logged earlier
     with contextlib.suppress(OSError):  # nobody is there to hear it
-        sys.stderr.write(f"exophone-exporter: {message}\n")
+        sys.stderr.write(f"exophone-exporter: {message}\n" if prefixed else f"{message}\n")
 
 
 def lines_dropped() -> int:

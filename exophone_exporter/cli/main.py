@@ -6,6 +6,7 @@ and --help answer immediately.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ from exophone_exporter.errors import ConfigError, StartError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# FILE:LINE: at the start of a line is what editors and CI systems link to.
+_LOCATED: Final = re.compile(r"[^`]+:[0-9]+: ")
 _WITHOUT_COMMAND: Final = ("-h", "--help", "--version", "--completion-script-")
 
 
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words)
     except ConfigError as error:
         for problem in error.problems:
-            say(problem)
+            say(problem, prefixed=not _LOCATED.match(problem))
         return 2
     except StartError as error:
         say(str(error))

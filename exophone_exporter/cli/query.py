@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.cli import output, streams, textfile
@@ -13,7 +14,7 @@ from exophone_exporter.cli.as_rules import rules_text
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import loader
 from exophone_exporter.config.number_rules import DEFAULT_RULES
-from exophone_exporter.errors import ConfigError, NotFound, PollError
+from exophone_exporter.errors import ConfigError, ConnectFailed, NotFound, PollError, TimedOut
 from exophone_exporter.inventory.expectations import judge, rule_matches
 from exophone_exporter.inventory.formatting import total
 from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
@@ -26,7 +27,7 @@ from exophone_exporter.polling.poller import poll_once
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from exophone_exporter.config.settings import Account, Config
     from exophone_exporter.exotel.client import Client
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from exophone_exporter.inventory.state import BalanceResult, PollResult
 
 _PARALLEL_POLLS: Final = 8
+_PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 def once(args: argparse.Namespace) -> int:
@@ -50,6 +52,8 @@ def once(args: argparse.Namespace) -> int:
     info = ExporterInfo(loader.revision(), Clock().wall())
     text = text_of_one_poll([state.status() for state in states], info)
     textfile.write(args.output, text)
+    if Path(args.output).is_file() and not args.output.endswith(".prom"):
+        say(f"warning: {args.output}: node_exporter only reads files whose names end in .prom")
     return _report_failures(states, results)
 
 
@@ -186,6 +190,7 @@ def check_live(accounts: Sequence[Account]) -> int:
         good = "" if error else f"OK, {found}{_balance_of(client)}"
         said = f"failed ({error.reason}): {error}" if error else good
         streams.write(f"{client.account.name}: {said}\n")
+    _hint_at_proxy(error for error, _ in outcomes)
     if has_rules:
         _print_rules(states)
     return int(any(error for error, _ in outcomes))
@@ -302,4 +307,12 @@ def _report_failures(states: Sequence[AccountState], results: Sequence[PollResul
     failures = _failures(states, results)
     for failure in failures:
         say(failure)
+    _hint_at_proxy(result.error for result in results)
     return 1 if failures else 0
+
+
+def _hint_at_proxy(errors: Iterable[PollError | None]) -> None:
+    """Say that a proxy of the environment is not used, where that may be why."""
+    unused = [name for name in _PROXIES if loader.environment().get(name)]
+    if unused and any(isinstance(error, ConnectFailed | TimedOut) for error in errors):
+        say(f"{unused[0]} is not used; set proxy_url for the account in the configuration file")

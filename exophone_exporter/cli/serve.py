@@ -87,6 +87,7 @@ def run(
         exporter,
         exporter.clock,
         files=files,
+        warnings=loaded.warnings,
         note=_VARIABLES_STAY if loaded.source == loader.ENVIRONMENT_SOURCE else "",
         on_begin=supervision.reloading,
         on_end=supervision.reloaded,

@@ -34,12 +34,12 @@ def quoted(text: str) -> str:
     return f"`{shown(text)}`"
 
 
-def text_of(value: Any) -> str:
+def text_of(value: Any, if_empty: str = "set a value or leave it out") -> str:
     """The text of one value; an empty one, a list and a mapping are refused."""
     if not isinstance(value, str):
         raise refuse("must be a single value, not a list or a mapping")
     if not value:
-        raise refuse("is empty; set a value or leave it out")
+        raise refuse(f"is empty; {if_empty}")
     return value
 
 

@@ -31,6 +31,9 @@ Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]
 Region = Literal["singapore", "mumbai"]
 
+# What is shown whole, though it is two words: `5 minutes`.
+_COUNT_AND_UNIT: Final = re.compile(r"[0-9.]{1,9} [A-Za-z]{1,9}")
+_REQUIRED: Final = "it is required"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST: Final = re.compile(
@@ -59,7 +62,8 @@ def _duration(least: float, most: float, automatic: str = "") -> BeforeValidator
         if text == automatic:
             return None
         try:
-            return seconds_of(text, quoted(text), least, most)
+            shown = f"`{text}`" if _COUNT_AND_UNIT.fullmatch(text) else quoted(text)
+            return seconds_of(text, shown, least, most)
         except ValueError as error:
             raise refuse(str(error)) from None
 
@@ -164,7 +168,7 @@ def _rule_name(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    text = text_of(value)
+    text = text_of(value, _REQUIRED)
     if not _NAME.fullmatch(text):
         raise refuse(
             "must consist of 1 to 64 letters (a-z, A-Z), digits, `_`, `.` or `-`, and start with a"
@@ -174,7 +178,7 @@ def _name(value: Any) -> str:
 
 
 def _sid(value: Any) -> str:
-    text = text_of(value)
+    text = text_of(value, _REQUIRED)
     fit = text.isascii() and text.isprintable() and not set(text) & set("/\\?#% ")
     if not fit or len(text) > _SID_LETTERS_MAX or text in (".", ".."):
         raise refuse("must be the account SID shown on the API settings page")

@@ -23,6 +23,8 @@ _PLAIN_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "se
 
 _SHOWN_MAX = 80
 _TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
+_BLOCK_ENDS: Final = "expected <block end>"
+_INDENTATION: Final = "indented differently from the lines above; align the keys of a section"
 _ADVICE: Final = {
     "found character '\\t' that cannot start any token": "contains a tab; indent with spaces",
     "mapping values are not allowed here": (
@@ -93,6 +95,8 @@ def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
     if "tag handle" in problem:  # such a problem quotes what may be a secret
         problem = _TAGS
     message = _ADVICE.get(problem, problem)
+    if problem.startswith(_BLOCK_ENDS):
+        message = _INDENTATION
     return YamlError(mark.line + 1, f"{message} (column {mark.column + 1})")
 
 

@@ -47,6 +47,8 @@ _NAMES_SENT: Final[Mapping[str, str]] = {
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One thing that happened to one number between two complete polls.
 
+    Of `other`, `after` names the fields.
+
     As numerous as numbers can be, so the garbage collector does not track them either.
     """
 
@@ -75,8 +77,8 @@ def _changes_of(old: ExoPhone, new: ExoPhone) -> list[Change]:
     unreadable = {*old.unreadable, *new.unreadable}
     if old.rental_price != new.rental_price and "rental_price" not in unreadable:
         changes.append(Change("rental_changed", new, _price(old), _price(new)))
-    if _changed_otherwise(old, new, explained=bool(changes)):
-        changes.append(Change("other", new))
+    if names := _changed_otherwise(old, new, explained=bool(changes)):
+        changes.append(Change("other", new, after=",".join(sorted(names))))
     return changes
 
 
@@ -103,8 +105,8 @@ def _destination(channel: Channel, number: ExoPhone) -> str | None:
     return number.flow_url(channel) if flow_id == EXTERNAL_FLOW else flow_id
 
 
-def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> bool:
-    """Whether a field changed that has no kind of its own.
+def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> set[str]:
+    """The fields that changed and have no kind of their own.
 
     The API's update date moves with every change. If nothing else explains it, the API changed
     something that it does not show. An unreadable value counts as unchanged.
@@ -112,4 +114,4 @@ def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> bool
     changed = {name for name in _OTHER_FIELDS if getattr(old, name) != getattr(new, name)}
     unreadable = {*old.unreadable, *new.unreadable}
     changed = {name for name in changed if _NAMES_SENT.get(name, name) not in unreadable}
-    return bool(changed - {"updated_timestamp_seconds"} if explained else changed)
+    return changed - {"updated_timestamp_seconds"} if explained else changed

@@ -145,6 +145,9 @@ class PollLogger:
 
     def _log_change(self, change: Change) -> None:
         identity = self._identity(change.number)
+        values = {"before": change.before, "after": change.after}
+        if change.kind == "other":  # the values of these fields may be what is masked
+            values = {"fields": change.after}
         _log.info(
             "a number changed",
             extra=fields(
@@ -153,7 +156,6 @@ class PollLogger:
                 sid=identity.sid,
                 phone_number=identity.phone_number,
                 friendly_name=identity.friendly_name,
-                before=change.before,
-                after=change.after,
+                **values,
             ),
         )

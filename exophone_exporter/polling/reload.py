@@ -17,7 +17,7 @@ from exophone_exporter.logs import fields, redact
 from exophone_exporter.threads import in_thread, start_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from exophone_exporter.clock import Clock
     from exophone_exporter.config.settings import Config
@@ -40,8 +40,9 @@ class Outcome:
 class Reloader:
     """Reloads on request; `load` reads the configuration. Its methods run in the event loop.
 
-    A change of `files` is a request. `note` says what a reload does not take up. `on_begin` and
-    `on_end` are called around each reload, in its thread; `on_end` with whether it succeeded.
+    A change of `files` is a request. `warnings` were logged already. `note` says what a reload does
+    not take up. `on_begin` and `on_end` are called around each reload, in its thread; `on_end` with
+    whether it succeeded.
     """
 
     def __init__(  # noqa: PLR0913 - each is named, and most have a default
@@ -51,6 +52,7 @@ class Reloader:
         clock: Clock,
         *,
         files: ConfigFiles | None = None,
+        warnings: Sequence[str] = (),
         note: str = "",
         on_begin: Callable[[], None] = lambda: None,
         on_end: Callable[[bool], None] = lambda _: None,
@@ -61,6 +63,7 @@ class Reloader:
         self._exporter = exporter
         self._clock = clock
         self._files = files
+        self._warnings = warnings
         self._on_begin = on_begin
         self._on_end = on_end
         self._start = start
@@ -107,7 +110,9 @@ class Reloader:
         except Exception as error:  # noqa: BLE001 - a defect must not end the process
             return _defect(error)
         for warning in config.warnings:
-            _log.warning("%s", warning)
+            if warning not in self._warnings:
+                _log.warning("%s", warning)
+        self._warnings = config.warnings
         return Outcome(summary)
 
     def _log_outcome(self, outcome: Outcome, duration_seconds: float) -> None:

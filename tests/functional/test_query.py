@@ -447,10 +447,9 @@ class TestCheckConfig:
         web.write_text("tls_server_config: {cert_file: a, key_file: b}\n", encoding="utf-8")
         refused = run("check-config", "nowhere.yml", "--web.config.file", str(web))
         assert (refused.code, refused.stdout) == (2, "")
-        assert re.findall(r"^exophone-exporter: (\S+) ", refused.stderr, re.MULTILINE) == [
-            "nowhere.yml:",
-            *[f"{web}:1:"] * 2,
-        ]
+        first, *located = refused.stderr.splitlines()
+        assert first.startswith("exophone-exporter: nowhere.yml: ")
+        assert [line.split(" ")[0] for line in located] == [f"{web}:1:"] * 2  # editors link these
 
     @pytest.mark.fault(262)
     def test_without_secrets_nothing_that_the_files_name_is_read(self, tmp_path: Path) -> None:
@@ -537,3 +536,9 @@ class TestCheckConfig:
         ended = call("check-config", "--live")
         assert ended.code == 1
         assert re.search(r"acme: failed \(connect\): .*127\.0\.0\.1.*refused", ended.stdout)
+        assert "proxy_url" not in ended.stderr
+        for words in (["check-config", "--live"], ["numbers"]):
+            assert (
+                "HTTPS_PROXY is not used; set proxy_url"
+                in call(*words, env={"HTTPS_PROXY": "http://proxy:3128"}).stderr
+            )

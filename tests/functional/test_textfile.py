@@ -44,6 +44,13 @@ def write(config: str, tmp_path: Path) -> Write:
     return call
 
 
+def test_a_name_that_no_collector_reads_is_a_warning(write: Write, tmp_path: Path) -> None:
+    ended = write("x.txt")
+    assert (ended.code, ended.stderr.count("\n")) == (0, 1)
+    assert "x.txt: node_exporter only reads files whose names end in .prom" in ended.stderr
+    assert UP in (tmp_path / "x.txt").read_text("utf-8")
+
+
 def test_a_file_is_replaced_as_a_whole_and_keeps_its_attributes(
     write: Write, tmp_path: Path
 ) -> None:

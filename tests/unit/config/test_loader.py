@@ -466,7 +466,7 @@ BAD_VARIABLES = [
     pytest.param(
         {"EXOTEL_ACCOUNT_SID": "", "EXOTEL_API_KEY": "", "EXOTEL_API_TOKEN": "canary\udcff"},
         [
-            "EXOTEL_ACCOUNT_SID: is empty; set a value or leave it out",
+            "EXOTEL_ACCOUNT_SID: is empty; it is required",
             "EXOTEL_API_KEY: the environment variable EXOTEL_API_KEY is set but empty",
             "EXOTEL_API_TOKEN: is not UTF-8 text",
         ],

@@ -82,6 +82,8 @@ def test_change_of_a_number_is_found_once(
     """An unreadable value counts as unchanged."""
     found = diff(snapshot(phone(**before)), snapshot(phone(**after)))
     assert " ".join(change.kind for change in found) == kinds
+    named = {change.after for change in found if change.kind == "other"}
+    assert all(name in phone().__struct_fields__ for names in named for name in names.split(","))
 
 
 @pytest.mark.fault(87)

@@ -155,7 +155,7 @@ def test_each_change_is_one_line_that_names_the_number(
     time: FakeTime, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = success(time, phone("a")).snapshot
-    number = phone("a", voice_url=VOICE_12, rental_price=Decimal("999.000000"))
+    number = phone("a", voice_url=VOICE_12, rental_price=Decimal("999.000000"), region="DL")
     after = success(time, number).snapshot
     assert before is not None
     assert after is not None
@@ -169,6 +169,7 @@ def test_each_change_is_one_line_that_names_the_number(
     assert logged_fields(caplog)[1:] == [
         about | {"change": "voice_moved", "before": "11", "after": "12"},
         about | {"change": "rental_changed", "before": "499.000000", "after": "999.000000"},
+        about | {"change": "other", "fields": "region"},
     ]
 
 
