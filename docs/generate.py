@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import chart
+import command_line
 import yaml
 
 from exophone_exporter.config import loader
@@ -115,10 +116,16 @@ def between_marks(text: str, name: str, content: str) -> str:
     return replaced
 
 
+def _command_line_page(text: str) -> str:
+    for part in (command_line.commands, command_line.variables, command_line.paths):
+        text = between_marks(text, part.__name__, part())
+    return text
+
+
 def generated() -> dict[Path, str]:
     """Every derived file, as it should be."""
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
-    runbooks = ROOT / "docs" / "runbooks.md"
+    runbooks, flags = (ROOT / "docs" / f"{name}.md" for name in ("runbooks", "command-line"))
     return {
         **chart.generated(),
         ROOT / "docs" / "config.schema.json": json.dumps(loader.json_schema(), indent=2) + "\n",
@@ -129,6 +136,7 @@ def generated() -> dict[Path, str]:
         runbooks: between_marks(
             runbooks.read_text("utf-8"), "time", time_table(("critical", "warning"))
         ),
+        flags: _command_line_page(flags.read_text("utf-8")),
         readme: between_marks(
             between_marks(readme.read_text("utf-8"), "time", time_table(("critical",))),
             "metrics",

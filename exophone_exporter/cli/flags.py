@@ -68,9 +68,9 @@ class _Flag:
         self, name: str, text: str, parse: Callable[[str], object] = str, **options: Any
     ) -> None:
         self.name = name
-        self._text = text
+        self.text = text
         self._parse = parse
-        self._options = options
+        self.options = options
 
     @property
     def is_argument(self) -> bool:
@@ -80,7 +80,7 @@ class _Flag:
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Let a parser read it; the help shows its choices and its default."""
         name, _, metavar = self.name.partition(" ")
-        options = {"help": self._help(), **self._options}
+        options = {"help": self._help(), **self.options}
         if self.is_argument:
             metavar = name.strip("[]")
             options["nargs"] = "?" if name.startswith("[") else None
@@ -94,13 +94,13 @@ class _Flag:
             parser.add_argument(name, **options)
 
     def _help(self) -> str:
-        choices = self._options.get("choices")
+        choices = self.options.get("choices")
         one_of = f" One of: {', '.join(choices)}." if choices else ""
-        default = " (default: %(default)s)" if "default" in self._options else ""
-        return f"{self._text}{one_of}{default}"
+        default = " (default: %(default)s)" if "default" in self.options else ""
+        return f"{self.text}{one_of}{default}"
 
     def _value(self, text: str) -> object:
-        choices = self._options.get("choices") or (text,)
+        choices = self.options.get("choices") or (text,)
         if text not in choices:
             advice = f"`{text}` is not one of {', '.join(choices)}{_meant(text, choices)}"
             raise argparse.ArgumentTypeError(advice)
@@ -166,7 +166,7 @@ def _sid_or_phone_number(text: str) -> str:
     return text
 
 
-_LOG: Final = (
+LOG: Final = (
     _Flag(
         "--log.level LEVEL",
         "Only log messages with the given severity or above.",
@@ -405,5 +405,5 @@ def parser(*, for_completion: bool = False) -> argparse.ArgumentParser:
 
 
 def _add_flags(to: argparse.ArgumentParser, command: Command) -> None:
-    for flag in (*command.flags, *_LOG):
+    for flag in (*command.flags, *LOG):
         flag.add_to(to)

@@ -72,7 +72,7 @@ _SUSPICIOUS: Final = re.compile(
     r"([\"']).*\1|\$\{.*\}|<.*>|.*[\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff].*"
 )
 ENVIRONMENT_SOURCE: Final = "environment"
-_VARIABLES: Final = {
+VARIABLES: Final = {
     "sid": "EXOTEL_ACCOUNT_SID",
     "api_key": "EXOTEL_API_KEY",
     "api_token": "EXOTEL_API_TOKEN",
@@ -102,7 +102,7 @@ def load(
     if path is not None:
         text = read_text(path, read_file)
         return parse(text, path, environ, read_file, with_secrets=with_secrets)
-    if any(name in environ or f"{name}_FILE" in environ for name in _VARIABLES.values()):
+    if any(name in environ or f"{name}_FILE" in environ for name in VARIABLES.values()):
         return _from_variables(environ, read_file, with_secrets=with_secrets)
     raise ConfigError([_NO_CONFIGURATION])
 
@@ -149,7 +149,7 @@ def _from_variables(
     """The configuration with one account, checked like that of a file."""
     problems = ProblemList(ENVIRONMENT_SOURCE, {}, _variable_name)
     entry: dict[str, strict_yaml.Value] = {}
-    for key in _VARIABLES:
+    for key in VARIABLES:
         try:
             entry |= _from_variable(key, environ, read_file)
         except ValueError as error:
@@ -164,14 +164,14 @@ def _variable_name(path: strict_yaml.Path) -> str:
     """The variable that sets a key of the account."""
     key = str(path[-1])
     field = "sid" if key == "name" else key.removesuffix("_file").removesuffix("_env")
-    return _VARIABLES.get(field, field) + ("_FILE" if key.endswith("_file") else "")
+    return VARIABLES.get(field, field) + ("_FILE" if key.endswith("_file") else "")
 
 
 def _from_variable(
     field: str, environ: Mapping[str, str], read_file: ReadFile
 ) -> dict[str, strict_yaml.Value]:
     """The keys that the variable of one field, or its _FILE form, sets in the account."""
-    variable, secret = _VARIABLES[field], field in _SECRETS
+    variable, secret = VARIABLES[field], field in _SECRETS
     file_variable = f"{variable}_FILE"
     if variable in environ and file_variable in environ:
         raise ValueError(f"cannot be combined with {file_variable}; unset one of them")

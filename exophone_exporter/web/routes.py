@@ -37,13 +37,13 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_PROBE: Final = ServedPath(
+PROBE: Final = ServedPath(
     "/probe",
     "Queries the API for one number: ?target=SID_OR_PHONE_NUMBER, with &account=NAME if there are"
     " several.",
     linked=False,
 )
-_RELOAD: Final = ServedPath(
+RELOAD: Final = ServedPath(
     "/-/reload",
     "Reloads the configuration. An invalid one changes nothing and returns 500. Returns 403"
     " without --web.enable-lifecycle.",
@@ -73,17 +73,17 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     every method. With a route prefix every path is under it, and `/` redirects there. The status
     page names the `shard`. `start` runs slow work in another thread, as `in_thread` wants it.
     """
-    handlers = _Handlers(exporter, settings, shard, start)
+    handlers = Handlers(exporter, settings, shard, start)
     served = handlers.served()
     if probe:  # counted apart: probes wait for the API, and scrapes must not wait for them
-        served[_PROBE] = _limited(probe, settings.max_requests)
+        served[PROBE] = _limited(probe, settings.max_requests)
     if reload:
-        served[_RELOAD] = reload
+        served[RELOAD] = reload
     handlers.paths = tuple(served)
     prefix = settings.prefix
     # No methods means every method; None would mean GET.
     routes = [
-        Route(prefix + path.path, handler, methods=[] if path is _RELOAD else ["GET"])
+        Route(prefix + path.path, handler, methods=[] if path is RELOAD else ["GET"])
         for path, handler in served.items()
     ]
     to_prefix = RedirectResponse(f"{prefix}/", status_code=302)
@@ -93,7 +93,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     return app
 
 
-class _Handlers:
+class Handlers:
     """The handlers of what is always served; `paths` are all that are served, for the pages."""
 
     def __init__(
@@ -148,7 +148,7 @@ class _Handlers:
             self._exporter.clock.now(),
             self._settings.telemetry_path,
             link=self._settings.link,
-            probe=_PROBE in self.paths,
+            probe=PROBE in self.paths,
             shard=self._shard,
         )
         return _PartsResponse([page.encode()], _PAGE_HEADERS)
