@@ -187,5 +187,7 @@ def _of_texts(schema: Any) -> Any:
         return schema
     types = schema.get("type")
     if isinstance(types, list) and {"string", "number"} <= {*types}:
-        schema = {key: value for key, value in schema.items() if key != "type"} | _TEXT
+        others = [each for each in types if each not in ("string", "number", "boolean")]
+        text = {"if": {"type": others}, "else": _TEXT} if others else _TEXT
+        schema = {key: value for key, value in schema.items() if key != "type"} | text
     return {key: _of_texts(value) for key, value in schema.items()}

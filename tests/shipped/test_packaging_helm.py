@@ -27,7 +27,7 @@ FROZEN = sorted((DATA / "chart").glob("*.yaml"), key=lambda path: [*map(int, pat
 RULES = yaml.safe_load((ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8"))["groups"]
 DASHBOARDS = {path.name: path for path in (ROOT / "grafana" / "dashboards").glob("*.json")}
 SECRETS = "/run/secrets/exotel"
-CLIENT_AUTH = '"RequireAndVerifyClientCert"'
+CLIENT_CERTIFICATES = '{"tls_server_config": {"client_auth_type": "RequireAndVerifyClientCert"}}'
 QUOTE = "value must be 'text in quotes, such as \"0123456789\"'"
 NO_ACCOUNT = "No account: set config.accounts, existingConfigMap, or EXOTEL_ACCOUNT_SID and"
 
@@ -264,11 +264,7 @@ def test_a_switch_changes_what_its_name_says(
         ('image.digest=""', "image", "registry.example.net/voice/exophone-exporter:0.1.0-slim"),
         ("webConfig.basic_auth_users=null", "readinessProbe.httpGet.scheme", "HTTPS"),
         ("webConfig=null", "readinessProbe.httpGet", {"path": "/-/ready", "port": "http"}),
-        (
-            f"webConfig.tls_server_config.client_auth_type={CLIENT_AUTH}",
-            "startupProbe.httpGet",
-            None,
-        ),
+        (f"webConfig={CLIENT_CERTIFICATES}", "startupProbe.tcpSocket.port", "http"),
         ("shards=0", "env.0.name", "SALES_KEY"),
         ('configReload="checksum"', "args.2", "--shard=$(SHARD_INDEX)/2"),
     ],
@@ -345,7 +341,8 @@ def test_the_pod_serves_and_helm_test_sees_it(render: Render, tmp_path: Path) ->
             said = output_of(sys.executable, *script, "false", "127.0.0.1", port, "60")
             assert "/-/ready 200" in said
             assert 'exophone_up{account="support"} 1' in get(f"{url}/metrics")[1]
-        assert ended(sys.executable, *script, "true", "127.0.0.1", "1", "1").code == 1
+        port = simulator.url.rpartition(":")[2]
+        assert ended(sys.executable, *script, "false", "127.0.0.1", port, "1").code == 1
 
 
 def test_the_package_has_this_version_and_no_examples(
