@@ -294,6 +294,7 @@ def test_a_changed_configuration_replaces_the_pod_and_the_same_one_does_not(rend
         ("config.polls={}", "additional properties 'polls' not allowed"),
         ('config={"poll": {}}', "at '/config': missing property 'accounts'"),
         ('config.poll.interval="5 minutes"', "/interval': '5 minutes' does not match pattern"),
+        ('config.numbers=[{"match": {"sid": "*"}, "voice": 123}]', f"/voice': {QUOTE}"),
         ('podLabels={"release": 1}', f"/podLabels/release': {QUOTE}"),
         ("image.tag=1.0", f"/image/tag': {QUOTE}"),
         ('prometheusRule.disabled=["ExoPhoneFlowMissing"]', "value must be one of 'ExoPhoneAPI"),
