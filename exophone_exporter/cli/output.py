@@ -163,7 +163,7 @@ def _columns(numbers: Sequence[Listed]) -> dict[str, list[Text]]:
         "SMS": [_state(flow_state(number, "sms")) for number in phones],
         "Rental": [Text(money(number.rental_price, number.currency)) for number in phones],
         "Problem": [_warning(problem(verdict, number)) for _, number, verdict in numbers],
-        "Expected": [_cut(expected(verdict)) for verdict in verdicts],
+        "Expected": [_cut(expected(verdict, of_problems=True)) for verdict in verdicts],
         "Owner": [_cut(verdict.owner) for verdict in verdicts],
     }
     if len({account for account, *_ in numbers}) == 1:

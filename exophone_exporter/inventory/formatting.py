@@ -118,10 +118,16 @@ def _flow(number: ExoPhone | None, channel: Channel) -> str:
     return f" ({flow_id})" if flow_id else ""
 
 
-def expected(verdict: Verdict) -> str:
-    """What is expected of both channels, such as `any`, or of each: `voice 11 or 12, sms none`."""
-    voice, sms = (verdict.expected(channel) for channel in CHANNELS)
-    return voice if voice == sms else f"voice {voice}, sms {sms}"
+def expected(verdict: Verdict, *, of_problems: bool = False) -> str:
+    """What is expected of both channels, such as `any`, or of each: `voice 11 or 12, sms none`.
+
+    Or only of the channels with a problem, if there are any.
+    """
+    wrong = [channel for channel in CHANNELS if of_problems and verdict.problem(channel)]
+    texts = {channel: verdict.expected(channel) for channel in wrong or CHANNELS}
+    if len({*texts.values()}) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{channel} {text}" for channel, text in texts.items())
 
 
 def span(seconds: float) -> str:

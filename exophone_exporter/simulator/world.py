@@ -142,8 +142,8 @@ def make_number(
     team = rng.choice(list(_VOICE_FLOWS))
     voice, sms = _flow_urls(index, account_sid, team)
     local = f"0{national}"
-    sid = local if rng.random() < 1 / 2 else f"{rng.getrandbits(128):032x}"
     named = rng.random() < 9 / 10
+    sid = local if rng.random() < 1 / 2 else f"{rng.getrandbits(128):032x}"
     created, updated = _times(rng)
     return {
         "sid": sid,

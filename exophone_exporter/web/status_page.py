@@ -297,7 +297,7 @@ def _row(number: ExoPhone, verdict: Verdict, account: Account, *, probe: bool) -
         friendly_name=names.friendly_name,
         circle=circle(number),
         problem=problem(verdict, number),
-        expected=expected(verdict),
+        expected=expected(verdict, of_problems=True),
         owner=verdict.owner,
         rental=money(number.rental_price, number.currency),
         probe_query=urlencode(target, quote_via=quote, safe="") if has_link else "",

@@ -285,7 +285,7 @@ class _Screen(io.TextIOWrapper):
         ),
         (80, "", "Account Number Name Voice SMS Problem", "Customers of the North-…"),
         (40, "", "Account Number Name Voice SMS Problem", "Customers o…"),
-        (80, "44", "Account Number Name Problem Expected", "Customers of the Nor…"),
+        (80, "44", "Account Number Name Problem Expected", "Customers of the North-West w…"),
     ],
 )
 def test_a_narrow_terminal_keeps_number_name_and_problem(

@@ -6,7 +6,24 @@ from decimal import Decimal
 
 import pytest
 
-from exophone_exporter.inventory.formatting import CIRCLES, circle, flow_state, money, span
+from exophone_exporter.config.number_rules import (
+    ANY,
+    NONE,
+    UNCHECKED,
+    Expectation,
+    NumberRule,
+    NumberRules,
+)
+from exophone_exporter.inventory.expectations import judge
+from exophone_exporter.inventory.formatting import (
+    CIRCLES,
+    circle,
+    expected,
+    flow_state,
+    money,
+    problem,
+    span,
+)
 from tests.lib.support import phone
 
 
@@ -97,3 +114,21 @@ def test_flow_state_says_the_flow_or_why_there_is_none(
     url: str | None, capable: bool, written: str
 ) -> None:
     assert flow_state(phone(sms_url=url, sms_capable=capable), "sms") == written
+
+
+@pytest.mark.parametrize(
+    ("voice", "sms", "problems", "expectations"),
+    [
+        (("44",), ANY, ("voice wrong", "voice wrong (11)"), ("voice 44, sms any", "44")),
+        (("22",), NONE, ("voice wrong, sms unwanted", "voice wrong (11), sms unwanted (22)"),
+         ("voice 22, sms none",) * 2),
+        (ANY, UNCHECKED, ("", ""), ("voice any, sms unchecked",) * 2),
+    ],
+)  # fmt: skip
+def test_problem_and_what_is_expected(
+    voice: Expectation, sms: Expectation, problems: tuple[str, str], expectations: tuple[str, str]
+) -> None:
+    """For programs, and shorter for people, who also see the flow."""
+    verdict = judge(phone(), NumberRules((NumberRule(1, "1", {}, voice, sms),)))
+    assert (problem(verdict), problem(verdict, phone())) == problems
+    assert (expected(verdict), expected(verdict, of_problems=True)) == expectations
