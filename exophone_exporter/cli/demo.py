@@ -72,9 +72,10 @@ leaves this machine.
   Status page   {url}/
   Metrics       {url}{path}
 
-What is wrong from the start, by the rules for the numbers: one for payments is
-on the flow of a campaign, and some have no flow. The status page names them and
-their owners. The numbers that only call out are right without a flow.
+What is wrong from the start: a number for payments is on the flow of a campaign,
+some numbers have no flow, and the balance of acme-support does not last for the
+month. The status page names the numbers, what was expected, and their owners.
+Five numbers have no flow and are right: a rule says that they only call out.
 
 What happens, in minutes after the start, and again every {every} minutes:
 
