@@ -28,7 +28,7 @@ import results
 import subjects
 import tables
 import trustme
-from in_process import https_poll_cpu, poll_cpu, rendering
+from in_process import https_poll_cpu, judging, poll_cpu, rendering
 from results import Result
 from served import PAGE_SIZE
 
@@ -102,6 +102,14 @@ def rendering_a_snapshot(_: Path) -> Iterator[Result]:
     ours, reference, ratio = rendering(TEN_THOUSAND, rounds=9)
     what = "rendering 10,000 numbers"
     yield Result(3, what, ours, "ms", "generate_latest", reference, ratio, ratio >= 12)
+
+
+def judging_by_rules(_: Path) -> Iterator[Result]:
+    """Goal 11: 200 rules cost a first snapshot under 1 s, one with 100 changes under 10 ms."""
+    first, changed = judging(TEN_THOUSAND, rules=200, changed=100)
+    for what, value, limit in (("all", first, 1.0), ("100 of", changed, 0.01)):
+        name = f"judging {what} 10,000 numbers by 200 rules"
+        yield Result(11, name, value, "ms", "goal", limit, value / limit, value < limit)
 
 
 def scrape_while_all_change(_: Path) -> Iterator[Result]:
@@ -272,6 +280,7 @@ GOALS: Final[dict[int, tuple[Callable[[Path], Iterator[Result]], tuple[str, ...]
     7: (memory, ("wrk",)),
     8: (start, ()),
     9: (clients_that_misbehave, ("openssl",)),
+    11: (judging_by_rules, ()),
 }
 
 

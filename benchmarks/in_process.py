@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 import certifi
+import msgspec
 import trustme
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
 
 from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.config.number_rules import NumberRule, NumberRules
 from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
+from exophone_exporter.inventory.expectations import judge_all
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from exophone_exporter.config.number_rules import MatchKey
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Connect
     from exophone_exporter.inventory.snapshot import Snapshot
@@ -67,6 +71,42 @@ def rendering(numbers: int, rounds: int = _ROUNDS) -> tuple[float, float, float]
         reference.append(_cpu_seconds(lambda: generate_latest(registry)))
     ratios = [theirs / own for own, theirs in zip(ours, reference, strict=True)]
     return statistics.median(ours), statistics.median(reference), statistics.median(ratios)
+
+
+def judging(numbers: int, rules: int, changed: int) -> tuple[float, float]:
+    """CPU seconds that the rules add to the first snapshot, and to one where some have changed.
+
+    A third of the rules each is about phone numbers, names and sids; most match little. All pages
+    were read again, so that no number is the same object.
+    """
+    _, first = _account_and_snapshot(numbers)
+    keys: tuple[tuple[MatchKey, str], ...] = (
+        ("phone_number", "+91{:03}*"),
+        ("friendly_name", "*desk {} *"),
+        ("sid", "*{:03}"),
+    )
+    made = NumberRules(
+        tuple(
+            NumberRule(at, str(at), {key: (glob.format(at),)})
+            for at in range(1, rules + 1)
+            for key, glob in (keys[at % len(keys)],)
+        )
+    )
+    step = numbers // changed
+    read_again = tuple(
+        msgspec.structs.replace(number, sms_url="" if at % step == 0 else number.sms_url)
+        for at, number in enumerate(first.numbers)
+    )
+    verdicts = judge_all(first.numbers, made, ())
+    judged = [*zip(first.numbers, verdicts, strict=True)]
+    return (
+        statistics.median(
+            _cpu_seconds(lambda: judge_all(first.numbers, made, ())) for _ in range(_ROUNDS)
+        ),
+        statistics.median(
+            _cpu_seconds(lambda: judge_all(read_again, made, judged)) for _ in range(_ROUNDS)
+        ),
+    )
 
 
 def poll_cpu(numbers: int, accounts: int = 1, rounds: int = _ROUNDS) -> tuple[float, float]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from heapq import nsmallest
 from itertools import accumulate, chain, repeat
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
-from exophone_exporter.inventory.expectations import expected_label, judge, rule_matches
+from exophone_exporter.inventory.expectations import (
+    PROBLEMS,
+    expected_label,
+    judge,
+    rule_matches,
+)
 from exophone_exporter.inventory.privacy import masked_identities
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics import catalog
@@ -21,13 +26,14 @@ from exophone_exporter.metrics.exposition import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from decimal import Decimal
 
     from exophone_exporter.clock import ClockReading
+    from exophone_exporter.config.number_rules import NumberRule
     from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.exotel.model import Endpoint, ExoPhone
-    from exophone_exporter.inventory.expectations import Judged
+    from exophone_exporter.inventory.expectations import Judged, Verdict
     from exophone_exporter.inventory.privacy import MaskedIdentity
     from exophone_exporter.inventory.snapshot import Group, Snapshot
     from exophone_exporter.inventory.state import AccountStatus, Durations
@@ -36,7 +42,14 @@ if TYPE_CHECKING:
 # A metric and the text of one of its samples, or of several.
 MetricText: TypeAlias = "tuple[Metric, str]"
 
-_TRUTH: Final = {None: None, True: format_value(True), False: format_value(False)}
+_T = TypeVar("_T")
+
+_ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
+# A channel in another state has no sample: it is not checked, or nobody can say.
+_AS_EXPECTED: Final = {
+    "as_expected": format_value(True),
+    **dict.fromkeys(PROBLEMS, format_value(False)),
+}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
@@ -205,16 +218,18 @@ def number_lines(account: Account, judged: Sequence[Judged]) -> Iterator[MetricT
     names = masked_identities(numbers, account.per_number.phone_number, account.pseudonym_key)
     sids = escaped_column([name.sid for name in names])
     info = catalog.NUMBER_INFO
-    owners = escaped_column([verdict.owner for verdict in verdicts])
+    owners = _by_rule(verdicts, lambda rule: escape(rule.owner) if rule else "")
     labels = info.labelsets(account_names, sids, *_info_columns(names, numbers), owners)
     yield info, info.block(labels, ones)
     flows = account_names, [sid for sid in sids for _ in CHANNELS], CHANNELS * len(sids)
     labels = catalog.NUMBER_FLOW_ATTACHED.labelsets(*flows)
     yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, labels, _attached_columns(numbers))
-    expected = escaped_column([expected_label(v.rule, flow) for v in verdicts for flow in CHANNELS])
-    labels = catalog.NUMBER_FLOW_AS_EXPECTED.labelsets(*flows, expected)
-    as_expected = [[_TRUTH[v.as_expected(flow)] for v in verdicts] for flow in CHANNELS]
-    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, labels, as_expected)
+    expected = _by_rule(
+        verdicts, lambda rule: [escape(expected_label(rule, flow)) for flow in CHANNELS]
+    )
+    labels = catalog.NUMBER_FLOW_AS_EXPECTED.labelsets(*flows, chain.from_iterable(expected))
+    columns = _as_expected_columns(verdicts)
+    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, labels, columns)
     currencies = escaped_column([number.currency for number in numbers])
     labels = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
     for metric, prices in (
@@ -254,6 +269,12 @@ def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
     return escaped_column([ids[url] for url in urls])
 
 
+def _by_rule(verdicts: Sequence[Verdict], of: Callable[[NumberRule | None], _T]) -> Sequence[_T]:
+    """A column of what each number has from its rule: many numbers share one."""
+    made = {id(rule): of(rule) for rule in {id(v.rule): v.rule for v in verdicts}.values()}
+    return [made[id(verdict.rule)] for verdict in verdicts]
+
+
 def _flow_block(
     metric: Metric, labels: Sequence[str], columns: Iterable[Sequence[str | None]]
 ) -> MetricText:
@@ -267,9 +288,15 @@ def _attached_columns(numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str | No
     yield _attached_texts([n.sms_url if n.sms_capable else None for n in numbers])
 
 
+def _as_expected_columns(verdicts: Sequence[Verdict]) -> Iterator[Sequence[str | None]]:
+    """For voice and sms, as `Verdict.as_expected` has it."""
+    yield [_AS_EXPECTED.get(verdict.voice) for verdict in verdicts]
+    yield [_AS_EXPECTED.get(verdict.sms) for verdict in verdicts]
+
+
 def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
     """As `ExoPhone.attached` has it."""
-    texts = {url: _TRUTH[is_attached(url)] for url in {*urls}}
+    texts = {url: _ATTACHED[is_attached(url)] for url in {*urls}}
     return [texts[url] for url in urls]
 
 

@@ -30,7 +30,7 @@ from exophone_exporter.inventory.state import AccountState, AccountStatus, Balan
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from tests.lib.exposed import assert_exposed
 from tests.lib.paths import DATA
-from tests.lib.support import INDIA, FakeTime, account
+from tests.lib.support import INDIA, FakeTime, account, number_rules
 
 BUILD: Final = ExporterInfo(
     revision="0123abc",
@@ -50,6 +50,18 @@ PER_NUMBER: Final = {
     "empty": PerNumber("none", 10_000, "full"),
 }
 BALANCE: Final = Balance(Decimal("48213.50"), "INR", 'Pay "As You Go"')
+RULES: Final = number_rules(
+    {
+        "account": "support",
+        "phone_number": "+9122*",
+        "voice": "none",
+        "owner": 'a "b"',
+        "name": "out",
+    },
+    {"account": "apac", "sid": "*", "voice": "31 https://bot.example/a", "sms": "unchecked"},
+    {"account": "private", "friendly_name": "never", "owner": "nobody"},
+    {"account": "stale", "sid": "*"},
+)
 _BUILD_LABELS: Final = re.compile(rb'((?:python_)?version)="[^"]*"')
 
 
@@ -73,7 +85,7 @@ def snapshot_of(pages: Iterable[Any], time: FakeTime) -> Snapshot:
 
 
 def own_account(name: str) -> Account:
-    own = account(name, per_number=PER_NUMBER.get(name))
+    own = account(name, per_number=PER_NUMBER.get(name), rules=RULES.of_account(name))
     if name in ("support", "refused", "waiting"):
         own = replace(own, balance_interval_seconds=3600.0)
     labels = (("cost_center", "0113"), ("team", 'né "1"'))

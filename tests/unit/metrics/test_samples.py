@@ -22,7 +22,7 @@ from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import Metric
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from tests.lib.exposed import assert_exposed
-from tests.lib.support import FakeTime, account, found, phone
+from tests.lib.support import FakeTime, account, found, number_rules, phone
 
 GROUP: Final = "account country region number_type"
 # The contract, written out: a difference is a broken promise to users.
@@ -274,6 +274,20 @@ def test_label_of_what_a_rule_expects_has_no_url(expected: tuple[str, ...], show
     """A URL of one's own may contain a secret; the flow that a number has is shown alike."""
     assert expected_label(NumberRule(1, "1", {}, voice=expected), "voice") == shown
     assert expected_label(None, "voice") == "any"
+
+
+@pytest.mark.fault(239)
+@pytest.mark.parametrize("setting", ["last4", "hidden"])
+def test_rules_match_what_is_not_shown(time: FakeTime, setting: str) -> None:
+    rules = number_rules({"phone_number": "+91224890*", "friendly_name": "022*", "owner": "south"})
+    masked = account(per_number=PerNumber("all", 10, setting), rules=rules)  # type: ignore[arg-type]  # a parameter is a str
+    state = AccountState(masked)
+    state.record_poll(found(time.clock.now(), phone(friendly_name="022-48901111")))
+    assert_exposed([state.status()], ExporterInfo("r", 0.0), time.clock)
+    page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), time.clock)
+    text = page.body(openmetrics=False, gzipped=False).decode()
+    assert 'owner="south"' in text
+    assert "48901111" not in text
 
 
 @pytest.mark.fault(84)
