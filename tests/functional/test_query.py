@@ -16,6 +16,7 @@ from exophone_exporter.cli import output
 from exophone_exporter.config.number_rules import NumberRule, NumberRules
 from exophone_exporter.inventory.expectations import judge
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from tests.lib.paths import ROOT
 from tests.lib.processes import Ended, config_file, run
 from tests.lib.support import phone
 
@@ -254,6 +255,33 @@ class TestNumbers:
         rows = csv.DictReader(io.StringIO(ended.stdout))
         (first, *_) = json.loads(ended.stdout) if form == "json" else rows
         assert first["friendly_name"] == "Café 📞 \ufffd"
+
+
+# Commands, gaps, and what depends on the port or on the fire drill.
+STORY = re.compile(r"$|\.\.\.|\$ |exophone|curl|cat |acme|\+91\d+ \(|Expect|problem|expected|owner")
+
+
+def test_the_story_in_the_docs_is_what_the_program_prints(tmp_path: Path) -> None:
+    """docs/number-rules.md: its rules, and each line of output that it shows."""
+    text = (ROOT / "docs" / "number-rules.md").read_text("utf-8")
+    (rules,) = re.findall(r"<!-- tests: rules -->\n```yaml\n(.*?)```", text, re.DOTALL)
+    shown = re.findall(r"```(?:console\n\$ |yaml\nnumbers:\n  - match:\n)(.*?)```", text, re.DOTALL)
+    with Simulator(World(make_account("acme", 400))) as sim:
+        before = config_file(tmp_path, sim)
+        with_rules = tmp_path / "exophone.yaml"
+        with_rules.write_text(before.read_text("utf-8") + rules, "utf-8")
+        today = run("numbers", "--as-rules", "--config.file", str(before)).stdout
+        with_today = tmp_path / "today.yaml"
+        with_today.write_text(before.read_text("utf-8") + today, "utf-8")
+        printed = today + "".join(
+            run(*words, "--config.file", str(file)).stdout
+            for words in (["numbers", "--problems"], ["check-config", "--live"])
+            for file in (before, with_today, with_rules)
+        )
+    lines = {line.rstrip() for line in printed.splitlines()}
+    told = [line for block in shown for line in block.splitlines() if not STORY.match(line)]
+    assert len(told) > 30
+    assert [line for line in told if line not in lines] == []
 
 
 LONG_NAME = "Customers of the North-West who call at night"
@@ -518,6 +546,40 @@ class TestCheckConfig:
             "beta: OK, 3 numbers on the first page; the balance cannot be read: 403: the account"
         )
         assert refused in ended.stdout
+
+    def test_live_with_rules_it_shows_what_each_one_matches(
+        self, call: Call, sim: Simulator, tmp_path: Path
+    ) -> None:
+        """Of all pages; a rule that matches nothing is named, once every account is known."""
+        config_file(tmp_path, sim)
+        with (tmp_path / "exophone.yml").open("a", encoding="utf-8") as file:
+            file.write(
+                "numbers:\n  - {match: {account: acme, region: KA}, voice: [none], name: South}\n"
+                '  - {match: {sid: ["nobody", "nothing"]}}\n'
+            )
+        karnataka = [n for n in sim.world.accounts["acme"].numbers if n["region"] == "KA"]
+        ended = call("check-config", "--live")
+        assert "acme: OK, 60 numbers\nbeta: OK, 3 numbers\n" in ended.stdout
+        assert [line.split() for line in ended.stdout.splitlines()[-4:]] == [
+            ["Rule", "Match", "Numbers", "Problems"],
+            f"South account acme, region KA {len(karnataka)} {len(karnataka)}".split(),
+            ["2", "sid", "nobody", "or", "nothing", "0", "0"],
+            f"no rule {63 - len(karnataka)} 3".split(),
+        ]
+        assert ended.stderr == "exophone-exporter: warning: rule 2 matches no number\n"
+        assert ended.code == 0
+        sim.fail(Fault(status=403, account_sid="beta", times=None))
+        ended = call("check-config", "--live")
+        assert (ended.code, ended.stderr) == (1, "")
+        assert ended.stdout.splitlines()[-2].split() == [
+            "2",
+            "sid",
+            "nobody",
+            "or",
+            "nothing",
+            "?",
+            "0",
+        ]
 
     @pytest.mark.fault(123)
     def test_live_a_wrong_key_is_a_failure_that_hints_at_the_region(

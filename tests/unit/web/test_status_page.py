@@ -180,11 +180,11 @@ def test_figures_are_next_to_their_names(time: FakeTime) -> None:
         phone("e", sms_url="", sms_capable=False),
     )
     text = Reader(page_of(time, state)).text
-    assert text[text.index("numbers") :][:12] == [
+    assert text[text.index("numbers") :][:11] == [
         *("numbers", "5", "with a problem", "3", "idle", "2"),
         *("rental of idle numbers", "₹499.00 + $1,234.50"),
         *("monthly rental", "₹1,34,270.00 + $1,234.50"),
-        *("without a flow, expected or not", "voice 3, SMS 2"),
+        "Without a flow, expected or not: voice 3, SMS 2.",
     ]
 
 
