@@ -48,6 +48,7 @@ ESCAPED = {scheme: OPENMETRICS.replace("underscores", scheme) for scheme in SCHE
             "application/openmetrics-text;q=0.5;escaping=dots,application/openmetrics-text",
             OPENMETRICS,
         ),
+        ("application/openmetrics-text,application/openmetrics-text;escaping=dots", OPENMETRICS),
         ("application/openmetrics-text;escaping=x\r\ny", OPENMETRICS),
         ("text/plain;version=0.0.4;escaping=values", TEXT),
     ],
