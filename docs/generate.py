@@ -107,6 +107,38 @@ def prometheus_rule(rules: str) -> str:
     return _PROMETHEUS_RULE + "".join(f"  {line}" if line.strip() else line for line in lines)
 
 
+def metrics_json() -> str:
+    """Every metric, for programs."""
+    keys = ("name", "type", "labels", "help", "section")
+    return _as_json([{key: getattr(metric, key) for key in keys} for metric in METRICS])
+
+
+def alerts_json(rules: str) -> str:
+    """Every alert and what it uses, for programs: `recorded` has expressions by name."""
+    every = [rule for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]]
+    alerts = [
+        {
+            "name": rule["alert"],
+            "severity": rule["labels"]["severity"],
+            "labels": rule["labels"],
+            "for": rule["for"],
+            "keep_firing_for": rule.get("keep_firing_for", "0s"),
+            "summary": rule["annotations"]["summary"],
+            "description": rule["annotations"]["description"],
+            "expression": rule["expr"],
+            "runbook": f"runbooks.md#{rule['alert'].lower()}",
+        }
+        for rule in every
+        if "alert" in rule
+    ]
+    recorded = {rule["record"]: rule["expr"] for rule in every if "record" in rule}
+    return _as_json({"alerts": alerts, "recorded": recorded})
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 def between_marks(text: str, name: str, content: str) -> str:
     """The text with what stands between the marks of a name replaced."""
     pattern = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
@@ -126,12 +158,13 @@ def generated() -> dict[Path, str]:
     """Every derived file, as it should be."""
     reference, readme = ROOT / "docs" / "metrics.md", ROOT / "README.md"
     runbooks, flags = (ROOT / "docs" / f"{name}.md" for name in ("runbooks", "command-line"))
+    rules = (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
     return {
         **chart.generated(),
         ROOT / "docs" / "config.schema.json": json.dumps(loader.json_schema(), indent=2) + "\n",
-        ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(
-            (ROOT / "prometheus" / "exophone.rules.yml").read_text("utf-8")
-        ),
+        ROOT / "docs" / "metrics.json": metrics_json(),
+        ROOT / "docs" / "alerts.json": alerts_json(rules),
+        ROOT / "deploy" / "kubernetes" / "operator" / "prometheusrule.yaml": prometheus_rule(rules),
         reference: between_marks(reference.read_text("utf-8"), "metrics", metric_sections(3)),
         runbooks: between_marks(
             runbooks.read_text("utf-8"), "time", time_table(("critical", "warning"))

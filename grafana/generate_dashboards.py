@@ -1,4 +1,4 @@
-"""Writes the dashboards' JSON from their source.
+"""Writes the dashboards' JSON from their source, and the alerts for Grafana from Prometheus' rules.
 
 `make generate` writes; with --check this only says what is out of date, exit 1.
 """
@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from exophone_dashboards import exporter, numbers, rental
+from exophone_dashboards.alerts import as_provisioning
 from exophone_dashboards.layout import as_model
 
 if TYPE_CHECKING:
     from exophone_dashboards.panels import Json
 
-FOLDER: Final = Path(__file__).resolve().parent / "dashboards"
+HERE: Final = Path(__file__).resolve().parent
+FOLDER: Final = HERE / "dashboards"
+RULES: Final = HERE.parent / "prometheus" / "exophone.rules.yml"
 
 
 def generated() -> dict[Path, str]:
-    """Every dashboard's file, as it should be."""
-    return {
+    """Every file, as it should be."""
+    dashboards = {
         FOLDER / f"{made.uid}.json": as_text(as_model(made))
         for made in (numbers.DASHBOARD, rental.DASHBOARD, exporter.DASHBOARD)
     }
+    alerts = as_provisioning(RULES.read_text("utf-8"))
+    return dashboards | {HERE / "alerting" / "exophone.yml": alerts}
 
 
 def as_text(made: Json) -> str:

@@ -242,6 +242,7 @@ def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> N
         for alert, cause_for_all in CAUSES_FOR_ALL.items():
             cause_for_all(running)
             running.wait_for(alert)
+        running.assert_grafana_sees_the_same()
         for sent in running.webhook.alerts:
             assert_readable(sent)
         wrong = running.wait_for("ExoPhoneWrongFlow warning number")

@@ -45,9 +45,9 @@ _MOST_SECONDS: Final = 10.0
 _POLL: Final = "interval: 1s, deadline: 3s, stale_after: 5s"
 _SCRAPE_INTERVAL_SECONDS: Final = 1.0
 
-_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 # A repetition that came as soon would look like a second notification.
-_DURATION: Final = re.compile(r"(?<=[\[: ])(?<!repeat_interval: )(\d+)([smhd])(?![\w.])")
+_DURATION: Final = re.compile(r"(?<=[\[: ])(?<!repeat_interval: )(\d+)([smhdw])(?![\w.])")
 
 
 def shortened(text: str) -> str:
@@ -168,6 +168,31 @@ class Scene:
         (self.folder / "exophone.yml").write_text("accounts: []", encoding="utf-8")
         for running in self.exporters:
             running.send(signal.SIGHUP)
+
+    def assert_grafana_sees_the_same(self) -> None:
+        """Grafana's queries have had the series of ours since the beginning, and no name of one.
+
+        What lasted for less than five seconds may be seen by one of them only.
+        """
+        file = (ROOT / "grafana" / "alerting" / "exophone.yml").read_text("utf-8")
+        groups = yaml.safe_load(shortened(file))["groups"]
+        of_grafana = {
+            (rule["title"].split()[0], *sorted(rule["labels"].items())): rule["data"][0]["model"]
+            for group in groups
+            for rule in group["rules"]
+        }
+        (_, seconds), *_ = self.prometheus.ask("max(count_over_time(up[10m]))")
+        for rule in [rule for rule in self.prometheus.rules() if rule["type"] == "alerting"]:
+            query = of_grafana.pop((rule["name"], *sorted(rule["labels"].items())))["expr"]
+            one = self.prometheus.ever(rule["query"], round(seconds))
+            other = {
+                frozenset(pair for pair in labels if pair[0] != "phone_number"): count
+                for labels, count in self.prometheus.ever(query, round(seconds)).items()
+            }
+            for seen, also in (one, other), (other, one):
+                assert {labels for labels in seen if seen[labels] >= 5} <= also.keys(), rule
+            assert not any("__name__" in dict(labels) for labels in one | other), rule
+        assert not of_grafana
 
     def stay_quiet(self) -> None:
         """No alert has fired since the rules are there, though each had the time to."""

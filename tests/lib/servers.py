@@ -155,6 +155,14 @@ class Prometheus:
         found = json.loads(body)["data"]["result"] if status == 200 else []
         return [(series["metric"], float(series["value"][1])) for series in found]
 
+    def ever(self, query: str, seconds: int) -> dict[frozenset[tuple[str, str]], int]:
+        """The labels of every series that a query had in the last seconds, and in how many."""
+        end = self.ask("vector(time())")[0][1]
+        span = f"start={end - seconds}&end={end}&step=1"
+        _, body = get(f"{self.url}/api/v1/query_range?query={quote(query)}&{span}")
+        found = json.loads(body)["data"]["result"]
+        return {frozenset(series["metric"].items()): len(series["values"]) for series in found}
+
     def wait_for(self, query: str, count: int) -> list[tuple[dict[str, str], float]]:
         def found() -> list[tuple[dict[str, str], float]]:
             series = self.ask(query)
