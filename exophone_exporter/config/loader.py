@@ -508,8 +508,8 @@ def _prune_rule(document: dict[str, Any], path: strict_yaml.Path) -> None:
             rules[at]["match"].pop(key, None)
         case (_, int(at), "match", *_):
             rules[at]["match"] = {"sid": "*"}
-        case (_, int(at), key, *_):
-            rules[at].pop(key, None)
+        case _:
+            rules[path[1]].pop(path[2], None)
 
 
 def _merged(common: _Section, own: _Section) -> _Section:

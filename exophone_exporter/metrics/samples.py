@@ -26,7 +26,7 @@ from exophone_exporter.metrics.exposition import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from exophone_exporter.clock import ClockReading
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 _ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
 # A channel in another state has no sample: it is not checked, or nobody can say.
-_AS_EXPECTED: Final = {
+_AS_EXPECTED: Final[Mapping[str, str]] = {
     "as_expected": format_value(True),
     **dict.fromkeys(PROBLEMS, format_value(False)),
 }
