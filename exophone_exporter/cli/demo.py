@@ -39,7 +39,7 @@ _ACCOUNT: Final = """\
 """
 
 # What the numbers of the demo should do; docs/number-rules.md explains it.
-_RULES: Final = """\
+RULES: Final = """\
 numbers:
   - name: outbound
     match: {friendly_name: "Outbound *"}
@@ -108,7 +108,7 @@ def demo(args: argparse.Namespace) -> int:
     with Simulator(
         world, latency_seconds=_LATENCY_SECONDS, failure_rate=_FAILURE_RATE, seed=args.seed
     ) as simulator:
-        loaded = loader.parse(configuration(simulator) + _RULES, "demo", {})
+        loaded = loader.parse(configuration(simulator) + RULES, "demo", {})
         script = Script(simulator.drill)
         ticker = threading.Thread(
             target=_keep_changing, args=(world, stopping, script), daemon=True

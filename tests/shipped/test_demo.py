@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from exophone_exporter.cli.demo import RULES, configuration
 from exophone_exporter.simulator import Simulator, demo_world
 from exophone_exporter.simulator.script import Script
 from tests.lib.paths import ROOT
+from tests.lib.processes import run
 
 # The demo changes the world every 15 s and polls it every 5 s.
 NOTICED_SECONDS = 20
@@ -51,6 +56,24 @@ def test_a_dead_exporter_does_not_resolve_what_the_demo_shows() -> None:
     evaluation = seconds(shipped("prometheus.yml")["global"]["evaluation_interval"])
     for name in ("ExoPhoneFlowDetached", "ExoPhoneNumbersDisappeared"):
         assert seconds(first_alert(name)["keep_firing_for"]) > dead + evaluation
+
+
+def test_the_demo_has_rules_owners_and_a_number_on_a_wrong_flow(tmp_path: Path) -> None:
+    """Numbers that only call out are right, every rule matches, and every number is owned."""
+    with Simulator(demo_world()) as simulator:
+        file = tmp_path / "demo.yaml"
+        file.write_text(configuration(simulator) + RULES, encoding="utf-8")
+        listed = json.loads(run("numbers", "--format=json", "--config.file", str(file)).stdout)
+        wrong = run("numbers", "--problems", "--format=json", "--config.file", str(file)).stdout
+        checked = run("check-config", "--live", str(file))
+    owners = Counter(number["owner"] for number in listed)
+    assert owners == {"sales": 5, "payments": 5, "singapore": 12, "support": 230}
+    problems = Counter((number["owner"], number["problem"]) for number in json.loads(wrong))
+    assert problems["payments", "voice wrong"] == 1
+    assert sum(problems.values()) == 14
+    assert "sales" not in {owner for owner, _ in problems}
+    assert [number["expected"] for number in listed if number["owner"] == "sales"] == ["none"] * 5
+    assert (checked.code, checked.stderr) == (0, "")
 
 
 def announced(text: str) -> int:
