@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -221,13 +222,27 @@ def test_a_reload_changes_the_interval_ends_the_requests_or_removes_the_account(
     held = asked(sim)
     running.wait_for_polls()
     assert asked(sim) == held
-    sim.fail(Fault(endpoint="balance", delay_seconds=0.2, status=200, body=BALANCE, times=None))
-    running.reload(watching(sim))
-    running.wait_for("a request", lambda: asked(sim) > held)
     running.reload(replace(watching(sim, "beta"), sid="beta"))
-    assert list(running.values("account_balance_last_success_timestamp_seconds")) == [
-        'account="beta"'
-    ]
+    success = running.values("account_balance_last_success_timestamp_seconds")
+    assert list(success) == ['account="beta"']
+
+
+@pytest.mark.fault(251)
+def test_an_answer_to_the_old_configuration_is_dropped(
+    sim: Simulator, run: Callable[..., Running]
+) -> None:
+    """Or a key that was corrected would seem wrong for another hour."""
+    sim.fail(Fault(403, endpoint="balance", delay_seconds=0.5))
+    running = run(watching(sim))
+    running.wait_for("the request", lambda: asked(sim) == 1)
+    running.reload(watching(sim, balance_interval_seconds=1800.0))
+    running.wait_for("the balance", lambda: running.values("account_balance"))
+    running.wait_for("the end of the old thread", lambda: threads_for_balances() == 1)
+    assert running.values("account_balance_up") == {'account="support"': 1}
+
+
+def threads_for_balances() -> int:
+    return sum(thread.name == "balance support" for thread in threading.enumerate())
 
 
 @pytest.mark.fault(253)

@@ -25,6 +25,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.simulator.responses import Endpoint
 from exophone_exporter.simulator.server import RecordedRequest
 from tests.lib.processes import Running, config_file, started
 
@@ -109,7 +110,8 @@ class BadDays:
                 self._simulator.world.tick()
         if fails:
             fault.account_sid = request.account_sid
-            fault.endpoint = "detail" if on_detail else "list"
+            others: tuple[Endpoint, ...] = ("list", "list", "list", "balance")
+            fault.endpoint = "detail" if on_detail else self._rng.choice(others)
             self._simulator.fail(fault)
         if slow:
             self._slow.wait(seconds)  # never set: a wait
@@ -121,6 +123,7 @@ def write_configuration(folder: Path, simulator: Simulator, page_size: int) -> P
     path = config_file(folder, simulator, poll)
     good, bad = "per_number: {series: unattached, limit: 1}\n", "per_number: [\n"
     with path.open("a", encoding="utf-8") as file:
+        file.write("balance: {enabled: true, interval: 1s}\n")
         file.write(good if page_size % 3 else bad)
     return path
 
@@ -288,6 +291,7 @@ def assert_lived_through(log: str, scraper: Scraper) -> None:
     print(f"{scraper.polls()} polls; failures {sorted(seen)}")  # noqa: T201 - likewise
     assert seen >= {"timeout", "auth", "server", "status", "bad_body", "envelope"}
     assert "internal" not in seen
+    assert 'endpoint="balance"' in scraper.text
     assert "the configuration was reloaded" in log
     assert "the configuration was not reloaded" in log
     assert not re.findall(r".*(?:traceback|a defect|died).*", log)
