@@ -298,8 +298,8 @@ COMMANDS: Final = {
         ("account", "days"),
         "The balance is used up: the API answers 402. With days=10, it has been for\n"
         "      so long, and the numbers are gone.",
-        "Expect ExoPhoneAccountUnpaid, with days=10 ExoPhoneNumbersDisappeared instead;"
-        " /-/restore puts it right.",
+        "Expect ExoPhoneAccountUnpaid, with days=10 ExoPhoneNumbersDisappeared, and"
+        " ExoPhoneBalanceExhausted; /-/restore puts it right.",
     ),
     "refuse-balance": Command(
         Drill.refuse_balance,
