@@ -9,7 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The layers that read what others wrote: every branch of them is tested.
 WHOLLY_COVERED := */errors.py,*/exotel/*,*/inventory/snapshot.py,*/inventory/changes.py,*/config/durations.py,*/config/loader.py,*/config/schema.py,*/config/strict_yaml.py,*/config/secrets.py
-TOOLS := .cache/tools/kustomize
+# The version of Go's modules is in the folder's name: what was built once serves every checkout.
+TOOL_MODULES := tests/lib/tools tests/lib/tools/alertmanager
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/exophone-exporter/tools-$(shell cat $(TOOL_MODULES:%=%/go.mod) | cksum | cut -d ' ' -f 1)
 NODE_MODULES := $(patsubst %,tests/lib/%/node_modules/.package-lock.json,grafana kubernetes)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint constraints.txt
@@ -54,8 +56,13 @@ fuzz: $(VENV)/.test ## run the tests of any input with many new examples; takes 
 	$(PYTEST) $(IN_PARALLEL) --hypothesis-profile=long tests/properties/test_any_*.py
 
 .PHONY: end-to-end
-end-to-end: $(VENV)/.test $(NODE_MODULES) $(TOOLS) ## run the tests with Prometheus, Alertmanager, Chromium and node
+end-to-end: $(VENV)/.test $(NODE_MODULES) tools ## run the tests with Prometheus, Alertmanager, Chromium and node
 	EXOPHONE_REQUIRE_END_TO_END=1 $(PYTEST) --numprocesses=$(WORKERS) --dist=loadfile -m end_to_end
+
+.PHONY: tools
+tools: $(TOOLS)/versions ## build Prometheus 3, VictoriaMetrics, Helm and others for end-to-end tests; needs Go
+	@mkdir -p .cache && rm -rf .cache/tools && ln -s $(TOOLS) .cache/tools
+	@cat $<
 
 .PHONY: soak
 soak: $(VENV)/.test ## run the program under faults and load, and see that nothing leaks (MINUTES=1)
@@ -139,8 +146,14 @@ $(VENV)/.mutation: $(VENV)/.test
 	$(PIP) install --constraint constraints.txt --editable '.[mutation]'
 	@touch $@
 
-$(TOOLS): tests/lib/tools/go.mod tests/lib/tools/go.sum
-	cd tests/lib/tools && go build -o '$(CURDIR)/.cache/tools/' tool
+# Without service discovery, Prometheus is built in half the time.
+$(TOOLS)/versions:
+	@mkdir -p $(@D)
+	for module in $(TOOL_MODULES); do \
+	  CGO_ENABLED=0 go -C $$module build -trimpath -ldflags='-s -w' -tags=remove_all_sd -o $(@D)/ tool && \
+	  go -C $$module list -f '{{.ImportPath}} {{.Module.Version}}' tool || exit; \
+	done > $@.part
+	mv $@.part $@
 
 $(NODE_MODULES): tests/lib/%/node_modules/.package-lock.json: tests/lib/%/package-lock.json
 	npm ci --prefix tests/lib/$*

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 
@@ -13,7 +11,7 @@ from hypothesis import settings
 
 from tests.lib.canary import pytest_runtest_makereport  # noqa: F401 - a hook of pytest
 from tests.lib.dashboards.scene import Scene, scene
-from tests.lib.paths import TOOLS
+from tests.lib.programs import ANY, BUILT, INSTALLED, programs
 from tests.lib.support import FakeTime
 
 # `pytester` tests the other two.
@@ -49,17 +47,13 @@ def time() -> FakeTime:
 
 @pytest.fixture(scope="session")
 def program() -> Callable[[str], str]:
-    """The path of a program from outside; without it the test is skipped, or fails if required."""
+    return programs(ANY)
 
-    def find(name: str) -> str:
-        path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
-        if path is None and os.environ.get("EXOPHONE_REQUIRE_END_TO_END"):
-            pytest.fail(f"{name} is not installed, and EXOPHONE_REQUIRE_END_TO_END asks for it")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
 
-    return find
+@pytest.fixture(scope="session", params=[BUILT, INSTALLED], ids=["built", "installed"])
+def each_program(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """`program` for what is tested in two versions, such as Prometheus 3 and 2."""
+    return programs(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -170,67 +170,71 @@ def test_every_alert_of_the_file_has_a_cause_here() -> None:
 
 @pytest.mark.end_to_end
 def test_a_number_that_loses_its_flow_is_reported_once_until_it_has_one_again(
-    tmp_path: Path, program: Callable[[str], str]
+    tmp_path: Path,
 ) -> None:
     """Two replicas watch it; no notification before that, and a resolved one afterwards."""
     accounts = [healthy_account("support"), healthy_account("sales")]
     accounts[1].numbers[0].update(friendly_name="Outbound [no flow]", voice_url=None)
-    with scene(tmp_path, program, *accounts, replicas=2) as running:
+    with scene(tmp_path, *accounts, replicas=2) as running:
         running.stay_quiet()
         flow = running.account("support").numbers[0]["voice_url"]
         number = change(running, "support", voice_url=None)
-        sent = running.wait_for("ExoPhoneFlowDetached critical number")
-        assert_readable(sent)
-        assert sent.labels["account"] == "support"
-        for name in (number["friendly_name"], number["phone_number"], "account support"):
-            assert name in sent.annotations["summary"]
+        every = running.wait_for("ExoPhoneFlowDetached critical number")
+        for sent in every:
+            assert_readable(sent)
+            assert sent.labels["account"] == "support"
+            for name in (number["friendly_name"], number["phone_number"], "account support"):
+                assert name in sent.annotations["summary"]
         running.wait_until_held_back("ExoPhoneVoiceFlowMissing warning number")
         change(running, "support", voice_url=flow)
-        over = running.wait_for("ExoPhoneFlowDetached critical number", "resolved")
-        assert over.labels == sent.labels
-        assert [(also.labels, also.status) for also in running.webhook.alerts] == [
-            (sent.labels, "firing"),
-            (sent.labels, "resolved"),
-        ]
+        running.wait_for("ExoPhoneFlowDetached critical number", "resolved")
+        for watcher, sent in zip(running.watchers, every, strict=True):
+            assert [(also.labels, also.status) for also in watcher.webhook.alerts] == [
+                (sent.labels, "firing"),
+                (sent.labels, "resolved"),
+            ]
 
 
 @pytest.mark.end_to_end
 def test_a_revoked_key_is_reported_and_nothing_else(
-    tmp_path: Path, program: Callable[[str], str]
+    tmp_path: Path,
 ) -> None:
     """What follows from it is inhibited, and no alert about a number is sent as resolved."""
     accounts = [healthy_account("support"), healthy_account("sales")]
-    with scene(tmp_path, program, *accounts) as running:
+    with scene(tmp_path, *accounts) as running:
         add(running, "support", voice_url=None)
         running.wait_for("ExoPhoneVoiceFlowMissing warning number", account="support")
-        before = len(running.webhook.alerts)
+        before = [len(watcher.webhook.alerts) for watcher in running.watchers]
         revoke_key(running, "support")
-        assert_readable(running.wait_for("ExoPhoneCredentialsRejected critical"))
+        for sent in running.wait_for("ExoPhoneCredentialsRejected critical"):
+            assert_readable(sent)
         for consequence in (
             "ExoPhonePollFailing warning",
             "ExoPhoneDataStale warning",
             "ExoPhoneDataStale critical",
         ):
             running.wait_until_held_back(consequence, account="support")
-        running.prometheus.wait_for('absent(exophone_numbers{account="support"})', 1)
-        running.prometheus.wait_for('absent(ALERTS{alertname="ExoPhoneVoiceFlowMissing"})', 1)
+        for watcher in running.watchers:
+            watcher.server.wait_for('absent(exophone_numbers{account="support"})', 1)
+            watcher.server.wait_for('absent(ALERTS{alertname="ExoPhoneVoiceFlowMissing"})', 1)
         add(running, "sales", voice_url=None)
         running.wait_for("ExoPhoneVoiceFlowMissing warning number", account="sales")
-        names = [sent.labels["alertname"] for sent in running.webhook.alerts[before:]]
-        assert names == ["ExoPhoneCredentialsRejected", "ExoPhoneVoiceFlowMissing"]
+        for watcher, earlier in zip(running.watchers, before, strict=True):
+            names = [sent.labels["alertname"] for sent in watcher.webhook.alerts[earlier:]]
+            assert names == ["ExoPhoneCredentialsRejected", "ExoPhoneVoiceFlowMissing"]
         running.account("support").api_key = "support-key"
         running.wait_for("ExoPhoneCredentialsRejected critical", "resolved", account="support")
 
 
 @pytest.mark.end_to_end
-def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> None:
+def test_every_alert_arrives(tmp_path: Path) -> None:
     """Each alert of the file fires for its cause, is routed, and says what a person needs."""
     accounts = [healthy_account(sid) for sid in ("rule", *map(sid_of, CAUSES))]
     accounts[0].numbers[0]["friendly_name"] = "Hotline"
     for number in [n for account in accounts if "Unwanted" in account.sid for n in account.numbers]:
         number["sms_url"] = None
     settings = {sid_of(alert): setting for alert, setting in SETTINGS.items()}
-    with scene(tmp_path, program, *accounts, replicas=2, settings=settings, more=RULES) as running:
+    with scene(tmp_path, *accounts, replicas=2, settings=settings, more=RULES) as running:
         running.stay_quiet()
         for alert, first_cause in FIRST_CAUSES.items():
             first_cause(running)
@@ -242,13 +246,14 @@ def test_every_alert_arrives(tmp_path: Path, program: Callable[[str], str]) -> N
         for alert, cause_for_all in CAUSES_FOR_ALL.items():
             cause_for_all(running)
             running.wait_for(alert)
-        running.assert_grafana_sees_the_same()
-        for sent in running.webhook.alerts:
-            assert_readable(sent)
-        wrong = running.wait_for("ExoPhoneWrongFlow warning number")
-        assert wrong.labels["owner"] == "south"
-        assert "It has 9. Expected is 1 or 2." in wrong.annotations["description"]
+        running.watchers[0].assert_grafana_sees_the_same()
+        for wrong in running.wait_for("ExoPhoneWrongFlow warning number"):
+            assert wrong.labels["owner"] == "south"
+            assert "It has 9. Expected is 1 or 2." in wrong.annotations["description"]
         missing = "ExoPhoneVoiceFlowMissing warning number"
-        assert len(running.arrived(missing, account=sid_of(missing))) == 1
-        over = running.arrived(missing, "resolved", account=sid_of(missing))
-        assert not over, "an exporter that is gone does not resolve alerts"
+        for watcher in running.watchers:
+            for sent in watcher.webhook.alerts:
+                assert_readable(sent)
+            assert len(watcher.arrived(missing, account=sid_of(missing))) == 1
+            over = watcher.arrived(missing, "resolved", account=sid_of(missing))
+            assert not over, "an exporter that is gone does not resolve alerts"

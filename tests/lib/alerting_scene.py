@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,13 +21,13 @@ import yaml
 from exophone_exporter.simulator import Account, Simulator, World, make_account
 from tests.lib.paths import ROOT
 from tests.lib.processes import Running, config_file, started, wait_until
+from tests.lib.programs import BUILT, INSTALLED, programs
 from tests.lib.servers import (
     Alertmanager,
     Notified,
     Prometheus,
     Webhook,
     alertmanager,
-    alertmanager_program,
     prometheus,
     webhook,
 )
@@ -121,16 +122,12 @@ def _labels(alert: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Scene:
-    simulator: Simulator
-    exporters: list[Running]
-    prometheus: Prometheus
+class Watcher:
+    """What evaluates our rules, with an Alertmanager and a webhook of its own."""
+
+    server: Prometheus
     alertmanager: Alertmanager
     webhook: Webhook
-    folder: Path
-
-    def account(self, sid: str) -> Account:
-        return self.simulator.world.accounts[sid]
 
     def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
         wanted = _labels(alert).items() | labels.items()
@@ -143,7 +140,7 @@ class Scene:
     def wait_for(self, alert: str, status: str = "firing", **labels: str) -> Notified:
         found: list[Notified] = wait_until(
             lambda: self.arrived(alert, status, **labels),
-            f"{alert} {labels} {status}; see {self.folder}",
+            f"{alert} {labels} {status}; see {self.server.log}",
             DEADLINE_SECONDS,
         )
         return found[0]
@@ -153,21 +150,30 @@ class Scene:
         wanted = _labels(alert).items() | labels.items()
         wait_until(
             lambda: any(wanted <= held.items() for held in self.alertmanager.inhibited()),
-            f"{alert} {labels} held back; see {self.folder}",
+            f"{alert} {labels} held back; see {self.server.log}",
             DEADLINE_SECONDS,
         )
 
-    def scrape(self, *exporters: Running) -> None:
-        targets = [running.url().removeprefix("http://") for running in exporters]
-        file = _targets_file(self.folder)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
-        part.replace(file)
+    def load_rules(self) -> None:
+        self.server.reload()
+        wait_until(self.server.rules, "the rules are loaded")
+        # It forgot the Alertmanager when it loaded them; what fires before it is found is not sent.
+        wait_until(self.server.alertmanagers, "an Alertmanager is found")
 
-    def misconfigure(self) -> None:
-        (self.folder / "exophone.yml").write_text("accounts: []", encoding="utf-8")
-        for running in self.exporters:
-            running.send(signal.SIGHUP)
+    def stay_quiet(self) -> None:
+        """No alert has fired since the rules are there, though each had the time to."""
+        samples = "min(count_over_time(up[5m]))"
+        enough = _MOST_SECONDS / _SCRAPE_INTERVAL_SECONDS + self.server.ask(samples)[0][1]
+        wait_until(
+            lambda: self.server.ask(samples)[0][1] > enough,
+            "more scrapes than any alert waits for",
+            DEADLINE_SECONDS,
+        )
+        for rule in self.server.rules():
+            assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule
+        fired = self.server.ask('max_over_time(ALERTS{alertstate="firing"}[5m])')
+        assert not fired, fired
+        assert not self.webhook.alerts
 
     def assert_grafana_sees_the_same(self) -> None:
         """Grafana's queries have had the series of ours since the beginning, and no name of one.
@@ -181,39 +187,58 @@ class Scene:
             for group in groups
             for rule in group["rules"]
         }
-        (_, seconds), *_ = self.prometheus.ask("max(count_over_time(up[10m]))")
-        for rule in [rule for rule in self.prometheus.rules() if rule["type"] == "alerting"]:
+        (_, seconds), *_ = self.server.ask("max(count_over_time(up[10m]))")
+        for rule in [rule for rule in self.server.rules() if rule["type"] == "alerting"]:
             query = of_grafana.pop((rule["name"], *sorted(rule["labels"].items())))["expr"]
-            one = self.prometheus.ever(rule["query"], round(seconds))
+            one = self.server.ever(rule["query"], round(seconds))
             other = {
                 frozenset(pair for pair in labels if pair[0] != "phone_number"): count
-                for labels, count in self.prometheus.ever(query, round(seconds)).items()
+                for labels, count in self.server.ever(query, round(seconds)).items()
             }
             for seen, also in (one, other), (other, one):
                 assert {labels for labels in seen if seen[labels] >= 5} <= also.keys(), rule
             assert not any("__name__" in dict(labels) for labels in one | other), rule
         assert not of_grafana
 
+
+@dataclass(frozen=True)
+class Scene:
+    simulator: Simulator
+    exporters: list[Running]
+    watchers: list[Watcher]
+    folder: Path
+
+    def account(self, sid: str) -> Account:
+        return self.simulator.world.accounts[sid]
+
+    def scrape(self, *exporters: Running) -> None:
+        targets = [running.url().removeprefix("http://") for running in exporters]
+        file = _targets_file(self.folder)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
+        part.replace(file)
+
+    def misconfigure(self) -> None:
+        (self.folder / "exophone.yml").write_text("accounts: []", encoding="utf-8")
+        for running in self.exporters:
+            running.send(signal.SIGHUP)
+
+    def wait_for(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
+        """The first notification of each watcher."""
+        return [watcher.wait_for(alert, status, **labels) for watcher in self.watchers]
+
+    def wait_until_held_back(self, alert: str, **labels: str) -> None:
+        for watcher in self.watchers:
+            watcher.wait_until_held_back(alert, **labels)
+
     def stay_quiet(self) -> None:
-        """No alert has fired since the rules are there, though each had the time to."""
-        samples = "min(count_over_time(up[5m]))"
-        enough = _MOST_SECONDS / _SCRAPE_INTERVAL_SECONDS + self.prometheus.ask(samples)[0][1]
-        wait_until(
-            lambda: self.prometheus.ask(samples)[0][1] > enough,
-            "more scrapes than any alert waits for",
-            DEADLINE_SECONDS,
-        )
-        for rule in self.prometheus.rules():
-            assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule
-        fired = self.prometheus.ask('max_over_time(ALERTS{alertstate="firing"}[5m])')
-        assert not fired, fired
-        assert not self.webhook.alerts
+        for watcher in self.watchers:
+            watcher.stay_quiet()
 
 
 @contextlib.contextmanager
 def scene(
     folder: Path,
-    program: Callable[[str], str],
     *accounts: Account,
     replicas: int = 1,
     settings: Mapping[str, str] | None = None,
@@ -221,7 +246,8 @@ def scene(
 ) -> Iterator[Scene]:
     """Everything runs and knows of the rest, then the block.
 
-    `settings` are more keys of the exporter's configuration, by account sid; `more` is its end.
+    The same exporters are watched by Prometheus as it is built, and as it is installed. `settings`
+    are more keys of the exporter's configuration, by account sid; `more` is its end.
     """
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(Simulator(World(*accounts)))
@@ -229,19 +255,30 @@ def scene(
         with file.open("a", encoding="utf-8") as end:
             end.write(more)
         exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
-        hook = stack.enter_context(webhook())
-        routing = alertmanager(
-            alertmanager_program(program), folder, shortened(with_webhooks(hook.url))
-        )
-        manager = stack.enter_context(routing)
-        rule_files = folder / "rules.*.yml"
-        configuration = scraping(_targets_file(folder), manager.url, rule_files)
-        server = stack.enter_context(prometheus(program("prometheus"), folder, configuration))
-        made = Scene(simulator, exporters, server, manager, hook, folder)
+        watchers = [
+            stack.enter_context(_watcher(folder, programs(BUILT))),
+            stack.enter_context(_watcher(folder, programs(INSTALLED))),
+        ]
+        made = Scene(simulator, exporters, watchers, folder)
         made.scrape(*exporters)
-        server.wait_for("up == 1", replicas)
-        _add_rules(made)
+        for watcher in watchers:
+            watcher.server.wait_for("up == 1", replicas)
+        # Now that all is there, the rules: Prometheus takes its time to find targets.
+        (folder / "rules.short.yml").write_text(shortened(_rules()), encoding="utf-8")
+        for watcher in watchers:
+            watcher.load_rules()
         yield made
+
+
+@contextlib.contextmanager
+def _watcher(of_scene: Path, program: Callable[[str], str]) -> Iterator[Watcher]:
+    folder = Path(tempfile.mkdtemp(dir=of_scene))
+    with webhook() as hook:
+        routing = shortened(with_webhooks(hook.url))
+        with alertmanager(program("alertmanager"), folder, routing) as manager:
+            configuration = scraping(_targets_file(of_scene), manager.url, of_scene / "rules.*.yml")
+            with prometheus(program("prometheus"), folder, configuration) as server:
+                yield Watcher(server, manager, hook)
 
 
 @contextlib.contextmanager
@@ -250,15 +287,6 @@ def _exporter(file: Path, accounts: tuple[Account, ...]) -> Iterator[Running]:
         for account in accounts:
             running.wait_for(f"first poll is complete.*account={account.sid}")
         yield running
-
-
-def _add_rules(made: Scene) -> None:
-    """Now that all is there, the rules: Prometheus takes its time to find targets."""
-    (made.folder / "rules.short.yml").write_text(shortened(_rules()), encoding="utf-8")
-    made.prometheus.reload()
-    wait_until(made.prometheus.rules, "the rules are loaded")
-    # It forgot the Alertmanager when it loaded them, and what fires before it is found is not sent.
-    wait_until(made.prometheus.alertmanagers, "an Alertmanager is found")
 
 
 def _targets_file(folder: Path) -> Path:

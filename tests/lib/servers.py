@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -188,6 +187,13 @@ def prometheus(program: str, folder: Path, configuration: str, *flags: str) -> I
         yield Prometheus(url, log, pid)
 
 
+def _is_ready(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
 def free_address() -> str:
     with listen(["127.0.0.1:0"])[0] as free:
         return f"127.0.0.1:{free.getsockname()[1]}"
@@ -215,12 +221,6 @@ class Alertmanager:
         self.url = url
         self.log = log
 
-    def ready(self) -> bool:
-        try:
-            return get(f"{self.url}/-/ready")[0] == 200
-        except OSError:
-            return False
-
     def send(self, *alerts: dict[str, str]) -> None:
         """Let alerts with these labels fire."""
         body = json.dumps([{"labels": labels} for labels in alerts])
@@ -244,12 +244,6 @@ class Alertmanager:
         return [alert["labels"] for alert in json.loads(body)]
 
 
-def alertmanager_program(program: Callable[[str], str]) -> str:
-    """Debian's name for it, else the usual one."""
-    debian = "prometheus-alertmanager"
-    return program(debian if shutil.which(debian) else "alertmanager")
-
-
 @contextlib.contextmanager
 def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Alertmanager]:
     """A real Alertmanager with a configuration, on a port and in a folder of its own, ready."""
@@ -265,7 +259,7 @@ def alertmanager(program: str, folder: Path, configuration: str) -> Iterator[Ale
     ]
     with _process(command, log):
         server = Alertmanager(url, log)
-        wait_until(server.ready, f"Alertmanager is ready: {log}")
+        wait_until(lambda: _is_ready(f"{url}/-/ready"), f"Alertmanager is ready: {log}")
         yield server
 
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.lib.paths import ROOT
-from tests.lib.processes import output_of, wait_until
+from tests.lib.processes import BIN, output_of, wait_until
 from tests.lib.queries import LABELS, unknown_names
-from tests.lib.servers import alertmanager, alertmanager_program
+from tests.lib.servers import alertmanager
 
 Rule = dict[str, Any]
 
@@ -185,7 +185,12 @@ def test_the_sed_of_the_runbooks_replaces_every_address() -> None:
     }
 
 
-# What promtool and amtool say.
+# What promtool and amtool say, in two versions.
+
+
+@pytest.fixture(scope="module", name="program")
+def _program(each_program: Callable[[str], str]) -> Callable[[str], str]:
+    return each_program
 
 
 @each_alert
@@ -256,6 +261,12 @@ def test_alertmanager_accepts_the_receivers_that_the_comments_show(
     shown = re.sub("^#", "", receivers, flags=re.MULTILINE)
     file.write_text(text.partition("# EDIT: three")[0] + "receivers:\n" + shown, "utf-8")
     assert "3 receivers" in output_of(program("amtool"), "check-config", file)
+
+
+def test_amlint_finds_nothing_in_the_routes_and_inhibitions() -> None:
+    """Except that one has no `equal`: an absent exporter has no labels in common with one down."""
+    rules, file = f"--rules={FILE}", PROMETHEUS / "alertmanager.yml"
+    output_of(BIN / "amlint", "check", "--strict", "--ignore=inhibit-no-equal", rules, file)
 
 
 # Scenes that differ in one thing, by promtool.
@@ -521,7 +532,7 @@ def test_alertmanager_holds_back_consequences_and_groups_by_the_cause(
     names = ("ExporterDown", "DataStale", "PollFailing")
     outage = [firing(name, account=f"{at}", job="one") for name in names for at in range(20)]
     text = (PROMETHEUS / "alertmanager.yml").read_text("utf-8")
-    with alertmanager(alertmanager_program(program), tmp_path, text) as server:
+    with alertmanager(program("alertmanager"), tmp_path, text) as server:
         server.send(*outage, *(labels for pair in pairs for labels in pair))
         wait_until(
             lambda: all(labels in server.inhibited() for labels in held_back),
