@@ -280,7 +280,9 @@ COMMANDS: Final = {
             _SHARD,
             _Flag("--web.config.file FILE", "Also check this web configuration file, or it alone."),
             _Flag("--no-secrets", "Read no secret, and no file that the configuration names."),
-            _Flag("--live", "Also make one API request for each account."),
+            _Flag(
+                "--live", "Also query the API: one page of each account, or all if there are rules."
+            ),
         ),
     ),
     "once": Command(
