@@ -170,11 +170,7 @@ def generated() -> dict[Path, str]:
             runbooks.read_text("utf-8"), "time", time_table(("critical", "warning"))
         ),
         flags: _command_line_page(flags.read_text("utf-8")),
-        readme: between_marks(
-            between_marks(readme.read_text("utf-8"), "time", time_table(("critical",))),
-            "metrics",
-            metric_table(m for m in METRICS if m.section in ("inventory", "change")),
-        ),
+        readme: between_marks(readme.read_text("utf-8"), "time", time_table(("critical",))),
     }
 
 
