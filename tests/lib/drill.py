@@ -158,7 +158,7 @@ def accounts(printed: str) -> str:
     """The accounts that a simulator printed, as a configuration of defaults for the rest."""
     _, _, shown = printed.partition("A configuration file for these accounts:\n\n")
     lines = [line[2:] for line in shown.splitlines() if line.startswith("  ")]
-    return "\n".join(line for line in lines if not line.startswith("poll:"))
+    return "\n".join(line for line in lines if not line.startswith(("poll:", "balance:")))
 
 
 def with_targets(exporter_url: str, alertmanager_url: str) -> str:
