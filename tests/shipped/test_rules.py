@@ -15,6 +15,7 @@ import yaml
 
 from tests.lib.paths import ROOT
 from tests.lib.processes import BIN, output_of, wait_until
+from tests.lib.programs import BUILT, programs
 from tests.lib.queries import LABELS, unknown_names
 from tests.lib.servers import alertmanager
 
@@ -261,6 +262,11 @@ def test_alertmanager_accepts_the_receivers_that_the_comments_show(
     shown = re.sub("^#", "", receivers, flags=re.MULTILINE)
     file.write_text(text.partition("# EDIT: three")[0] + "receivers:\n" + shown, "utf-8")
     assert "3 receivers" in output_of(program("amtool"), "check-config", file)
+
+
+@pytest.mark.end_to_end
+def test_vmalert_accepts_the_rules() -> None:
+    output_of(programs(BUILT)("vmalert"), "-dryRun", f"-rule={FILE}")
 
 
 def test_amlint_finds_nothing_in_the_routes_and_inhibitions() -> None:
