@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from exophone_exporter.errors import Forbidden, NotFound, PollError, Stopped
+from exophone_exporter.errors import Forbidden, NotFound, PollError
 from exophone_exporter.inventory.state import BalanceResult
 from exophone_exporter.polling.poll_log import FailureLog
-from exophone_exporter.polling.poller import bare, defect
+from exophone_exporter.polling.poller import result_or_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 
 def ask_once(account: Account, fetch: Fetch, clock: Clock, defects: set[str]) -> BalanceResult:
     """One request for the balance; the result holds whatever went wrong. May raise Stopped."""
-    try:
-        balance = fetch()
-    except PollError as error:
-        failure = error
-    except Stopped:
-        raise
-    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
-        failure = defect(account, defects, error)
-    else:
-        defects.clear()
-        return BalanceResult(clock.now(), balance)
-    return BalanceResult(clock.now(), error=bare(failure))
+    balance = result_or_error(fetch, account, defects)
+    if isinstance(balance, PollError):
+        return BalanceResult(clock.now(), error=balance)
+    defects.clear()
+    return BalanceResult(clock.now(), balance)
 
 
 class BalanceTask:

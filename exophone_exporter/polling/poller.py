@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 from exophone_exporter.config.settings import INTERVAL_JITTER
 from exophone_exporter.errors import InternalError, PollError, Stopped
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # This long after the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,36 +50,23 @@ def poll_once(
     `publish` records the result, by default in `state`. If it refuses a success, the attempt is an
     internal failure, which is published instead.
     """
-    publish = publish or state.record_poll
-    started = clock.now()
-    try:
+    started, record = clock.now(), publish or state.record_poll
+
+    def publish_success() -> PollResult:
         success = _attempt(state, fetch, started, clock, on_page)
-        publish(success)
-    except PollError as error:
-        failure = error
-    except Stopped:
-        raise
-    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
-        failure = defect(state.account, state.defects, error)
-    else:
+        record(success)
+        return success
+
+    success = result_or_error(publish_success, state.account, state.defects)
+    if isinstance(success, PollResult):
         return success
     ended = clock.now()
-    seconds = ended.monotonic - started.monotonic
-    return _publish_failure(PollResult(ended, seconds, error=bare(failure)), state, publish)
-
-
-def _publish_failure(
-    result: PollResult, state: AccountState, publish: Callable[[PollResult], None]
-) -> PollResult:
-    """Publish a failure; if that fails too, the defect is logged and counted in its place."""
-    try:
-        publish(result)
-    except Stopped:
-        raise
-    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
-        result = replace(result, error=defect(state.account, state.defects, error))
-        state.record_poll(result)
-    return result
+    failure = PollResult(ended, ended.monotonic - started.monotonic, error=success)
+    # If that fails too, the defect is logged and counted in its place.
+    if defect := result_or_error(lambda: record(failure), state.account, state.defects):
+        failure = replace(failure, error=defect)
+        state.record_poll(failure)
+    return failure
 
 
 def _attempt(
@@ -97,20 +86,26 @@ def _attempt(
     return PollResult(ended, seconds, snapshot, diff(old, snapshot))
 
 
-def defect(account: Account, logged: set[str], error: Exception) -> InternalError:
-    """A defect of the exporter as an error; logs its traceback unless `logged` has its kind."""
-    found = InternalError(type(error).__name__)
-    if str(found) not in logged:
-        logged.add(str(found))
-        about = fields(account=account.name)
-        _log.error("a defect in the exporter", extra=about, exc_info=error)
-    return found
+def result_or_error(make: Callable[[], _T], account: Account, logged: set[str]) -> _T | PollError:
+    """What `make` returns, or the PollError that it raised; may raise Stopped.
 
-
-def bare(error: PollError) -> PollError:
-    """The error without its causes: it is kept, and they may hold the body of an answer."""
-    error.__cause__ = error.__context__ = error.__traceback__ = None
-    return error
+    A defect becomes an InternalError; its traceback is logged unless `logged` has its kind.
+    """
+    try:
+        return make()
+    except PollError as error:
+        # It is kept, and its causes may hold the body of an answer.
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+        return error
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect must not end the thread
+        found = InternalError(type(error).__name__)
+        if str(found) not in logged:
+            logged.add(str(found))
+            about = fields(account=account.name)
+            _log.error("a defect in the exporter", extra=about, exc_info=error)
+        return found
 
 
 class Task(Protocol):
