@@ -132,9 +132,9 @@ class Prober:
             target, name = _parsed(query)
             sid, name = self._named(target, name, clients)
             within_seconds = _within_seconds(timeouts, clients[name].account)
+            return await self._in_time(self._account(name, clients), sid, within_seconds)
         except _RefusedError as error:
             return error.refusal
-        return await self._in_time(self._account(name, clients), sid, within_seconds)
 
     def _named(
         self, target: str, name: str | None, clients: Mapping[str, Client]
@@ -164,9 +164,8 @@ class Prober:
     def _bound_guesses(self, asked: Iterable[Client], clients: Mapping[str, Client]) -> None:
         """Where numbers are masked, nobody may try fast which ones there are."""
         for account in (client.account for client in asked):
-            prober = self._account(account.name, clients)
-            if account.per_number.phone_number != "full" and (over := prober.over_share()):
-                raise _RefusedError(over)
+            if account.per_number.phone_number != "full":
+                self._account(account.name, clients).take_share()
 
     def _account(self, name: str, clients: Mapping[str, Client]) -> _AccountProber:
         """The prober of an account; the probers of former clients are dropped."""
@@ -297,27 +296,29 @@ class _AccountProber:
         self._requests: dict[str, _Request] = {}
         self._in_flight = 0
         # By sid: until when an answer is cached, by the monotonic clock, and the answer.
-        self._cached: dict[str, tuple[float, Probed]] = {}
+        self._cached: dict[str, tuple[float, Future[Outcome]]] = {}
 
     def probe(self, sid: str, within_seconds: float) -> Future[Outcome]:
-        """The outcome for a number, now or later; the future cannot be cancelled."""
+        """The outcome for a number, now or later; the future cannot be cancelled.
+
+        Raises _RefusedError where there is no place for another request.
+        """
         with self._lock:
             now = self._monotonic()
-            expires_at, probed = self._cached.get(sid, (-math.inf, None))
-            if probed is not None and expires_at > now:
-                return _done(probed)
+            expires_at, future = self._cached.get(sid, (-math.inf, Future()))
+            if expires_at > now:
+                return future
             request = self._requests.get(sid)
             # Not shared if it was abandoned, or has less time than this probe.
             if request and request.ends_at > now and request.within_seconds >= within_seconds:
                 return request.future
             return self._start_request(sid, within_seconds)
 
-    def over_share(self) -> Refusal | None:
-        """Take a place in the share of the probes; the refusal where none is left."""
-        if self._allowance.reserve(within_seconds=0) is not None:
-            return None
-        text = _OVER_SHARE.format(self._allowance.requests_per_minute)
-        return Refusal(429, text, math.ceil(self._allowance.wait_seconds()))
+    def take_share(self) -> None:
+        """Take a place in the share of the probes, or raise _RefusedError where none is left."""
+        if self._allowance.reserve(within_seconds=0) is None:
+            text = _OVER_SHARE.format(self._allowance.requests_per_minute)
+            raise _RefusedError(Refusal(429, text, math.ceil(self._allowance.wait_seconds())))
 
     def log_failure(self, sid: str, reason: str, error: str) -> None:
         """Log at level debug why a probe failed, without a sid that must not be shown."""
@@ -332,17 +333,16 @@ class _AccountProber:
 
     def _start_request(self, sid: str, within_seconds: float) -> Future[Outcome]:
         if self._in_flight >= PARALLEL_REQUESTS:
-            return _done(_BUSY)
+            raise _RefusedError(_BUSY)
         if held_seconds := self.client.budget.hold_off_seconds():
-            return _done(Refusal(429, _HELD_OFF, math.ceil(held_seconds)))
-        if over := self.over_share():
-            return _done(over)
+            raise _RefusedError(Refusal(429, _HELD_OFF, math.ceil(held_seconds)))
+        self.take_share()
         request = _Request(within_seconds, self._monotonic() + within_seconds)
         request.future.set_running_or_notify_cancel()  # so that no waiter cancels it for others
         try:
             self._start(lambda: self._run(sid, request))
         except RuntimeError:  # the system has no thread left
-            return _done(_BUSY)
+            raise _RefusedError(_BUSY) from None
         self._in_flight += 1
         self._requests[sid] = request
         return request.future
@@ -354,8 +354,8 @@ class _AccountProber:
             self._in_flight -= 1
             if self._requests.get(sid) is request:
                 del self._requests[sid]
-            if lasts and isinstance(outcome, Probed):
-                self._cached[sid] = self._monotonic() + CACHE_SECONDS, outcome
+            if lasts:
+                self._cached[sid] = self._monotonic() + CACHE_SECONDS, request.future
                 if len(self._cached) > _CACHED_MAX:
                     del self._cached[next(iter(self._cached))]  # the oldest
         request.future.set_result(outcome)
@@ -403,9 +403,3 @@ _OVER_SHARE: Final = (
     "the probes of this account may make {} requests a minute, so that the poll keeps the rest of"
     " its budget; probe fewer numbers or less often, or raise requests_per_minute"
 )
-
-
-def _done(outcome: Outcome) -> Future[Outcome]:
-    future: Future[Outcome] = Future()
-    future.set_result(outcome)
-    return future
