@@ -205,7 +205,7 @@ def test_number_looks_as_on_metrics_privacy_included(series: str, phone_number: 
     with slow(client, statuses=lambda: [polled(own, number).status()]) as site:
         answer = site.probe("+91 22 4890 1111")
     expected = page_of(account(per_number=shown), number)
-    assert len(expected) == 9
+    assert len(expected) == 11
     own_two = {"exophone_probe_success", "exophone_probe_duration_seconds"}
     assert {k: v for k, v in answer.samples.items() if k not in own_two} == expected
     assert any("4890" in name for name in answer.samples) is (phone_number == "full")
