@@ -102,10 +102,6 @@ site: $(VENV)/.test ## build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo 'Open build/site/index.html in a browser.'
 
-.PHONY: pictures
-pictures: $(VENV)/.test $(NODE_MODULES) ## draw the dashboards for docs/dashboards.md
-	$(BIN)/python -m tests.lib.dashboards.draw
-
 .PHONY: golden
 golden: $(VENV)/.test ## write the golden expositions again; read the diff before you commit it
 	EXOPHONE_UPDATE_GOLDEN=1 $(PYTEST) -q tests/unit/metrics/test_golden.py

@@ -37,6 +37,14 @@ def with_circle(expression: str) -> str:
     return f'label_join({expression}, "{LABEL}", "-", "country", "region")'
 
 
+def of_group(expression: str) -> str:
+    """The same for sums of groups, all of which have a type.
+
+    Grafana joins a row that lacks a label with those that have any value of it.
+    """
+    return f'label_replace({with_circle(expression)}, "number_type", "Unknown", "number_type", "")'
+
+
 def circle_mappings() -> list[Json]:
     """Mappings of that label: the circle's name in India, the country's name elsewhere."""
     names: Json = {

@@ -68,8 +68,8 @@ LOADED: Final = value_mapping(
 )
 GOOD_IS_ONE: Final = (Step(RED), Step(GREEN, 1))
 SOME_IS_ODD: Final = (Step(GREEN), Step(ORANGE, 1))
-# Of stale_after: the default is three intervals, so a half is a missed poll and 1 is data gone.
-SHARE_OF_LIMIT: Final = (Step(GREEN), Step(YELLOW, 0.5), Step(RED, 1))
+# Of stale_after: the default is three intervals, so two thirds are a missed poll, 1 is data gone.
+SHARE_OF_LIMIT: Final = (Step(GREEN), Step(YELLOW, 0.67), Step(RED, 1))
 
 SUCCESS: Final = of_account("exophone_poll_last_success_timestamp_seconds")
 STALE_AFTER: Final = of_account("exophone_poll_stale_after_seconds")
@@ -79,8 +79,13 @@ AGE: Final = f"time() - ({SUCCESS} > 0)"
 
 
 def per_second(metric: str) -> str:
-    """How much counters grow in a second: the average of 20 minutes, or of what there is."""
-    return f"avg_over_time(rate({of_account(metric)}[$__rate_interval]){AVERAGED})"
+    """How much counters grow in a second: the average of 20 minutes, or of what there is.
+
+    Only of whole windows: the first rate of a counter, of half a window, is half of the truth.
+    """
+    counter = of_account(metric)
+    whole = f"(rate({counter}[$__rate_interval]) and {counter} offset $__rate_interval)"
+    return f"avg_over_time({whole}{AVERAGED})"
 
 
 def per_hour(metric: str, *labels: str) -> str:
@@ -91,8 +96,7 @@ def per_hour(metric: str, *labels: str) -> str:
 def quantile(share: float) -> str:
     """Duration of requests that so many of them kept within; no requests give no duration."""
     buckets = per_second("exophone_api_request_duration_seconds_bucket")
-    by = "le, endpoint, job, instance"
-    return f"histogram_quantile({share}, sum by ({by}) ({buckets})) >= 0"
+    return f"histogram_quantile({share}, sum by (le, endpoint) ({buckets})) >= 0"
 
 
 # No two alike; a code that is not here has a colour of Grafana's palette.
@@ -245,15 +249,16 @@ ACCOUNTS: Final = table(
     down=False,
     overrides=(
         empty_cell("-"),
-        column("Account", unit="string", links=account_links()),
-        column("Instance", unit="string", custom__minWidth=150),
+        column("Account", unit="string", custom__minWidth=115, links=account_links()),
+        column("Instance", unit="string", custom__width=150),
         column(
             "Last poll",
             mappings=[COMPLETE],
+            custom__width=110,
             custom__cellOptions={"type": "color-text"},
             noValue=NO_POLL,
         ),
-        column("Age", noValue="Never complete", **_SECONDS),
+        column("Age", noValue="Never complete", custom__width=90, **_SECONDS),
         column(
             "Of stale_after",
             unit="percentunit",
@@ -261,11 +266,12 @@ ACCOUNTS: Final = table(
             min=0,
             max=1,
             thresholds=thresholds(SHARE_OF_LIMIT),
+            custom__width=155,
             custom__cellOptions={"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
         ),
-        column("Interval", **_SECONDS),
-        column("Stale after", **_SECONDS),
-        column("Duration", unit="s", decimals=1),
+        column("Interval", custom__width=90, **_SECONDS),
+        column("Stale after", custom__width=105, **_SECONDS),
+        column("Duration", unit="s", decimals=1, custom__width=95),
     ),
     height=8,
 )
@@ -314,9 +320,10 @@ ANSWERS: Final = hourly(
 )
 LATENCY: Final = time_series(
     "API latency",
-    "Median (p50) and 95th percentile (p95) of the request duration, estimated from a histogram.",
-    over_time(quantile(0.5), "p50 {{endpoint}} {{instance}}"),
-    over_time(quantile(0.95), "p95 {{endpoint}} {{instance}}"),
+    "Median (p50) and 95th percentile (p95) of the request duration, estimated from a histogram,"
+    " of all exporters.",
+    over_time(quantile(0.5), "p50 {{endpoint}}"),
+    over_time(quantile(0.95), "p95 {{endpoint}}"),
     unit="s",
     minimum=0,
     no_value=NO_HISTORY,

@@ -14,6 +14,8 @@ COLUMNS: Final = 24
 # The newest of the classic models that Grafana 10 loads; the later ones migrate it by themselves.
 SCHEMA_VERSION: Final = 39
 TAG: Final = "exophone"
+# The distance of the points at which annotations are looked for.
+MARK_STEP: Final = "60s"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ NUMBER_TYPE: Final = Variable(
     f"label_values(exophone_numbers{_OF_ACCOUNT}, number_type)",
     ".*",
     IN_MENU,
+)
+OWNER: Final = Variable(
+    "owner",
+    "Owner",
+    "The owners that the rules for numbers name.",
+    f"label_values(exophone_number_info{_OF_ACCOUNT}, owner)",
+    ".*",
 )
 CURRENCY: Final = Variable(
     "currency",
@@ -247,7 +256,7 @@ def _annotation(annotation: Annotation) -> Json:
         "hide": False,
         "placement": "inControlsMenu",
         "iconColor": annotation.color,
-        "step": "60s",
+        "step": MARK_STEP,
         "titleFormat": annotation.title,
         "textFormat": annotation.text,
         "useValueForTime": False,

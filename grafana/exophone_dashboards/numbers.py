@@ -1,17 +1,19 @@
-"""ExoPhones / Numbers: which numbers are unattached, now, and since when? For operations."""
+"""ExoPhones / Numbers: which numbers do not do what they should, since when? For operations."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from exophone_dashboards.circles import circle_mappings, with_circle
+from exophone_dashboards.circles import circle_mappings, of_group, with_circle
 from exophone_dashboards.layout import (
     ACCOUNT,
     EXPORTER,
     INSTANCE,
     JOB,
+    MARK_STEP,
     NUMBER,
     NUMBER_TYPE,
+    OWNER,
     REGION,
     Annotation,
     Dashboard,
@@ -32,6 +34,7 @@ from exophone_dashboards.panels import (
     Panel,
     Query,
     Step,
+    below_one_another,
     column,
     columns_by,
     empty_cell,
@@ -47,15 +50,20 @@ from exophone_dashboards.panels import (
     time_series,
     value_mapping,
 )
-from exophone_dashboards.queries import GROUP, of_account, once, total
+from exophone_dashboards.queries import COLUMN, GROUP, as_column, of_account, once, selector, total
+from exophone_dashboards.queries import OWNER as OF_OWNER
 from exophone_exporter.metrics.catalog import NUMBER_INFO
 
 NUMBERS_METRIC: Final = of_account("exophone_numbers", *GROUP)
-UNATTACHED_VOICE: Final = of_account("exophone_numbers_unattached", *GROUP, 'flow="voice"')
-UNATTACHED_SMS: Final = of_account("exophone_numbers_unattached", *GROUP, 'flow="sms"')
+UNATTACHED: Final = of_account("exophone_numbers_unattached", *GROUP)
+UNEXPECTED: Final = of_account("exophone_numbers_unexpected", *GROUP)
+UNEXPECTED_VOICE: Final = of_account("exophone_numbers_unexpected", *GROUP, 'flow="voice"')
+UNEXPECTED_SMS: Final = of_account("exophone_numbers_unexpected", *GROUP, 'flow="sms"')
 IDLE: Final = of_account("exophone_numbers_idle", *GROUP)
-INFO: Final = of_account("exophone_number_info", *GROUP)
+INFO: Final = of_account("exophone_number_info", *GROUP, OF_OWNER)
+INFO_OF_ALL_OWNERS: Final = of_account("exophone_number_info", *GROUP)
 ATTACHED: Final = of_account("exophone_number_flow_attached")
+AS_EXPECTED: Final = of_account("exophone_number_flow_as_expected")
 # Every account whose data is fresh has this series, an account without numbers too.
 FRESH: Final = of_account("exophone_number_series_dropped")
 
@@ -139,30 +147,73 @@ def count(title: str, description: str, selected: str, steps: tuple[Step, ...]) 
     )
 
 
+def counts(title: str, description: str, *queries: Query, **more: Any) -> Panel:
+    """Smaller figures, each with its name."""
+    shown: Json = {"unit": "none", "decimals": 0, "no_value": NOT_FRESH, "height": 3} | more
+    return stat(title, description, *queries, text="value_and_name", size=SMALL, **shown)
+
+
+PROBLEM_STEPS: Final = {"missing": ACT, "wrong": LOOK, "unwanted": NOTE}
 TOTALS: Final = (
     count(
-        "Numbers",
-        "ExoPhones of the accounts whose data is fresh.",
-        NUMBERS_METRIC,
-        plain(BLUE),
-    ),
-    count(
-        "Unattached voice",
-        "Numbers that can take calls but have no voice flow. Callers hear a busy tone.",
-        UNATTACHED_VOICE,
+        "Voice problems",
+        "Numbers without the voice flow that they should have, with another one, or with one that"
+        " they should not have. Without a rule, a number that can take calls should have a flow.",
+        UNEXPECTED_VOICE,
         ACT,
     ),
     count(
-        "Unattached SMS",
-        "Numbers that can receive SMS but have no SMS flow. Incoming SMS are not delivered.",
-        UNATTACHED_SMS,
+        "SMS problems",
+        "Numbers without the SMS flow that they should have, with another one, or with one that"
+        " they should not have.",
+        UNEXPECTED_SMS,
         NOTE,
+    ),
+    below_one_another(
+        counts(
+            "Problems by kind",
+            "Missing: no flow where one should be. Wrong: another flow than expected. Unwanted: a"
+            " flow where none should be. A number can have a problem on each channel.",
+            now(total(UNEXPECTED, "problem"), "{{problem}}"),
+            overrides=tuple(
+                column(problem, displayName=problem.capitalize(), thresholds=thresholds(steps))
+                for problem, steps in PROBLEM_STEPS.items()
+            ),
+            width=6,
+            height=5,
+        )
     ),
     count(
         "Idle",
-        "Numbers with neither a voice nor an SMS flow. Their rental is wasted.",
+        "Numbers with neither a voice nor an SMS flow, though one is expected. Their rental is"
+        " wasted.",
         IDLE,
         LOOK,
+    ),
+)
+BARE_FACTS: Final = (
+    counts(
+        "Numbers",
+        "ExoPhones of the accounts whose data is fresh.",
+        now(counted(NUMBERS_METRIC), "ExoPhones"),
+        width=6,
+    ),
+    counts(
+        "Without a flow",
+        "Numbers without a flow on a channel that they support, whatever the rules expect.",
+        now(total(UNATTACHED, "flow"), "{{flow}}"),
+        overrides=(column("voice", displayName="Voice"), column("sms", displayName="SMS")),
+        width=9,
+    ),
+    counts(
+        "Rules that match nothing",
+        "Rules of the section numbers that no number matches any more: the number is gone, or"
+        " was renamed.",
+        now(f"topk({SHOWN}, {once(selector('exophone_number_rule_matches'))} == 0)", "{{rule}}"),
+        steps=plain(GREEN),
+        overrides=(Override("byRegexp", "/.*/", fixed(ORANGE)),),
+        no_value="No such rule",
+        width=9,
     ),
 )
 
@@ -171,80 +222,122 @@ TOTALS: Final = (
 SAME_NUMBER: Final = "on (job, account, sid)"
 SAME_FLOW: Final = "on (job, account, sid, flow)"
 SAME_ACCOUNT: Final = "on (job, account)"
-LACKING: Final = f"{once(ATTACHED)} == 0"
+# What is expected is a label, which changes where a rule does.
+JUDGED: Final = f"max without (instance, pod, expected) ({AS_EXPECTED})"
+PROBLEM: Final = f"{JUDGED} == 0"
 # Each point of the range; few enough of them for ten thousand numbers, see POINTS_MAX.
 END: Final = "@ end()"
 EACH_STEP: Final = "[$__range:$__interval]"
-COLUMN: Final = "column"
 # A column that is not shown: a number may have no other.
 LISTED: Final = "Listed"
 INFO_LABELS: Final = tuple(label for label in NUMBER_INFO.labels if label not in ("account", "sid"))
 
 
-def states(unattached: str, attached: str = GREEN) -> Json:
-    """The mapping of a flow's state to words and colours."""
+def attachment(unattached: str) -> Json:
+    """The mapping of a flow's attachment to words and colours."""
     return value_mapping(
         {
             "0": {"text": "Unattached", "color": unattached, "index": 0},
-            "1": {"text": "Attached", "color": attached, "index": 1},
+            "1": {"text": "Attached", "color": GREEN, "index": 1},
         }
     )
 
 
-# Red: callers hear a busy tone. Yellow: many numbers do not need an SMS flow.
-VOICE_STATES: Final = states(RED)
-SMS_STATES: Final = states(YELLOW)
+UNCLICKED: Final = "Click on a number in a table to see its history"
+UNCLICKED_STATE: Final = 8
 
 
-def as_column(name: str, expression: str) -> Query:
-    """An expression whose values become a column with a name."""
-    return now(f'label_replace({expression}, "{COLUMN}", "{name}", "", "")')
+def states(problem: str, good: str) -> Json:
+    """The mapping of `state` to words and colours."""
+    fine, unchecked = ("As expected", good), ("Unchecked", GREY)
+    texts = (
+        *(("Missing", problem), ("Wrong flow", ORANGE), fine, fine, unchecked, unchecked),
+        *(("Unwanted", YELLOW), fine, (UNCLICKED, GREY)),
+    )
+    return value_mapping(
+        {
+            str(value): {"text": text, "color": color, "index": value}
+            for value, (text, color) in enumerate(texts)
+        }
+    )
 
 
-def of_lacking(expression: str) -> str:
-    """Series of those numbers only that lack a flow, of the chosen circles and types."""
-    return f"{expression} and {SAME_NUMBER} ({LACKING}) and {SAME_NUMBER} {INFO}"
+EXPECTED: Final = value_mapping(
+    {"any": {"text": "A flow", "index": 0}, "none": {"text": "No flow", "index": 1}}
+)
+
+
+def of_problems(expression: str) -> str:
+    """Series of those numbers only that have a problem, of the chosen circles, types and owners."""
+    return f"{expression} and {SAME_NUMBER} ({PROBLEM}) and {SAME_NUMBER} {INFO}"
 
 
 def names() -> str:
-    """The names of each number that lacks a flow: one series a number.
+    """The names of each number that has a problem: one series a number.
 
     Replicas may for one poll know different names; a second row would be one number too many.
     """
     one = f"topk without ({', '.join(INFO_LABELS)}) (1, {once(INFO)})"
-    return with_circle(f"{one} and {SAME_NUMBER} ({LACKING})")
+    return with_circle(f"{one} and {SAME_NUMBER} ({PROBLEM})")
+
+
+def state(*matchers: str) -> str:
+    """The state of flows.
+
+    0 is missing, 1 another flow than expected; 2, 3 and 7 are as expected, 4 and 5 unchecked; 6 is
+    a flow where none is expected.
+    """
+
+    def judged(which: str) -> str:
+        metric = of_account("exophone_number_flow_as_expected", *matchers, f'expected{which}"none"')
+        return f"2 * max without (instance, pod, expected) ({metric})"
+
+    attached = once(of_account("exophone_number_flow_attached", *matchers))
+    no_flow_wanted = f"{attached} + 5 + {judged('=')}"
+    return f"({attached} + {judged('!=')} or {no_flow_wanted} or {attached} + 4)"
 
 
 def state_of(flow: str) -> str:
-    """Whether the flow is attached, for each number that lacks one; unattached ones first."""
-    selected = of_account("exophone_number_flow_attached", f'flow="{flow}"')
-    return f"sort({of_lacking(f'max without (instance, pod, flow) ({selected})')})"
+    """The state of a flow, for each number that has a problem; missing ones first."""
+    of_flow = state(f'flow="{flow}"')
+    return f"sort({of_problems(f'max without (flow) ({of_flow})')})"
 
 
-def came_without() -> str:
-    """Flows that are missing from numbers whose series a step before did not exist.
+def expected() -> str:
+    """What is expected of each number with a problem; of voice, if both channels have one."""
+    voice, sms = (
+        once(of_account("exophone_number_flow_as_expected", f'flow="{flow}"')) + " == 0"
+        for flow in ("voice", "sms")
+    )
+    voice_first = f"topk by (job, account, sid) (1, ({voice}) + 1 or {sms})"
+    return f"max without (flow) ({of_problems(voice_first)}) * 0 + 1"
+
+
+def came_without(metric: str) -> str:
+    """Flows with a 0 for numbers whose series a step before did not exist.
 
     Such are numbers that came without a flow, and where only unattached numbers have series of
     their own (`per_number.series: unattached`) all that lose one. Not where the whole account was
     unknown a step before.
     """
-    known_before = f"{ATTACHED} offset $__interval"
+    known_before = f"{metric} offset $__interval"
     fresh_before = f"{FRESH} offset $__interval"
-    return f"{ATTACHED} == 0 unless {SAME_FLOW} {known_before} and {SAME_ACCOUNT} {fresh_before}"
+    return f"{metric} == 0 unless {SAME_FLOW} {known_before} and {SAME_ACCOUNT} {fresh_before}"
 
 
-def unattached_since() -> str:
-    """When a flow that a number lacks now was last seen attached, in milliseconds.
+def problem_since() -> str:
+    """When a flow that is not as expected now was last seen as expected, in milliseconds.
 
     Without such a moment it is when the number came; 0 is earlier than the range. Of each point of
-    the past only what is missing now is looked at: ten thousand numbers take seconds, not minutes.
+    the past only what is a problem now is looked at: ten thousand numbers take seconds.
     """
-    missing_now = f"{SAME_FLOW} ({once(f'{ATTACHED} {END}')} == 0)"
-    was_attached = f"{ATTACHED} == 1 and {missing_now}"
-    attached = once(f"max_over_time(timestamp({was_attached}){EACH_STEP})")
-    came = once(f"max_over_time(timestamp({came_without()}){EACH_STEP})")
-    since = f"({attached} or {came}) and {SAME_FLOW} ({LACKING}) or {LACKING}"
-    return of_lacking(f"max without (flow) ({since}) * 1000")
+    of_flow = "max without (instance, pod, expected)"
+    problem_now = f"{SAME_FLOW} ({of_flow} ({AS_EXPECTED} {END}) == 0)"
+    was_good = f"{AS_EXPECTED} == 1 and {problem_now}"
+    good = f"{of_flow} (max_over_time(timestamp({was_good}){EACH_STEP}))"
+    came = f"{of_flow} (max_over_time(timestamp({came_without(AS_EXPECTED)}){EACH_STEP}))"
+    since = f"({good} or {came}) and {SAME_FLOW} ({PROBLEM}) or {PROBLEM}"
+    return of_problems(f"max without (flow) ({since}) * 1000")
 
 
 def in_place_of_numbers(expression: str, text: str) -> str:
@@ -254,13 +347,14 @@ def in_place_of_numbers(expression: str, text: str) -> str:
 
 
 def not_listed() -> str:
-    """How many unattached numbers of an account have no series of their own, at least.
+    """How many numbers with a problem of an account have no series of their own, at least.
 
     Compared within one exporter: its own figures agree.
     """
     of = "by (job, instance, account, flow)"
-    known = f"sum {of} ({of_account('exophone_numbers_unattached', *GROUP)})"
-    listed = f"count {of} ({ATTACHED} == 0 and on (job, instance, account, sid) {INFO})"
+    known = f"sum {of} ({UNEXPECTED})"
+    of_all = f"on (job, instance, account, sid) {INFO_OF_ALL_OWNERS}"
+    listed = f"count {of} ({AS_EXPECTED} == 0 and {of_all})"
     missing = f"max by (job, account) ({known} - ({listed} or {known} * 0)) > 0"
     return in_place_of_numbers(missing, "More, not listed: per_number.series or per_number.limit")
 
@@ -274,7 +368,7 @@ def without_data() -> str:
 STATE_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
     "custom__align": "left",
-    "custom__width": 105,
+    "custom__width": 90,
 }
 EARLIER: Final = value_mapping({"0": {"text": "Earlier", "index": 0}})
 TABLE_COLUMNS: Final = (
@@ -283,22 +377,43 @@ TABLE_COLUMNS: Final = (
         "phone_number",
         displayName="Number",
         unit="string",
-        custom__width=130,
+        custom__width=120,
         links=number_links("sid", "account"),
     ),
-    column("friendly_name", displayName="Name", unit="string", custom__minWidth=150),
-    column("account", displayName="Account", unit="string", links=account_links()),
-    column("circle", displayName="Circle", unit="string", mappings=circle_mappings()),
+    column("friendly_name", displayName="Name", unit="string", custom__minWidth=120),
+    column(
+        "account",
+        displayName="Account",
+        unit="string",
+        custom__width=110,
+        links=account_links(),
+    ),
+    column(
+        "circle",
+        displayName="Circle",
+        unit="string",
+        custom__width=115,
+        mappings=circle_mappings(),
+    ),
     column("Voice", **STATE_CELL, mappings=[states(RED, GREY)]),
     column("SMS", **STATE_CELL, mappings=[states(YELLOW, GREY)]),
     column(
+        "expected",
+        displayName="Expected",
+        unit="string",
+        custom__width=85,
+        custom__filterable=False,
+        mappings=[EXPECTED],
+    ),
+    column("owner", displayName="Owner", unit="string", custom__width=85),
+    column(
         "Since",
-        unit="dateTimeAsIso",
+        unit="dateTimeFromNow",
         custom__align="left",
-        custom__width=160,
+        custom__width=110,
         mappings=[EARLIER],
     ),
-    column("sid", custom__hideFrom={"viz": True, "legend": False, "tooltip": False}),
+    column("sid", custom__hideFrom__viz=True),
 )
 HIDDEN: Final = ("number_type", "vanity", "voice_flow_id", "sms_flow_id")
 COLUMNS: Final = (
@@ -309,23 +424,26 @@ COLUMNS: Final = (
     "Voice",
     "SMS",
     "Not listed",
+    "expected",
+    "owner",
     "Since",
 )
 
 
-UNATTACHED_TABLE: Final = table(
-    "Unattached numbers",
-    "Numbers without a flow, those without a voice flow first. Since: when the flow was last"
-    " attached, to within 1/300 of the time range; Earlier is before the time range. A dash means"
-    " not capable, or unknown. Click on a number for its history.",
-    as_column("Voice", state_of("voice")),
-    as_column("SMS", state_of("sms")),
-    as_column("Since", unattached_since()),
-    as_column(LISTED, names()),
-    as_column("Not listed", not_listed()),
-    as_column(LISTED, without_data()),
+PROBLEM_TABLE: Final = table(
+    "Numbers with a problem",
+    "Numbers that do not do what is expected, those without a voice flow first. Since: when the"
+    " flow was last as expected, to within 1/300 of the time range; Earlier is before the time"
+    " range. A dash means not capable, or unknown. Click on a number for its history.",
+    now(as_column("Voice", state_of("voice"))),
+    now(as_column("SMS", state_of("sms"))),
+    now(as_column(LISTED, expected())),
+    now(as_column("Since", problem_since())),
+    now(as_column(LISTED, names())),
+    now(as_column("Not listed", not_listed())),
+    now(as_column(LISTED, without_data())),
     unit="none",
-    no_value="All numbers of accounts with fresh data have their flows",
+    no_value="All numbers of accounts with fresh data are as expected",
     transformations=columns_by(COLUMN, "job", "country", "region", LISTED, *HIDDEN, first=COLUMNS),
     overrides=TABLE_COLUMNS,
     points_max=POINTS_MAX,
@@ -342,7 +460,7 @@ def restless_flows() -> str:
     All is said of the end of the range, so that Prometheus finds it once and not at each point.
     """
     changes = once(f"changes({ATTACHED}[$__range] {END})")
-    came = once(f"count_over_time(({came_without()}){EACH_STEP} {END})")
+    came = once(f"count_over_time(({came_without(ATTACHED)}){EACH_STEP} {END})")
     return f"(topk({ROWS_MAX}, {changes} > 0) or topk({ROWS_MAX}, {came}))"
 
 
@@ -366,24 +484,37 @@ TIMELINE: Final = state_timeline(
         "{{friendly_name}} {{phone_number}} {{flow}}",
     ),
     unit="none",
-    mappings=(VOICE_STATES,),
-    overrides=(Override("byRegexp", "/ sms$/", {"mappings": [SMS_STATES]}),),
+    mappings=(attachment(RED),),
+    overrides=(Override("byRegexp", "/ sms$/", {"mappings": [attachment(YELLOW)]}),),
     no_value="No attachment changed within the time range, or per-number series are off",
     points_max=POINTS_MAX,
     width=24,
     height=11,
 )
+
+
+THE_NUMBER: Final = 'sid="$number"'
+
+
+def unclicked() -> str:
+    """A bar that says what to do: of an empty timeline Grafana says that it has no time field."""
+    history = f"{of_account('exophone_number_flow_attached', THE_NUMBER)}[$__range] {END}"
+    bar = f'label_replace(vector({UNCLICKED_STATE}), "flow", "none", "", "")'
+    return f"({bar} and on () absent_over_time({history}))"
+
+
 HISTORY: Final = state_timeline(
     "History of one number",
-    "Voice and SMS flows of the number on which you clicked in a table.",
-    over_time(
-        once(of_account("exophone_number_flow_attached", 'sid="$number"')),
-        "{{flow}}",
-    ),
+    "Whether the flows of the number on which you clicked in a table were as expected.",
+    over_time(f"{state(THE_NUMBER)} or {unclicked()}", "{{flow}}"),
     unit="none",
-    mappings=(VOICE_STATES,),
-    overrides=(Override("byRegexp", "/sms$/", {"mappings": [SMS_STATES]}),),
-    no_value="Click on a number in a table to see its history",
+    mappings=(states(RED, GREEN),),
+    overrides=(
+        column("voice", displayName="Voice"),
+        column("sms", displayName="SMS", mappings=[states(YELLOW, GREEN)]),
+        column("none", displayName="No number"),
+    ),
+    no_value=UNCLICKED,
     panel_id=HISTORY_ID,
     width=24,
     height=6,
@@ -443,10 +574,10 @@ CHANGES: Final = time_series(
     height=9,
 )
 TREND: Final = time_series(
-    "Unattached over time",
-    "Numbers without a voice flow, without an SMS flow, and with neither.",
-    over_time(total(UNATTACHED_VOICE), "Voice"),
-    over_time(total(UNATTACHED_SMS), "SMS"),
+    "Problems over time",
+    "Numbers with a problem of voice, with one of SMS, and idle ones.",
+    over_time(total(UNEXPECTED_VOICE), "Voice"),
+    over_time(total(UNEXPECTED_SMS), "SMS"),
     over_time(total(IDLE), "Idle"),
     unit="none",
     decimals=0,
@@ -464,7 +595,8 @@ TREND: Final = time_series(
 
 COUNT_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
-    "custom__width": 110,
+    "custom__width": 80,
+    "custom__filterable": False,
     "decimals": 0,
 }
 
@@ -472,32 +604,45 @@ COUNT_CELL: Final[Json] = {
 def by_group(name: str, selected: str) -> Query:
     """A column with the sum of each circle and type."""
     summed = total(selected, "country", "region", "number_type")
-    return as_column(name, with_circle(summed))
+    return now(as_column(name, of_group(summed)))
 
 
 BY_CIRCLE: Final = table(
-    "By circle and type",
-    "Numbers of each circle and type, and how many of them have no flow.",
+    "Problems by circle and type",
+    "Numbers of each circle and type, how many of them have a problem of voice or of SMS, and how"
+    " many are idle.",
     by_group("Numbers", NUMBERS_METRIC),
-    by_group("No voice", UNATTACHED_VOICE),
-    by_group("No SMS", UNATTACHED_SMS),
+    by_group("Voice", UNEXPECTED_VOICE),
+    by_group("SMS", UNEXPECTED_SMS),
     by_group("Idle", IDLE),
     unit="none",
     no_value=NOT_FRESH,
-    sort_by="No voice",
+    sort_by="Voice",
     transformations=columns_by(
         COLUMN,
         "country",
         "region",
-        first=("circle", "number_type", "Numbers", "No voice", "No SMS", "Idle"),
+        first=("circle", "number_type", "Numbers", "Voice", "SMS", "Idle"),
     ),
     overrides=(
-        column("circle", displayName="Circle", unit="string", mappings=circle_mappings()),
-        column("number_type", displayName="Type", unit="string", noValue="Unknown"),
-        column("Numbers", decimals=0, custom__width=100),
-        column("No voice", **COUNT_CELL, thresholds=thresholds(ACT)),
-        column("No SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
-        column("Idle", **(COUNT_CELL | {"custom__width": 80}), thresholds=thresholds(LOOK)),
+        column(
+            "circle",
+            displayName="Circle",
+            unit="string",
+            custom__minWidth=115,
+            mappings=circle_mappings(),
+        ),
+        column(
+            "number_type",
+            displayName="Type",
+            unit="string",
+            noValue="Unknown",
+            custom__width=85,
+        ),
+        column("Numbers", decimals=0, custom__width=90, custom__filterable=False),
+        column("Voice", **COUNT_CELL, thresholds=thresholds(ACT)),
+        column("SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
+        column("Idle", **(COUNT_CELL | {"custom__width": 70}), thresholds=thresholds(LOOK)),
     ),
     width=14,
     height=12,
@@ -524,19 +669,23 @@ PER_FLOW: Final = table(
         },
     ),
     overrides=(
-        column("account", displayName="Account", unit="string"),
+        column("account", displayName="Account", unit="string", custom__minWidth=110),
         column(
             "flow",
             displayName="Channel",
             unit="string",
+            custom__width=80,
+            custom__filterable=False,
             mappings=[
                 value_mapping(
                     {"voice": {"text": "Voice", "index": 0}, "sms": {"text": "SMS", "index": 1}}
                 )
             ],
         ),
-        column("flow_id", displayName="Flow", unit="string"),
-        column("Value", displayName="Numbers", decimals=0, custom__width=110),
+        column("flow_id", displayName="Flow", unit="string", custom__width=85),
+        column(
+            "Value", displayName="Numbers", decimals=0, custom__width=95, custom__filterable=False
+        ),
     ),
     width=10,
     height=12,
@@ -552,7 +701,8 @@ ALERTS: Final = (
 ANNOTATIONS: Final = (
     Annotation(
         "Firing alerts",
-        f"max by (alertname, severity, account) ({ALERTS})",
+        # Where it began to fire: an alert of days would paint the graphs red.
+        f"max by (alertname, severity, account) ({ALERTS} unless {ALERTS} offset {MARK_STEP})",
         "{{alertname}}",
         "{{account}} ({{severity}})",
         color=RED,
@@ -571,11 +721,11 @@ ANNOTATIONS: Final = (
 DASHBOARD: Final = Dashboard(
     uid="exophone-numbers",
     title="ExoPhones / Numbers",
-    description="Which numbers are unattached, and since when.",
-    variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, EXPORTER, NUMBER),
+    description="Which numbers do not do what they should, and since when.",
+    variables=(JOB, INSTANCE, ACCOUNT, REGION, OWNER, NUMBER_TYPE, EXPORTER, NUMBER),
     rows=(
-        row("Now", FRESHNESS, *TOTALS),
-        row("Unattached", UNATTACHED_TABLE),
+        row("Now", FRESHNESS, *TOTALS, *BARE_FACTS),
+        row("Problems", PROBLEM_TABLE),
         row("Within the time range", TIMELINE, HISTORY, TREND, CHANGES),
         row("Where", BY_CIRCLE, PER_FLOW),
     ),

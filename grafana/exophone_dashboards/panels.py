@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -257,6 +257,11 @@ def stat(
         "showPercentChange": False,
     }
     return Panel("stat", title, description, queries, **_sized(more, 4, 4), options=options)
+
+
+def below_one_another(panel: Panel) -> Panel:
+    """The figures of a stat panel one below the other: side by side, long ones are cut."""
+    return replace(panel, options=panel.options | {"orientation": "horizontal"})
 
 
 def table(

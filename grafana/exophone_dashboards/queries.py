@@ -8,7 +8,10 @@ from typing import Final
 TARGET: Final = ('job=~"$job"', 'instance=~"$instance"')
 ACCOUNT: Final = 'account=~"$account"'
 GROUP: Final = ('region=~"$region"', 'number_type=~"$number_type"')
+OWNER: Final = 'owner=~"$owner"'
 CURRENCY: Final = 'currency=~"$currency"'
+# The label whose values become the names of columns.
+COLUMN: Final = "column"
 
 
 def selector(metric: str, *matchers: str) -> str:
@@ -34,6 +37,11 @@ def total(expression: str, *labels: str) -> str:
     """The sum by some labels over series that are counted once."""
     by = f" by ({', '.join(labels)})" if labels else ""
     return f"sum{by} ({once(expression)})"
+
+
+def as_column(name: str, expression: str) -> str:
+    """An expression whose values become a column with a name, by `columns_by(COLUMN, ...)`."""
+    return f'label_replace({expression}, "{COLUMN}", "{name}", "", "")'
 
 
 def of_exporters(expression: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
-from exophone_dashboards.circles import circle_mappings, with_circle
+from exophone_dashboards.balance import BALANCE_TREND, BALANCES, DAYS_LEFT
+from exophone_dashboards.circles import circle_mappings, of_group, with_circle
 from exophone_dashboards.layout import (
     ACCOUNT,
     CURRENCY,
@@ -29,6 +29,7 @@ from exophone_dashboards.panels import (
     Panel,
     Query,
     Step,
+    below_one_another,
     column,
     columns_by,
     empty_cell,
@@ -41,11 +42,20 @@ from exophone_dashboards.panels import (
     time_series,
     value_mapping,
 )
+from exophone_dashboards.queries import (
+    COLUMN,
+    GROUP,
+    as_column,
+    of_account,
+    of_exporters,
+    once,
+    total,
+)
 from exophone_dashboards.queries import CURRENCY as OF_CURRENCY
-from exophone_dashboards.queries import GROUP, of_account, of_exporters, once, total
 
 RENTAL: Final = of_account("exophone_monthly_rental", *GROUP, OF_CURRENCY)
 IDLE_RENTAL: Final = of_account("exophone_idle_monthly_rental", *GROUP, OF_CURRENCY)
+NUMBERS: Final = of_account("exophone_numbers", *GROUP)
 UNPRICED_NUMBERS: Final = of_account("exophone_numbers_unpriced", *GROUP)
 
 IDLE_STEPS: Final = (Step(GREEN), Step(ORANGE, 0.01))
@@ -60,6 +70,7 @@ NAMES: Final = {
     "account": "Account",
     "circle": "Circle",
     "number_type": "Type",
+    "owner": "Owner",
     "currency": "Currency",
 }
 FIGURES: Final = ("Rental", "Idle", "Share")
@@ -111,13 +122,32 @@ def idle_numbers_with_rental() -> str:
     know different ones.
     """
     names = ("phone_number", "friendly_name", "country", "region", "number_type")
-    only_info = (*names, "vanity", "voice_flow_id", "sms_flow_id")
     rental = of_account("exophone_number_monthly_rental", OF_CURRENCY)
     info = of_account("exophone_number_info", *GROUP, 'voice_flow_id=""', 'sms_flow_id=""')
+    same = "on (job, instance, account, sid)"
+    # A rule may want no flow: then the number is not idle.
+    wanted = of_account("exophone_number_flow_as_expected")
     return once(
-        f"({of_exporters(rental)}) * ignoring (currency, {', '.join(only_info)})"
-        f" group_left ({', '.join(names)}) {info}"
+        f"({of_exporters(rental)}) * {same} group_left ({', '.join(names)}) {info}"
+        f" and {same} ({wanted} == 0)"
     )
+
+
+def by_owner(*factors: str) -> str:
+    """The sum of series of numbers by owner and currency; joined like idle numbers.
+
+    Only of accounts whose numbers all have series: sums of some of them would mislead.
+    """
+    info = of_account("exophone_number_info", *GROUP)
+    rental = of_account("exophone_number_monthly_rental", OF_CURRENCY)
+    each = "(job, instance, account)"
+    all_have_series = f"count by {each} ({info}) == sum by {each} ({NUMBERS})"
+    joined = (
+        f"{rental} * on (job, instance, account, sid) group_left (owner) {info}"
+        f" and on {each} ({all_have_series})"
+    )
+    named = f'label_replace({once(joined)}, "owner", "No owner", "owner", "")'
+    return f"sum by (owner, currency) ({named}{''.join(factors)})"
 
 
 def by_currency(expr: str, legend: str = "{{currency}}") -> Query:
@@ -127,22 +157,15 @@ def by_currency(expr: str, legend: str = "{{currency}}") -> Query:
 
 def money_stat(title: str, description: str, *queries: Query, **more: Any) -> Panel:
     """One amount a currency."""
-    shown: Json = {"unit": OTHER_UNIT, "decimals": DECIMALS, "overrides": money_overrides()} | more
-    shown = {"no_value": NO_RENTAL, "width": 8, "height": 5, "size": SMALL} | shown
-    made = stat(title, description, *queries, text="value_and_name", **shown)
-    # One below the other: side by side, long amounts would be written small.
-    return replace(made, options=made.options | {"orientation": "horizontal"})
+    shown: Json = {"unit": OTHER_UNIT, "decimals": DECIMALS, "overrides": money_overrides()}
+    shown |= {"no_value": NO_RENTAL, "width": 6, "height": 5, "size": SMALL} | more
+    return below_one_another(stat(title, description, *queries, text="value_and_name", **shown))
 
 
 def as_columns(*figures: str, labels: tuple[str, ...]) -> tuple[Json, ...]:
     """A row for the same labels and one currency, with a column for each figure."""
     first = (*labels, "currency", *figures)
     return columns_by(COLUMN, "job", "country", "region", first=first, renamed=NAMES)
-
-
-def as_column(name: str, expression: str) -> str:
-    """An expression whose values become a column with a name."""
-    return f'label_replace({expression}, "{COLUMN}", "{name}", "", "")'
 
 
 def rental_table(title: str, description: str, *labels: str, **more: Any) -> Panel:
@@ -153,7 +176,7 @@ def rental_table(title: str, description: str, *labels: str, **more: Any) -> Pan
         idle_share(*labels, "currency"),
     )
     found = " or ".join(map(as_column, FIGURES, figures))
-    expr = with_circle(found) if "region" in labels else found
+    expr = of_group(found) if "region" in labels else found
     return table(
         title,
         description,
@@ -163,28 +186,28 @@ def rental_table(title: str, description: str, *labels: str, **more: Any) -> Pan
         no_value=NO_RENTAL,
         sort_by="Idle",
         overrides=(empty_cell("-"), *LABEL_COLUMNS, SHARES),
-        width=12,
         **more,
     )
 
 
-COLUMN: Final = "column"
 SHARES: Final = column(
     "Share",
     unit="percentunit",
     decimals=1,
     thresholds=thresholds(SHARE_STEPS),
     custom__cellOptions={"type": "color-text"},
-    custom__width=80,
+    custom__width=70,
 )
 LABEL_COLUMNS: Final = (
-    column("Number", unit="string", custom__width=130, links=number_links("sid", "Account")),
-    column("Name", unit="string"),
-    column("Account", unit="string", links=account_links()),
-    column("Circle", unit="string", mappings=circle_mappings()),
+    column("Number", unit="string", custom__width=120, links=number_links("sid", "Account")),
+    column("Name", unit="string", custom__minWidth=125),
+    column("Account", unit="string", custom__minWidth=100, links=account_links()),
+    column("Circle", unit="string", custom__minWidth=115, mappings=circle_mappings()),
     column("Type", unit="string", noValue="Unknown", custom__width=90),
-    column("Currency", unit="string", custom__width=85),
-    column("sid", custom__hideFrom={"viz": True, "legend": False, "tooltip": False}),
+    column("Currency", unit="string", custom__width=80, custom__filterable=False),
+    column("Rental", custom__width=105),
+    column("Idle", custom__width=95),
+    column("sid", custom__hideFrom__viz=True),
 )
 
 MONTHLY_RENTAL: Final = money_stat(
@@ -235,7 +258,7 @@ TREND: Final = time_series(
     overrides=money_overrides(),
     no_value=NO_HISTORY,
     legend="table",
-    width=10,
+    width=12,
     height=9,
 )
 SHARE_TREND: Final = time_series(
@@ -251,7 +274,7 @@ SHARE_TREND: Final = time_series(
     minimum=0,
     no_value=NO_HISTORY,
     legend="table",
-    width=8,
+    width=12,
     height=9,
 )
 CHANGE: Final = money_stat(
@@ -262,7 +285,7 @@ CHANGE: Final = money_stat(
         f" - {of_each_account(before_the_range(RENTAL))})"
     ),
     no_value="No rental known at the start yet",
-    width=6,
+    width=12,
     height=9,
 )
 BY_ACCOUNT: Final = rental_table(
@@ -270,6 +293,7 @@ BY_ACCOUNT: Final = rental_table(
     "Monthly rental, idle rental and idle share of each account.",
     "account",
     transformations=as_columns(*FIGURES, labels=("account",)),
+    width=12,
 )
 BY_CIRCLE: Final = rental_table(
     "Rental by circle and type",
@@ -279,11 +303,32 @@ BY_CIRCLE: Final = rental_table(
     "number_type",
     transformations=as_columns(*FIGURES, labels=("circle", "number_type")),
 )
+BY_OWNER: Final = table(
+    "Rental by owner",
+    "Monthly rental of the numbers of each owner, as the rules of the section numbers name them,"
+    " in accounts whose numbers all have series.",
+    now(as_column("Numbers", by_owner(" * 0 + 1"))),
+    now(as_column("Rental", by_owner())),
+    unit=OTHER_UNIT,
+    decimals=DECIMALS,
+    no_value="No rental known, or per-number series are off (per_number.series)",
+    sort_by="Rental",
+    transformations=columns_by(
+        COLUMN, first=("owner", "currency", "Numbers", "Rental"), renamed=NAMES
+    ),
+    overrides=(
+        empty_cell("-"),
+        column("Owner", unit="string"),
+        column("Currency", unit="string", custom__width=80, custom__filterable=False),
+        column("Rental", custom__width=120),
+        column("Numbers", unit="none", decimals=0, custom__width=100),
+    ),
+    width=12,
+)
 DEAREST_FIRST: Final = f"sort_desc(topk by (currency) ({DEAREST}, {idle_numbers_with_rental()}))"
 DEAREST_IDLE: Final = table(
     "Most expensive idle numbers",
-    f"The {DEAREST} most expensive idle numbers of each currency, with their monthly rental."
-    " Numbers whose flow cannot be read are included.",
+    f"The {DEAREST} most expensive idle numbers of each currency, with their monthly rental.",
     Query(with_circle(as_column("Rental", DEAREST_FIRST)), instant=True),
     transformations=as_columns(
         "Rental", labels=("phone_number", "friendly_name", "account", "circle", "number_type")
@@ -303,8 +348,9 @@ DASHBOARD: Final = Dashboard(
     variables=(JOB, INSTANCE, ACCOUNT, REGION, NUMBER_TYPE, CURRENCY, EXPORTER),
     rows=(
         row("This month", MONTHLY_RENTAL, IDLE, YEARLY_WASTE, NEXT_CHARGE),
-        row("Trend", TREND, SHARE_TREND, CHANGE),
-        row("Where it goes", BY_ACCOUNT, BY_CIRCLE),
+        row("Balance", DAYS_LEFT, BALANCES),
+        row("Trend", TREND, BALANCE_TREND, SHARE_TREND, CHANGE),
+        row("Where it goes", BY_ACCOUNT, BY_OWNER, BY_CIRCLE),
         row("Idle numbers", DEAREST_IDLE),
     ),
     time_from="now-30d",

@@ -26,6 +26,7 @@ GARBLED: Final = re.compile(
     r"|\$\{|\$__|\{\w+=|Value( #\w)?$|__name__"
 )
 DASH: Final = "-"
+PROBLEMS: Final = "Numbers with a problem"
 RED: Final = "#F2495C"  # of Grafana's dark theme
 
 
@@ -137,15 +138,15 @@ def test_the_columns_that_overrides_name_exist(
 
 
 def test_a_cell_has_its_colour_and_its_links(seen: Mapping[str, Screen]) -> None:
-    """An unattached flow is red; an account leads to the three dashboards."""
-    (table,) = seen["exophone-numbers"]["Unattached numbers"]["tables"]
+    """A missing flow is red; an account leads to the three dashboards."""
+    (table,) = seen["exophone-numbers"][PROBLEMS]["tables"]
     voice, account = (table["columns"].index(name) for name in ("Voice", "Account"))
     read = {
         (row[voice], colors[voice])
         for row, colors in zip(table["rows"], table["colors"], strict=True)
     }
-    assert ("Unattached", RED) in read
-    assert ("Attached", RED) not in read
+    assert ("Missing", RED) in read
+    assert ("As expected", RED) not in read
     links = [link.partition("?")[0] for link in table["links"][0][account]]
     assert links == [f"/d/{uid}" for uid in EXPECTED]
     assert "&var-account=apac&" in table["links"][0][account][0]
@@ -154,7 +155,7 @@ def test_a_cell_has_its_colour_and_its_links(seen: Mapping[str, Screen]) -> None
 @pytest.mark.parametrize(
     ("uid", "title"),
     [
-        ("exophone-numbers", "Unattached numbers"),
+        ("exophone-numbers", PROBLEMS),
         ("exophone-rental", "Most expensive idle numbers"),
     ],
 )
@@ -175,57 +176,76 @@ def test_a_number_leads_to_its_history_and_its_exporter(
 
 
 # Between the menu of Grafana and the scroll bar, on a screen of 1280 pixels.
-CONTENT_PIXELS: Final = 1280 - 225 - 45
-PADDING_PIXELS: Final = 28
+CONTENT_PIXELS: Final = 1280 - 300 - 32
+PADDING_PIXELS: Final = 22
 
 
 @pytest.mark.parametrize("uid", EXPECTED)
 def test_no_table_is_cut_on_a_small_screen(either: Mapping[str, Screen], uid: str) -> None:
-    """With the menu open; a column without a width of its own takes its least."""
+    """With the menu open. Columns without a width share what is left, but take their least."""
     grid = {one["title"]: one["gridPos"]["w"] for one in panels(DASHBOARDS[uid])}
     for title, panel in either[uid].items():
         for table in panel.get("tables", ()):
             space = grid[title] * CONTENT_PIXELS / 24 - PADDING_PIXELS
-            assert sum(table["widths"]) <= space, title
+            left = space - sum(fixed or 0 for fixed, _ in table["widths"])
+            least = [least for fixed, least in table["widths"] if not fixed]
+            assert all(one <= left / len(least) for one in least), title
+            assert left >= 0, title
 
 
-def test_the_row_of_an_unattached_number(seen: Mapping[str, Screen]) -> None:
-    found = {row["Number"]: row for row in rows(seen["exophone-numbers"]["Unattached numbers"])}
+def test_the_row_of_a_number_with_a_problem(seen: Mapping[str, Screen]) -> None:
+    found = {row["Number"]: row for row in rows(seen["exophone-numbers"][PROBLEMS])}
     assert found["+912248901111"] == {
         "Number": "+912248901111",
         "Name": "02248901111",
         "Account": "support",
         "Circle": "Mumbai",
-        "Voice": "Unattached",
-        "SMS": "Unattached",
+        "Voice": "Missing",
+        "SMS": "Missing",
+        "Expected": "A flow",
+        "Owner": DASH,
         "Since": "Earlier",
+    }
+    rule = {key: found["+914449870004"][key] for key in ("Voice", "SMS", "Expected", "Owner")}
+    assert rule == {
+        "Voice": "Unwanted",
+        "SMS": "Unchecked",
+        "Expected": "No flow",
+        "Owner": "sales",
     }
 
 
-def test_the_rows_of_the_unattached_numbers(seen: Mapping[str, Screen]) -> None:
+def test_the_rows_of_the_numbers_with_a_problem(seen: Mapping[str, Screen]) -> None:
     """Each number once, whatever it lacks; a channel that it is not capable of is a dash."""
-    found = rows(seen["exophone-numbers"]["Unattached numbers"])
+    found = rows(seen["exophone-numbers"][PROBLEMS])
     read = [(one["Number"], one["Circle"], one["Voice"], one["SMS"]) for one in found]
+    good = "As expected"
     assert sorted(read) == [
-        ("+6531580016", "Singapore", "Unattached", "Unattached"),
-        ("+6531580017", "Singapore", "Unattached", "Unattached"),
-        ("+6531580018", "Singapore", "Attached", "Unattached"),
-        ("+911800123006", "Delhi", "Unattached", DASH),
-        ("+912240110008", "Mumbai", "Unattached", "Attached"),
-        ("+912240990021", "Mumbai", "Attached", "Unattached"),
-        ("+912248901111", "Mumbai", "Unattached", "Unattached"),
-        ("+914449870004", "Tamil Nadu", "Attached", "Unattached"),
-        ("+918040110011", "Karnataka", "Unattached", "Unattached"),
-        ("+918045670003", "Karnataka", "Unattached", "Attached"),
+        ("+6531580016", "Singapore", "Missing", good),
+        ("+6531580017", "Singapore", "Missing", "Missing"),
+        ("+912240110007", "Mumbai", "Wrong flow", good),
+        ("+912240110008", "Mumbai", "Missing", good),
+        ("+912240990021", "Mumbai", good, "Missing"),
+        ("+912248901111", "Mumbai", "Missing", "Missing"),
+        ("+914449870004", "Tamil Nadu", "Unwanted", "Unchecked"),
+        ("+918040110011", "Karnataka", "Missing", "Missing"),
+        ("+918045670003", "Karnataka", "Missing", good),
         (DASH, DASH, DASH, DASH),
         (DASH, DASH, DASH, DASH),
-        (DASH, "Unknown", "Attached", "Unattached"),
+        (DASH, "Unknown", good, "Missing"),
     ]
-    assert [one["Voice"] for one in found[:7]] == ["Unattached"] * 7
+    assert [one["Voice"] for one in found[:6]] == ["Missing"] * 6
+
+
+def test_problems_by_kind_and_rules_without_numbers(seen: Mapping[str, Screen]) -> None:
+    numbers = seen["exophone-numbers"]
+    assert values(numbers["Voice problems"]) == {"Voice problems": "8"}
+    assert values(numbers["Problems by kind"]) == {"Missing": "11", "Wrong": "1", "Unwanted": "1"}
+    assert values(numbers["Rules that match nothing"]) == {"closed": "0"}
 
 
 def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> None:
-    found = rows(seen["exophone-numbers"]["Unattached numbers"])
+    found = rows(seen["exophone-numbers"][PROBLEMS])
     unknown = "Unknown: no fresh data for this account"
     accounts = {row["Account"] for row in found if row["Name"] == unknown}
     assert accounts == {"refused", "stale"}
@@ -235,10 +255,10 @@ def test_the_account_of_which_nothing_is_known(seen: Mapping[str, Screen]) -> No
 def test_without_series_per_number_the_table_counts(
     seen_without_numbers: Mapping[str, Screen],
 ) -> None:
-    found = rows(seen_without_numbers["exophone-numbers"]["Unattached numbers"])
+    found = rows(seen_without_numbers["exophone-numbers"][PROBLEMS])
     read = {row["Account"]: (row["Not listed"], row["Name"]) for row in found}
     hidden = "More, not listed: per_number.series or per_number.limit"
-    assert (read["support"], read["apac"]) == (("5", hidden), ("5", hidden))
+    assert (read["support"], read["apac"]) == (("6", hidden), ("3", hidden))
     timeline = seen_without_numbers["exophone-numbers"]["Attachment of the numbers that changed"]
     assert "per-number series are off" in timeline["message"]
     most_expensive = seen_without_numbers["exophone-rental"]["Most expensive idle numbers"]
@@ -259,7 +279,7 @@ def test_the_states_of_the_timeline(seen: Mapping[str, Screen]) -> None:
 
 
 def test_circles_and_flows_by_name(seen: Mapping[str, Screen]) -> None:
-    circles = rows(seen["exophone-numbers"]["By circle and type"])
+    circles = rows(seen["exophone-numbers"]["Problems by circle and type"])
     assert {row["Circle"] for row in circles} >= {"Mumbai", "Karnataka", "Singapore", "Unknown"}
     flows = rows(seen["exophone-numbers"]["Numbers per flow"])
     external = {"Account": "support", "Channel": "Voice", "Flow": "external", "Numbers": "1"}
@@ -271,8 +291,8 @@ def test_amounts_in_the_notation_of_their_currency(seen: Mapping[str, Screen]) -
     rental = seen["exophone-rental"]
     read = {"INR": "₹12,34,567.89", "USD": "$47.25", "SGD": "37.50"}
     assert values(rental["Monthly rental"]) == read | {"Unpriced numbers": "1"}
-    assert values(rental["Idle rental"]) == {"INR": "₹26,248.00", "SGD": "37.50", "USD": "$0.00"}
-    assert values(rental["Yearly waste"])["INR"] == "₹3,14,976.00"
+    assert values(rental["Idle rental"]) == {"INR": "₹998.00", "SGD": "37.50", "USD": "$0.00"}
+    assert values(rental["Yearly waste"])["INR"] == "₹11,976.00"
     assert values(rental["Change in the range"])["INR"] == "₹500.00"
     assert list(values(rental["Next charge"]).values()) == ["Today"]
     last = {one["title"]: one["text"] for one in rental["Rental over time"]["series"]}
@@ -285,7 +305,7 @@ def test_tables_of_rental(seen: Mapping[str, Screen]) -> None:
     read = {(row["Account"], row["Currency"]): row for row in found}
     assert read.keys() == {("support", "INR"), *(("apac", one) for one in ("INR", "SGD", "USD"))}
     support, apac = read["support", "INR"], read["apac", "SGD"]
-    assert (support["Rental"], support["Idle"]) == ("12,34,467.89", "26,248.00")
+    assert (support["Rental"], support["Idle"]) == ("12,34,467.89", "998.00")
     assert (apac["Rental"], apac["Share"]) == ("37.50", "100.0%")
     assert read["apac", "USD"]["Rental"] == "47.25"
     circles = rows(seen["exophone-rental"]["Rental by circle and type"])
@@ -293,11 +313,32 @@ def test_tables_of_rental(seen: Mapping[str, Screen]) -> None:
     assert (toll_free["Circle"], toll_free["Rental"]) == ("Delhi", "25,250.00")
 
 
+def test_the_balance_of_each_account(seen: Mapping[str, Screen]) -> None:
+    """A million each; what was spent, and what one more month of rental leaves."""
+    found = {row["Account"]: row for row in rows(seen["exophone-rental"]["Balance by account"])}
+    support, apac = found["support"], found["apac"]
+    assert (support["Currency"], support["Balance"]) == ("INR", "9,96,998.50")
+    assert support["After the next charge"] == "-2,37,469.39"
+    assert support["Days left"].endswith(" days")
+    assert (apac["Balance"], apac["Days left"]) == ("10,00,000.00", DASH)
+    (soonest,) = values(seen["exophone-rental"]["Days left"]).items()
+    assert soonest == ("support INR", support["Days left"])
+
+
+def test_rental_by_owner(seen: Mapping[str, Screen]) -> None:
+    found = rows(seen["exophone-rental"]["Rental by owner"])
+    read = {(one["Owner"], one["Currency"]): (one["Numbers"], one["Rental"]) for one in found}
+    assert read["logistics", "INR"] == ("2", "998.00")
+    assert read["apac", "SGD"] == ("1", "12.50")
+    assert len(found) == len(read) == 7
+    assert read["No owner", "INR"] == ("9", "12,07,820.89")
+
+
 def test_the_dearest_idle_numbers(seen: Mapping[str, Screen]) -> None:
     found = rows(seen["exophone-rental"]["Most expensive idle numbers"])
     read = [(row["Number"], row["Rental"], row["Currency"]) for row in found]
-    assert read[0] == ("+911800123006", "25,250.00", "INR")
-    assert sorted(read[1:]) == [
+    assert read[-2:] == [("+6531580017", "25.00", "SGD"), ("+6531580016", "12.50", "SGD")]
+    assert sorted(read) == [
         ("+6531580016", "12.50", "SGD"),
         ("+6531580017", "25.00", "SGD"),
         ("+912248901111", "499.00", "INR"),

@@ -17,7 +17,7 @@ from tests.lib.dashboards.grafana_queries import (
     targets,
     variables,
 )
-from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, STRETCH, Scene
+from tests.lib.dashboards.scene import CROWD, FIXED_WORLD, JOB, RULES, STRETCH, Scene
 from tests.lib.paths import ROOT
 
 pytestmark = pytest.mark.end_to_end
@@ -105,7 +105,7 @@ def test_what_is_chosen_is_what_is_shown(
     assert list(asked(view, uid, graphs=True)) == []
 
 
-# Panels of whole exporters, and one that asks for nothing but the date.
+# Panels of whole exporters; one that asks for the date, and one that says that nothing is chosen.
 OF_EVERY_ACCOUNT: Final = {
     "Build",
     "Configuration",
@@ -114,11 +114,12 @@ OF_EVERY_ACCOUNT: Final = {
     "Memory",
     "New series in a scrape",
     "Open files",
+    "Rules that match nothing",
     "Samples in a scrape",
     "Scrape duration",
     "Uptime",
 }
-OF_NO_EXPORTER: Final = {"Next charge"}
+OF_NO_EXPORTER: Final = {"Next charge", "History of one number"}
 
 
 @pytest.mark.parametrize("uid", EXPECTED)
@@ -173,6 +174,7 @@ def test_the_variables_offer_what_the_world_has(played_scene: Scene, uid: str) -
         "account": set(FIXED_WORLD),
         "exporter": set(played_scene.instances),
         "number": {""},
+        "owner": {rule.owner for rule in RULES if rule.owner},
         **{key: world_values(played_scene, key) for key in ("region", "number_type", "currency")},
     }
     assert offered == {name: sorted(expected[name]) for name in offered}

@@ -22,8 +22,8 @@ def read_cells(node: str, payload: Json, locale: str = "en_IN") -> list[Json]:
 
     `locale` is that of the reader's browser: 12,34,567.89 is how India writes it (en_IN),
     1,234,567.89 how America does (en_US). Each panel has panelId, title, type, and one of
-    - tables: each with columns, their widths (pixels, at least), rows, and for each cell colors
-      (None: uncoloured) and links
+    - tables: each with columns, their widths (pixels: the fixed one or None, and the least), rows,
+      and for each cell colors (None: uncoloured) and links
     - values: each with title, text, color (stat, gauge, bar gauge, pie chart)
     - series: each with title, the last value's text and color, calcs of the legend, points
     - timelines: each with title and states: text, color, from (milliseconds since 1970)

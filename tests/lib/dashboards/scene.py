@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -155,6 +156,25 @@ _NEW: Final = _number(
     "support", ("+918040110011", "New Bengaluru", "KA", "Landline", "499.000000", "", "")
 )
 NEW_SID: Final = _NEW["sid"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule for numbers with one of some names."""
+
+    name: str = ""
+    names: tuple[str, ...] = ()
+    voice: str = "any"
+    sms: str = "any"
+    owner: str = ""
+
+
+RULES: Final = (
+    Rule("outbound", ("Toll free", "Clinic Chennai"), "none", "unchecked", "sales"),
+    Rule("desks", ("Desk", "Fax"), "500001", "none", "apac"),
+    Rule("deliveries", ("Delivery Mumbai 1", "Delivery Mumbai 2"), "410377", owner="logistics"),
+    Rule("closed", ("Closed branch",)),
+)
 # Steps, one after the other; each is seen by every exporter before the next.
 BEFORE_RESTART: Final = (
     (
@@ -178,6 +198,7 @@ AFTER_RESTART: Final = (
     ),
 )
 STEPS: Final = BEFORE_RESTART + AFTER_RESTART
+SPENT_IN_A_STEP: Final = Decimal("1000.50")
 STALE_FAULT: Final = Fault(status=500, account_sid="stale", times=None)
 FAULTS: Final = (
     STALE_FAULT,
@@ -252,6 +273,7 @@ class _Stage:
         began, ended = self.steps
         for step in steps:
             began.append(time.time())
+            self.simulator.world.accounts["support"].balance.amount -= SPENT_IN_A_STEP
             for change in step:
                 account = self.simulator.world.accounts[change.account]
                 with account.lock:
@@ -297,7 +319,16 @@ def _configuration(simulator: Simulator, series: str) -> str:
             f" api_key: {account.api_key}, api_token: {token}"
             f"{soon if account.sid == 'stale' else ''}}}"
         )
+    lines += ["balance: {enabled: true, interval: 1s}", "numbers:", *map(_rule_line, RULES)]
     return "\n".join(lines) + "\n"
+
+
+def _rule_line(rule: Rule) -> str:
+    """Of accounts that have data: where an account has none, nobody knows what a rule matches."""
+    match = f"{{account: [support, apac, empty], friendly_name: [{', '.join(rule.names)}]}}"
+    owner = f", owner: {rule.owner}" if rule.owner else ""
+    expected = f"voice: {rule.voice}, sms: {rule.sms}"
+    return f"  - {{name: {rule.name}, match: {match}, {expected}{owner}}}"
 
 
 # So that annotations of firing alerts have something to show; the rules themselves have tests of
@@ -307,7 +338,7 @@ groups:
   - name: scene
     rules:
       - alert: ExoPhoneVoiceFlowMissing
-        expr: exophone_numbers_unattached{flow="voice"} > 0
+        expr: exophone_number_flow_attached{flow="voice"} == 0
         labels: {severity: warning}
         annotations: {summary: a number lacks its voice flow}
 """

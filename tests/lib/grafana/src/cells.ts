@@ -90,7 +90,7 @@ function readTable(frame: DataFrame, panel: Panel): Read {
     columns: fields.map(getDisplayName),
     links: order.map((row) => fields.map((field) => hrefs(field, row))),
     rows: order.map((row) => fields.map((field) => text(field, field.values[row]))),
-    widths: fields.map(leastWidth),
+    widths: fields.map(({ config: { custom = {} } }) => [custom.width, custom.minWidth ?? 150]),
   };
 }
 
@@ -117,10 +117,6 @@ function cellColor(field: Field, row: number): string | null {
   const type: string = field.config.custom?.cellOptions?.type ?? 'auto';
   return type.startsWith('color-') ? (show(field, field.values[row]).color ?? null) : null;
 }
-
-// Pixels; what the columns need together decides whether a table is cut.
-const leastWidth = ({ config: { custom = {} } }: Field): number =>
-  custom.width ?? custom.minWidth ?? 150;
 
 const hrefs = (field: Field, row: number): string[] =>
   (field.getLinks?.({ valueRowIndex: row }) ?? []).map((link) => link.href);

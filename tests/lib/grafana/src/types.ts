@@ -43,7 +43,12 @@ type Property<Config, Prefix extends string = ''> = {
 
 interface Override<Custom> {
   matcher: schema.MatcherConfig;
-  properties: Array<Property<FieldConfig<unknown>> | Property<Plain<Custom>, 'custom.'>>;
+  properties: Array<
+    | Property<FieldConfig<unknown>>
+    | Property<Plain<Custom>, 'custom.'>
+    // A column is hidden so; the schema has only the whole of it, which a table does not read.
+    | { id: 'custom.hideFrom.viz'; value?: boolean }
+  >;
 }
 
 type Query = Plain<Prometheus> & { interval?: string };

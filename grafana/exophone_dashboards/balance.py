@@ -1,0 +1,127 @@
+"""The balance of each account, how long it lasts, and whether it pays the next rental."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from exophone_dashboards.links import account_links
+from exophone_dashboards.money import DECIMALS, OTHER_UNIT, money_overrides
+from exophone_dashboards.panels import (
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    SMALL,
+    Step,
+    column,
+    columns_by,
+    now,
+    over_time,
+    stat,
+    table,
+    thresholds,
+    time_series,
+)
+from exophone_dashboards.queries import COLUMN, CURRENCY, as_column, of_account, once
+
+_METRIC: Final = of_account("exophone_account_balance", CURRENCY)
+BALANCE: Final = once(_METRIC)
+RENTAL: Final = once(of_account("exophone_monthly_rental", CURRENCY))
+# The last value of the step that begins at a point, as in the graphs of rental.
+OF_EACH_STEP: Final = once(f"last_over_time({_METRIC}[$__interval] offset -$__interval)")
+# The balance is asked for once an hour, so a shorter step would only find the same falls.
+STEP_SECONDS: Final = 600
+STEPS: Final = "[7d:10m]"
+# The first is for the text where nothing is known.
+DAYS_STEPS: Final = (Step(GREY), Step(RED, 0), Step(ORANGE, 3), Step(GREEN, 14))
+DAYS: Final = "suffix: days"
+
+
+def spent_in_a_day() -> str:
+    """The average of the last week, or of what there is of it.
+
+    Falls only: a top-up is no income, and `deriv` would take it for one.
+    """
+    before = once(f"{_METRIC} offset {STEP_SECONDS}s")
+    fall = f"clamp_min({before} - {BALANCE}, 0)"
+    return f"avg_over_time({fall}{STEPS}) * {86400 // STEP_SECONDS}"
+
+
+def days_left() -> str:
+    """How long the balance lasts; nothing where nothing was spent yet."""
+    return f"clamp_min({BALANCE}, 0) / ({spent_in_a_day()} > 0)"
+
+
+def after_the_next_charge() -> str:
+    """The balance less a month's rental in its currency."""
+    rental = f"sum without (country, region, number_type) ({RENTAL})"
+    return f"({BALANCE} - {rental} or {BALANCE})"
+
+
+DAYS_LEFT: Final = stat(
+    "Days left",
+    "How long the balance lasts, of the account where it ends first, at the average spend of the"
+    " last week, or of the time since the first scrape. A rental that was charged counts as spend.",
+    now(f"bottomk(1, {days_left()})", "{{account}} {{currency}}"),
+    unit=DAYS,
+    decimals=1,
+    steps=DAYS_STEPS,
+    text="value_and_name",
+    size=SMALL,
+    no_value="No balance, or nothing spent yet",
+    width=6,
+    height=8,
+)
+BALANCES: Final = table(
+    "Balance by account",
+    "Balance now, after the monthly rental is charged on the 1st, and how long it lasts at the"
+    " average spend of the last week. For postpaid plans Exotel does not say what it means.",
+    now(as_column("Balance", BALANCE)),
+    now(as_column("After the next charge", after_the_next_charge())),
+    now(as_column("Days left", days_left())),
+    unit=OTHER_UNIT,
+    decimals=DECIMALS,
+    no_value="No balance known: balance.enabled is off, or the key may not read it",
+    sort_by="After the next charge",
+    down=False,
+    transformations=columns_by(
+        COLUMN,
+        "job",
+        first=("account", "currency", "Balance", "After the next charge", "Days left"),
+        renamed={"account": "Account", "currency": "Currency"},
+    ),
+    overrides=(
+        column("Account", unit="string", custom__minWidth=115, links=account_links()),
+        column("Currency", unit="string", custom__width=80, custom__filterable=False),
+        column("Balance", custom__width=150),
+        column(
+            "After the next charge",
+            custom__width=180,
+            custom__cellOptions={"type": "color-text"},
+            thresholds=thresholds((Step(RED), Step(GREEN, 0))),
+        ),
+        column(
+            "Days left",
+            unit=DAYS,
+            decimals=1,
+            noValue="-",
+            custom__width=120,
+            custom__cellOptions={"type": "color-text"},
+            thresholds=thresholds(DAYS_STEPS),
+        ),
+    ),
+    width=18,
+    height=8,
+)
+BALANCE_TREND: Final = time_series(
+    "Balance over time",
+    "Balance of each account; each currency has its own axis.",
+    over_time(OF_EACH_STEP, "{{account}} {{currency}}", interval="5m"),
+    unit=OTHER_UNIT,
+    decimals=DECIMALS,
+    overrides=money_overrides(),
+    no_value="No balance known: it is not enabled, or there is no history yet",
+    legend="table",
+    width=12,
+    height=9,
+)
