@@ -92,7 +92,7 @@ def record(account: str, number: ExoPhone, verdict: Verdict) -> dict[str, Any]:
         "date_created": _time(number.created_timestamp_seconds),
         "date_updated": _time(number.updated_timestamp_seconds),
         "problem": problem(verdict),
-        "expected": expected(verdict),
+        "expected": expected(verdict, text=" or ".join),
         "owner": verdict.owner,
     }
     return {
@@ -163,7 +163,7 @@ def _columns(numbers: Sequence[Listed]) -> dict[str, list[Text]]:
         "SMS": [_state(flow_state(number, "sms")) for number in phones],
         "Rental": [Text(money(number.rental_price, number.currency)) for number in phones],
         "Problem": [_warning(problem(verdict, number)) for _, number, verdict in numbers],
-        "Expected": [_cut(expected(verdict, of_problems=True)) for verdict in verdicts],
+        "Expected": [_cut(expected(v, of_problems=True, text=" or ".join)) for v in verdicts],
         "Owner": [_cut(verdict.owner) for verdict in verdicts],
     }
     if len({account for account, *_ in numbers}) == 1:

@@ -58,10 +58,6 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         state = getattr(self, channel)
         return state == "as_expected" if state in (*PROBLEMS, "as_expected") else None
 
-    def expected(self, channel: Channel) -> str:
-        """What people read: any, none, unchecked, or flow ids and URLs such as `1 or 2`."""
-        return " or ".join(expectation(self.rule, channel))
-
     @property
     def expects_no_flow(self) -> bool:
         """Whether a rule leaves every channel, of those it is capable of, without a flow."""
@@ -75,14 +71,12 @@ def expectation(rule: NumberRule | None, channel: Channel) -> Expectation:
     return ANY if rule is None else rule.voice if channel == "voice" else rule.sms
 
 
-def expected_label(rule: NumberRule | None, channel: Channel) -> str:
-    """What a rule expects of a channel, as a label: `any`, `none`, `1 or external`."""
-    return _label_of(expectation(rule, channel))
-
-
 @cache
-def _label_of(expected: Expectation) -> str:
-    """URLs are as in the ids of the flows that numbers have: they may have secrets in them."""
+def expected_label(expected: Expectation) -> str:
+    """What is expected where others can read it: `any`, `none`, `1 or external`.
+
+    URLs are as in the ids of the flows that numbers have: they may have secrets in them.
+    """
     ids = [flow_id(each) if "/" in each else each for each in expected]
     return " or ".join(dict.fromkeys(ids))
 

@@ -8,11 +8,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from exophone_exporter.exotel.model import CHANNELS
+from exophone_exporter.inventory.expectations import expectation, expected_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from exophone_exporter.clock import ClockReading
+    from exophone_exporter.config.number_rules import Expectation
     from exophone_exporter.exotel.model import Channel, ExoPhone
     from exophone_exporter.inventory.expectations import Verdict
     from exophone_exporter.inventory.state import AccountStatus
@@ -118,13 +120,18 @@ def _flow(number: ExoPhone | None, channel: Channel) -> str:
     return f" ({flow_id})" if flow_id else ""
 
 
-def expected(verdict: Verdict, *, of_problems: bool = False) -> str:
+def expected(
+    verdict: Verdict,
+    *,
+    of_problems: bool = False,
+    text: Callable[[Expectation], str] = expected_label,
+) -> str:
     """What is expected of both channels, such as `any`, or of each: `voice 11 or 12, sms none`.
 
-    Or only of the channels with a problem, if there are any.
+    Or only of the channels with a problem, if there are any. `text` spells one expectation.
     """
     wrong = [channel for channel in CHANNELS if of_problems and verdict.problem(channel)]
-    texts = {channel: verdict.expected(channel) for channel in wrong or CHANNELS}
+    texts = {c: text(expectation(verdict.rule, c)) for c in wrong or CHANNELS}
     if len({*texts.values()}) == 1:
         return next(iter(texts.values()))
     return ", ".join(f"{channel} {text}" for channel, text in texts.items())

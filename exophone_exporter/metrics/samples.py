@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
 from exophone_exporter.inventory.expectations import (
     PROBLEMS,
+    expectation,
     expected_label,
     judge,
     rule_matches,
@@ -225,7 +226,7 @@ def number_lines(account: Account, judged: Sequence[Judged]) -> Iterator[MetricT
     labels = catalog.NUMBER_FLOW_ATTACHED.labelsets(*flows)
     yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, labels, _attached_columns(numbers))
     expected = _by_rule(
-        verdicts, lambda rule: [escape(expected_label(rule, flow)) for flow in CHANNELS]
+        verdicts, lambda rule: [escape(expected_label(expectation(rule, c))) for c in CHANNELS]
     )
     labels = catalog.NUMBER_FLOW_AS_EXPECTED.labelsets(*flows, chain.from_iterable(expected))
     columns = _as_expected_columns(verdicts)

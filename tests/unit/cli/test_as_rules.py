@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exophone_exporter.cli.as_rules import rules_text
 from exophone_exporter.config import loader
+from exophone_exporter.config.number_rules import NONE
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.inventory.expectations import Verdict, judge
@@ -106,7 +107,5 @@ def test_rules_are_names_in_common_and_their_exceptions() -> None:
     named = rules_text({"one": LISTED[-2:]}, name_accounts=True)
     assert '  - match:\n      account: "one"\n      sid:\n' in named
     assert rules_text({"one": LISTED[-1:]}, name_accounts=False) == "# No rule is needed.\n"
-    loaded = [
-        (verdict.expected("voice"), verdict.rule is None) for verdict in verdicts({"one": LISTED})
-    ]
-    assert loaded[6:] == [(BOT, False), ("none", False), ("any", True)]
+    loaded = [verdict.rule and verdict.rule.voice for verdict in verdicts({"one": LISTED})]
+    assert loaded[6:] == [(BOT,), NONE, None]

@@ -123,6 +123,8 @@ def test_flow_state_says_the_flow_or_why_there_is_none(
         (("22",), NONE, ("voice wrong, sms unwanted", "voice wrong (11), sms unwanted (22)"),
          ("voice 22, sms none",) * 2),
         (ANY, UNCHECKED, ("", ""), ("voice any, sms unchecked",) * 2),
+        (("//a", "1"), ANY, ("voice wrong", "voice wrong (11)"),
+         ("voice //a or 1, sms any", "external or 1")),
     ],
 )  # fmt: skip
 def test_problem_and_what_is_expected(
@@ -131,4 +133,5 @@ def test_problem_and_what_is_expected(
     """For programs, and shorter for people, who also see the flow."""
     verdict = judge(phone(), NumberRules((NumberRule(1, "1", {}, voice, sms),)))
     assert (problem(verdict), problem(verdict, phone())) == problems
-    assert (expected(verdict), expected(verdict, of_problems=True)) == expectations
+    whole = expected(verdict, text=" or ".join)
+    assert (whole, expected(verdict, of_problems=True)) == expectations
