@@ -1,7 +1,6 @@
 """What is known of each account, shared by the thread that polls it and those that serve.
 
-A poll replaces one reference; counters only grow. Readers take an `AccountStatus`, a consistent
-copy that is small: the snapshot in it is immutable and not copied.
+Whatever happens replaces one reference, to an `AccountStatus` that readers take: it is immutable.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from exophone_exporter.errors import REASONS, ListShifted
 from exophone_exporter.exotel.model import ENDPOINTS
@@ -68,17 +67,18 @@ class BalanceResult:
     error: PollError | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Durations:
     """A histogram: `counts` per bucket, the last one beyond all bounds; the sum is in seconds."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS_SECONDS) + 1))
+    counts: tuple[int, ...] = (0,) * (len(DURATION_BUCKETS_SECONDS) + 1)
     sum_seconds: float = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one request that took this many seconds."""
-        self.counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
-        self.sum_seconds += seconds
+    def with_one(self, seconds: float) -> Durations:
+        """The same with one more request, which took this many seconds."""
+        counts = [*self.counts]
+        counts[bisect_left(DURATION_BUCKETS_SECONDS, seconds)] += 1
+        return Durations((*counts,), self.sum_seconds + seconds)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class AccountStatus:
     failures: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     changes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(CHANGES, 0))
     requests: Mapping[tuple[Endpoint, str], int] = field(default_factory=dict)
-    durations: Mapping[Endpoint, Durations] = field(default_factory=dict)
+    durations: Mapping[Endpoint, Durations] = field(
+        default_factory=lambda: dict.fromkeys(ENDPOINTS, Durations())
+    )
     retries: int = 0
     wait_seconds: float = 0.0
     rate_limits: Mapping[Endpoint, RateLimits] = field(default_factory=dict)
@@ -159,91 +161,76 @@ class AccountState:
     """
 
     def __init__(self, account: Account) -> None:
-        self.account = account
         self._lock = threading.Lock()
-        self._last_poll = AccountStatus(account)
-        self._requests: Counter[tuple[Endpoint, str]] = Counter()
-        self._durations: dict[Endpoint, Durations] = {
-            endpoint: Durations() for endpoint in ENDPOINTS
-        }
-        self._retries = 0
-        self._wait_seconds = 0.0
-        self._rate_limits: dict[Endpoint, RateLimits] = {}
-        self._last_balance: BalanceResult | None = None
-        self._known_balance: BalanceResult | None = None
+        self._status = AccountStatus(account)
         self.defects: set[str] = set()
+
+    @property
+    def account(self) -> Account:
+        """The settings that the state began with, and the rules that apply now."""
+        return self._status.account
 
     @property
     def snapshot(self) -> Snapshot | None:
         """The last good snapshot, however old."""
-        return self._last_poll.snapshot
+        return self._status.snapshot
 
     @property
     def missed(self) -> Mapping[str, int]:
         """From how many complete walks in a row numbers of the snapshot were missing, by sid."""
-        return self._last_poll.missed
+        return self._status.missed
 
     @property
     def attempted(self) -> bool:
         """Whether there was a first attempt, good or bad."""
-        return self._last_poll.last_attempt is not None
+        return self._status.last_attempt is not None
 
     def record_poll(self, result: PollResult) -> None:
         """Take the result of one attempt, whole or not at all."""
         with self._lock:
-            self._last_poll = self._last_poll.after(result)
+            self._status = self._status.after(result)
             if result.error is None:
                 self.defects.clear()
 
     def record_rules(self, judged: AccountStatus) -> None:
         """Go by the rules of this status from now on, and take its snapshot, which they judged."""
         with self._lock:
-            self.account = judged.account
-            self._last_poll = replace(
-                self._last_poll, account=judged.account, snapshot=judged.snapshot
-            )
+            self._change(account=judged.account, snapshot=judged.snapshot)
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """Count one request, answered with a status code or, with "none", not at all."""
         with self._lock:
-            self._requests[endpoint, code] += 1
-            self._durations.setdefault(endpoint, Durations()).observe(seconds)
+            requests, durations = self._status.requests, self._status.durations
+            key, before = (endpoint, code), durations.get(endpoint, Durations())
+            self._change(
+                requests={**requests, key: requests.get(key, 0) + 1},
+                durations={**durations, endpoint: before.with_one(seconds)},
+            )
 
     def record_balance(self, result: BalanceResult) -> None:
         """Take the result of one request for the balance."""
+        known = {} if result.error else {"known_balance": result}
         with self._lock:
-            self._last_balance = result
-            if result.error is None:
-                self._known_balance = result
+            self._change(last_balance=result, **known)
 
     def record_rate_limits(self, endpoint: Endpoint, limits: RateLimits) -> None:
         """Take the limits that one answer named."""
         with self._lock:
-            self._rate_limits[endpoint] = limits
+            self._change(rate_limits={**self._status.rate_limits, endpoint: limits})
 
     def record_retry(self) -> None:
         """Count one request that is made again."""
         with self._lock:
-            self._retries += 1
+            self._change(retries=self._status.retries + 1)
 
     def record_wait(self, seconds: float) -> None:
         """Count time spent waiting for the budget, or because the API said so."""
         with self._lock:
-            self._wait_seconds += seconds
+            self._change(wait_seconds=self._status.wait_seconds + seconds)
 
     def status(self, account: Account | None = None) -> AccountStatus:
-        """A consistent copy for readers, with the settings of `account` or those of the state."""
-        with self._lock:
-            return replace(
-                self._last_poll,
-                account=account or self.account,
-                requests=dict(self._requests),
-                durations={
-                    e: Durations([*d.counts], d.sum_seconds) for e, d in self._durations.items()
-                },
-                retries=self._retries,
-                wait_seconds=self._wait_seconds,
-                rate_limits=dict(self._rate_limits),
-                last_balance=self._last_balance,
-                known_balance=self._known_balance,
-            )
+        """What is known, with the settings of `account` or those of the state."""
+        return replace(self._status, account=account) if account else self._status
+
+    def _change(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)

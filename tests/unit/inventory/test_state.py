@@ -142,10 +142,8 @@ def test_what_threads_share_cannot_be_changed(shared: Any) -> None:
     ("bucket", "bound"), [*enumerate([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])]
 )
 def test_request_falls_into_the_first_bucket_that_holds_it(bucket: int, bound: float) -> None:
-    durations = Durations()
-    durations.observe(bound)
-    durations.observe(bound + 0.001)
-    assert durations.counts == [int(i in (bucket, bucket + 1)) for i in range(10)]
+    durations = Durations().with_one(bound).with_one(bound + 0.001)
+    assert durations.counts == tuple(int(i in (bucket, bucket + 1)) for i in range(10))
 
 
 @pytest.mark.parametrize(
