@@ -96,7 +96,7 @@ BALANCES: Final = table(
         column("Balance", custom__width=150),
         column(
             "After the next charge",
-            custom__width=180,
+            custom__width=210,
             custom__cellOptions={"type": "color-text"},
             thresholds=thresholds((Step(RED), Step(GREEN, 0))),
         ),
