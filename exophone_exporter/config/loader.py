@@ -205,8 +205,9 @@ class _ConfigBuilder:
     def build(self, document: strict_yaml.Value) -> Config:
         """The Config of a document; raises ConfigError with every problem, by line."""
         file = self._validated(document)
-        self._check_names(file)
-        rules = self._number_rules(file)
+        names = [account.name for account in file.accounts]
+        self._check_unique("accounts", "account", names)
+        rules = self._number_rules(file, names)
         accounts = [self._account(index, file, rules) for index in range(len(file.accounts))]
         if self._problems:
             raise self._problems.error()
@@ -229,23 +230,23 @@ class _ConfigBuilder:
             raise self._problems.error()
         return file
 
-    def _check_names(self, file: schema.File) -> None:
-        first: dict[str, int] = {}
-        for index, account in enumerate(file.accounts):
-            if first.setdefault(account.name, index) != index:
+    def _check_unique(self, section: str, label: str, names: Sequence[str]) -> None:
+        seen: dict[str, int] = {}
+        for index, name in enumerate(names):
+            if (first := seen.setdefault(name, index)) != index:
                 self._problems.note_first(
-                    ("accounts", index, "name"),
-                    f"`{account.name}` is already the name of accounts[{first[account.name]}];"
-                    " names must be unique, they are the `account` label",
+                    (section, index, "name"),
+                    f"`{name}` is already the name of {section}[{first}]; names must be unique,"
+                    f" they are the `{label}` label",
                 )
 
-    def _number_rules(self, file: schema.File) -> NumberRules:
-        """The rules of all accounts."""
+    def _number_rules(self, file: schema.File, names: Sequence[str]) -> NumberRules:
+        """The rules of all accounts, which have these names."""
         if not file.numbers:
             return DEFAULT_RULES
         rules = [_number_rule(at, section) for at, section in enumerate(file.numbers, 1)]
-        self._check_rule_names(rules)
-        self._check_rule_accounts(rules, [account.name for account in file.accounts])
+        self._check_unique("numbers", "rule", [rule.label for rule in rules])
+        self._check_rule_accounts(rules, names)
         for at, rule in enumerate(rules):
             hiding = next((other for other in rules[:at] if other.hides(rule)), None)
             if hiding is not None:
@@ -254,16 +255,6 @@ class _ConfigBuilder:
                     f" numbers[{hiding.position - 1}] matches all that it matches"
                 )
         return NumberRules(tuple(rules))
-
-    def _check_rule_names(self, rules: Sequence[NumberRule]) -> None:
-        first: dict[str, int] = {}
-        for at, rule in enumerate(rules):
-            if first.setdefault(rule.label, at) != at:
-                self._problems.note(
-                    ("numbers", at, "name"),
-                    f"`{rule.label}` is already the name of numbers[{first[rule.label]}]; names"
-                    " must be unique, they are the `rule` label",
-                )
 
     def _check_rule_accounts(self, rules: Sequence[NumberRule], names: Sequence[str]) -> None:
         if any(path[-1:] == ("name",) and path[0] == "accounts" for path in self._problems.paths):
@@ -435,11 +426,10 @@ class _ConfigBuilder:
 
     def _check_certificates(self, path: strict_yaml.Path, file: str) -> None:
         try:
-            content = self._read_file(file, CONFIG_FILE_MAX_BYTES)
+            problem = certificates.problem_of(self._read_file(file, CONFIG_FILE_MAX_BYTES))
         except (OSError, ValueError) as error:
-            self._problems.note(path, f"{strict_yaml.shown(file)}: {reason_of(error)}")
-            return
-        if problem := certificates.problem_of(content):
+            problem = reason_of(error)
+        if problem:
             self._problems.note(path, f"{strict_yaml.shown(file)}: {problem}")
 
 

@@ -42,10 +42,8 @@ _HOST: Final = re.compile(
 _SID_LETTERS_MAX: Final = 128
 _LABEL: Final = re.compile(r"([A-Za-z]|_[A-Za-z0-9])[A-Za-z0-9_]*", re.ASCII)  # Go reads it, too
 _LABEL_LETTERS_MAX: Final = 64
-_LABEL_VALUE_MAX: Final = 256
 # Those of the series itself, of the target, and those that mean something to Prometheus.
 _LABELS_TAKEN: Final = ("account", "pricing_plan", "job", "instance", "le", "quantile")
-_OWNER_MAX: Final = 64
 # As the exporter keeps names: none is longer, or has a control character.
 _GLOB_MAX: Final = 256
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -107,11 +105,14 @@ def _label(value: Any) -> str:
     return text
 
 
-def _label_value(value: Any) -> str:
-    text = text_of("" if value is None else value)
-    if not text.isprintable() or len(text) > _LABEL_VALUE_MAX:
-        raise refuse(f"must be at most {_LABEL_VALUE_MAX} printable characters")
+def _printable(text: str, letters_max: int) -> str:
+    if not text.isprintable() or len(text) > letters_max:
+        raise refuse(f"must be at most {letters_max} printable characters")
     return text
+
+
+def _label_value(value: Any) -> str:
+    return _printable(text_of("" if value is None else value), 256)
 
 
 def _listed(value: Any) -> Any:
@@ -154,10 +155,7 @@ def _words_alone(values: list[str]) -> list[str]:
 
 
 def _owner(value: Any) -> str:
-    text = text_of(value)
-    if len(text) > _OWNER_MAX or not text.isprintable():
-        raise refuse(f"must be at most {_OWNER_MAX} printable characters")
-    return text
+    return _printable(text_of(value), 64)
 
 
 def _rule_name(value: Any) -> str:
@@ -264,17 +262,17 @@ def _is_loopback(host: str) -> bool:
 _Text = Annotated[str, BeforeValidator(text_of)]
 _STRING = WithJsonSchema({"type": "string"})
 # What YAML reads the text as that a user wrote.
-_ANY_TEXT = WithJsonSchema({"type": ["string", "number", "boolean"]})
+_TEXT_TYPES: Final = ["string", "number", "boolean"]
+_ANY_TEXT = WithJsonSchema({"type": _TEXT_TYPES})
 _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
 _BOOLEAN: Final = BeforeValidator(_boolean, json_schema_input_type=bool)
 _LABELS = WithJsonSchema(
     {
         "type": ["object", "null"],
-        "patternProperties": {f"^{_LABEL.pattern}$": {"type": ["string", "number", "boolean"]}},
+        "patternProperties": {f"^{_LABEL.pattern}$": {"type": _TEXT_TYPES}},
         "additionalProperties": False,
     }
 )
-_TEXT_TYPES: Final = ["string", "number", "boolean"]
 _TEXTS = WithJsonSchema(
     {"type": [*_TEXT_TYPES, "array"], "items": {"type": _TEXT_TYPES}, "minItems": 1}
 )

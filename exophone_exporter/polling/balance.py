@@ -6,6 +6,7 @@ and would delay the balance; a balance that hangs would delay a poll.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from exophone_exporter.errors import Forbidden, NotFound, PollError
@@ -33,24 +34,19 @@ def ask_once(account: Account, fetch: Fetch, clock: Clock, defects: set[str]) ->
     return BalanceResult(clock.now(), balance)
 
 
+@dataclass(eq=False, repr=False)
 class BalanceTask:
     """Asks for the balance of one account; `publish` takes each result."""
 
-    name = "balance"
+    _account: Account
+    _fetch: Fetch
+    _clock: Clock
+    _publish: Callable[[BalanceResult], None]
+    name: str = "balance"
 
-    def __init__(
-        self,
-        account: Account,
-        fetch: Fetch,
-        clock: Clock,
-        publish: Callable[[BalanceResult], None],
-    ) -> None:
-        self._account = account
-        self._fetch = fetch
-        self._clock = clock
-        self._publish = publish
+    def __post_init__(self) -> None:
         self._defects: set[str] = set()
-        self._failures = FailureLog(account, "the request for the balance")
+        self._failures = FailureLog(self._account, "the request for the balance")
 
     def run(self) -> None:
         """Ask once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 from exophone_exporter.config.settings import INTERVAL_JITTER
@@ -122,25 +122,19 @@ class Task(Protocol):
         """Seconds from the start of one run to that of the next."""
 
 
+@dataclass(eq=False, repr=False)
 class PollTask:
     """Polls one account; `publish` takes each result."""
 
-    name = "poller"
+    _account: Account
+    _state: AccountState
+    _fetch: Fetch
+    _clock: Clock
+    _publish: Callable[[PollResult], None]
+    name: str = "poller"
 
-    def __init__(
-        self,
-        account: Account,
-        state: AccountState,
-        fetch: Fetch,
-        clock: Clock,
-        publish: Callable[[PollResult], None],
-    ) -> None:
-        self._state = state
-        self._poll = account.poll
-        self._fetch = fetch
-        self._clock = clock
-        self._publish = publish
-        self._logger = PollLogger(account, state.snapshot)
+    def __post_init__(self) -> None:
+        self._logger = PollLogger(self._account, self._state.snapshot)
 
     def run(self) -> None:
         """Poll once."""
@@ -149,7 +143,7 @@ class PollTask:
     def interval_seconds(self) -> float:
         """As configured, or by the length of the last list."""
         snapshot = self._state.snapshot
-        return self._poll.interval_for(snapshot.listing.pages if snapshot else 0)
+        return self._account.poll.interval_for(snapshot.listing.pages if snapshot else 0)
 
 
 class Poller(threading.Thread):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exophone_exporter.errors import ConfigError, ExoPhoneError
@@ -37,6 +37,7 @@ class Outcome:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(eq=False, repr=False)
 class Reloader:
     """Reloads on request; `load` reads the configuration. Its methods run in the event loop.
 
@@ -45,30 +46,17 @@ class Reloader:
     whether it succeeded.
     """
 
-    def __init__(  # noqa: PLR0913 - each is named, and most have a default
-        self,
-        load: Callable[[], Config],
-        exporter: Exporter,
-        clock: Clock,
-        *,
-        files: ConfigFiles | None = None,
-        warnings: Sequence[str] = (),
-        note: str = "",
-        on_begin: Callable[[], None] = lambda: None,
-        on_end: Callable[[bool], None] = lambda _: None,
-        start: Start = start_daemon,
-    ) -> None:
-        self.note = note
-        self._load = load
-        self._exporter = exporter
-        self._clock = clock
-        self._files = files
-        self._warnings = warnings
-        self._on_begin = on_begin
-        self._on_end = on_end
-        self._start = start
-        self._one_at_a_time = asyncio.Lock()
-        self._next: asyncio.Task[Outcome] | None = None
+    _load: Callable[[], Config]
+    _exporter: Exporter
+    _clock: Clock
+    files: ConfigFiles | None = None
+    warnings: Sequence[str] = ()
+    note: str = ""
+    on_begin: Callable[[], None] = lambda: None
+    on_end: Callable[[bool], None] = lambda _: None
+    start: Start = start_daemon
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _next: asyncio.Task[Outcome] | None = None
 
     def request(self) -> asyncio.Task[Outcome]:
         """Return the next reload, which begins after this call and may be shared."""
@@ -78,24 +66,24 @@ class Reloader:
 
     def tick(self) -> None:
         """Look at the files when it is time to."""
-        if self._files:
-            self._files.look(self.request)
+        if self.files:
+            self.files.look(self.request)
 
     async def _run_next(self) -> Outcome:
         async with self._one_at_a_time:
             self._next = None
-            return await in_thread(self._reload, self._start)
+            return await in_thread(self._reload, self.start)
 
     def _reload(self) -> Outcome:
         """Reload once; the log and the metrics show the outcome, whatever it is."""
         began = self._clock.monotonic()
-        self._on_begin()
+        self.on_begin()
         outcome = self._attempt()
         try:
             self._exporter.note_reload(successful=not outcome.problems)
         except Exception as error:  # noqa: BLE001 - a defect must not end the process
             outcome = _defect(error)
-        self._on_end(not outcome.problems)
+        self.on_end(not outcome.problems)
         self._log_outcome(outcome, self._clock.monotonic() - began)
         return outcome
 
@@ -110,9 +98,9 @@ class Reloader:
         except Exception as error:  # noqa: BLE001 - a defect must not end the process
             return _defect(error)
         for warning in config.warnings:
-            if warning not in self._warnings:
+            if warning not in self.warnings:
                 _log.warning("%s", warning)
-        self._warnings = config.warnings
+        self.warnings = config.warnings
         return Outcome(summary)
 
     def _log_outcome(self, outcome: Outcome, duration_seconds: float) -> None:

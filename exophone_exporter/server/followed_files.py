@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -41,6 +42,7 @@ def read_regular_file(path: str, limit_bytes: int) -> bytes:
     return read_file(path, limit_bytes)
 
 
+@dataclass(eq=False, repr=False)
 class FollowedFiles(Generic[_T]):
     """What `load` makes of some files, loaded again when `version` changes.
 
@@ -51,23 +53,16 @@ class FollowedFiles(Generic[_T]):
     for `retry` and `is_up_to_date`.
     """
 
-    def __init__(
-        self,
-        version: Callable[[], object],
-        load: Callable[[], _T],
-        *,
-        failure: str,
-        accept: Callable[[_T, _T], None],
-        clock: Clock,
-    ) -> None:
-        self._version = version
-        self._load = load
-        self._failure = failure
-        self._accept = accept
-        self._clock = clock
-        self._seen = version()  # before the content: a change in between is noticed later
-        self._value = load()
-        self._look_at = clock.monotonic() + _LOOK_EVERY_SECONDS
+    _version: Callable[[], object]
+    _load: Callable[[], _T]
+    failure: str
+    accept: Callable[[_T, _T], None]
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self._seen = self._version()  # before the content: a change in between is noticed later
+        self._value = self._load()
+        self._look_at = self.clock.monotonic() + _LOOK_EVERY_SECONDS
         self._retry_at = math.inf
         self._logged = ""
 
@@ -78,7 +73,7 @@ class FollowedFiles(Generic[_T]):
 
     def current(self) -> _T:
         """What is in force now."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY_SECONDS
             version = self._version()
@@ -97,11 +92,11 @@ class FollowedFiles(Generic[_T]):
         self._retry_at = now + _RETRY_EVERY_SECONDS
         try:
             renewed = self._load()
-            self._accept(self._value, renewed)
+            self.accept(self._value, renewed)
         except ConfigError as error:
             problem = " | ".join(error.problems)
             if problem != self._logged:
-                _log.error(self._failure, extra=fields(problem=problem))
+                _log.error(self.failure, extra=fields(problem=problem))
             self._logged = problem
             return
         self._value, self._retry_at, self._logged = renewed, math.inf, ""

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import socket
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
@@ -126,6 +127,7 @@ def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     return int(microseconds) / _MICROSECONDS
 
 
+@dataclass(eq=False)
 class Supervision:
     """Notifies systemd of the state of the process: ready, alive, reloading, stopping.
 
@@ -134,23 +136,15 @@ class Supervision:
     process whose loop or poller hangs is restarted, one whose API is down is not.
     """
 
-    def __init__(
-        self,
-        notifier: Notifier,
-        clock: Clock,
-        *,
-        healthy: Callable[[], bool],
-        status: Callable[[], str],
-    ) -> None:
-        self._notifier = notifier
-        self._clock = clock
-        self._healthy = healthy
-        self._current_status = status
-        self._is_ready = False
-        self._reload_failed = False
-        self._status = ""
-        self._status_due_at = 0.0
-        self._ping_due_at = 0.0
+    _notifier: Notifier
+    _clock: Clock
+    healthy: Callable[[], bool]
+    status: Callable[[], str]
+    _is_ready: bool = False
+    _reload_failed: bool = False
+    _sent_status: str = ""
+    _status_due_at: float = 0.0
+    _ping_due_at: float = 0.0
 
     def tick(self) -> None:
         """Send what is due. The first call says that requests are served; only it may wait."""
@@ -187,7 +181,7 @@ class Supervision:
 
     def _ping(self, now: ClockReading) -> None:
         allowed_seconds = self._notifier.watchdog_seconds
-        if allowed_seconds is None or not self._healthy():
+        if allowed_seconds is None or not self.healthy():
             return
         accepted = self._notifier.notify("WATCHDOG=1")
         pause_seconds = allowed_seconds * (_PING_AFTER if accepted else _PING_AGAIN_AFTER)
@@ -195,10 +189,10 @@ class Supervision:
 
     def _send_status(self, now: ClockReading) -> None:
         self._status_due_at = now.monotonic + _STATUS_EVERY_SECONDS
-        status = self._current_status()
-        if not self._healthy():
+        status = self.status()
+        if not self.healthy():
             status += "; a poller has died or is stuck, see the log"
         if self._reload_failed:
             status += "; the last reload failed, see the log"
-        if status != self._status and self._notifier.notify(f"STATUS={status}"):
-            self._status = status
+        if status != self._sent_status and self._notifier.notify(f"STATUS={status}"):
+            self._sent_status = status

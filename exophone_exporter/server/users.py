@@ -49,7 +49,6 @@ _TOO_MANY_LOGINS: Final = PlainTextResponse(
 )
 _TOO_MANY_REQUESTS: Final = PlainTextResponse("Too Many Requests\n", status_code=429)
 _THREADS: Final = 2
-_WAITING_MAX: Final = 64
 _REMEMBERED_MAX: Final = 100
 
 
@@ -66,6 +65,7 @@ class _Line:
     waiting: int = 0
 
 
+@dataclass(eq=False, repr=False)
 class BasicAuth:
     """Passes requests with a user's name and password on; answers all others with 401.
 
@@ -74,20 +74,13 @@ class BasicAuth:
     beyond its share, a network's login gets 503.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        current: Callable[[], WebConfig],
-        refused: RefusedClients,
-        *,
-        check: Check = check_password,
-        waiting_max: int = _WAITING_MAX,
-    ) -> None:
-        self._app = app
-        self._current = current
-        self._refused = refused
-        self._check = check
-        self._waiting_max = waiting_max
+    _app: ASGIApp
+    _current: Callable[[], WebConfig]
+    _refused: RefusedClients
+    check: Check = check_password
+    waiting_max: int = 64
+
+    def __post_init__(self) -> None:
         self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
@@ -144,7 +137,7 @@ class BasicAuth:
         self, network: str, key: bytes, password: bytes, encoded: bytes
     ) -> asyncio.Task[bool] | None:
         line = self._lines.get(network) or _Line()
-        if line.waiting >= self._waiting_max // len({*self._lines, network}):
+        if line.waiting >= self.waiting_max // len({*self._lines, network}):
             return None
         self._lines[network] = line
         line.waiting += 1
@@ -156,7 +149,7 @@ class BasicAuth:
     async def _checked(self, line: _Line, password: bytes, encoded: bytes) -> bool:
         # Both let those that wait go on in the order in which they came.
         async with line.turn, self._threads:
-            return await in_thread(partial(self._check, password, encoded))
+            return await in_thread(partial(self.check, password, encoded))
 
     def _finish(self, network: str, key: bytes, check: asyncio.Task[bool]) -> None:
         del self._checks[key]
@@ -211,22 +204,20 @@ def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | No
     return (name, password) if colon else None
 
 
+@dataclass(eq=False)
 class RequestLimit:
     """Answers requests beyond the configured rate with 429, whoever sends them.
 
     A token bucket as in exporter-toolkit: `burst` requests, and one more for each `interval`.
     """
 
-    def __init__(
-        self, app: ASGIApp, current: Callable[[], WebConfig], refused: RefusedClients, clock: Clock
-    ) -> None:
-        self._app = app
-        self._current = current
-        self._refused = refused
-        self._clock = clock
-        self._limit: RateLimit | None = None
-        self._tokens = 0.0
-        self._counted_at = 0.0
+    _app: ASGIApp
+    _current: Callable[[], WebConfig]
+    _refused: RefusedClients
+    _clock: Clock
+    _limit: RateLimit | None = None
+    _tokens: float = 0.0
+    _counted_at: float = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
@@ -250,12 +241,12 @@ class RequestLimit:
         return True
 
 
+@dataclass(eq=False)
 class ExtraHeaders:
     """Adds the configured headers to every answer, except those that the answer has already."""
 
-    def __init__(self, app: ASGIApp, current: Callable[[], WebConfig]) -> None:
-        self._app = app
-        self._current = current
+    _app: ASGIApp
+    _current: Callable[[], WebConfig]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""

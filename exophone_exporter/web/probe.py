@@ -101,6 +101,7 @@ class _RefusedError(Exception):
         self.refusal = Refusal(400, why) if isinstance(why, str) else why
 
 
+@dataclass(eq=False, repr=False)
 class Prober:
     """Answers probes, in the event loop; `clients` returns the current client of each account.
 
@@ -109,25 +110,19 @@ class Prober:
     function in another thread, or raises RuntimeError.
     """
 
-    def __init__(
-        self,
-        clients: Callable[[], Mapping[str, Client]],
-        clock: Clock,
-        *,
-        statuses: Callable[[], Sequence[AccountStatus]] = tuple,
-        start: Start = start_daemon,
-    ) -> None:
-        self._clients = clients
-        self._statuses = statuses
-        self._clock = clock
-        self._start = start
-        self._accounts: dict[str, _AccountProber] = {}
-        # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
-        self._allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = WeakKeyDictionary()
+    clients: Callable[[], Mapping[str, Client]]
+    _clock: Clock
+    statuses: Callable[[], Sequence[AccountStatus]] = tuple
+    start: Start = start_daemon
+    _accounts: dict[str, _AccountProber] = field(default_factory=dict)
+    # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
+    _allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = field(
+        default_factory=WeakKeyDictionary
+    )
 
     async def probe(self, query: bytes, timeouts: Sequence[str]) -> Outcome:
         """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
-        clients = self._clients()
+        clients = self.clients()
         try:
             target, name = _parsed(query)
             sid, name = self._named(target, name, clients)
@@ -148,7 +143,7 @@ class Prober:
         names = list(clients) if name is None else [_account_name(name, clients)]
         polled = {
             status.account.name: status.snapshot.numbers
-            for status in self._statuses()
+            for status in self.statuses()
             if status.snapshot and status.account.name in names
         }
         found = [(n.sid, own) for own in polled for n in numbers_called(target, polled[own])]
@@ -176,7 +171,7 @@ class Prober:
         }
         if name not in self._accounts:
             client = clients[name]
-            self._accounts[name] = _AccountProber(client, self._allowance(client), self._start)
+            self._accounts[name] = _AccountProber(client, self._allowance(client), self.start)
         return self._accounts[name]
 
     def _allowance(self, client: Client) -> RateLimiter:
@@ -284,15 +279,17 @@ class _Request:
     future: Future[Outcome] = field(default_factory=Future)
 
 
+@dataclass(eq=False, repr=False)
 class _AccountProber:
     """The probes of one client: their share of the budget, requests in flight, cached answers."""
 
-    def __init__(self, client: Client, allowance: RateLimiter, start: Start) -> None:
-        self.client = client
-        self._monotonic = client.clock.monotonic
-        self._start = start
+    client: Client
+    _allowance: RateLimiter
+    _start: Start
+
+    def __post_init__(self) -> None:
+        self._monotonic = self.client.clock.monotonic
         self._lock = threading.Lock()
-        self._allowance = allowance
         self._requests: dict[str, _Request] = {}
         self._in_flight = 0
         # By sid: until when an answer is cached, by the monotonic clock, and the answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -93,19 +94,17 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     return app
 
 
+@dataclass(eq=False, repr=False)
 class Handlers:
     """The handlers of what is always served; `paths` are all that are served, for the pages."""
 
-    def __init__(
-        self, exporter: Exporter, settings: WebSettings, shard: Shard, start: Start
-    ) -> None:
-        self._exporter = exporter
-        self._settings = settings
-        self._shard = shard
-        self._start = start
-        self._status: asyncio.Future[Response] | None = None
-        self._docs: Response | None = None
-        self.paths: tuple[ServedPath, ...] = ()
+    _exporter: Exporter
+    _settings: WebSettings
+    _shard: Shard
+    _start: Start
+    _status: asyncio.Future[Response] | None = None
+    _docs: Response | None = None
+    paths: tuple[ServedPath, ...] = ()
 
     def served(self) -> dict[ServedPath, Handler]:
         """The paths and their handlers."""
