@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -46,7 +45,7 @@ def once(args: argparse.Namespace) -> int:
     that reads the file has its own. A balance that is not known is a line on stderr.
     """
     states = [AccountState(account) for account in _loaded(args).accounts]
-    clients = _clients(states)
+    clients = clients_of(states)
     results = _poll_all(states, clients)
     _ask_balances(states, clients)
     info = ExporterInfo(loader.revision(), Clock().wall())
@@ -61,7 +60,7 @@ def numbers(args: argparse.Namespace) -> int:
     """Print the numbers as a table, JSON or CSV, or rules that describe them."""
     loaded = _loaded(args)
     states = [AccountState(account) for account in _chosen(loaded, args.account)]
-    results = _poll_all(states, _clients(states))
+    results = _poll_all(states, clients_of(states))
     polled = {
         state.account.name: result.snapshot
         for state, result in zip(states, results, strict=True)
@@ -114,7 +113,7 @@ def number(args: argparse.Namespace) -> int:
     text = args.sid_or_phone_number
     accounts = _chosen(loader.load(args.config_file), args.account)
     states = [AccountState(account) for account in accounts]
-    clients = _clients(states)
+    clients = clients_of(states)
     found, problems = None, list[str]()
     # Many SIDs are a local phone number: one request for it costs less than a list.
     if text.isdigit() or not is_phone_number(text):
@@ -183,7 +182,7 @@ def check_live(accounts: Sequence[Account]) -> int:
     So is the balance, where it is enabled. Returns 1 if one failed, a balance excepted.
     """
     states = [AccountState(account) for account in accounts]
-    clients = _clients(states)
+    clients = clients_of(states)
     has_rules = any(account.rules != DEFAULT_RULES for account in accounts)
     outcomes = _counts(states, clients) if has_rules else [_first_page(each) for each in clients]
     for client, (error, found) in zip(clients, outcomes, strict=True):
@@ -260,10 +259,6 @@ def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
         where = "" if loaded.shard.is_whole else f" in shard {loaded.shard}"
         raise ConfigError([f"--account={name}: unknown account{where}; configured: {configured}"])
     return chosen
-
-
-def _clients(states: Sequence[AccountState]) -> Sequence[Client]:
-    return clients_of(states, Clock(), threading.Event())
 
 
 def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list[PollResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -36,13 +36,12 @@ _FIRST_POLLS_WITHIN_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 0.5
 
 
-def clients_of(
-    states: Sequence[AccountState], clock: Clock, stopping: threading.Event
-) -> Sequence[Client]:
-    """A client for each account, which counts in its state; `stopping` ends its waits.
+def clients_of(states: Sequence[AccountState]) -> Sequence[Client]:
+    """A client for each account, which counts in its state.
 
     Accounts with the same SID and origin share one rate limiter.
     """
+    clock = Clock()
     limits = accounts.requests_per_minute(state.account for state in states)
     limiters = {key: RateLimiter(limit, clock.monotonic) for key, limit in limits.items()}
     return [
@@ -51,7 +50,7 @@ def clients_of(
             budget=limiters[accounts.key_of(state.account)],
             recorder=state,
             clock=clock,
-            sleep=_sleep(clock, stopping),
+            sleep=_sleep(clock, threading.Event()),
         )
         for state in states
     ]
@@ -70,6 +69,7 @@ def spread_seconds(count: int) -> float:
     return min(_FIRST_POLL_SPREAD_SECONDS, _FIRST_POLLS_WITHIN_SECONDS / max(1, count))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Exporter:
     """Polls every account of a configuration in the background.
 
@@ -80,31 +80,23 @@ class Exporter:
     `with_process` is that of `MetricsPage`.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a seam with a default
-        self,
-        config: Config,
-        *,
-        revision: str = "unknown",
-        clock: Clock | None = None,
-        connect: Connect = Transport,
-        uniform: Callable[[float, float], float] = random.uniform,
-        new_state: Callable[[Account], AccountState] = AccountState,
-        on_death: Callable[[], None] = lambda: None,
-        server_info: Callable[[], ServerInfo] = ServerInfo,
-        with_process: bool = True,
-    ) -> None:
-        self.clock = clock or Clock()
-        self._connect = connect
-        self._uniform = uniform
-        self._new_state = new_state
-        self._on_death = on_death
-        self._server_info = server_info
+    config: InitVar[Config] = field(kw_only=False)
+    revision: str = "unknown"
+    with_process: bool = True
+    clock: Clock = field(default_factory=Clock)
+    connect: Connect = Transport
+    uniform: Callable[[float, float], float] = random.uniform
+    new_state: Callable[[Account], AccountState] = AccountState
+    on_death: Callable[[], None] = lambda: None
+    server_info: Callable[[], ServerInfo] = ServerInfo
+
+    def __post_init__(self, config: Config) -> None:
         self._stopping = threading.Event()
         self._reloading = threading.Lock()
         self._started = False
-        self._info = ExporterInfo(revision=revision, config_loaded_at=self.clock.wall())
+        self._info = ExporterInfo(revision=self.revision, config_loaded_at=self.clock.wall())
         self.page = MetricsPage(
-            self.statuses, self._exporter_info, self.clock, with_process=with_process
+            self.statuses, self._exporter_info, self.clock, with_process=self.with_process
         )
         self._limiters: Limiters = {}
         self._runtimes: Sequence[AccountRuntime] = ()
@@ -118,7 +110,7 @@ class Exporter:
                 poller.start()
 
     def _exporter_info(self) -> ExporterInfo:
-        return replace(self._info, log_lines_dropped=lines_dropped(), server=self._server_info())
+        return replace(self._info, log_lines_dropped=lines_dropped(), server=self.server_info())
 
     def ask_to_stop(self) -> None:
         """End every wait; not for a signal handler, which could interrupt itself in a lock."""
@@ -236,7 +228,7 @@ class Exporter:
             if previous is not None and accounts.are_equal(previous.account, account):
                 runtimes.append(previous.judging_by(account.rules))
                 continue
-            state = self._new_state(account) if previous is None else previous.state
+            state = self.new_state(account) if previous is None else previous.state
             key = accounts.key_of(account)
             unused = RateLimiter(limits[key], self.clock.monotonic), self.clock.monotonic()
             limiter, _ = limiters.setdefault(key, unused)
@@ -259,8 +251,8 @@ class Exporter:
             recorder=state,
             clock=self.clock,
             sleep=_sleep(self.clock, closed),
-            connect=self._connect,
-            uniform=self._uniform,
+            connect=self.connect,
+            uniform=self.uniform,
         )
         runtime = AccountRuntime(account, state, limiter, client, [], closed)
         new_poller = partial(
@@ -268,10 +260,10 @@ class Exporter:
             account,
             clock=self.clock,
             stopping=closed,
-            on_death=lambda: None if closed.is_set() else self._on_death(),
+            on_death=lambda: None if closed.is_set() else self.on_death(),
             begin=begin,
             first_delay_seconds=first_delay_seconds,
-            uniform=self._uniform,
+            uniform=self.uniform,
         )
         polls = PollTask(
             account, state, client.fetch_all, self.clock, partial(self._publish, runtime)

@@ -71,8 +71,8 @@ def simulated(sim: Simulator) -> Simulated:
 def running() -> Iterator[Run]:
     started: list[Exporter] = []
 
-    def start(*accounts: Account, clock: Clock | None = None) -> Exporter:
-        exporter = Exporter(configuration(*accounts), clock=clock)
+    def start(*accounts: Account, **options: Any) -> Exporter:
+        exporter = Exporter(configuration(*accounts), **options)
         started.append(exporter)
         exporter.start()
         return exporter
