@@ -114,11 +114,11 @@ class Prober:
     _clock: Clock
     statuses: Callable[[], Sequence[AccountStatus]] = tuple
     start: Start = start_daemon
-    _accounts: dict[str, _AccountProber] = field(default_factory=dict)
-    # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
-    _allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = field(
-        default_factory=WeakKeyDictionary
-    )
+
+    def __post_init__(self) -> None:
+        self._accounts: dict[str, _AccountProber] = {}
+        # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
+        self._allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = WeakKeyDictionary()
 
     async def probe(self, query: bytes, timeouts: Sequence[str]) -> Outcome:
         """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
