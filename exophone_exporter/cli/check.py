@@ -64,10 +64,7 @@ def _check_accounts(args: argparse.Namespace) -> Config:
     read = "; no secret was read" if args.no_secrets else ""
     streams.write(f"{loaded.source}: valid, {len(whole.accounts)} {many}{mine}{read}\n")
     output.print_pairs(
-        (
-            account.name,
-            f"{account.sid} at {account.origin}, every {_interval(account.poll)}",
-        )
+        (account.name, f"{account.sid} at {account.origin}, every {_interval(account.poll)}")
         for account in loaded.accounts
     )
     return loaded

@@ -219,8 +219,7 @@ _WEB: Final = (
         default=WebSettings.max_requests,
     ),
     _Flag(
-        "--web.disable-exporter-metrics",
-        "Exclude metrics about the process (process_*, python_*).",
+        "--web.disable-exporter-metrics", "Exclude metrics about the process (process_*, python_*)."
     ),
     _Flag(
         "--web.config.file FILE",
@@ -239,8 +238,7 @@ _WEB: Final = (
         settings.route_prefix,
     ),
     _Flag(
-        "--web.systemd-socket",
-        "Use systemd socket activation listeners instead of port listeners.",
+        "--web.systemd-socket", "Use systemd socket activation listeners instead of port listeners."
     ),
 )
 _SIMULATOR: Final = (

@@ -47,11 +47,7 @@ _DISPENSABLE_ELSE: Final = ("Owner", "Expected")
 _DISPENSABLE_OF_PROBLEMS: Final = ("SMS", "Voice")
 _GLOBS_SHOWN: Final = 3
 _RIGHT: Final = ("Rental", "Numbers", "Problems")
-_STATE_STYLES: Final = {
-    "unattached": "bold yellow",
-    "unreadable": "bold red",
-    "not capable": "dim",
-}
+_STATE_STYLES: Final = {"unattached": "bold yellow", "unreadable": "bold red", "not capable": "dim"}
 
 RECORD_FIELDS: Final = (
     "account",

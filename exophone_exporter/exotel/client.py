@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from exophone_exporter.errors import (
@@ -55,7 +55,7 @@ _T = TypeVar("_T")
 
 
 class Recorder(Protocol):
-    """Where the client counts what it does; `store.AccountState` is one."""
+    """Where the client counts what it does; `inventory.state.AccountState` is one."""
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """One request was answered with a status code, or with "none" not at all."""
@@ -70,31 +70,8 @@ class Recorder(Protocol):
         """So much time was spent waiting, for the budget or before a retry."""
 
 
-class Connection(Protocol):
-    """What the requests of one poll or probe share; `transport.Transport` is one."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def get(  # noqa: PLR0913 - each is named
-        self,
-        url: str,
-        query: Mapping[str, str],
-        *,
-        timeout_seconds: float,
-        within_seconds: float,
-        on_connect: Callable[[], None],
-        on_status: Callable[[int], None],
-    ) -> Answer:
-        """One GET; raises PollError where no whole answer came.
-
-        `on_connect` is called if a new connection had to be made, before the request is sent.
-        """
-
-
 # Opens a connection to an account's origin, which measures time by the given monotonic clock.
-Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Connection]"
+Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Transport]"
 
 
 def ignore_page(_pages: int, _numbers: int) -> None:
@@ -171,9 +148,7 @@ class _Calls:
     `within_seconds` is None for a poll, whose deadline is that of the configuration.
     """
 
-    def __init__(
-        self, client: Client, connection: Connection, within_seconds: float | None
-    ) -> None:
+    def __init__(self, client: Client, connection: Transport, within_seconds: float | None) -> None:
         self._client = client
         self._poll = client.account.poll
         self._connection = connection

@@ -166,7 +166,5 @@ def confirm_removals(
             if len(doubtful) > MAX_CONFIRMATIONS:
                 raise ListShifted(len(doubtful), counts)
     return replace(
-        walk,
-        numbers=(*walk.numbers, *kept.values()),
-        missed={sid: counts[sid] for sid in kept},
+        walk, numbers=(*walk.numbers, *kept.values()), missed={sid: counts[sid] for sid in kept}
     )

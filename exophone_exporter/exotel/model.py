@@ -183,7 +183,7 @@ def parse_page(
     Raises BadBody for what is not JSON and BadEnvelope for JSON that is not the documented object:
     as ErrorInside where it holds an error.
     """
-    envelope = _Object(read_object(body))
+    envelope = FieldReader(read_object(body))
     items = envelope.get("incoming_phone_numbers")
     if not first and not items and "incoming_phone_numbers" in envelope:
         items = []
@@ -334,12 +334,18 @@ def _item(
     )
 
 
-class _Object:
-    """A JSON object by the documented names of its fields, whatever case they were sent in."""
+class FieldReader:
+    """Reads the fields of a JSON object by their documented names, whatever case they came in.
 
-    def __init__(self, sent: dict[str, Any]) -> None:
+    It remembers which of them could not be read: a text that is absent or unreadable is "",
+    anything else is None. Texts that many numbers have are kept once, in `shared`.
+    """
+
+    def __init__(self, sent: dict[str, Any], shared: dict[str, str] | None = None) -> None:
         self._sent = sent
         self._folded: dict[str, Any] | None = None
+        self._shared = {} if shared is None else shared
+        self.unreadable: list[str] = []
 
     def get(self, field: str) -> Any:
         """The value of a field, None where it is missing or a text that means nothing."""
@@ -357,18 +363,6 @@ class _Object:
         if self._folded is None:
             self._folded = folded(self._sent)
         return self._folded.get(field.lower().replace("_", ""), default)
-
-
-class FieldReader(_Object):
-    """Reads the fields of one object and remembers which of them could not be read.
-
-    A text that is absent or unreadable is "", anything else is None.
-    """
-
-    def __init__(self, item: dict[str, Any], shared: dict[str, str] | None = None) -> None:
-        super().__init__(item)
-        self._shared = {} if shared is None else shared
-        self.unreadable: list[str] = []
 
     def inner(self, field: str) -> FieldReader | None:
         """A reader of the object in a field."""

@@ -71,12 +71,7 @@ _HEADERS: Final = {
 }
 # What a closed connection raises; the last two come from TLS, during the handshake or a write.
 _CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-_FAILURES: Final = (
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    OSError,
-    ValueError,
-)
+_FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,6 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         state = getattr(self, channel)
         return state if state in PROBLEMS else None
 
-    def as_expected(self, channel: Channel) -> bool | None:
-        """Whether the flow is as expected; None where that is not checked or cannot be known."""
-        state = getattr(self, channel)
-        return state == "as_expected" if state in (*PROBLEMS, "as_expected") else None
-
     @property
     def expects_no_flow(self) -> bool:
         """Whether a rule leaves every channel, of those it is capable of, without a flow."""

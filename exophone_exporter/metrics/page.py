@@ -24,8 +24,7 @@ from exophone_exporter import __version__
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.metrics import catalog
-from exophone_exporter.metrics.compression import deflated
-from exophone_exporter.metrics.inventory import NOTHING, Inventory, inventory_of
+from exophone_exporter.metrics.inventory import NOTHING, Inventory, deflated, inventory_of
 from exophone_exporter.metrics.samples import account_lines, by_metric, polling_lines
 
 if TYPE_CHECKING:

@@ -290,7 +290,7 @@ def _attached_columns(numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str | No
 
 
 def _as_expected_columns(verdicts: Sequence[Verdict]) -> Iterator[Sequence[str | None]]:
-    """For voice and sms, as `Verdict.as_expected` has it."""
+    """For voice and sms; no value where a flow is not checked or cannot be known."""
     yield [_AS_EXPECTED.get(verdict.voice) for verdict in verdicts]
     yield [_AS_EXPECTED.get(verdict.sms) for verdict in verdicts]
 

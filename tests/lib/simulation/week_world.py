@@ -145,7 +145,7 @@ class Api:
         self.accounts: dict[tuple[str, str], ApiAccount] = {}
         self._kinds: list[str | int | bytes] = []
 
-    def connect(self, account: Account, _monotonic: Callable[[], float]) -> Connection:
+    def connect(self, account: Account, _monotonic: Callable[[], float]) -> Any:
         return Connection(self, account)
 
     def new_weather(self) -> Weather:
