@@ -227,14 +227,17 @@ def test_a_revoked_key_is_reported_and_nothing_else(
 
 
 @pytest.mark.end_to_end
-def test_every_alert_arrives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("vmalert", [False, True], ids=["prometheus", "vmalert"])
+def test_every_alert_arrives(tmp_path: Path, *, vmalert: bool) -> None:
     """Each alert of the file fires for its cause, is routed, and says what a person needs."""
     accounts = [healthy_account(sid) for sid in ("rule", *map(sid_of, CAUSES))]
     accounts[0].numbers[0]["friendly_name"] = "Hotline"
     for number in [n for account in accounts if "Unwanted" in account.sid for n in account.numbers]:
         number["sms_url"] = None
     settings = {sid_of(alert): setting for alert, setting in SETTINGS.items()}
-    with scene(tmp_path, *accounts, replicas=2, settings=settings, more=RULES) as running:
+    with scene(
+        tmp_path, *accounts, replicas=2, settings=settings, more=RULES, vmalert=vmalert
+    ) as running:
         running.stay_quiet()
         for alert, first_cause in FIRST_CAUSES.items():
             first_cause(running)
@@ -246,14 +249,20 @@ def test_every_alert_arrives(tmp_path: Path) -> None:
         for alert, cause_for_all in CAUSES_FOR_ALL.items():
             cause_for_all(running)
             running.wait_for(alert)
-        running.watchers[0].assert_grafana_sees_the_same()
         for wrong in running.wait_for("ExoPhoneWrongFlow warning number"):
             assert wrong.labels["owner"] == "south"
             assert "It has 9. Expected is 1 or 2." in wrong.annotations["description"]
-        missing = "ExoPhoneVoiceFlowMissing warning number"
-        for watcher in running.watchers:
-            for sent in watcher.webhook.alerts:
-                assert_readable(sent)
-            assert len(watcher.arrived(missing, account=sid_of(missing))) == 1
-            over = watcher.arrived(missing, "resolved", account=sid_of(missing))
-            assert not over, "an exporter that is gone does not resolve alerts"
+        for sent in [sent for watcher in running.watchers for sent in watcher.webhook.alerts]:
+            assert_readable(sent)
+        # vmalert records late: with durations as short as these, alerts about circles come and go.
+        if not vmalert:
+            running.watchers[0].assert_grafana_sees_the_same()
+            assert_missing_flow_was_sent_once(running)
+
+
+def assert_missing_flow_was_sent_once(running: Scene) -> None:
+    missing = "ExoPhoneVoiceFlowMissing warning number"
+    for watcher in running.watchers:
+        assert len(watcher.arrived(missing, account=sid_of(missing))) == 1
+        over = watcher.arrived(missing, "resolved", account=sid_of(missing))
+        assert not over, "an exporter that is gone does not resolve alerts"

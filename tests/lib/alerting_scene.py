@@ -11,6 +11,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.lib.servers import (
     Webhook,
     alertmanager,
     prometheus,
+    victoria_metrics,
     webhook,
 )
 
@@ -43,6 +45,9 @@ _LEAST_SECONDS: Final = 2.0
 # durations are not shortened.
 _LEAST_KEPT_SECONDS: Final = 8.0
 _MOST_SECONDS: Final = 10.0
+# What vmalert records is there for its next rule about three seconds later, and the third one looks
+# back: by much more than that.
+_MOST_SECONDS_OF_VMALERT: Final = 30.0
 _POLL: Final = "interval: 1s, deadline: 3s, stale_after: 5s"
 _SCRAPE_INTERVAL_SECONDS: Final = 1.0
 
@@ -51,14 +56,14 @@ _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION: Final = re.compile(r"(?<=[\[: ])(?<!repeat_interval: )(\d+)([smhdw])(?![\w.])")
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most_seconds: float = _MOST_SECONDS) -> str:
     """A text whose durations are a 300th as long, from two seconds to ten; zero stays zero."""
 
     def short(duration: re.Match[str]) -> str:
         seconds = int(duration[1]) * _UNIT_SECONDS[duration[2]]
         is_kept = text.endswith("keep_firing_for: ", 0, duration.start())
         least = min(seconds, _LEAST_KEPT_SECONDS if is_kept else _LEAST_SECONDS)
-        return f"{round(min(max(seconds / _TIMES_SHORTER, least), _MOST_SECONDS) * 1000)}ms"
+        return f"{round(min(max(seconds / _TIMES_SHORTER, least), most_seconds) * 1000)}ms"
 
     return _DURATION.sub(short, text)
 
@@ -128,6 +133,7 @@ class Watcher:
     server: Prometheus
     alertmanager: Alertmanager
     webhook: Webhook
+    most_seconds: float
 
     def arrived(self, alert: str, status: str = "firing", **labels: str) -> list[Notified]:
         wanted = _labels(alert).items() | labels.items()
@@ -163,7 +169,7 @@ class Watcher:
     def stay_quiet(self) -> None:
         """No alert has fired since the rules are there, though each had the time to."""
         samples = "min(count_over_time(up[5m]))"
-        enough = _MOST_SECONDS / _SCRAPE_INTERVAL_SECONDS + self.server.ask(samples)[0][1]
+        enough = self.most_seconds / _SCRAPE_INTERVAL_SECONDS + self.server.ask(samples)[0][1]
         wait_until(
             lambda: self.server.ask(samples)[0][1] > enough,
             "more scrapes than any alert waits for",
@@ -243,11 +249,13 @@ def scene(
     replicas: int = 1,
     settings: Mapping[str, str] | None = None,
     more: str = "",
+    vmalert: bool = False,
 ) -> Iterator[Scene]:
     """Everything runs and knows of the rest, then the block.
 
-    The same exporters are watched by Prometheus as it is built, and as it is installed. `settings`
-    are more keys of the exporter's configuration, by account sid; `more` is its end.
+    The same exporters are watched by Prometheus as it is built, and as it is installed, or by
+    VictoriaMetrics and vmalert. `settings` are more keys of the exporter's configuration, by sid of
+    an account; `more` is its end.
     """
     with contextlib.ExitStack() as stack:
         simulator = stack.enter_context(Simulator(World(*accounts)))
@@ -256,29 +264,55 @@ def scene(
             end.write(more)
         exporters = [stack.enter_context(_exporter(file, accounts)) for _ in range(replicas)]
         watchers = [
-            stack.enter_context(_watcher(folder, programs(BUILT))),
-            stack.enter_context(_watcher(folder, programs(INSTALLED))),
+            stack.enter_context(_watcher(folder, programs(path), vmalert=vmalert))
+            for path in ((BUILT,) if vmalert else (BUILT, INSTALLED))
         ]
         made = Scene(simulator, exporters, watchers, folder)
         made.scrape(*exporters)
         for watcher in watchers:
             watcher.server.wait_for("up == 1", replicas)
         # Now that all is there, the rules: Prometheus takes its time to find targets.
-        (folder / "rules.short.yml").write_text(shortened(_rules()), encoding="utf-8")
+        rules = shortened(_rules(), watchers[0].most_seconds)
+        (folder / "rules.short.yml").write_text(rules, encoding="utf-8")
         for watcher in watchers:
             watcher.load_rules()
         yield made
 
 
 @contextlib.contextmanager
-def _watcher(of_scene: Path, program: Callable[[str], str]) -> Iterator[Watcher]:
+def _watcher(of_scene: Path, program: Callable[[str], str], *, vmalert: bool) -> Iterator[Watcher]:
     folder = Path(tempfile.mkdtemp(dir=of_scene))
+    start, most_seconds = _prometheus, _MOST_SECONDS
+    if vmalert:
+        start, most_seconds = _victoria_metrics, _MOST_SECONDS_OF_VMALERT
     with webhook() as hook:
         routing = shortened(with_webhooks(hook.url))
-        with alertmanager(program("alertmanager"), folder, routing) as manager:
-            configuration = scraping(_targets_file(of_scene), manager.url, of_scene / "rules.*.yml")
-            with prometheus(program("prometheus"), folder, configuration) as server:
-                yield Watcher(server, manager, hook)
+        with (
+            alertmanager(program("alertmanager"), folder, routing) as manager,
+            start(program, folder, of_scene, manager.url) as server,
+        ):
+            yield Watcher(server, manager, hook, most_seconds)
+
+
+def _prometheus(
+    program: Callable[[str], str], folder: Path, of_scene: Path, alertmanager_url: str
+) -> AbstractContextManager[Prometheus]:
+    configuration = scraping(_targets_file(of_scene), alertmanager_url, of_scene / "rules.*.yml")
+    return prometheus(program("prometheus"), folder, configuration)
+
+
+def _victoria_metrics(
+    program: Callable[[str], str], folder: Path, of_scene: Path, alertmanager_url: str
+) -> AbstractContextManager[Prometheus]:
+    rules = of_scene / "rules.*.yml"
+    return victoria_metrics(
+        program,
+        folder,
+        scraping(_targets_file(of_scene), alertmanager_url, rules),
+        f"-rule={rules}",
+        f"-notifier.url={alertmanager_url}",
+        f"-evaluationInterval={_SCRAPE_INTERVAL_SECONDS}s",
+    )
 
 
 @contextlib.contextmanager
