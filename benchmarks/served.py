@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from exophone_exporter.config import loader
 from exophone_exporter.exotel.transport import Answer
@@ -64,7 +64,7 @@ class Prepared:
     worlds: Sequence[Mapping[str, Pages]]
     polls: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, account: Account, _: Callable[[], float]) -> _Connection:
+    def __call__(self, account: Account, _: Callable[[], float]) -> Any:
         """A connection for one poll."""
         world = self.worlds[self.polls[account.sid] % len(self.worlds)]
         self.polls[account.sid] += 1
