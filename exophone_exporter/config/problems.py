@@ -148,6 +148,8 @@ def _unknown_key(path: strict_yaml.Path, model: type[BaseModel]) -> str:
     known = _keys(here)
     key = strict_yaml.shown_key(str(path[-1]))
     elsewhere = [name for name, section in sections.items() if key in _keys(section)]
+    if key in _keys(model) and key not in known:
+        return "unknown key here; it belongs at the top level"
     if elsewhere and key not in known:
         places = " or ".join(f"`{name}`" for name in elsewhere)
         return f"unknown key here; it belongs under {places}"

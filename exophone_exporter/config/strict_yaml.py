@@ -23,16 +23,23 @@ _PLAIN_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "se
 
 _SHOWN_MAX = 80
 _TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
-_BLOCK_ENDS: Final = "expected <block end>"
 _INDENTATION: Final = "indented differently from the lines above; align the keys of a section"
+# What to do, by a part of what PyYAML says.
 _ADVICE: Final = {
-    "found character '\\t' that cannot start any token": "contains a tab; indent with spaces",
+    "tag handle": _TAGS,  # PyYAML quotes what may be a secret
+    "found character '\\t'": "contains a tab; indent with spaces",
+    "cannot start any token": "quote a value that starts with `@`, `%` or a backtick",
     "mapping values are not allowed here": (
         "second `: ` on one line; quote a value that contains one, or check the indentation"
     ),
     "could not find expected ':'": "a key must be followed by a colon and a space",
     "but found another document": "a second document starts here; remove the line `---`",
     "found unexpected end of stream": "a quote is never closed",
+    "while scanning an alias": "quote a value that starts with `*`, or has one after a bracket",
+    "while scanning an anchor": "quote a value that starts with `&`",
+    "while scanning a block scalar": "quote a value that starts with `|` or `>`",
+    "while parsing a flow": "close the bracket, or quote a value that starts with `[` or `{`",
+    "expected the node content": "close the bracket, or quote a value that starts with one",
 }
 
 
@@ -92,11 +99,11 @@ def _document(text: str) -> Document:
 def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
     # PyYAML's reader always says what is wrong and where, though its types allow for less.
     problem, mark = cast("str", error.problem), cast("yaml.Mark", error.problem_mark)
-    if "tag handle" in problem:  # such a problem quotes what may be a secret
-        problem = _TAGS
-    message = _ADVICE.get(problem, problem)
-    if problem.startswith(_BLOCK_ENDS):
-        message = _INDENTATION
+    said = f"{error.context}: {problem}"
+    message = next((advice for part, advice in _ADVICE.items() if part in said), problem)
+    if problem.startswith("expected <block end>"):
+        before = cast("str", mark.buffer)[: mark.pointer].rpartition("\n")[2]
+        message = "quote the whole value" if before.strip(" -") else _INDENTATION
     return YamlError(mark.line + 1, f"{message} (column {mark.column + 1})")
 
 
@@ -112,7 +119,7 @@ class _Loader(yaml.BaseLoader):
             return super().compose_node(parent, index)
         problem = "anchors are not supported: quote a value that starts with `&`"
         if isinstance(event, yaml.AliasEvent):
-            problem = "aliases are not supported: write the value out"
+            problem = "aliases are not supported: quote a value that starts with `*`"
         raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 

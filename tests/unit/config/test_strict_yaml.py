@@ -74,6 +74,16 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
         ('a: "\\U00110000"', "contains an escape sequence for a character that does not exist"),
         ("a: &b [c]", "anchors are not supported: quote a value that starts with `&` (column 4)"),
         ("&b a: c", "anchors are not supported: quote a value that starts with `&` (column 1)"),
+        ("a: *", "quote a value that starts with `*`, or has one after a bracket (column 5)"),
+        ("a: [b]*", "quote a value that starts with `*`, or has one after a bracket (column 8)"),
+        ("a: *b", "aliases are not supported: quote a value that starts with `*` (column 4)"),
+        ("a: &", "quote a value that starts with `&` (column 5)"),
+        ("a: @b", "quote a value that starts with `@`, `%` or a backtick (column 4)"),
+        ("a: |b", "quote a value that starts with `|` or `>` (column 5)"),
+        ("a: [b", "close the bracket, or quote a value that starts with `[` or `{` (column 6)"),
+        ("a: [b] c", "quote the whole value (column 8)"),
+        ("a: ]", "close the bracket, or quote a value that starts with one (column 4)"),
+        ("a: - b", "sequence entries are not allowed here (column 4)"),
     ],
 )
 def test_what_is_not_plain_is_refused_everywhere(text: str, message: str) -> None:
