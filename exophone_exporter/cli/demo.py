@@ -82,7 +82,8 @@ What happens, in minutes after the start, and again every {every} minutes:
 {timetable}
 
 Nothing else pages: some requests fail at random, and are retried. After eleven
-minutes tickets name the numbers without a voice flow, and the one on the wrong.
+minutes tickets name the numbers without a voice flow, and the one on the wrong
+flow.
 
 To see the alerts fire, start Prometheus and Alertmanager in the first minute,
 each in the directory prometheus/ of the repository:

@@ -243,7 +243,7 @@ def _print(table: Table, at_least: int = 0) -> None:
         emoji=False,
     )
     console.print(table)
-    write(text.getvalue())
+    write(re.sub(r" +\n", "\n", text.getvalue()))
 
 
 def print_rules(rules: Sequence[tuple[NumberRule | None, int | None, int]]) -> None:

@@ -58,6 +58,10 @@ def once(args: argparse.Namespace) -> int:
 
 def numbers(args: argparse.Namespace) -> int:
     """Print the numbers as a table, JSON or CSV, or rules that describe them."""
+    if args.as_rules and (args.problems or args.unattached or args.format != "table"):
+        raise ConfigError(
+            ["--as-rules is about all numbers; omit --problems, --unattached, --format"]
+        )
     loaded = _loaded(args)
     states = [AccountState(account) for account in _chosen(loaded, args.account)]
     results = _poll_all(states, clients_of(states))

@@ -239,7 +239,7 @@ def _parsed(query: bytes) -> tuple[str, str | None]:
     if not is_askable_sid(targets[0]) and not is_phone_number(targets[0]):
         raise _RefusedError(
             "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
-            r" / \ ? # %, and is not . or .., a phone number has 7 digits or more (encode + as %2B;"
+            r" / \ ? # %, and is not . or ..; a phone number has 7 digits or more (encode + as %2B;"
             " URLs and hosts are not allowed)"
         )
     return targets[0], parameters.get("account")
