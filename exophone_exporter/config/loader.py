@@ -71,6 +71,7 @@ _BALANCE_INTERVAL_LEAST_SECONDS: Final = 60.0
 _SUSPICIOUS: Final = re.compile(
     r"([\"']).*\1|\$\{.*\}|<.*>|.*[\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff].*"
 )
+_WITH_COLON: Final = re.compile(".*:.*")
 ENVIRONMENT_SOURCE: Final = "environment"
 VARIABLES: Final = {
     "sid": "EXOTEL_ACCOUNT_SID",
@@ -403,7 +404,7 @@ class _ConfigBuilder:
                 f"{way}: the value is in quotes, has an invisible character, or is a placeholder"
                 " such as ${TOKEN} or <token>; is that the secret itself?"
             )
-        if way.startswith("api_key") and source.loaded.has_colon():
+        if way.startswith("api_key") and source.loaded.looks_like(_WITH_COLON):
             raise ValueError(
                 "contains a colon, which no API key does; is it key and token in one value?"
             )

@@ -43,10 +43,6 @@ class Secret:
         """Whether the whole value matches."""
         return pattern.fullmatch(self._value) is not None
 
-    def has_colon(self) -> bool:
-        """Whether it holds the character that ends the user's name in HTTP Basic."""
-        return ":" in self._value
-
     def __repr__(self) -> str:
         return "<secret>"
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from exophone_exporter.inventory.state import (
         AccountState,
         AccountStatus,
-        BalanceResult,
-        PollResult,
     )
     from exophone_exporter.polling.poller import Poller
 
@@ -56,17 +54,11 @@ class AccountRuntime:
         """The account at this instant, with the settings of this runtime."""
         return self.state.status(self.account)
 
-    def record_poll(self, result: PollResult) -> None:
-        """Take the result of one attempt, or raise Stopped: a closed account must not come back."""
+    def open_state(self) -> AccountState:
+        """The state, to record a result; raises Stopped: a closed account must not come back."""
         if self.closed.is_set():
             raise Stopped
-        self.state.record_poll(result)
-
-    def record_balance(self, result: BalanceResult) -> None:
-        """The same for one request for the balance."""
-        if self.closed.is_set():
-            raise Stopped
-        self.state.record_balance(result)
+        return self.state
 
 
 @dataclass(frozen=True)

@@ -270,20 +270,20 @@ class Exporter:
         )
         runtime.pollers.append(new_poller(polls, hold_off_seconds=limiter.hold_off_seconds))
         if account.balance_interval_seconds is not None:
-            publish = partial(self._publish_balance, runtime)
-            balances = BalanceTask(account, client.fetch_balance, self.clock, publish)
+
+            def publish_balance(result: BalanceResult) -> None:
+                self.page.refresh_live(lambda: runtime.open_state().record_balance(result))
+
+            balances = BalanceTask(account, client.fetch_balance, self.clock, publish_balance)
             held_seconds = partial(limiter.hold_off_seconds, of_balance=True)
             runtime.pollers.append(new_poller(balances, hold_off_seconds=held_seconds))
         return runtime
-
-    def _publish_balance(self, runtime: AccountRuntime, result: BalanceResult) -> None:
-        self.page.refresh_live(lambda: runtime.record_balance(result))
 
     def _publish(self, runtime: AccountRuntime, result: PollResult) -> None:
         """Record a result together with the bytes that show it; a failure needs no rendering."""
 
         def record() -> None:
-            runtime.record_poll(result)
+            runtime.open_state().record_poll(result)
 
         def statuses() -> Sequence[AccountStatus]:
             return [

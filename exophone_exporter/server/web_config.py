@@ -55,7 +55,6 @@ _GO_DURATION_PART: Final = re.compile(
 _GO_DURATION: Final = re.compile(rf"(?:{_GO_DURATION_PART.pattern})+")
 _WHOLE_NUMBER: Final = re.compile("(-?[0-9]{1,9})?", re.ASCII)
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
-_COLON: Final = "a name with a colon cannot log in: HTTP Basic ends the name there"
 _LOST: Final = "no longer keeps clients out; only a restart removes protection"
 _TLS: Final = "tls_server_config"
 _BLANK: Final = (None, "")
@@ -275,7 +274,8 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
         problems.note((_TLS, key) if key else (_TLS,), message)
     for name in _mapping(sections.get("basic_auth_users")):
         if ":" in name:
-            problems.note(("basic_auth_users", name), _COLON)
+            message = "a name with a colon cannot log in: HTTP Basic ends the name there"
+            problems.note(("basic_auth_users", name), message)
     file = validate(_File, value, problems)
     for problem in _problems_of_files(tls_section, source, problems) if with_files else ():
         problems.note((_TLS, problem.setting), problem.message)
