@@ -358,8 +358,7 @@ class _ConfigBuilder:
         merged, key = _merged(common, own), None
         if (file := merged.pseudonym_key_file) is not None and self._with_secrets:
             try:
-                key = Secret(line_from_bytes(self._read_file(file, SECRET_FILE_MAX_BYTES)))
-                self._warn_if_open(file)
+                key = self._secret_in(file)
             except (OSError, ValueError) as error:
                 parent = path if own.pseudonym_key_file else ()
                 message = f"{strict_yaml.shown(file)}: {reason_of(error)}"
@@ -392,9 +391,7 @@ class _ConfigBuilder:
         if not self._with_secrets and way.endswith(("_file", "_env")):
             return SecretSource(Secret("not read"))
         if way.endswith("_file"):
-            line = line_from_bytes(self._read_file(value, SECRET_FILE_MAX_BYTES))
-            self._warn_if_open(value)
-            source = SecretSource(Secret(line), value, self._read_file)
+            source = SecretSource(self._secret_in(value), value, self._read_file)
         elif way.endswith("_env"):
             source = SecretSource(Secret(self._variable(value)))
         else:
@@ -418,12 +415,15 @@ class _ConfigBuilder:
             raise ValueError(f"the environment variable {shown} {unset}")
         return line_from_text(self._environ[name])
 
-    def _warn_if_open(self, path: str) -> None:
+    def _secret_in(self, path: str) -> Secret:
+        """The secret in a file; raises OSError or ValueError."""
+        secret = Secret(line_from_bytes(self._read_file(path, SECRET_FILE_MAX_BYTES)))
         with contextlib.suppress(OSError):
             if Path(path).stat().st_mode & stat.S_IROTH:
                 self._warnings.append(
                     f"{path} is readable by every user of this machine; run chmod o-r on it"
                 )
+        return secret
 
     def _check_certificates(self, path: strict_yaml.Path, file: str) -> None:
         try:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from exophone_exporter.clock import Clock, ClockReading
 
 _FIRST_PASSED_DESCRIPTOR: Final = 3
-_MICROSECONDS: Final = 1_000_000
 # How long a message that must arrive waits for a busy systemd.
 _PATIENCE_SECONDS: Final = 1.0
 # Shares of the watchdog's time: to the next ping, and to the next attempt after a failed one.
@@ -124,7 +123,7 @@ def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
         return None  # it is meant for a process that started this one
     if re.fullmatch("[0-9]{1,18}", microseconds) is None or int(microseconds) == 0:
         return None
-    return int(microseconds) / _MICROSECONDS
+    return int(microseconds) / 1e6
 
 
 @dataclass(eq=False)

@@ -71,9 +71,7 @@ CURVES: Final = {
     "CurveP384": _Curve("secp384r1", 0x18),
     "CurveP521": _Curve("secp521r1", 0x19),
 }
-_X25519: Final = CURVES["X25519"].number
-# OpenSSL prefers these two as well.
-_PREFERRED_BY_OPENSSL: Final = (_X25519, CURVES["CurveP256"].number)
+_PREFERRED_BY_OPENSSL: Final = (CURVES["X25519"].number, CURVES["CurveP256"].number)
 # Behind the classical groups: combinations with ML-KEM, and numbers without a meaning.
 _FIRST_NEW_GROUP: Final = 0x200
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL.

@@ -130,18 +130,15 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _decrypt(self, connection: ssl.SSLObject) -> None:
         try:
             if not self._is_open:
-                self._shake_hands(connection)
+                connection.do_handshake()
+                if not self._tls.accepts(connection):
+                    self._connection.forbid()
+                self._is_open = True  # not if the check raises
             self._read(connection)
         except ssl.SSLWantReadError:
             self._flush()
         except ssl.SSLError as error:
             self._refuse(*self._reason_of(error))
-
-    def _shake_hands(self, connection: ssl.SSLObject) -> None:
-        connection.do_handshake()
-        if not self._tls.accepts(connection):
-            self._connection.forbid()
-        self._is_open = True  # not if the check raises
 
     def _read(self, connection: ssl.SSLObject) -> None:
         while not self._ignores_input and not self.is_closing():
