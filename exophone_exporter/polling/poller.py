@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 from exophone_exporter.config.settings import INTERVAL_JITTER
@@ -146,6 +146,7 @@ class PollTask:
         return self._account.poll.interval_for(snapshot.listing.pages if snapshot else 0)
 
 
+@dataclass(eq=False, repr=False)
 class Poller(threading.Thread):
     """Runs a task for one account until `stopping` is set.
 
@@ -155,30 +156,20 @@ class Poller(threading.Thread):
     `hold_off_seconds` says for how long.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a seam, and keyword-only
-        self,
-        account: Account,
-        task: Task,
-        *,
-        clock: Clock,
-        stopping: threading.Event,
-        on_death: Callable[[], None],
-        hold_off_seconds: Callable[[], float],
-        begin: threading.Event | None = None,
-        first_delay_seconds: float = 0.0,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        super().__init__(name=f"{task.name} {account.name}", daemon=True)
-        self._account = account
-        self._task = task
-        self._clock = clock
-        self._stopping = stopping
-        self._on_death = on_death
-        self._hold_off_seconds = hold_off_seconds
-        self._begin = begin
-        self._first_delay_seconds = first_delay_seconds
-        self._uniform = uniform
-        self._hung_at = clock.awake() + first_delay_seconds + _HUNG_AFTER_SECONDS
+    account: Account
+    task: Task
+    _: KW_ONLY
+    clock: Clock
+    stopping: threading.Event
+    on_death: Callable[[], None]
+    hold_off_seconds: Callable[[], float]
+    begin: threading.Event | None = None
+    first_delay_seconds: float = 0.0
+    uniform: Callable[[float, float], float] = random.uniform
+
+    def __post_init__(self) -> None:
+        super().__init__(name=f"{self.task.name} {self.account.name}", daemon=True)
+        self._hung_at = self.clock.awake() + self.first_delay_seconds + _HUNG_AFTER_SECONDS
 
     def run(self) -> None:
         """Run until stopped. A death that nothing below foresaw is reported, never silent."""
@@ -188,29 +179,29 @@ class Poller(threading.Thread):
             return
         except BaseException:  # noqa: BLE001 - the last place that can report it
             # Not raised again: threading would print it without the log's format and redaction.
-            _log.exception("a poller died", extra=fields(account=self._account.name))
-            self._on_death()
+            _log.exception("a poller died", extra=fields(account=self.account.name))
+            self.on_death()
 
     def healthy(self) -> bool:
         """Whether the thread lives and does not hang."""
-        return self.is_alive() and self._clock.awake() < self._hung_at
+        return self.is_alive() and self.clock.awake() < self._hung_at
 
     def _run_until_stopped(self) -> None:
-        if self._begin is not None:
-            self._clock.wait(self._begin, None)
-        self._wait(self._first_delay_seconds, self._clock.now())
+        if self.begin is not None:
+            self.clock.wait(self.begin, None)
+        self._wait(self.first_delay_seconds, self.clock.now())
         while True:
-            while (seconds := self._hold_off_seconds()) > 0:
-                self._wait(seconds, self._clock.now())
-            started = self._clock.now()
-            deadline_seconds = self._account.poll.deadline_seconds
-            self._hung_at = self._clock.awake() + deadline_seconds + _HUNG_AFTER_SECONDS
-            self._task.run()
-            jitter = self._uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
-            self._wait(self._task.interval_seconds() * jitter, started)
+            while (seconds := self.hold_off_seconds()) > 0:
+                self._wait(seconds, self.clock.now())
+            started = self.clock.now()
+            deadline_seconds = self.account.poll.deadline_seconds
+            self._hung_at = self.clock.awake() + deadline_seconds + _HUNG_AFTER_SECONDS
+            self.task.run()
+            jitter = self.uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
+            self._wait(self.task.interval_seconds() * jitter, started)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until this many seconds after `since`, or raise Stopped."""
-        self._hung_at = self._clock.awake() + seconds + _HUNG_AFTER_SECONDS
-        if self._clock.wait_since(since, seconds, self._stopping):
+        self._hung_at = self.clock.awake() + seconds + _HUNG_AFTER_SECONDS
+        if self.clock.wait_since(since, seconds, self.stopping):
             raise Stopped

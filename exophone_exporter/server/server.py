@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -164,6 +165,7 @@ def url_of(listening: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+@dataclass(eq=False, repr=False)
 class _Acceptor:
     """Accepts the connections of one listening socket.
 
@@ -173,23 +175,19 @@ class _Acceptor:
     the backlog.
     """
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        limit: ConnectionLimit,
-        protocol: Callable[[], Connection],
-    ) -> None:
+    _listening: socket.socket
+    _limit: ConnectionLimit
+    _protocol: Callable[[], Connection]
+    _warned_at: float = -_WARN_EVERY_SECONDS
+    _pause: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listening = listening
-        self._limit = limit
-        self._protocol = protocol
-        self._warned_at = -_WARN_EVERY_SECONDS
-        self._pause: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()
-        listening.setblocking(False)
-        # Accepted sockets inherit it.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limit.limits.send_buffer_bytes)
-        self._loop.add_reader(listening, self._accept)
+        self._listening.setblocking(False)
+        held_bytes = self._limit.limits.send_buffer_bytes  # accepted sockets inherit it
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, held_bytes)
+        self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
         """Accept no more, and end connections that are being made."""
