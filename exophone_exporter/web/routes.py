@@ -211,17 +211,13 @@ def _limited(handler: Handler, most: int) -> Handler:
 
     A request counts until its answer is made: a client that reads slowly holds no other one up.
     """
-    in_flight = 0
+    places = asyncio.Semaphore(most)
 
     async def limited(request: Request) -> Response:
-        nonlocal in_flight
-        if most and in_flight >= most:
+        if places.locked():
             text = f"Limit of concurrent requests reached ({most}), try again later.\n"
             return PlainTextResponse(text, status_code=503, headers={"Retry-After": "1"})
-        in_flight += 1
-        try:
+        async with places:
             return await handler(request)
-        finally:
-            in_flight -= 1
 
-    return limited
+    return limited if most else handler
