@@ -1,4 +1,4 @@
-"""The recipes of docs/collectors.md scrape as prometheus.yml does, and change no names."""
+"""The recipes of docs/collectors.md scrape as prometheus.yml does, and add no labels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ PROMETHEUS = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text("
 INTERVAL = PROMETHEUS["global"]["scrape_interval"]
 
 
-def test_the_collector_scrapes_as_prometheus_does_and_changes_no_names() -> None:
+def test_the_collector_scrapes_as_prometheus_does_and_adds_no_labels() -> None:
     recipe = (ROOT / "deploy" / "opentelemetry" / "collector.yaml").read_text("utf-8")
     parts = yaml.safe_load(recipe)
     (exporter,) = parts["exporters"].values()
     assert parts["receivers"]["prometheus"]["config"] == {
         "scrape_configs": [JOB | {"scrape_interval": INTERVAL}]
     }
-    assert exporter["translation_strategy"] == "UnderscoreEscapingWithoutSuffixes"
     assert (exporter["disable_scope_info"], exporter["target_info"]) == (True, {"enabled": False})
     assert parts["service"]["pipelines"] == {
         "metrics": {kind: list(parts[kind]) for kind in ("receivers", "exporters")}
