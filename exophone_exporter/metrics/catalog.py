@@ -85,7 +85,7 @@ NUMBER_RULE_MATCHES: Final = _inventory(
     "number_rule_matches",
     ("rule",),
     "ExoPhones that the rule of the section numbers applies to, as of the last complete polls;"
-    " absent while an account that it can match has none or is stale.",
+    " absent while data of an account that it can match is missing or stale.",
 )
 
 _number = partial(_metric, "number")
@@ -226,7 +226,7 @@ POLL_UNREADABLE_VALUES: Final = _polling(
 POLL_UNCONFIRMED_NUMBERS: Final = _polling(
     "poll_unconfirmed_numbers",
     ("account",),
-    "Numbers shown that the last complete walk lacked: the API did not confirm their removal.",
+    "Numbers shown that the last complete poll lacked: the API did not confirm their removal.",
 )
 API_REQUESTS: Final = _polling(
     "api_requests_total",
