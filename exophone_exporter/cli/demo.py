@@ -31,11 +31,11 @@ _QUICK: Final = "requests_per_minute: 10000"
 # With stale_after, a scrape interval of a minute loses no data.
 _LIVELY: Final = f"interval: 5s, timeout: 2s, deadline: 10s, stale_after: 2m, {_QUICK}"
 _ACCOUNT: Final = """\
-  - name: {name}
-    sid: {sid}
+  - name: {account.sid}
+    sid: {account.sid}
     base_url: {url}
-    api_key: {key}
-    api_token: {token}
+    api_key: {account.api_key}
+    api_token: {account.api_token}
 """
 
 # What the numbers of the demo should do; docs/number-rules.md explains it.
@@ -131,13 +131,7 @@ def demo(args: argparse.Namespace) -> int:
 def configuration(simulator: Simulator, poll: str = _LIVELY) -> str:
     """A configuration file for every account of a simulator."""
     return f"poll: {{{poll}}}\nbalance: {{enabled: true, interval: 1m}}\naccounts:\n" + "".join(
-        _ACCOUNT.format(
-            name=account.sid,
-            sid=account.sid,
-            url=simulator.url,
-            key=account.api_key,
-            token=account.api_token,
-        )
+        _ACCOUNT.format(account=account, url=simulator.url)
         for account in simulator.world.accounts.values()
     )
 

@@ -237,9 +237,9 @@ def _label(verdict: Verdict) -> str:
 
 def _balance_of(client: Client) -> str:
     """What to print of a balance, "" where it is not enabled."""
-    if client.account.balance_interval_seconds is None:
-        return ""
     result = _ask_balance(client)
+    if result is None:
+        return ""
     if result.balance is None:
         return f"; the balance cannot be read: {result.error}"
     return f"; the balance is {result.balance.amount} {result.balance.currency}"
@@ -273,20 +273,19 @@ def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list
         return list(pool.map(poll_once, states, fetches, repeat(Clock()), reporters))
 
 
-def _ask_balance(client: Client) -> BalanceResult:
+def _ask_balance(client: Client) -> BalanceResult | None:
+    """One request for the balance, None where it is not enabled."""
+    if client.account.balance_interval_seconds is None:
+        return None
     return ask_once(client.account, client.fetch_balance, Clock(), set())
 
 
 def _ask_balances(states: Sequence[AccountState], clients: Sequence[Client]) -> None:
     """Ask for each balance that is enabled, in parallel."""
-    enabled = [
-        (state, client)
-        for state, client in zip(states, clients, strict=True)
-        if client.account.balance_interval_seconds is not None
-    ]
     with ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
-        results = pool.map(_ask_balance, [client for _, client in enabled])
-        for (state, _), result in zip(enabled, results, strict=True):
+        results = [*pool.map(_ask_balance, clients)]
+    for state, result in zip(states, results, strict=True):
+        if result is not None:
             state.record_balance(result)
             if result.error is not None:
                 say(f"{state.account.name}: the balance is not known: {result.error}")

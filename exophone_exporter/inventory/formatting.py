@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from decimal import Decimal
 from itertools import chain
@@ -45,6 +46,8 @@ CIRCLES: Final[Mapping[str, str]] = {
     "WB": "West Bengal",
 }
 _NAMES_MAX: Final = 3
+# Before thousands, lakhs and crores: the last group has three digits, the others two.
+_INDIAN_GROUP: Final = re.compile(r"(?<=\d)(?=(?:\d\d)*\d{3}$)")
 _SIGNS: Final[Mapping[str, str]] = {"INR": "₹", "USD": "$"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -62,11 +65,9 @@ def money(amount: Decimal | None, currency: str) -> str:
         return f"-{money(-amount, currency)}"
     whole, _, decimals = f"{amount:f}".partition(".")
     cents = decimals.rstrip("0").ljust(2, "0")
-    grouped = _indian_groups(whole) if currency == "INR" else f"{int(whole):,}"
-    sign = _SIGNS.get(currency)
-    return (
-        f"{sign}{grouped}.{cents}" if sign else f"{grouped}.{cents} {currency or '(no currency)'}"
-    )
+    grouped = _INDIAN_GROUP.sub(",", whole) if currency == "INR" else f"{int(whole):,}"
+    sign, written = _SIGNS.get(currency), f"{grouped}.{cents}"
+    return f"{sign}{written}" if sign else f"{written} {currency or '(no currency)'}"
 
 
 def total(prices: Iterable[Mapping[str, Decimal]], unpriced: int = 0) -> str:
@@ -78,16 +79,6 @@ def total(prices: Iterable[Mapping[str, Decimal]], unpriced: int = 0) -> str:
     if unpriced:
         sums.append(f"{unpriced} unpriced number{'' if unpriced == 1 else 's'}")
     return " + ".join(sums) or "none"
-
-
-def _indian_groups(digits: str) -> str:
-    """Thousands, then lakhs and crores: groups of two."""
-    head, tail = digits[:-3], digits[-3:]
-    pairs: list[str] = []
-    while head:
-        head, pair = head[:-2], head[-2:]
-        pairs.insert(0, pair)
-    return ",".join([*pairs, tail])
 
 
 def circle(number: ExoPhone) -> str:

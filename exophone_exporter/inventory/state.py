@@ -180,11 +180,6 @@ class AccountState:
         """From how many complete walks in a row numbers of the snapshot were missing, by sid."""
         return self._status.missed
 
-    @property
-    def attempted(self) -> bool:
-        """Whether there was a first attempt, good or bad."""
-        return self._status.last_attempt is not None
-
     def record_poll(self, result: PollResult) -> None:
         """Take the result of one attempt, whole or not at all."""
         with self._lock:

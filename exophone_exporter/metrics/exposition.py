@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from decimal import Decimal
 
 MetricType = Literal["gauge", "counter", "histogram"]
 Section = Literal["inventory", "number", "change", "account", "polling", "exporter", "probe"]
 
 _T = TypeVar("_T")
+_Text = TypeVar("_Text", str, str | None)
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,15 @@ def format_value(value: float | Decimal) -> str:
 
 
 def format_values(values: Iterable[float | Decimal | None]) -> Sequence[str | None]:
-    """Many values; few prices are many numbers', so each is spelled once."""
-    values = [*values]
-    spelled = {value: None if value is None else format_value(value) for value in {*values}}
-    return [spelled[value] for value in values]
+    """Many values, as `format_value` has them."""
+    return each_once(values, lambda value: None if value is None else format_value(value))
+
+
+def each_once(values: Iterable[_T], spell: Callable[[_T], _Text]) -> Sequence[_Text]:
+    """A column in which few values are many numbers': each is spelled once."""
+    column = [*values]
+    texts = {value: spell(value) for value in {*column}}
+    return [texts[value] for value in column]
 
 
 def format_timestamps(timestamps: Iterable[int | None]) -> Sequence[str | None]:

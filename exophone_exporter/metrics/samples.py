@@ -19,6 +19,7 @@ from exophone_exporter.inventory.privacy import masked_identities
 from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import (
+    each_once,
     escape,
     escaped_column,
     format_timestamps,
@@ -265,9 +266,8 @@ def _info_columns(
 
 
 def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
-    """As `ExoPhone.flow_id` has it. Many numbers share a flow: each URL is read once."""
-    ids = {url: flow_id(url or "") for url in {*urls}}
-    return escaped_column([ids[url] for url in urls])
+    """As `ExoPhone.flow_id` has it."""
+    return escaped_column(each_once(urls, lambda url: flow_id(url or "")))
 
 
 def _by_rule(verdicts: Sequence[Verdict], of: Callable[[NumberRule | None], _T]) -> Sequence[_T]:
@@ -297,8 +297,7 @@ def _as_expected_columns(verdicts: Sequence[Verdict]) -> Iterator[Sequence[str |
 
 def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
     """As `ExoPhone.attached` has it."""
-    texts = {url: _ATTACHED[is_attached(url)] for url in {*urls}}
-    return [texts[url] for url in urls]
+    return each_once(urls, lambda url: _ATTACHED[is_attached(url)])
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> MetricText:

@@ -144,7 +144,7 @@ class Exporter:
 
     def ready(self) -> bool:
         """Whether every account has had its first attempt, good or bad."""
-        return all(runtime.state.attempted for runtime in self._runtimes)
+        return all(runtime.state.status().last_attempt for runtime in self._runtimes)
 
     def note_reload(self, *, successful: bool) -> None:
         """Show in the metrics how the last attempt to load the configuration ended.

@@ -24,7 +24,7 @@ THREADS, TIMES = 8, 200
 def test_account_that_was_never_polled_has_nothing_and_every_counter_at_zero() -> None:
     state = AccountState(account())
     status = state.status()
-    assert (state.attempted, state.snapshot, state.status().error) == (False, None, None)
+    assert (state.status().last_attempt, state.snapshot, state.status().error) == (None,) * 3
     assert (status.snapshot, status.last_attempt, status.error) == (None, None, None)
     assert status.polls == 0
     assert status.fresh_snapshot(ClockReading(0.0, 0.0)) is None
@@ -51,7 +51,7 @@ def test_failure_is_counted_by_its_reason_and_keeps_the_old_snapshot(time: FakeT
     status = state.status()
     assert (status.snapshot, status.error, status.polls) == (good, error, 2)
     began = ClockReading(wall=1_700_000_299.0, monotonic=1299.0)
-    assert (state.attempted, status.last_attempt) == (True, began)
+    assert status.last_attempt == began
     assert {reason: n for reason, n in status.failures.items() if n} == {"auth": 1}
     state.record_poll(PollResult(time.clock.now(), 1.0, good))
     status = state.status()

@@ -272,7 +272,7 @@ class TestOnePoll:
 
         with pytest.raises(Stopped):
             poll_once(state, FakeApi(time, outcome).fetch, time.clock, publish=publish)
-        assert (state.attempted, state.status().polls) == (False, 0)
+        assert (state.status().last_attempt, state.status().polls) == (None, 0)
 
     @pytest.mark.fault(139)
     def test_next_poll_knows_how_many_walks_missed_a_number(
