@@ -55,7 +55,7 @@ _T = TypeVar("_T")
 
 
 class Recorder(Protocol):
-    """Where the client counts what it does; `inventory.state.AccountState` is one."""
+    """Where the client counts what it does: `AccountState`, which this package may not import."""
 
     def record_request(self, endpoint: Endpoint, code: str, seconds: float) -> None:
         """One request was answered with a status code, or with "none" not at all."""

@@ -1,8 +1,7 @@
 """The pages of the last walk: one that comes again byte for byte is not read again.
 
-Most polls find what the one before found. Apart from the network, reading JSON into ExoPhones is
-most of the cost of a poll, and numbers that are the same objects as before compare quickly. The
-cache keeps the digest of each response, and numbers that the snapshot holds anyway.
+Reading JSON into ExoPhones is most of the cost of a poll, and numbers that are the same objects as
+before compare quickly. The cache keeps a digest of each response, and the snapshot's own numbers.
 """
 
 from __future__ import annotations

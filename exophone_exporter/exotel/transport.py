@@ -378,11 +378,9 @@ class _Connection(HTTPConnection):
             raise
 
     def _new_conn(self) -> socket.socket:
-        """Connect within the timeout, however many addresses the host has.
+        """Connect within the timeout, however many addresses the host has: they share it.
 
-        urllib3 gives each of them the whole timeout, so a host with many dead addresses would
-        exceed any deadline. Here they share it, so that the last one is tried too; and the name is
-        looked up once.
+        urllib3 gives each of them the whole timeout, so that many dead ones exceed any deadline.
         """
         timeout_seconds: Any = self.timeout  # a number: every request has one
         try:

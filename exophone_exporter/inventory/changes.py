@@ -47,9 +47,7 @@ _NAMES_SENT: Final[Mapping[str, str]] = {
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One thing that happened to one number between two complete polls.
 
-    Of `other`, `after` names the fields.
-
-    As numerous as numbers can be, so the garbage collector does not track them either.
+    Of `other`, `after` names the fields. As with numbers, the garbage collector does not follow it.
     """
 
     kind: ChangeKind

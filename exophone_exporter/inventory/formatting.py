@@ -55,9 +55,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 def money(amount: Decimal | None, currency: str) -> str:
     """An amount as its country writes it: ₹12,34,567.89, $1,234,567.89; "" for None.
 
-    An amount without a currency says so: nobody knows what it is worth.
-
-    Exact: the price of a pulse may have more than two decimals.
+    Exact: the price of a pulse may have more than two decimals. No currency is named as missing.
     """
     if amount is None:
         return ""

@@ -1,9 +1,8 @@
 """The text format, as far as our families need it: byte for byte what prometheus_client writes.
 
 prometheus_client spends 4 µs on a sample, most of it on names and labels that never change. Here
-many rows are written together, from columns: their label sets are spelled once for all metrics that
-share them, and so is each value. The samples of both formats are the same, only the heads of
-counters differ.
+many rows are written together, from columns: label sets and values are spelled once. The samples of
+both formats are the same, only the heads of counters differ.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ MetricType = Literal["gauge", "counter", "histogram"]
 Section = Literal["inventory", "number", "change", "account", "polling", "exporter", "probe"]
 
 _T = TypeVar("_T")
-_Text = TypeVar("_Text", str, str | None)
+_Text = TypeVar("_Text")
 
 
 @dataclass(frozen=True)

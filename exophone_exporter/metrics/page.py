@@ -67,10 +67,7 @@ class ExporterInfo:
 
 @dataclass(frozen=True)
 class _Live:
-    """The live part from one reading, so that no counter decreases when a client switches formats.
-
-    Each format is rendered when it is asked for.
-    """
+    """The live part from one reading: no counter decreases when a client switches formats."""
 
     statuses: Sequence[AccountStatus]
     exporter: ExporterInfo
