@@ -15,12 +15,14 @@ from exophone_dashboards.panels import (
     Step,
     column,
     columns_by,
+    name_column,
     now,
     over_time,
     stat,
     table,
     thresholds,
     time_series,
+    value_mapping,
 )
 from exophone_dashboards.queries import COLUMN, CURRENCY, as_column, of_account, once
 
@@ -47,9 +49,11 @@ def spent_in_a_day() -> str:
     return f"avg_over_time({fall}{STEPS}) * {86400 // STEP_SECONDS}"
 
 
-def days_left() -> str:
-    """How long the balance lasts; nothing where nothing was spent yet."""
-    return f"clamp_min({BALANCE}, 0) / ({spent_in_a_day()} > 0)"
+def days_until_charge() -> str:
+    """Days until the rental is charged, on the 1st of the month in India; on it 0."""
+    today = "vector(time() + 19800)"
+    days = f"days_in_month({today})"
+    return f"({days} - day_of_month({today}) + 1) % {days}"
 
 
 def after_the_next_charge() -> str:
@@ -58,14 +62,35 @@ def after_the_next_charge() -> str:
     return f"({BALANCE} - {rental} or {BALANCE})"
 
 
+def days_left() -> str:
+    """How long the balance lasts: at the average spend, but not over a charge that it cannot pay.
+
+    Nothing where it pays the charge and nothing was spent yet.
+    """
+    by_spend = f"clamp_min({BALANCE}, 0) / ({spent_in_a_day()} > 0)"
+    unpaid = f"({BALANCE} > bool 0 and {after_the_next_charge()} < 0)"
+    by_charge = f"{unpaid} * scalar({days_until_charge()})"
+    charge = f'label_replace({by_charge}, "reason", "charge", "", "")'
+    return f"min without (reason) ({by_spend} or {charge})"
+
+
+# Whole days are those until a charge that cannot be paid: red, however far away it is.
+UNPAID_CHARGE: Final = value_mapping(
+    {
+        str(days): {"text": f"{days} day{'s' * (days != 1)}", "color": RED, "index": days}
+        for days in range(31)
+    }
+)
 DAYS_LEFT: Final = stat(
     "Days left",
-    "How long the balance lasts, of the account where it ends first, at the average spend of the"
-    " last week, or of the time since the first scrape. A rental that was charged counts as spend.",
+    "How long the balance lasts, of the account where it ends first: until the next charge, if it"
+    " does not pay it; else at the average spend of the last week, or of the time since the first"
+    " scrape. A rental that was charged counts as spend.",
     now(f"bottomk(1, {days_left()})", "{{account}} {{currency}}"),
     unit=DAYS,
     decimals=1,
     steps=DAYS_STEPS,
+    mappings=(UNPAID_CHARGE,),
     text="value_and_name",
     size=SMALL,
     no_value="No balance, or nothing spent yet",
@@ -74,8 +99,9 @@ DAYS_LEFT: Final = stat(
 )
 BALANCES: Final = table(
     "Balance by account",
-    "Balance now, after the monthly rental is charged on the 1st, and how long it lasts at the"
-    " average spend of the last week. For postpaid plans Exotel does not say what it means.",
+    "Balance now, after the monthly rental is charged on the 1st, and how long it lasts: until"
+    " then, if it does not pay the rental; else at the average spend of the last week. For postpaid"
+    " plans Exotel does not say what it means.",
     now(as_column("Balance", BALANCE)),
     now(as_column("After the next charge", after_the_next_charge())),
     now(as_column("Days left", days_left())),
@@ -91,8 +117,8 @@ BALANCES: Final = table(
         renamed={"account": "Account", "currency": "Currency"},
     ),
     overrides=(
-        column("Account", unit="string", custom__minWidth=115, links=account_links()),
-        column("Currency", unit="string", custom__width=80, custom__filterable=False),
+        name_column("Account", custom__minWidth=115, links=account_links()),
+        column("Currency", unit="string", custom__width=80),
         column("Balance", custom__width=150),
         column(
             "After the next charge",
@@ -105,6 +131,7 @@ BALANCES: Final = table(
             unit=DAYS,
             decimals=1,
             noValue="-",
+            mappings=[UNPAID_CHARGE],
             custom__width=120,
             custom__cellOptions={"type": "color-text"},
             thresholds=thresholds(DAYS_STEPS),

@@ -26,6 +26,7 @@ from exophone_dashboards.panels import (
     column,
     empty_cell,
     fixed,
+    name_column,
     now,
     over_time,
     plain,
@@ -249,8 +250,8 @@ ACCOUNTS: Final = table(
     down=False,
     overrides=(
         empty_cell("-"),
-        column("Account", unit="string", custom__minWidth=115, links=account_links()),
-        column("Instance", unit="string", custom__width=150),
+        name_column("Account", custom__minWidth=115, links=account_links()),
+        name_column("Instance", custom__width=150),
         column(
             "Last poll",
             mappings=[COMPLETE],
@@ -508,7 +509,9 @@ BUILD: Final = table(
     no_value=NO_EXPORTER,
     overrides=(
         empty_cell("-"),
-        column("Configuration loaded", unit="dateTimeFromNow"),
+        column("Instance", custom__minWidth=150),
+        column("Revision", custom__minWidth=90),
+        column("Configuration loaded", unit="dateTimeFromNow", custom__width=170),
     ),
     width=24,
     height=5,

@@ -39,6 +39,7 @@ from exophone_dashboards.panels import (
     columns_by,
     empty_cell,
     fixed,
+    name_column,
     now,
     over_time,
     plain,
@@ -243,16 +244,12 @@ def attachment(unattached: str) -> Json:
     )
 
 
-UNCLICKED: Final = "Click on a number in a table to see its history"
-UNCLICKED_STATE: Final = 8
-
-
 def states(problem: str, good: str) -> Json:
     """The mapping of `state` to words and colours."""
     fine, unchecked = ("As expected", good), ("Unchecked", GREY)
     texts = (
         *(("Missing", problem), ("Wrong flow", ORANGE), fine, fine, unchecked, unchecked),
-        *(("Unwanted", YELLOW), fine, (UNCLICKED, GREY)),
+        *(("Unwanted", YELLOW), fine),
     )
     return value_mapping(
         {
@@ -341,9 +338,9 @@ def problem_since() -> str:
 
 
 def in_place_of_numbers(expression: str, text: str) -> str:
-    """Series of accounts as rows among those of numbers, with a text for a name."""
+    """Series of accounts as rows among those of numbers; $1 in the text is the name so far."""
     row_id = f'label_replace({expression}, "sid", "all others", "", "")'
-    return f'label_replace({row_id}, "friendly_name", "{text}", "", "")'
+    return f'label_replace({row_id}, "friendly_name", "{text}", "friendly_name", "(.*)")'
 
 
 def not_listed() -> str:
@@ -356,43 +353,42 @@ def not_listed() -> str:
     of_all = f"on (job, instance, account, sid) {INFO_OF_ALL_OWNERS}"
     listed = f"count {of} ({AS_EXPECTED} == 0 and {of_all})"
     missing = f"max by (job, account) ({known} - ({listed} or {known} * 0)) > 0"
-    return in_place_of_numbers(missing, "More, not listed: per_number.series or per_number.limit")
+    counted_as_name = f'count_values by (job, account) ("friendly_name", {missing})'
+    return in_place_of_numbers(counted_as_name, "$1 more, not listed")
 
 
 def without_data() -> str:
     """Accounts of which nothing can be said."""
     stale = f"max by (job, account) ({SUCCESS}) unless {SAME_ACCOUNT} {FRESH}"
-    return in_place_of_numbers(stale, "Unknown: no fresh data for this account")
+    return in_place_of_numbers(stale, NOT_FRESH)
 
 
 STATE_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
     "custom__align": "left",
-    "custom__width": 90,
+    "custom__filterable": True,
+    "custom__width": 95,
 }
 EARLIER: Final = value_mapping({"0": {"text": "Earlier", "index": 0}})
 TABLE_COLUMNS: Final = (
     empty_cell("-"),
-    column(
+    name_column(
         "phone_number",
         displayName="Number",
-        unit="string",
-        custom__width=120,
+        custom__width=122,
         links=number_links("sid", "account"),
     ),
-    column("friendly_name", displayName="Name", unit="string", custom__minWidth=120),
-    column(
+    name_column("friendly_name", displayName="Name", custom__minWidth=110),
+    name_column(
         "account",
         displayName="Account",
-        unit="string",
-        custom__width=110,
+        custom__width=105,
         links=account_links(),
     ),
-    column(
+    name_column(
         "circle",
         displayName="Circle",
-        unit="string",
-        custom__width=115,
+        custom__width=125,
         mappings=circle_mappings(),
     ),
     column("Voice", **STATE_CELL, mappings=[states(RED, GREY)]),
@@ -401,11 +397,10 @@ TABLE_COLUMNS: Final = (
         "expected",
         displayName="Expected",
         unit="string",
-        custom__width=85,
-        custom__filterable=False,
+        custom__width=78,
         mappings=[EXPECTED],
     ),
-    column("owner", displayName="Owner", unit="string", custom__width=85),
+    name_column("owner", displayName="Owner", custom__width=85),
     column(
         "Since",
         unit="dateTimeFromNow",
@@ -423,7 +418,6 @@ COLUMNS: Final = (
     "circle",
     "Voice",
     "SMS",
-    "Not listed",
     "expected",
     "owner",
     "Since",
@@ -434,13 +428,14 @@ PROBLEM_TABLE: Final = table(
     "Numbers with a problem",
     "Numbers that do not do what is expected, those without a voice flow first. Since: when the"
     " flow was last as expected, to within 1/300 of the time range; Earlier is before the time"
-    " range. A dash means not capable, or unknown. Click on a number for its history.",
+    " range. A dash means not capable, or unknown. Not listed are numbers without series of their"
+    " own, by per_number.series or per_number.limit. Click on a number for its history.",
     now(as_column("Voice", state_of("voice"))),
     now(as_column("SMS", state_of("sms"))),
     now(as_column(LISTED, expected())),
     now(as_column("Since", problem_since())),
     now(as_column(LISTED, names())),
-    now(as_column("Not listed", not_listed())),
+    now(as_column(LISTED, not_listed())),
     now(as_column(LISTED, without_data())),
     unit="none",
     no_value="All numbers of accounts with fresh data are as expected",
@@ -464,29 +459,47 @@ def restless_flows() -> str:
     return f"(topk({ROWS_MAX}, {changes} > 0) or topk({ROWS_MAX}, {came}))"
 
 
-def last_names() -> str:
-    """The names of numbers as the range ends; of one that is gone, names that it had.
+def restless_numbers() -> str:
+    """The same with the names of the numbers as the range ends; of one that is gone, what it had.
 
     Names of the time would break a number's bar where it was renamed.
     """
     known = f"{INFO} {END} * 2 or last_over_time({INFO}[$__range] {END})"
-    of_restless = f"({known}) and {SAME_NUMBER} {restless_flows()}"
-    return f"(topk by (job, account, sid) (1, {of_restless}) > bool 0)"
+    one = f"(topk by (job, account, sid) (1, {known}) > bool 0)"
+    names = f"{SAME_NUMBER} group_left ({', '.join(NAMES)})"
+    return f"(({restless_flows()} >= bool 0) * {names} {one})"
 
 
+def bar_where(nothing: str) -> str:
+    """A bar for a text: of an empty timeline Grafana says that it has no time field."""
+    bar = f'label_replace(vector({NO_BAR}), "flow", "none", "", "")'
+    return f"({bar} and on () {nothing})"
+
+
+def text_of_bar(text: str) -> Override:
+    """What the bar of `bar_where` says."""
+    mapping = value_mapping({str(NO_BAR): {"text": text, "color": GREY, "index": 0}})
+    return Override("byRegexp", "/^ *none$/", {"displayName": "No number", "mappings": [mapping]})
+
+
+NO_BAR: Final = 8
+UNCHANGED: Final = "No flow changed, or per-number series are off"
 TIMELINE: Final = state_timeline(
     "Attachment of the numbers that changed",
     "Voice and SMS flows that were attached or detached within the time range, and numbers that"
     f" were added without one; the {ROWS_MAX} that changed most often of each.",
     over_time(
-        f"{once(f'{ATTACHED} and {SAME_FLOW} {restless_flows()}')}"
-        f" * {SAME_NUMBER} group_left ({', '.join(NAMES)}) {last_names()}",
+        once(f"{ATTACHED} * {SAME_FLOW} group_left ({', '.join(NAMES)}) {restless_numbers()}")
+        + f" or {bar_where(f'absent({restless_numbers()})')}",
         "{{friendly_name}} {{phone_number}} {{flow}}",
     ),
     unit="none",
     mappings=(attachment(RED),),
-    overrides=(Override("byRegexp", "/ sms$/", {"mappings": [attachment(YELLOW)]}),),
-    no_value="No attachment changed within the time range, or per-number series are off",
+    overrides=(
+        Override("byRegexp", "/ sms$/", {"mappings": [attachment(YELLOW)]}),
+        text_of_bar(UNCHANGED),
+    ),
+    no_value=UNCHANGED,
     points_max=POINTS_MAX,
     width=24,
     height=11,
@@ -494,25 +507,23 @@ TIMELINE: Final = state_timeline(
 
 
 THE_NUMBER: Final = 'sid="$number"'
-
-
-def unclicked() -> str:
-    """A bar that says what to do: of an empty timeline Grafana says that it has no time field."""
-    history = f"{of_account('exophone_number_flow_attached', THE_NUMBER)}[$__range] {END}"
-    bar = f'label_replace(vector({UNCLICKED_STATE}), "flow", "none", "", "")'
-    return f"({bar} and on () absent_over_time({history}))"
-
-
+HISTORY_OF_THE_NUMBER: Final = (
+    f"{of_account('exophone_number_flow_attached', THE_NUMBER)}[$__range]"
+)
+UNCLICKED: Final = "Click on a number in a table to see its history"
 HISTORY: Final = state_timeline(
     "History of one number",
     "Whether the flows of the number on which you clicked in a table were as expected.",
-    over_time(f"{state(THE_NUMBER)} or {unclicked()}", "{{flow}}"),
+    over_time(
+        f"{state(THE_NUMBER)} or {bar_where(f'absent_over_time({HISTORY_OF_THE_NUMBER} {END})')}",
+        "{{flow}}",
+    ),
     unit="none",
     mappings=(states(RED, GREEN),),
     overrides=(
         column("voice", displayName="Voice"),
         column("sms", displayName="SMS", mappings=[states(YELLOW, GREEN)]),
-        column("none", displayName="No number"),
+        text_of_bar(UNCLICKED),
     ),
     no_value=UNCLICKED,
     panel_id=HISTORY_ID,
@@ -596,7 +607,6 @@ TREND: Final = time_series(
 COUNT_CELL: Final[Json] = {
     "custom__cellOptions": {"type": "color-text"},
     "custom__width": 80,
-    "custom__filterable": False,
     "decimals": 0,
 }
 
@@ -625,21 +635,19 @@ BY_CIRCLE: Final = table(
         first=("circle", "number_type", "Numbers", "Voice", "SMS", "Idle"),
     ),
     overrides=(
-        column(
+        name_column(
             "circle",
             displayName="Circle",
-            unit="string",
             custom__minWidth=115,
             mappings=circle_mappings(),
         ),
-        column(
+        name_column(
             "number_type",
             displayName="Type",
-            unit="string",
             noValue="Unknown",
             custom__width=85,
         ),
-        column("Numbers", decimals=0, custom__width=90, custom__filterable=False),
+        column("Numbers", decimals=0, custom__width=90),
         column("Voice", **COUNT_CELL, thresholds=thresholds(ACT)),
         column("SMS", **COUNT_CELL, thresholds=thresholds(NOTE)),
         column("Idle", **(COUNT_CELL | {"custom__width": 70}), thresholds=thresholds(LOOK)),
@@ -669,23 +677,20 @@ PER_FLOW: Final = table(
         },
     ),
     overrides=(
-        column("account", displayName="Account", unit="string", custom__minWidth=110),
+        name_column("account", displayName="Account", custom__minWidth=100),
         column(
             "flow",
             displayName="Channel",
             unit="string",
             custom__width=80,
-            custom__filterable=False,
             mappings=[
                 value_mapping(
                     {"voice": {"text": "Voice", "index": 0}, "sms": {"text": "SMS", "index": 1}}
                 )
             ],
         ),
-        column("flow_id", displayName="Flow", unit="string", custom__width=85),
-        column(
-            "Value", displayName="Numbers", decimals=0, custom__width=95, custom__filterable=False
-        ),
+        name_column("flow_id", displayName="Flow", custom__width=85),
+        column("Value", displayName="Numbers", decimals=0, custom__width=105),
     ),
     width=10,
     height=12,

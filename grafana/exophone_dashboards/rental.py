@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from exophone_dashboards.balance import BALANCE_TREND, BALANCES, DAYS_LEFT
+from exophone_dashboards.balance import BALANCE_TREND, BALANCES, DAYS_LEFT, days_until_charge
 from exophone_dashboards.circles import circle_mappings, of_group, with_circle
 from exophone_dashboards.layout import (
     ACCOUNT,
@@ -33,6 +33,7 @@ from exophone_dashboards.panels import (
     column,
     columns_by,
     empty_cell,
+    name_column,
     now,
     over_time,
     plain,
@@ -196,15 +197,15 @@ SHARES: Final = column(
     decimals=1,
     thresholds=thresholds(SHARE_STEPS),
     custom__cellOptions={"type": "color-text"},
-    custom__width=70,
+    custom__width=62,
 )
 LABEL_COLUMNS: Final = (
-    column("Number", unit="string", custom__width=120, links=number_links("sid", "Account")),
-    column("Name", unit="string", custom__minWidth=125),
-    column("Account", unit="string", custom__minWidth=100, links=account_links()),
-    column("Circle", unit="string", custom__minWidth=115, mappings=circle_mappings()),
-    column("Type", unit="string", noValue="Unknown", custom__width=90),
-    column("Currency", unit="string", custom__width=80, custom__filterable=False),
+    name_column("Number", custom__width=125, links=number_links("sid", "Account")),
+    name_column("Name", custom__minWidth=125),
+    name_column("Account", custom__minWidth=105, links=account_links()),
+    name_column("Circle", custom__minWidth=115, mappings=circle_mappings()),
+    name_column("Type", noValue="Unknown", custom__width=90),
+    column("Currency", unit="string", custom__width=80),
     column("Rental", custom__width=105),
     column("Idle", custom__width=95),
     column("sid", custom__hideFrom__viz=True),
@@ -229,15 +230,10 @@ YEARLY_WASTE: Final = money_stat(
     by_currency(f"{total(IDLE_RENTAL, 'currency')} * 12"),
     steps=IDLE_STEPS,
 )
-TODAY_IN_INDIA: Final = "vector(time() + 19800)"
 NEXT_CHARGE: Final = stat(
     "Next charge",
     "Days until the rental is charged, on the 1st of the month in India.",
-    now(
-        f"(days_in_month({TODAY_IN_INDIA}) - day_of_month({TODAY_IN_INDIA}) + 1)"
-        f" % days_in_month({TODAY_IN_INDIA})",
-        "Days",
-    ),
+    now(days_until_charge(), "Days"),
     unit="suffix:days",
     decimals=0,
     steps=plain(BLUE),
@@ -318,8 +314,8 @@ BY_OWNER: Final = table(
     ),
     overrides=(
         empty_cell("-"),
-        column("Owner", unit="string"),
-        column("Currency", unit="string", custom__width=80, custom__filterable=False),
+        name_column("Owner", custom__minWidth=100),
+        column("Currency", unit="string", custom__width=80),
         column("Rental", custom__width=120),
         column("Numbers", unit="none", decimals=0, custom__width=100),
     ),

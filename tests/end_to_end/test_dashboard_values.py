@@ -105,7 +105,7 @@ def test_what_is_chosen_is_what_is_shown(
     assert list(asked(view, uid, graphs=True)) == []
 
 
-# Panels of whole exporters; one that asks for the date, and one that says that nothing is chosen.
+# Panels of whole exporters; one that asks for the date, and those that say that there is nothing.
 OF_EVERY_ACCOUNT: Final = {
     "Build",
     "Configuration",
@@ -119,7 +119,11 @@ OF_EVERY_ACCOUNT: Final = {
     "Scrape duration",
     "Uptime",
 }
-OF_NO_EXPORTER: Final = {"Next charge", "History of one number"}
+OF_NO_EXPORTER: Final = {
+    "Attachment of the numbers that changed",
+    "History of one number",
+    "Next charge",
+}
 
 
 @pytest.mark.parametrize("uid", EXPECTED)

@@ -280,6 +280,14 @@ def after_the_next_charge(view: View) -> Series:
 
 
 def days_left(view: View) -> Series:
+    """By the spend, or until the charge where it is not covered: whichever is first."""
+    (until_charge,) = days_until_charge(view).values()
+    now, by_spend = balances(view, view.span.end), days_left_by_spend(view)
+    unpaid = {key for key, after in after_the_next_charge(view).items() if after < 0 < now[key]}
+    return by_spend | {key: min(until_charge, by_spend.get(key, until_charge)) for key in unpaid}
+
+
+def days_left_by_spend(view: View) -> Series:
     """At the average of all falls of the last week, ten minutes apart."""
     last = view.span.end - view.span.end % BALANCE_STEP_SECONDS
     moments = [last - i * BALANCE_STEP_SECONDS for i in range(30)]
@@ -529,6 +537,7 @@ EXPORTER: Final[dict[tuple[str, str], Expected | Course]] = {
 }
 
 INFO: Final = ("phone_number", "friendly_name", "country", "region", "number_type")
+NO_BAR: Final = {labels(flow="none"): 8.0}
 
 
 def with_problem(view: View) -> list[Number]:
@@ -608,26 +617,22 @@ def not_listed(view: View) -> Series:
         own = [one for one in view.numbers if one["account_sid"] == account]
         most = max(sum(is_problem(one, flow) for one in own) for flow in FLOWS)
         if most:
-            found[_in_place("Not listed", view, account, MORE)] = float(most)
+            found[_in_place(view, account, f"{most} more, not listed")] = 1.0
     return found
 
 
 def without_data(view: View) -> Series:
     moments = {"refused": 0.0, "stale": Within(view.span.start, view.span.end)}
     return {
-        _in_place("Listed", view, account, UNKNOWN): moments[account]
+        _in_place(view, account, "No fresh data"): moments[account]
         for account in moments
         if account in view.accounts
     }
 
 
-MORE: Final = "More, not listed: per_number.series or per_number.limit"
-UNKNOWN: Final = "Unknown: no fresh data for this account"
-
-
-def _in_place(column: str, view: View, account: str, name: str) -> Labels:
+def _in_place(view: View, account: str, name: str) -> Labels:
     return labels(
-        column=column, job=view.job, account=account, sid="all others", friendly_name=name
+        column="Listed", job=view.job, account=account, sid="all others", friendly_name=name
     )
 
 
@@ -637,8 +642,7 @@ def flow_id(number: Number, flow: str) -> str:
 
 
 def timeline(view: View) -> Series:
-    if view.series == "none":
-        return {}
+    """The flows that changed; without any, a bar that says so."""
     changed = {
         (change.sid, flow)
         for step in STEPS
@@ -646,14 +650,15 @@ def timeline(view: View) -> Series:
         for flow in FLOWS
         if change.kind in ("added", f"{flow}_attached", f"{flow}_detached")
     }
-    return {
+    flows = {
         labels(flow=flow, job=view.job, **names(number, "account", "sid", *INFO)): float(
             bool(number[f"{flow}_url"])
         )
         for number in view.numbers
         for flow in FLOWS
-        if (number["sid"], flow) in changed
+        if (number["sid"], flow) in changed and view.series != "none"
     }
+    return flows or NO_BAR
 
 
 def timeline_at_start(view: View) -> Series:
@@ -670,7 +675,7 @@ def history(view: View) -> Series:
         if one["sid"] in view.chosen.get("number", ())
         if (found := state(one, flow)) is not None
     }
-    return states or {labels(flow="none"): 8.0}
+    return states or NO_BAR
 
 
 def changes(view: View) -> Series:
