@@ -72,10 +72,11 @@ leaves this machine.
   Status page   {url}/
   Metrics       {url}{path}
 
-What is wrong from the start: a number for payments is on the flow of a campaign,
-some numbers have no flow, and the balance of acme-support does not last for
-the month. The status page names the numbers, what was expected, and their
-owners. Five numbers rightly have no flow: a rule says that they only call out.
+What is wrong from the start: a number for payments is on the flow of a
+campaign, some numbers have no flow, and the balance of acme-support does not
+last for the month. The status page names the numbers, what was expected, and
+their owners. Five more rightly have no flow: a rule says that they only call
+out.
 
 What happens, in minutes after the start, and again every {every} minutes:
 
