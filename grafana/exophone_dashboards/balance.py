@@ -95,7 +95,7 @@ DAYS_LEFT: Final = stat(
     size=SMALL,
     no_value="No balance, or nothing spent yet",
     width=6,
-    height=8,
+    height=6,
 )
 BALANCES: Final = table(
     "Balance by account",
@@ -138,7 +138,7 @@ BALANCES: Final = table(
         ),
     ),
     width=18,
-    height=8,
+    height=6,
 )
 BALANCE_TREND: Final = time_series(
     "Balance over time",

@@ -28,6 +28,7 @@ from exophone_dashboards.panels import (
     fixed,
     name_column,
     now,
+    organized,
     over_time,
     plain,
     rows,
@@ -68,7 +69,6 @@ LOADED: Final = value_mapping(
     }
 )
 GOOD_IS_ONE: Final = (Step(RED), Step(GREEN, 1))
-SOME_IS_ODD: Final = (Step(GREEN), Step(ORANGE, 1))
 # Of stale_after: the default is three intervals, so two thirds are a missed poll, 1 is data gone.
 SHARE_OF_LIMIT: Final = (Step(GREEN), Step(YELLOW, 0.67), Step(RED, 1))
 
@@ -231,18 +231,15 @@ ACCOUNTS: Final = table(
     *(rows(f"max by (job, instance, account) ({expr})") for _, expr in _ACCOUNT_COLUMNS),
     transformations=(
         {"id": "merge", "options": {}},
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": {"Time": True, "job": True},
-                "indexByName": {"account": 0, "instance": 1},
-                "renameByName": {"account": "Account", "instance": "Instance"}
-                | {
-                    f"Value #{chr(ord('A') + index)}": name
-                    for index, (name, _) in enumerate(_ACCOUNT_COLUMNS)
-                },
+        organized(
+            "job",
+            first=("account", "instance"),
+            renamed={"account": "Account", "instance": "Instance"}
+            | {
+                f"Value #{chr(ord('A') + index)}": name
+                for index, (name, _) in enumerate(_ACCOUNT_COLUMNS)
             },
-        },
+        ),
     ),
     unit="none",
     no_value=NO_EXPORTER,
@@ -496,14 +493,7 @@ BUILD: Final = table(
     ),
     transformations=(
         {"id": "merge", "options": {}},
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": {"Time": True, "Value #A": True},
-                "indexByName": {name: index for index, name in enumerate(BUILD_COLUMNS)},
-                "renameByName": BUILD_COLUMNS,
-            },
-        },
+        organized("Value #A", first=[*BUILD_COLUMNS], renamed=BUILD_COLUMNS),
     ),
     unit="string",
     no_value=NO_EXPORTER,

@@ -41,6 +41,7 @@ from exophone_dashboards.panels import (
     fixed,
     name_column,
     now,
+    organized,
     over_time,
     plain,
     rows,
@@ -663,19 +664,7 @@ PER_FLOW: Final = table(
     unit="none",
     no_value="No number has a flow, or there is no fresh data",
     sort_by="Numbers",
-    transformations=(
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": {"Time": True},
-                "indexByName": {
-                    name: index
-                    for index, name in enumerate(("account", "flow", "flow_id", "Value"))
-                },
-                "renameByName": {},
-            },
-        },
-    ),
+    transformations=(organized(first=("account", "flow", "flow_id", "Value")),),
     overrides=(
         name_column("account", displayName="Account", custom__minWidth=100),
         column(

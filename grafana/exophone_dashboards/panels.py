@@ -126,15 +126,20 @@ def columns_by(
     return (
         {"id": "labelsToFields", "options": {"mode": "columns", "valueLabel": label}},
         {"id": "merge", "options": {}},
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": dict.fromkeys(("Time", *hidden), True),
-                "indexByName": {name: index for index, name in enumerate(first)},
-                "renameByName": dict(renamed or {}),
-            },
-        },
+        organized(*hidden, first=first, renamed=renamed),
     )
+
+
+def organized(*hidden: str, first: Sequence[str], renamed: Mapping[str, str] | None = None) -> Json:
+    """The transformation that hides, orders and renames columns."""
+    return {
+        "id": "organize",
+        "options": {
+            "excludeByName": dict.fromkeys(("Time", *hidden), True),
+            "indexByName": {name: index for index, name in enumerate(first)},
+            "renameByName": dict(renamed or {}),
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -319,23 +324,6 @@ def time_series(
     }
     more = {"custom": custom, "color_mode": "palette-classic"} | more
     return Panel("timeseries", title, description, queries, **_sized(more, 12, 8), options=options)
-
-
-def bar_gauge(title: str, description: str, *queries: Query, **more: Any) -> Panel:
-    """One horizontal bar a series."""
-    options = {
-        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""},
-        "orientation": "horizontal",
-        "displayMode": "gradient",
-        "valueMode": "color",
-        "namePlacement": "auto",
-        "showUnfilled": True,
-        "sizing": "auto",
-        "minVizWidth": 8,
-        "minVizHeight": 16,
-        "maxVizHeight": 300,
-    }
-    return Panel("bargauge", title, description, queries, **_sized(more, 12, 8), options=options)
 
 
 def state_timeline(title: str, description: str, *queries: Query, **more: Any) -> Panel:

@@ -28,7 +28,6 @@ type Read = Record<string, unknown>;
 
 const READERS: Record<string, (prepared: Prepared) => Read> = {
   barchart: readTables,
-  bargauge: readValues,
   gauge: readValues,
   piechart: readValues,
   'state-timeline': readStates,

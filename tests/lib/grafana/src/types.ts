@@ -1,6 +1,5 @@
 // The types of a dashboard as @grafana/schema has them, as strict as they can be for JSON.
 import type * as bar from '@grafana/schema/dist/esm/raw/composable/barchart/panelcfg/x/BarChartPanelCfg_types.gen';
-import type * as barGauge from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';
 import type * as gauge from '@grafana/schema/dist/esm/raw/composable/gauge/panelcfg/x/GaugePanelCfg_types.gen';
 import type * as pie from '@grafana/schema/dist/esm/raw/composable/piechart/panelcfg/x/PieChartPanelCfg_types.gen';
 import type * as stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
@@ -68,7 +67,6 @@ type Panel<Type extends string, Options, Custom = object> = Omit<
 
 export interface Panels {
   barchart: Panel<'barchart', bar.Options, bar.FieldConfig>;
-  bargauge: Panel<'bargauge', barGauge.Options>;
   gauge: Panel<'gauge', gauge.Options>;
   piechart: Panel<'piechart', pie.Options, pie.FieldConfig>;
   row: Omit<Plain<schema.RowPanel>, 'panels'> & { panels: [] };
