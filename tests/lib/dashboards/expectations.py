@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from itertools import pairwise
+from statistics import median
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -373,6 +374,13 @@ def growth(samples: list[tuple[float, float]]) -> float:
     return sum(b - a if b >= a else b for a, b in pairwise(values))
 
 
+def scraped_seconds(samples: list[tuple[float, float]]) -> float:
+    """How long a series was scraped, without gaps."""
+    steps = [b - a for (a, _), (b, _) in pairwise(samples)]
+    usual = median(steps)
+    return sum(step for step in steps if step <= 3 * usual)
+
+
 @dataclass(frozen=True)
 class Course:
     """A graph: its last points, its first ones, those of its last window, what all add up to.
@@ -398,8 +406,9 @@ AVERAGED_SECONDS: Final = 20 * 60
 def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
     """A graph of how much a counter grows in an hour, by some labels: an average over 20 minutes.
 
-    Of a series that is younger, over its age. Prometheus extrapolates to the edges of its windows,
-    so a quarter and one event are allowed for.
+    Of a series that is younger, over its age, and at most over the time that it was scraped,
+    without the gap of a restart. Prometheus extrapolates to the edges of its windows, so a quarter
+    and one event are allowed for.
     """
 
     def expected(view: View) -> Series:
@@ -413,7 +422,8 @@ def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
             surely = growth([one for one in samples if one[0] >= inner])
             most = growth(samples)
             low[key] += (0.75 * surely - 1) / hours
-            high[key] += (1.25 * most + 1) / hours if most or not without_zeros else 0
+            scraped = min(hours, scraped_seconds(samples) / 3600)
+            high[key] += (1.25 * most + 1) / scraped if most or not without_zeros else 0
         return {
             key: Within(low[key], most, optional=without_zeros and low[key] <= 0)
             for key, most in high.items()
