@@ -110,7 +110,7 @@ def commit_of(revision: str) -> str:
 
 
 def _git(*words: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", "-C", str(_ROOT), *words], capture_output=True, check=False)  # noqa: S607 - the git of whoever measures
+    return subprocess.run(["git", "-C", str(_ROOT), *words], capture_output=True, check=False)  # noqa: S607 - the git on the PATH
 
 
 def installed_revision(commit: str) -> Path:

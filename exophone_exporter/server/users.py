@@ -206,7 +206,7 @@ def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | No
 
 @dataclass(eq=False)
 class RequestLimit:
-    """Answers requests beyond the configured rate with 429, whoever sends them.
+    """Answers requests beyond the configured rate with 429, from any client.
 
     A token bucket as in exporter-toolkit: `burst` requests, and one more for each `interval`.
     """

@@ -221,7 +221,7 @@ class _Http(_Section):
 
 
 class RateLimit(_Section):
-    """The section `rate_limit`: a token bucket, in seconds for each request; 0 is no limit."""
+    """The section `rate_limit`: a token bucket, in seconds for each request; 0 disables it."""
 
     interval: Annotated[float, BeforeValidator(_go_duration)] = 0.0
     burst: Annotated[int, BeforeValidator(_whole_number)] = 0

@@ -42,7 +42,7 @@ DAYS: Final = "suffix: days"
 def spent_in_a_day() -> str:
     """The average of the last week, or of what there is of it.
 
-    Falls only: a top-up is no income, and `deriv` would take it for one.
+    Falls only: a top-up is not income, and `deriv` would take it for one.
     """
     before = once(f"{_METRIC} offset {STEP_SECONDS}s")
     fall = f"clamp_min({before} - {BALANCE}, 0)"

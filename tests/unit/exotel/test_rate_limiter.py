@@ -115,7 +115,7 @@ def test_nobody_sends_while_the_api_asked_to_wait(time: FakeTime) -> None:
 
 @pytest.mark.fault(248)
 def test_a_wait_for_the_balance_holds_nothing_else(time: FakeTime) -> None:
-    """Of two waits the longer one counts, whoever asked for it."""
+    """Of two waits the longer one counts, no matter which endpoint asked for it."""
     limiter = limiter_of(time, 3)
     limiter.hold_off(100, only_balance=True)
     limiter.hold_off(30)

@@ -352,7 +352,7 @@ class TestGone:
     def test_account_that_is_removed_or_added_has_no_series_and_thread_or_both(
         self, running: Run, simulated: Simulated
     ) -> None:
-        """At once, though the thread of the removed one waited for a poll in 5 minutes."""
+        """Immediately, though the thread of the removed one waited for a poll in 5 minutes."""
         exporter = running(simulated("a"))
         polled(exporter, "a")
         exporter.reload(configuration(simulated("a"), simulated("b")))
