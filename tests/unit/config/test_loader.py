@@ -367,6 +367,21 @@ def test_networks_that_need_a_proxy_and_a_ca_say_so(tmp_path: Path) -> None:
     assert (account.ca_file, account.proxy_url) == (str(ca_file), "http://proxy.example:3128")
 
 
+def test_without_secrets_no_file_and_no_variable_is_read() -> None:
+    """Nor looked for: a Git hook has none of them. A key in the file itself is checked."""
+    text = """\
+per_number: {phone_number: hidden, pseudonym_key_file: /missing/pseudonyms}
+accounts:
+  - {name: a, sid: s, api_key_file: /missing/key, api_token_env: MISSING, ca_file: /missing/ca}
+  - {name: b, sid: s, api_key: "", api_token: token}
+"""
+    whole = text.replace('""', "key")
+    assert len(loader.parse(whole, "f", {}, files_of({}), with_secrets=False).accounts) == 2
+    refused = refusal(lambda: loader.parse(text, "f", {}, files_of({}), with_secrets=False))
+    [problem] = refused.problems
+    assert problem.startswith("f:4: accounts[1].api_key: ")
+
+
 def test_two_accounts_may_share_a_sid() -> None:
     accounts = parse(ACCOUNT + SECOND_ACCOUNT).accounts
     assert [account.name for account in accounts] == ["support", "sales"]
