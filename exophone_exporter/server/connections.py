@@ -130,12 +130,12 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
         self.tls = tls
-        self.connecting: asyncio.Task[None] | None = None
         self._limit = limit
         self._limits = limit.limits
         self._refused_clients = refused_clients
         self._refusal_headers = headers
         self._is_forbidden = False
+        self._is_ended = False
         self._ignores_input = False
         self._is_lingering = False
         self._refusal = HTTPStatus.BAD_REQUEST
@@ -146,10 +146,12 @@ class Connection(HttpToolsProtocol):
         self._active_at = monotonic()  # the loop's clock moves once in each of its steps
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Serve."""
+        """Serve, unless the connection ended before it was made."""
         super().connection_made(transport)
         self.scheme = "https" if self.tls else "http"
         self._begin_head()
+        if self._is_ended:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; an answer that was not read to its end is not an error."""
@@ -231,11 +233,13 @@ class Connection(HttpToolsProtocol):
         self._active_at = monotonic()
 
     def end(self) -> None:
-        """End immediately, whatever was under way."""
+        """End immediately, whatever was under way.
+
+        A connection that is being made ends then: to cancel that would close a socket in use.
+        """
+        self._is_ended = True
         if self.transport is not None:
             self.transport.abort()
-        elif self.connecting is not None:
-            self.connecting.cancel()
 
     def make_room(self) -> None:
         """End for another connection."""

@@ -233,7 +233,6 @@ class _Acceptor:
         connection = self._protocol()
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
-        connection.connecting = task
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._finish(done, accepted, connection))
 

@@ -513,6 +513,16 @@ def test_connections_make_room_idle_ones_first_and_the_longest_answered_last() -
         assert site.server.refused_clients.counts()["too_many_connections"] == 5
 
 
+@pytest.mark.fault(107)
+def test_connections_that_end_before_they_are_made_leave_nothing_behind() -> None:
+    """Each of a burst of clients ends the one before it, which the server may not have set up."""
+    with serving(limits=limits(connections=1)) as site:
+        clients = [site.open(b"") for _ in range(200)]
+        assert [rest_of(client) for client in clients[:-1]] == [b""] * 199
+        wait_until(lambda: len(site.server.server_state.connections) == 1, "one is left")
+        assert body_of(site.ask()) == b"ok"
+
+
 @pytest.mark.fault(107, 181)
 @pytest.mark.parametrize("request_", [GET_LARGE, GET_LARGE * 100], ids=["one", "pipelined"])
 def test_clients_that_read_nothing_keep_nobody_out(request_: bytes) -> None:
