@@ -414,12 +414,15 @@ def per_hour(metric: str, *by: str, without_zeros: bool = False) -> Course:
     def expected(view: View) -> Series:
         low: defaultdict[Labels, float] = defaultdict(float)
         high: defaultdict[Labels, float] = defaultdict(float)
-        inner = view.span.start + 2 * (view.span.seconds - AVERAGED_SECONDS)
+        rated = view.span.seconds - AVERAGED_SECONDS
+        inner = view.span.start + 2 * rated
         # Of a series that ended after its first sample in the window, Prometheus has no rate.
         for named, samples in (one for one in view.raw(metric) if len(one[1]) > 1):
             key = labels(**{key: named[key] for key in by})
             hours = min(AVERAGED_SECONDS, view.span.end - samples[0][0]) / 3600
-            surely = growth([one for one in samples if one[0] >= inner])
+            # The query leaves out the first window of a young series, too.
+            certain = max(inner, samples[0][0] + 2 * rated)
+            surely = growth([one for one in samples if one[0] >= certain])
             most = growth(samples)
             low[key] += (0.75 * surely - 1) / hours
             scraped = min(hours, scraped_seconds(samples) / 3600)
