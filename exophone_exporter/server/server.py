@@ -183,7 +183,7 @@ class _Acceptor:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[None], Connection] = {}
         self._listening.setblocking(False)
         held_bytes = self._limit.limits.send_buffer_bytes  # accepted sockets inherit it
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, held_bytes)
@@ -194,8 +194,8 @@ class _Acceptor:
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
-        for task in self._connecting:
-            task.cancel()
+        for connection in self._connecting.values():
+            connection.end()
 
     async def wait_closed(self) -> None:
         """Wait for what `close` ended."""
@@ -233,7 +233,7 @@ class _Acceptor:
         connection = self._protocol()
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
-        self._connecting.add(task)
+        self._connecting[task] = connection
         task.add_done_callback(lambda done: self._finish(done, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
@@ -246,8 +246,8 @@ class _Acceptor:
     def _finish(
         self, task: asyncio.Task[None], accepted: socket.socket, connection: Connection
     ) -> None:
-        """Clean up unless the connection was made; it may have been ended before it began."""
-        self._connecting.discard(task)
+        """Clean up unless the connection was made."""
+        del self._connecting[task]
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
