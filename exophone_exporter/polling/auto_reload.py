@@ -34,8 +34,11 @@ class ConfigFiles:
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Read a file as the loader wants it; may be called from any thread."""
-        self._seen[path] = (limit_bytes, b"")
-        content = read_file(path, limit_bytes)
+        try:
+            content = read_file(path, limit_bytes)
+        except (OSError, ValueError):
+            self._seen[path] = (limit_bytes, b"")
+            raise
         self._seen[path] = (limit_bytes, hashlib.blake2b(content).digest())
         return content
 

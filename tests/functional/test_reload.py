@@ -19,8 +19,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from exophone_exporter.config import loader as configuration
+from exophone_exporter.config.files import read_file
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, StartError
+from exophone_exporter.polling import auto_reload
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
@@ -404,6 +406,40 @@ def test_each_change_of_a_file_asks_for_one_reload_and_a_hung_file_blocks_nothin
         assert asked == 4
 
     asyncio.run(live())
+
+
+def test_a_file_that_a_poll_is_reading_is_not_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polls read the files of secrets, too, in threads of their own."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"a")
+    files = ConfigFiles(0)
+    files.read(str(file), 10)
+    begun, looked = threading.Event(), threading.Event()
+
+    def read_slowly(path: str, limit_bytes: int) -> bytes:
+        if threading.current_thread() is poll:
+            begun.set()
+            assert looked.wait(60)
+        return read_file(path, limit_bytes)
+
+    async def reload() -> None:
+        pytest.fail("nothing has changed")
+
+    async def look() -> None:
+        files.look(reload)
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+    monkeypatch.setattr(auto_reload, "read_file", read_slowly)
+    poll = threading.Thread(target=files.read, args=(str(file), 10))
+    poll.start()
+    try:
+        assert begun.wait(60)
+        asyncio.run(look())
+    finally:
+        looked.set()
+        poll.join()
 
 
 class TestProcess:
