@@ -19,6 +19,7 @@ from exophone_exporter.metrics.samples import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from exophone_exporter.config.number_rules import NumberRules
     from exophone_exporter.config.settings import Account, PerNumber
     from exophone_exporter.inventory.expectations import Verdict
     from exophone_exporter.inventory.snapshot import Snapshot
@@ -42,19 +43,20 @@ class _AccountTexts:
 class Inventory:
     """The series of the accounts that have something to show, in their order.
 
-    `rules` are those about all accounts. `deflated` is raw, up to a byte boundary and without an
-    end, so that more can follow. `length` and `checksum` (CRC-32) are those of the whole text.
+    `rules` are those of each account, and whether its matches are known. `deflated` is raw, up to a
+    byte boundary and without an end, so that more can follow. `length` and `checksum` (CRC-32) are
+    those of the whole text.
     """
 
     accounts: Mapping[str, _AccountTexts]
-    rules: Mapping[str, bytes]
+    rules: Sequence[tuple[NumberRules, bool]]
     texts: tuple[bytes, ...]
     deflated: bytes
     length: int
     checksum: int
 
 
-NOTHING: Final = Inventory({}, {}, (), b"", 0, 0)
+NOTHING: Final = Inventory({}, [], (), b"", 0, 0)
 
 
 def inventory_of(
@@ -70,12 +72,12 @@ def inventory_of(
         for account, snapshot in found
         if snapshot is not None
     }
-    rules = _encoded(rule_lines(found))
+    rules = [(account.rules, snapshot is not None) for account, snapshot in found]
     # As lists: accounts in another order are another page.
     if ([*accounts.items()], rules) == ([*previous.accounts.items()], previous.rules):
         return previous
     steps = [step for account in accounts.values() for step in account.steps]
-    texts = (*_in_order([*steps, rules]),)
+    texts = (*_in_order([*steps, _encoded(rule_lines(found))]),)
     checksum = reduce(lambda so_far, text: zlib.crc32(text, so_far), texts, 0)
     return Inventory(accounts, rules, texts, deflated(texts), sum(map(len, texts)), checksum)
 

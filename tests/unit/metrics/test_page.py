@@ -20,12 +20,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from exophone_exporter.config.number_rules import DEFAULT_RULES, NONE, NumberRule, NumberRules
 from exophone_exporter.config.secrets import Secret
 from exophone_exporter.config.settings import PerNumber
 from exophone_exporter.errors import ServerFailed
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.privacy import masked_identity
+from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
 from exophone_exporter.metrics.inventory import NOTHING, inventory_of
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
@@ -366,25 +368,40 @@ SETTINGS: Final = (
     PerNumber("all", 1, "full"),
 )
 SIDS: Final = ("", "0", "1", "056789")
+RULES: Final = (
+    DEFAULT_RULES,
+    NumberRules((NumberRule(1, "five", {"sid": ("*5",)}, NONE),)),
+    NumberRules((NumberRule(1, "five", {"sid": ("*5",)}, NONE), NumberRule(2, "2", {}))),
+)
 ACCOUNTS: Final = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.sampled_from(SIDS), st.sampled_from(SETTINGS)),
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from([*SIDS, None]),
+        st.sampled_from(SETTINGS),
+        st.sampled_from(range(len(RULES))),
+    ),
     unique_by=lambda each: each[0],
     max_size=4,
 )
 
 
 @given(st.lists(ACCOUNTS, min_size=1, max_size=6))
-@example([[(name, "0", SETTINGS[0]) for name in order] for order in ("ab", "ba")])
+@example([[(name, "0", SETTINGS[0], 0) for name in order] for order in ("ab", "ba")])
+@example([[("a", sids, SETTINGS[0], rules)] for sids in ("", None) for rules in range(len(RULES))])
 def test_inventory_does_not_depend_on_the_one_before_or_on_the_steps(
-    turns: list[list[tuple[str, str, PerNumber]]],
+    turns: list[list[tuple[str, str | None, PerNumber, int]]],
 ) -> None:
-    """Numbers and accounts come and go; the order and the settings of accounts change."""
-    snapshots = {
-        sids: snapshot(*(phone(f"sid-{sid}", voice_url="") for sid in sids)) for sids in SIDS
+    """Numbers and accounts come and go; the order, settings and rules of accounts change."""
+    polled = {sids: snapshot(*(phone(f"sid-{sid}", voice_url="") for sid in sids)) for sids in SIDS}
+    judged: dict[tuple[str | None, int], Snapshot] = {
+        (sids, at): polled[sids].judged_by(rules) for sids in SIDS for at, rules in enumerate(RULES)
     }
     made = NOTHING
     for turn in turns:
-        shown = [(account(name, per_number=own), snapshots[sids]) for name, sids, own in turn]
+        shown = [
+            (account(name, per_number=own, rules=RULES[at]), judged.get((sids, at)))
+            for name, sids, own, at in turn
+        ]
         made = inventory_of(shown, made, 3)
         assert inventory_of(shown, made, 3) is made
         assert b"".join(made.texts) == b"".join(inventory_of(shown, NOTHING, 30).texts)
