@@ -99,13 +99,13 @@ def _print_numbers(args: argparse.Namespace, polled: Mapping[str, Snapshot]) -> 
 
 def _summary(snapshots: Collection[Snapshot]) -> str:
     """What the numbers add up to, whether they are listed or not."""
-    verdicts = [verdict for snapshot in snapshots for verdict in snapshot.verdicts]
     groups = [group for snapshot in snapshots for group in snapshot.groups]
-    problems = sum(verdict.has_problem for verdict in verdicts)
+    numbers = sum(group.numbers for group in groups)
+    problems = sum(group.problems for group in groups)
     have = "has" if problems == 1 else "have"
     idle = total(group.idle_rental for group in groups if group.idle)
     rental = f"; {idle} a month idle" if idle != "none" else ""
-    return f"{problems} of {len(verdicts)} numbers {have} a problem{rental}"
+    return f"{problems} of {numbers} numbers {have} a problem{rental}"
 
 
 def number(args: argparse.Namespace) -> int:

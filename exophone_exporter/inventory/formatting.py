@@ -142,7 +142,7 @@ def status_line(statuses: Sequence[AccountStatus], now: ClockReading) -> str:
     """Every account in one line, as `systemctl status` shows it."""
     known = [snapshot for status in statuses if (snapshot := status.fresh_snapshot(now))]
     numbers = sum(len(snapshot.numbers) for snapshot in known)
-    problems = sum(verdict.has_problem for snapshot in known for verdict in snapshot.verdicts)
+    problems = sum(group.problems for snapshot in known for group in snapshot.groups)
     accounts = f"{len(statuses)} account{'' if len(statuses) == 1 else 's'}"
     failing = [
         f"{status.account.name} ({status.error.reason})" for status in statuses if status.error

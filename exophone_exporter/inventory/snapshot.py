@@ -38,9 +38,9 @@ _T = TypeVar("_T", str, tuple[str, str, str])
 class Group:
     """What the numbers of one country, region and type add up to.
 
-    `rental` and `idle_rental` are monthly, by currency; both have the same currencies. They lack
-    the `unpriced` numbers, whose rental is not known. `idle` numbers have no flow, though a rule
-    may want one.
+    `problems` counts the numbers of which a channel is in `unexpected`. `idle` numbers have no
+    flow, and no rule expects that. `rental` and `idle_rental` are monthly, by currency; both have
+    the same currencies. They lack the `unpriced` numbers, whose rental is not known.
     """
 
     country: str
@@ -49,6 +49,7 @@ class Group:
     numbers: int
     unattached: Mapping[Channel, int]
     unexpected: Mapping[tuple[Channel, Problem], int]
+    problems: int
     idle: int
     unpriced: int
     rental: Mapping[str, Decimal]
@@ -172,6 +173,7 @@ def _group(key: tuple[str, str, str], judged: list[Judged], summed: Mapping[str,
         numbers=len(judged),
         unattached={channel: sum(n.unattached(channel) for n, _ in judged) for channel in CHANNELS},
         unexpected=_unexpected([verdict for _, verdict in judged]),
+        problems=sum(verdict.has_problem for _, verdict in judged),
         idle=idle,
         unpriced=unpriced,
         rental=dict(sorted(rental.items())),

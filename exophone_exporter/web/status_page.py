@@ -199,7 +199,8 @@ def card(status: AccountStatus, now: ClockReading, *, probe: bool = False) -> Ca
     snapshot = status.fresh_snapshot(now)
     state, headline = _headline(status, snapshot, now)
     groups = snapshot.groups if snapshot else ()
-    rows, problems = _most_urgent(snapshot) if snapshot else ([], 0)
+    rows = _most_urgent(snapshot) if snapshot else []
+    problems = sum(group.problems for group in groups)
     unattached = {channel: sum(g.unattached[channel] for g in groups) for channel in CHANNELS}
     return Card(
         name=status.account.name,
@@ -231,8 +232,8 @@ def _balance(status: AccountStatus, now: ClockReading) -> Figure | None:
     return Figure(money(balance.amount, balance.currency), age, urgent=balance.amount <= 0)
 
 
-def _most_urgent(snapshot: Snapshot) -> tuple[Sequence[Judged], int]:
-    """The numbers with a problem that get a row, and how many have one.
+def _most_urgent(snapshot: Snapshot) -> Sequence[Judged]:
+    """The numbers with a problem that get a row.
 
     Those whose callers hear a busy tone come first, then other problems with voice, each kind
     sorted by number. An account may have 100,000 numbers: only the shown ones are sorted.
@@ -247,7 +248,7 @@ def _most_urgent(snapshot: Snapshot) -> tuple[Sequence[Judged], int]:
     rows: list[Judged] = []
     for kind in kinds.values():
         rows += nsmallest(ROWS_MAX - len(rows), kind, key=lambda judged: judged[0].phone_number)
-    return rows, sum(map(len, kinds.values()))
+    return rows
 
 
 def _unmatched_rules(statuses: Sequence[AccountStatus], now: ClockReading) -> Sequence[str]:

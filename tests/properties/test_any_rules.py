@@ -84,6 +84,11 @@ def test_series_and_sums_are_those_of_rules_that_are_tried_one_by_one(
         for problem in PROBLEMS:
             total = sum(group.unexpected[channel, problem] for group in shown.groups)
             assert total == problems[problem]
+    affected = sum(
+        any(problem_of(number, judging, channel) in PROBLEMS for channel in CHANNELS)
+        for number in numbers
+    )
+    assert sum(group.problems for group in shown.groups) == affected
     without = sum(rule_for(number, judging) is None for number in numbers)
     assert sum(shown.rule_matches.values()) + without == len(numbers)
 

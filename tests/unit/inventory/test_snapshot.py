@@ -34,6 +34,7 @@ def test_group_of_one_number_has_explicit_zeros() -> None:
             numbers=1,
             unattached={"voice": 0, "sms": 0},
             unexpected=dict.fromkeys(product(CHANNELS, PROBLEMS), 0),
+            problems=0,
             idle=0,
             unpriced=0,
             rental={"INR": Decimal("499.000000")},
