@@ -118,9 +118,8 @@ def demo(args: argparse.Namespace) -> int:
 
         def welcome(urls: list[str]) -> None:
             # A Unix socket is nothing to open in a browser.
-            _welcome(
-                max(urls, key=lambda url: url.startswith("http")), args.web_telemetry_path, script
-            )
+            url = next((url for url in urls if url.startswith("http")), urls[0])
+            _welcome(url, args.web_telemetry_path, script)
             ticker.start()
 
         try:

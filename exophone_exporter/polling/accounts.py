@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from exophone_exporter.config.secrets import Secret, SecretSource
     from exophone_exporter.config.settings import Account
     from exophone_exporter.exotel.client import Client
-    from exophone_exporter.inventory.state import (
-        AccountState,
-        AccountStatus,
-    )
+    from exophone_exporter.inventory.state import AccountState, AccountStatus
     from exophone_exporter.polling.poller import Poller
 
 # The last requests of a poll reach the API within this time after its account was removed.
