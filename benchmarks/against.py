@@ -21,20 +21,16 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import load
 import subjects
 from tables import Table, amount, ratio_text, write
 
-from exophone_exporter.simulator import Simulator, World, make_account
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exophone_exporter.simulator import RecordedRequest
+from exophone_exporter.simulator import RecordedRequest, Simulator, World, make_account
 
 _ROOT: Final = Path(__file__).parent.parent
 _INSTALLED: Final = _ROOT / ".venv" / "against"

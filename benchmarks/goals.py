@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import growth
 import load
@@ -33,9 +34,6 @@ from results import Result
 from served import PAGE_SIZE
 
 from exophone_exporter.simulator import Simulator, World, make_account
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 TEN_THOUSAND: Final = 10_000
 _RUNS_WRITTEN: Final = 3

@@ -9,25 +9,28 @@ import ssl
 import statistics
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import certifi
 import msgspec
 import trustme
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from served import Prepared, configuration, pages_of
 
 from exophone_exporter.clock import Clock, ClockReading
-from exophone_exporter.config.number_rules import NumberRule, NumberRules
-from exophone_exporter.exotel.client import Client
+from exophone_exporter.config.number_rules import MatchKey, NumberRule, NumberRules
+from exophone_exporter.config.settings import Account
+from exophone_exporter.exotel.client import Client, Connect
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.expectations import judge_all
-from exophone_exporter.inventory.snapshot import build
+from exophone_exporter.inventory.snapshot import Snapshot, build
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.metrics.inventory import NUMBERS_A_STEP
@@ -39,16 +42,6 @@ from exophone_exporter.metrics.samples import (
     sum_lines,
 )
 from exophone_exporter.polling.poller import poll_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from prometheus_client.metrics_core import Metric
-
-    from exophone_exporter.config.number_rules import MatchKey
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.client import Connect
-    from exophone_exporter.inventory.snapshot import Snapshot
 
 _ROUNDS: Final = 15
 

@@ -8,14 +8,12 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from subjects import fetch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # By then the system has taken what it takes of an answer immediately.
 _SETTLED_SECONDS: Final = 1.0

@@ -14,18 +14,16 @@ import sys
 import time
 import tracemalloc
 from collections import namedtuple
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from served import pages_of
 from tables import Table, amount
 
 from exophone_exporter.exotel.model import ExoPhone, parse_page
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 COLUMNS: Final = (
     "one number as",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tables import Table, amount, figure, ratio_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _VERDICTS: Final = {True: "met", False: "missed", None: ""}
 

@@ -20,14 +20,12 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from exophone_exporter.simulator import Simulator, World, make_account
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CASES = ("1x100", "10x100", "100x100", "500x100", "1x10000")
 COLUMNS = (

@@ -17,22 +17,19 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from exophone_exporter.config import loader
-from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.config.settings import Account, Config
+from exophone_exporter.exotel.responses import Answer
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.server import open_server
 from exophone_exporter.simulator import make_account
 from exophone_exporter.web import routes
 from exophone_exporter.web.settings import WebSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from exophone_exporter.config.settings import Account, Config
 
 PAGE_SIZE = 50
 _MORE = "/more"

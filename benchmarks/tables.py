@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Final
 
 DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "performance.md"
 # What one of each unit is in seconds or bytes, which is what everything here counts in.

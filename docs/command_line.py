@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from exophone_exporter.cli.flags import COMMANDS, LOG
 from exophone_exporter.config.loader import VARIABLES
@@ -10,9 +11,6 @@ from exophone_exporter.config.sharding import WHOLE
 from exophone_exporter.threads import start_daemon
 from exophone_exporter.web.routes import PROBE, RELOAD, Handlers
 from exophone_exporter.web.settings import WebSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 
 def commands() -> str:

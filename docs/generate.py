@@ -9,8 +9,9 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import chart
 import command_line
@@ -18,12 +19,8 @@ import yaml
 
 from exophone_exporter.config import loader
 from exophone_exporter.metrics.catalog import METRICS
+from exophone_exporter.metrics.exposition import Metric
 from exophone_exporter.web.docs_page import SECTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exophone_exporter.metrics.exposition import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 _PROMETHEUS_RULE = """\

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+from typing import Final
 
 # Linux has a clock of its own that counts suspend; the one of macOS does.
 _COUNTING_SUSPEND: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

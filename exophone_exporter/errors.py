@@ -34,10 +34,8 @@ metric contract. Exceptions of requests, urllib3 and json are translated where t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final
 
 
 class ExoPhoneError(Exception):

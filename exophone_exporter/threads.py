@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Start: TypeAlias = "Callable[[Callable[[], None]], None]"
+Start: TypeAlias = Callable[[Callable[[], None]], None]
 
 _T = TypeVar("_T")
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_dashboards import exporter, numbers, rental
 from exophone_dashboards.alerts import as_provisioning
 from exophone_dashboards.layout import as_model
-
-if TYPE_CHECKING:
-    from exophone_dashboards.panels import Json
+from exophone_dashboards.panels import Json
 
 HERE: Final = Path(__file__).resolve().parent
 FOLDER: Final = HERE / "dashboards"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from exophone_exporter.config.number_rules import (
     ANY,
@@ -14,6 +15,7 @@ from exophone_exporter.config.number_rules import (
     UNCHECKED,
     WORDS,
     Expectation,
+    MatchKey,
     NumberRule,
     NumberRules,
 )
@@ -21,14 +23,9 @@ from exophone_exporter.config.schema import FLOW
 from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
 from exophone_exporter.inventory.expectations import judge
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from exophone_exporter.config.number_rules import MatchKey
-
 # What is expected of voice and SMS: ANY of a channel that no rule can find wrong.
 _State: TypeAlias = tuple[Expectation, Expectation]
-_States: TypeAlias = "Mapping[str, _State]"  # by sid
+_States: TypeAlias = Mapping[str, _State]  # by sid
 
 _UNCERTAIN: Final[_State] = (ANY, ANY)
 # A glob of names ends where one of their first words ends.

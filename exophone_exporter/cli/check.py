@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from exophone_exporter.cli import output, streams
 from exophone_exporter.config import loader
 from exophone_exporter.config.durations import duration_text
+from exophone_exporter.config.settings import Config, Poll
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import say
-
-if TYPE_CHECKING:
-    import argparse
-
-    from exophone_exporter.config.settings import Config, Poll
 
 
 def check_config(args: argparse.Namespace) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import argparse
+from typing import Final
 
 import shtab
-
-if TYPE_CHECKING:
-    import argparse
 
 # The metavars of paths.
 _PATHS: Final = ("FILE", "FILE.prom")

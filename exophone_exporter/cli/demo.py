@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from exophone_exporter.cli import streams
@@ -16,9 +17,6 @@ from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.server import listen, url_of
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
-
-if TYPE_CHECKING:
-    import argparse
 
 _CHANGE_EVERY_SECONDS: Final = 15.0
 _LATENCY_SECONDS: Final = 0.03

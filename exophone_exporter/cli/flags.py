@@ -9,9 +9,10 @@ import argparse
 import difflib
 import math
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from exophone_exporter import __version__
 from exophone_exporter.cli import streams
@@ -22,9 +23,6 @@ from exophone_exporter.inventory.phone_numbers import is_phone_number
 from exophone_exporter.logs import LEVELS
 from exophone_exporter.web import settings
 from exophone_exporter.web.settings import WebSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 PROGRAM: Final = "exophone-exporter"
 # Named as in Prometheus and its exporters; fish is our addition.

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.cli import signals, streams
 from exophone_exporter.errors import ConfigError, StartError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 # FILE:LINE: at the start of a line is what editors and CI systems link to.
 _LOCATED: Final = re.compile(r"[^`]+:[0-9]+: ")

@@ -7,30 +7,25 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from exophone_exporter.cli.streams import write, write_bytes
+from exophone_exporter.config.number_rules import NumberRule
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.expectations import Verdict
 from exophone_exporter.inventory.formatting import circle, expected, flow_state, money, problem
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from rich.console import JustifyMethod
-
-    from exophone_exporter.config.number_rules import NumberRule
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.expectations import Verdict
-
-    # A number, the name of its account, and what the rules say of it.
-    Listed = tuple[str, ExoPhone, Verdict]
+# A number, the name of its account, and what the rules say of it.
+Listed = tuple[str, ExoPhone, Verdict]
 
 # A pipe has no width: this is wider than the longest names, so that grep sees whole lines.
 _PIPE_WIDTH: Final = 10_000

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.cli import output, streams, textfile
 from exophone_exporter.cli.as_rules import rules_text
 from exophone_exporter.clock import Clock
 from exophone_exporter.config import loader
 from exophone_exporter.config.number_rules import DEFAULT_RULES
+from exophone_exporter.config.settings import Account, Config
 from exophone_exporter.errors import ConfigError, ConnectFailed, NotFound, PollError, TimedOut
-from exophone_exporter.inventory.expectations import judge, rule_matches
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.inventory.expectations import Verdict, judge
 from exophone_exporter.inventory.formatting import total
 from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
-from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.inventory.snapshot import Snapshot, rule_matches
+from exophone_exporter.inventory.state import AccountState, BalanceResult, PollResult
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
 from exophone_exporter.polling.balance import ask_once
 from exophone_exporter.polling.exporter import clients_of
 from exophone_exporter.polling.poller import poll_once
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from exophone_exporter.config.settings import Account, Config
-    from exophone_exporter.exotel.client import Client
-    from exophone_exporter.inventory.expectations import Verdict
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import BalanceResult, PollResult
 
 _PARALLEL_POLLS: Final = 8
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")

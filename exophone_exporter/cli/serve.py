@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from exophone_exporter import __version__
 from exophone_exporter.cli import signals
 from exophone_exporter.config import loader
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
@@ -16,17 +19,10 @@ from exophone_exporter.metrics.page import ServerInfo
 from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
-from exophone_exporter.server import Notifier, Supervision, open_server
+from exophone_exporter.server import Notifier, Server, Supervision, open_server
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import LISTEN_ADDRESS, WebSettings
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
-
-    from exophone_exporter.config.settings import Config
-    from exophone_exporter.server import Server
 
 _VARIABLES_STAY: Final = (
     "Without --config.file a reload reads only the files again that the ..._FILE variables name;"

@@ -11,10 +11,8 @@ import os
 import select
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Final
 
 _SERVING: Final = ("serve", "demo", "simulate")
 _SHOW_CURSOR: Final = b"\n\x1b[?25h"

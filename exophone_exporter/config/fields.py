@@ -6,15 +6,14 @@ says what is wrong with the value and what would be right.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from exophone_exporter.config.strict_yaml import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Section(BaseModel):
@@ -34,13 +33,19 @@ def quoted(text: str) -> str:
     return f"`{shown(text)}`"
 
 
-def text_of(value: Any, if_empty: str = "set a value or leave it out") -> str:
-    """The text of one value; an empty one, a list and a mapping are refused."""
+def plain_text(value: Any) -> str:
+    """The text of one value, which may be empty; a list and a mapping are refused."""
     if not isinstance(value, str):
         raise refuse("must be a single value, not a list or a mapping")
-    if not value:
-        raise refuse(f"is empty; {if_empty}")
     return value
+
+
+def text_of(value: Any, if_empty: str = "set a value or leave it out") -> str:
+    """The text of one value; an empty one, a list and a mapping are refused."""
+    text = plain_text(value)
+    if not text:
+        raise refuse(f"is empty; {if_empty}")
+    return text
 
 
 def one_of(*words: str) -> Callable[[Any], str]:
@@ -53,3 +58,33 @@ def one_of(*words: str) -> Callable[[Any], str]:
         return text
 
     return read
+
+
+def known(kind: str, names: Iterable[str]) -> AfterValidator:
+    """One of some names, with advice for any other; `kind` says what they name."""
+    choices = list(names)
+
+    def check(text: str) -> str:
+        if text not in choices:
+            near = difflib.get_close_matches(text, choices, 1)
+            advice = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(choices)}"
+            raise refuse(f"{quoted(text)} is not a supported {kind}; {advice}")
+        return text
+
+    return AfterValidator(check)
+
+
+def checked(is_right: Callable[[Any], object], message: str) -> AfterValidator:
+    """A value that passes a check; `{}` in the message is the value."""
+
+    def check(value: Any) -> Any:
+        if not is_right(value):
+            raise refuse(message.format(shown(str(value))))
+        return value
+
+    return AfterValidator(check)
+
+
+def one_word_of(*words: str) -> AfterValidator:
+    """One of these words."""
+    return checked(words.__contains__, f"`{{}}` is not one of {', '.join(words)}")

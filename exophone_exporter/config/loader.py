@@ -14,9 +14,12 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
 
 from exophone_exporter.config import certificates, schema, strict_yaml
 from exophone_exporter.config.durations import duration_text
@@ -36,6 +39,12 @@ from exophone_exporter.config.number_rules import (
     matches_any,
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
+from exophone_exporter.config.schema import (
+    AccountSection,
+    BalanceSection,
+    PerNumberSection,
+    PollSection,
+)
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
     Credentials,
@@ -47,19 +56,7 @@ from exophone_exporter.config.secrets import (
 from exophone_exporter.config.settings import INTERVAL_JITTER, Account, Config, PerNumber, Poll
 from exophone_exporter.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from pydantic import BaseModel
-
-    from exophone_exporter.config.schema import (
-        AccountSection,
-        BalanceSection,
-        PerNumberSection,
-        PollSection,
-    )
-
-    _Section = TypeVar("_Section", bound=BaseModel)
+_Section = TypeVar("_Section", bound=BaseModel)
 
 ORIGINS: Final[Mapping[str, str]] = {
     "singapore": "https://api.exotel.com",

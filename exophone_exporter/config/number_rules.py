@@ -7,12 +7,10 @@ are, too: people write them in names.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, TypeAlias, get_args
 
 MatchKey = Literal[
     "account", "sid", "phone_number", "friendly_name", "country", "region", "number_type"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from exophone_exporter.config import strict_yaml
 from exophone_exporter.errors import ConfigError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pydantic_core import ErrorDetails
-
-    Advice = Mapping[tuple[str, str], str]
+Advice = Mapping[tuple[str, str], str]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

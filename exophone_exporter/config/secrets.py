@@ -5,15 +5,13 @@ from __future__ import annotations
 import codecs
 import hashlib
 import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from exophone_exporter.config.files import reason_of
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    import re
-    from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 

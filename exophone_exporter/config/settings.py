@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from zoneinfo import ZoneInfo
 
 from exophone_exporter.config.number_rules import DEFAULT_RULES, NumberRules
+from exophone_exporter.config.schema import PhoneNumber, Series
+from exophone_exporter.config.secrets import Credentials, Secret
 from exophone_exporter.config.sharding import WHOLE, Shard
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
-
-    from exophone_exporter.config.schema import PhoneNumber, Series
-    from exophone_exporter.config.secrets import Credentials, Secret
 
 # A poll starts earlier or later by up to this share of the interval, so that accounts do not align.
 INTERVAL_JITTER: Final = 0.05

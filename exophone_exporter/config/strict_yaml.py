@@ -8,16 +8,14 @@ seconds. Here scalars stay text, and aliases, anchors, tags and duplicate keys a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import yaml
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
-Path: TypeAlias = "tuple[str | int, ...]"
+Path: TypeAlias = tuple[str | int, ...]
 
 _PLAIN_TAGS: Final = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
 

@@ -8,13 +8,10 @@ error.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal
 
 from exophone_exporter.errors import BadEnvelope
 from exophone_exporter.exotel.model import FieldReader, read_object
-
-if TYPE_CHECKING:
-    from decimal import Decimal
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ import contextlib
 import logging
 import math
 import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import (
     BudgetSpent,
     CredentialsRejected,
@@ -23,10 +26,19 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel import model
-from exophone_exporter.exotel.balance import parse_balance
-from exophone_exporter.exotel.listing import check_readable, confirm_removals, fetch_listing
+from exophone_exporter.exotel.balance import Balance, parse_balance
+from exophone_exporter.exotel.listing import (
+    Listing,
+    check_readable,
+    confirm_removals,
+    fetch_listing,
+)
+from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
 from exophone_exporter.exotel.page_cache import PageCache
+from exophone_exporter.exotel.rate_limiter import RateLimiter, Slot
 from exophone_exporter.exotel.responses import (
+    Answer,
+    RateLimits,
     error_inside,
     error_of,
     rate_limits,
@@ -34,18 +46,6 @@ from exophone_exporter.exotel.responses import (
 )
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.balance import Balance
-    from exophone_exporter.exotel.listing import Listing
-    from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
-    from exophone_exporter.exotel.rate_limiter import RateLimiter, Slot
-    from exophone_exporter.exotel.responses import RateLimits
-    from exophone_exporter.exotel.transport import Answer
 
 # One whole answer may take this many times the timeout of a single read.
 _ANSWER_TIMEOUTS: Final = 3
@@ -71,7 +71,7 @@ class Recorder(Protocol):
 
 
 # Opens a connection to an account's origin, which measures time by the given monotonic clock.
-Connect: TypeAlias = "Callable[[Account, Callable[[], float]], Transport]"
+Connect: TypeAlias = Callable[[Account, Callable[[], float]], Transport]
 
 
 def ignore_page(_pages: int, _numbers: int) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.errors import BadEnvelope, BadPagination, ListShifted, NotFound, PollError
-from exophone_exporter.exotel.model import REJECTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sized
-
-    from exophone_exporter.exotel.model import ExoPhone, Page
+from exophone_exporter.exotel.model import REJECTIONS, ExoPhone, Page
 
 MAX_PAGES: Final = 5000
 MAX_CONFIRMATIONS: Final = 20

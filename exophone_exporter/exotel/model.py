@@ -11,24 +11,19 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from exophone_exporter.errors import BadBody, BadEnvelope, ErrorInside, JsonCut
-from exophone_exporter.exotel.error_bodies import error_in_markup, error_in_object
+from exophone_exporter.exotel.error_bodies import ErrorBody, error_in_markup, error_in_object
 from exophone_exporter.exotel.text import clean_text, folded, is_word_for_nothing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import tzinfo
-
-    from exophone_exporter.exotel.error_bodies import ErrorBody
 
 Channel = Literal["voice", "sms"]
 CHANNELS: Final[tuple[Channel, ...]] = ("voice", "sms")

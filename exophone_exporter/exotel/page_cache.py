@@ -7,14 +7,10 @@ before compare quickly. The cache keeps a digest of each response, and the snaps
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from datetime import tzinfo
 
 from exophone_exporter.exotel import model
-
-if TYPE_CHECKING:
-    from datetime import tzinfo
-
-    from exophone_exporter.exotel.model import Page
+from exophone_exporter.exotel.model import Page
 
 
 class PageCache:

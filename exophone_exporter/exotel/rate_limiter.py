@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Final
 
 # A request reaches the API a little after it was sent: one second more than the minute keeps two
 # that travelled at different speeds out of one minute of the API's.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from exophone_exporter.threads import begin
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _Addresses: TypeAlias = list[Any]
 

@@ -7,10 +7,8 @@ Content-Length or Retry-After.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import Final
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REPEATED_LENGTH: Final = re.compile(rb"([0-9]+)(?:\s*,\s*\1)*")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from exophone_exporter.errors import (
@@ -20,13 +21,8 @@ from exophone_exporter.errors import (
     UnexpectedStatus,
 )
 from exophone_exporter.exotel import error_bodies
+from exophone_exporter.exotel.model import Endpoint
 from exophone_exporter.exotel.text import clean_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exophone_exporter.exotel.model import Endpoint
-    from exophone_exporter.exotel.transport import Answer
 
 # The limit that an answer names and the requests that are left of it; None where it names none.
 RateLimits: TypeAlias = tuple[int | None, int | None]
@@ -66,6 +62,20 @@ _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
     425: (ServerFailed, "the server asked to retry later"),
     503: (ServerFailed, "the API is down, overloaded, or limits the requests"),
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response. `body` is decompressed; of an error it is at most the first 4 KiB.
+
+    Where the server repeats a secret that it was sent, `<secret>` replaces it. `mask` does so in a
+    text that is made from the body, which could have written the secret with escapes.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    mask: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import io
 import math
 import socket
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import requests
 import urllib3
@@ -32,6 +32,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from exophone_exporter import __version__
 from exophone_exporter.config.certificates import problem_of
+from exophone_exporter.config.secrets import SecretSource
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import (
     BadBody,
     BodyCut,
@@ -44,14 +46,9 @@ from exophone_exporter.errors import (
 )
 from exophone_exporter.exotel.resolver import addresses_of
 from exophone_exporter.exotel.response_head import readable_head
+from exophone_exporter.exotel.responses import Answer
 from exophone_exporter.exotel.text import clean_text
 from exophone_exporter.logs import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from exophone_exporter.config.secrets import SecretSource
-    from exophone_exporter.config.settings import Account
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # including the head and the chunk sizes
@@ -72,20 +69,6 @@ _HEADERS: Final = {
 # What a closed connection raises; the last two come from TLS, during the handshake or a write.
 _CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response. `body` is decompressed; of an error it is at most the first 4 KiB.
-
-    Where the server repeats a secret that it was sent, `<secret>` replaces it. `mask` does so in a
-    text that is made from the body, which could have written the secret with escapes.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    mask: Callable[[str], str] = str
 
 
 class Transport:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, get_args
 
 import msgspec
 
 from exophone_exporter.exotel.model import CHANNELS, EXTERNAL_FLOW, Channel, ExoPhone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.inventory.snapshot import Snapshot
 
 ChangeKind = Literal[
     "added",

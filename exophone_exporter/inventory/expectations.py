@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from exophone_exporter.config.number_rules import ANY, NONE, UNCHECKED, NumberRule
-from exophone_exporter.exotel.model import CHANNELS, Channel, flow_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from exophone_exporter.config.number_rules import Expectation, NumberRules
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.config.number_rules import (
+    ANY,
+    NONE,
+    UNCHECKED,
+    Expectation,
+    NumberRule,
+    NumberRules,
+)
+from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone, flow_id
 
 # No flow where one should be, another than expected, one where none should be.
 Problem = Literal["missing", "wrong", "unwanted"]
 PROBLEMS: Final[tuple[Problem, ...]] = get_args(Problem)
-# A number with its verdict.
-Judged: TypeAlias = "tuple[ExoPhone, Verdict]"
 ChannelState: TypeAlias = Problem | Literal["as_expected", "unchecked", "unreadable", "incapable"]
 
 
@@ -59,6 +55,10 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
         capable = [channel for channel in CHANNELS if getattr(self, channel) != "incapable"]
         expected = [expectation(self.rule, channel) for channel in capable or CHANNELS]
         return all(each in (NONE, UNCHECKED) for each in expected)
+
+
+# A number with its verdict.
+Judged: TypeAlias = tuple[ExoPhone, Verdict]
 
 
 def expectation(rule: NumberRule | None, channel: Channel) -> Expectation:
@@ -103,23 +103,6 @@ def judge_all(
         same = earlier is not None and earlier[0] == number
         verdicts.append(earlier[1] if earlier and same else judge(number, rules))
     return tuple(verdicts)
-
-
-def rule_matches(accounts: Iterable[tuple[Account, Snapshot | None]]) -> Mapping[str, int | None]:
-    """How many numbers each rule applies to, by its label, in the order of the rules.
-
-    None where an account that it may match has no snapshot: nobody knows whether it applies there.
-    """
-    totals: defaultdict[tuple[int, str], float] = defaultdict(int)
-    for account, snapshot in accounts:
-        for rule in account.rules.rules:
-            matches = snapshot.rule_matches if snapshot else {}
-            totals[rule.position, rule.label] += matches.get(rule.label, math.nan)
-    return {
-        label: None if math.isnan(total) else int(total)
-        for (_, label), total in sorted(totals.items())
-        if label
-    }
 
 
 def _state(number: ExoPhone, channel: Channel, expected: Expectation) -> ChannelState:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from exophone_exporter.exotel.model import CHANNELS
-from exophone_exporter.inventory.expectations import expectation, expected_label
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.number_rules import Expectation
-    from exophone_exporter.exotel.model import Channel, ExoPhone
-    from exophone_exporter.inventory.expectations import Verdict
-    from exophone_exporter.inventory.state import AccountStatus
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.number_rules import Expectation
+from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
+from exophone_exporter.inventory.expectations import Verdict, expectation, expected_label
+from exophone_exporter.inventory.state import AccountStatus
 
 # Source: the vendor's list of telecom circles. Outside India the region is the country's code.
 CIRCLES: Final[Mapping[str, str]] = {

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.exotel.model import ExoPhone
 
 # What sets digits apart, hyphens and marks included that come along from a page.
 _BETWEEN: Final = r"[\s().\-/\u200e\u2010-\u2015\u202a-\u202c]*"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import unescape
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exophone_exporter.config.schema import PhoneNumber
-    from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.config.schema import PhoneNumber
+from exophone_exporter.exotel.model import ExoPhone
 
 # Six digits or more, however people set them apart; the vendor's own masks have an X for a digit.
 _LIKE_A_NUMBER: Final = re.compile(r"\+?\(?[\dX](?:[\s().+/\u2010-\u2015-]*[\dX]){5,}\)?")

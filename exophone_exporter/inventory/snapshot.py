@@ -5,22 +5,19 @@ A snapshot is immutable and made from one complete listing. The sums are compute
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from exophone_exporter.config.number_rules import DEFAULT_RULES
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.number_rules import DEFAULT_RULES, NumberRules
+from exophone_exporter.config.settings import Account
+from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone, flow_id
-from exophone_exporter.inventory.expectations import PROBLEMS, judge_all
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.number_rules import NumberRules
-    from exophone_exporter.exotel.listing import Listing
-    from exophone_exporter.inventory.expectations import Judged, Problem, Verdict
+from exophone_exporter.inventory.expectations import PROBLEMS, Judged, Problem, Verdict, judge_all
 
 # The most values of an aggregate label: a vendor that invents one per number must not give every
 # number series of its own. There are 22 telecom circles.
@@ -128,6 +125,23 @@ def build(
         completed=completed,
         duration_seconds=duration_seconds,
     )
+
+
+def rule_matches(accounts: Iterable[tuple[Account, Snapshot | None]]) -> Mapping[str, int | None]:
+    """How many numbers each rule applies to, by its label, in the order of the rules.
+
+    None where an account that it may match has no snapshot: nobody knows whether it applies there.
+    """
+    totals: defaultdict[tuple[int, str], float] = defaultdict(int)
+    for account, snapshot in accounts:
+        for rule in account.rules.rules:
+            matches = snapshot.rule_matches if snapshot else {}
+            totals[rule.position, rule.label] += matches.get(rule.label, math.nan)
+    return {
+        label: None if math.isnan(total) else int(total)
+        for (_, label), total in sorted(totals.items())
+        if label
+    }
 
 
 def _judgement(

@@ -8,24 +8,18 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from exophone_exporter.errors import REASONS, ListShifted
-from exophone_exporter.exotel.model import ENDPOINTS
-from exophone_exporter.inventory.changes import CHANGES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.errors import PollError
-    from exophone_exporter.exotel.balance import Balance
-    from exophone_exporter.exotel.model import Endpoint
-    from exophone_exporter.exotel.responses import RateLimits
-    from exophone_exporter.inventory.changes import Change
-    from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.settings import Account
+from exophone_exporter.errors import REASONS, ListShifted, PollError
+from exophone_exporter.exotel.balance import Balance
+from exophone_exporter.exotel.model import ENDPOINTS, Endpoint
+from exophone_exporter.exotel.responses import RateLimits
+from exophone_exporter.inventory.changes import CHANGES, Change
+from exophone_exporter.inventory.snapshot import Snapshot
 
 DURATION_BUCKETS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # Without an answer for so many intervals, a balance is no longer shown.

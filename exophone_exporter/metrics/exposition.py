@@ -7,15 +7,13 @@ both formats are the same, only the heads of counters differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from prometheus_client.utils import floatToGoString
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from decimal import Decimal
 
 MetricType = Literal["gauge", "counter", "histogram"]
 Section = Literal["inventory", "number", "change", "account", "polling", "exporter", "probe"]

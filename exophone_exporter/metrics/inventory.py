@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exophone_exporter.config.number_rules import NumberRules
+from exophone_exporter.config.settings import Account, PerNumber
+from exophone_exporter.inventory.expectations import Verdict
+from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.samples import (
+    MetricText,
     by_metric,
     number_lines,
     numbers_with_series,
     rule_lines,
     sum_lines,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from exophone_exporter.config.number_rules import NumberRules
-    from exophone_exporter.config.settings import Account, PerNumber
-    from exophone_exporter.inventory.expectations import Verdict
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.metrics.samples import MetricText
 
 # Each step of the rendering holds the interpreter; a waiting scrape runs between two steps.
 NUMBERS_A_STEP: Final = 500

@@ -12,34 +12,28 @@ import math
 import platform
 import threading
 import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import Metric as Family
 from prometheus_client import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from exophone_exporter import __version__
-from exophone_exporter.clock import ClockReading
+from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.config.settings import Account
 from exophone_exporter.exotel.text import clean_text
+from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.inventory import NOTHING, Inventory, deflated, inventory_of
-from exophone_exporter.metrics.samples import account_lines, by_metric, polling_lines
+from exophone_exporter.metrics.samples import MetricText, account_lines, by_metric, polling_lines
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from prometheus_client import Metric as Family
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.metrics.samples import MetricText
-
-    # With the key of the pseudonyms, which follows a token that is rotated in its file.
-    _Found = list[tuple[Account, Snapshot | None, bytes]]
+# With the key of the pseudonyms, which follows a token that is rotated in its file.
+_Found = list[tuple[Account, Snapshot | None, bytes]]
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"

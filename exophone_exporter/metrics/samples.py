@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from heapq import nsmallest
 from itertools import accumulate, chain, repeat
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-from exophone_exporter.exotel.model import CHANNELS, FIELDS, REJECTIONS, flow_id, is_attached
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.number_rules import NumberRule
+from exophone_exporter.config.settings import Account, PerNumber
+from exophone_exporter.exotel.model import (
+    CHANNELS,
+    FIELDS,
+    REJECTIONS,
+    Endpoint,
+    ExoPhone,
+    flow_id,
+    is_attached,
+)
 from exophone_exporter.inventory.expectations import (
     PROBLEMS,
+    Judged,
+    Verdict,
     expectation,
     expected_label,
     judge,
-    rule_matches,
 )
-from exophone_exporter.inventory.privacy import masked_identities
-from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS
+from exophone_exporter.inventory.privacy import MaskedIdentity, masked_identities
+from exophone_exporter.inventory.snapshot import Group, Snapshot, rule_matches
+from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS, AccountStatus, Durations
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import (
+    Metric,
     each_once,
     escape,
     escaped_column,
@@ -27,22 +43,8 @@ from exophone_exporter.metrics.exposition import (
     format_values,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from decimal import Decimal
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.number_rules import NumberRule
-    from exophone_exporter.config.settings import Account, PerNumber
-    from exophone_exporter.exotel.model import Endpoint, ExoPhone
-    from exophone_exporter.inventory.expectations import Judged, Verdict
-    from exophone_exporter.inventory.privacy import MaskedIdentity
-    from exophone_exporter.inventory.snapshot import Group, Snapshot
-    from exophone_exporter.inventory.state import AccountStatus, Durations
-    from exophone_exporter.metrics.exposition import Metric
-
 # A metric and the text of one of its samples, or of several.
-MetricText: TypeAlias = "tuple[Metric, str]"
+MetricText: TypeAlias = tuple[Metric, str]
 
 _T = TypeVar("_T")
 

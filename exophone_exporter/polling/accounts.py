@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exophone_exporter.config.number_rules import NumberRules
+from exophone_exporter.config.secrets import Secret, SecretSource
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import StartError, Stopped
+from exophone_exporter.exotel.client import Client
 from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from exophone_exporter.config.number_rules import NumberRules
-    from exophone_exporter.config.secrets import Secret, SecretSource
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.client import Client
-    from exophone_exporter.inventory.state import AccountState, AccountStatus
-    from exophone_exporter.polling.poller import Poller
+from exophone_exporter.inventory.state import AccountState, AccountStatus
+from exophone_exporter.polling.poller import Poller
 
 # The last requests of a poll reach the API within this time after its account was removed.
 _LIMITER_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS

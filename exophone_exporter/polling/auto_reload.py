@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from exophone_exporter.config.files import read_file
 from exophone_exporter.logs import fields
 from exophone_exporter.threads import in_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 _log = logging.getLogger(__name__)
 

@@ -6,23 +6,20 @@ and would delay the balance; a balance that hangs would delay a poll.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import Forbidden, NotFound, PollError
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.inventory.state import BalanceResult
 from exophone_exporter.polling.poll_log import FailureLog
 from exophone_exporter.polling.poller import result_or_error
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.balance import Balance
-
-    # `Client.fetch_balance`: what is left on the account, or PollError, or Stopped.
-    Fetch: TypeAlias = Callable[[], Balance]
+# `Client.fetch_balance`: what is left on the account, or PollError, or Stopped.
+Fetch: TypeAlias = Callable[[], Balance]
 
 
 def ask_once(account: Account, fetch: Fetch, clock: Clock, defects: set[str]) -> BalanceResult:

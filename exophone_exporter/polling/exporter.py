@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.clock import Clock
+from exophone_exporter.config.settings import Account, Config
 from exophone_exporter.errors import Stopped
-from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.client import Client, Connect
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.exotel.transport import Transport
-from exophone_exporter.inventory.state import AccountState
+from exophone_exporter.inventory.state import AccountState, AccountStatus, BalanceResult, PollResult
 from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
-from exophone_exporter.polling.accounts import AccountRuntime
+from exophone_exporter.polling.accounts import AccountRuntime, Limiters, ReloadSummary
 from exophone_exporter.polling.balance import BalanceTask
 from exophone_exporter.polling.poller import Poller, PollTask
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from exophone_exporter.config.settings import Account, Config
-    from exophone_exporter.exotel.client import Connect
-    from exophone_exporter.inventory.state import AccountStatus, BalanceResult, PollResult
-    from exophone_exporter.polling.accounts import Limiters, ReloadSummary
 
 # First polls are spread, so that many accounts do not ask at the same moment; but within this time
 # all have begun, or the last accounts would be without data for minutes.

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from exophone_exporter.inventory.privacy import masked_identity
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.settings import Account
+from exophone_exporter.errors import PollError
+from exophone_exporter.exotel.model import ExoPhone
+from exophone_exporter.inventory.changes import Change
+from exophone_exporter.inventory.privacy import MaskedIdentity, masked_identity
+from exophone_exporter.inventory.snapshot import Snapshot
+from exophone_exporter.inventory.state import PollResult
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.errors import PollError
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.changes import Change
-    from exophone_exporter.inventory.privacy import MaskedIdentity
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import PollResult
 
 _REMIND_AFTER_SECONDS: Final = 3600.0
 _CHANGES_LOGGED_MAX: Final = 50

@@ -5,30 +5,25 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
-from exophone_exporter.config.settings import INTERVAL_JITTER
+from exophone_exporter.clock import Clock, ClockReading
+from exophone_exporter.config.settings import INTERVAL_JITTER, Account
 from exophone_exporter.errors import InternalError, PollError, Stopped
 from exophone_exporter.exotel.client import ignore_page
+from exophone_exporter.exotel.listing import Listing
+from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import diff
 from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import PollResult
+from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.logs import fields
 from exophone_exporter.polling.poll_log import PollLogger
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exophone_exporter.clock import Clock, ClockReading
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.listing import Listing
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import AccountState
-
-    _OnPage: TypeAlias = Callable[[int, int], None]
-    # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
-    Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
+_OnPage: TypeAlias = Callable[[int, int], None]
+# `Client.fetch_all`: every number of the account, or PollError, or Stopped.
+Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
 
 # This long after the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0

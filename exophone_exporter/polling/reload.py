@@ -9,22 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, ExoPhoneError
 from exophone_exporter.logs import fields, redact
-from exophone_exporter.threads import in_thread, start_daemon
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config.settings import Config
-    from exophone_exporter.polling.accounts import ReloadSummary
-    from exophone_exporter.polling.auto_reload import ConfigFiles
-    from exophone_exporter.polling.exporter import Exporter
-    from exophone_exporter.threads import Start
+from exophone_exporter.polling.accounts import ReloadSummary
+from exophone_exporter.polling.auto_reload import ConfigFiles
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.threads import Start, in_thread, start_daemon
 
 _log = logging.getLogger(__name__)
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 # With its record headers; a hello with a session ticket has about 3 KiB.
 HELLO_MAX_BYTES: Final = 16 * 1024

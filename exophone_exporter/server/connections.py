@@ -9,31 +9,27 @@ it ends the connection by `transport.close()`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import nsmallest
 from http import HTTPStatus
 from time import monotonic
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from exophone_exporter.logs import fields
+from exophone_exporter.server.refusals import Reason, RefusedClients
+from exophone_exporter.server.tls import Tls
 
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
-
-    import uvicorn
-    from uvicorn.server import ServerState
-
-    from exophone_exporter.server.refusals import Reason, RefusedClients
-    from exophone_exporter.server.tls import Tls
-
-    Headers = list[tuple[bytes, bytes]]
+Headers = list[tuple[bytes, bytes]]
 
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 _TOO_LARGE: Final = (HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.config.files import read_file
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exophone_exporter.clock import Clock
 
 _LOOK_EVERY_SECONDS: Final = 1.0
 _RETRY_EVERY_SECONDS: Final = 60.0

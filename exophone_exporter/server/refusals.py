@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exophone_exporter.clock import Clock
 
 Reason = Literal[
     "tls_handshake",

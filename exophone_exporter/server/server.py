@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from types import FrameType
+from typing import Any, Final
 
 import uvicorn
 
@@ -23,20 +25,14 @@ from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls, unix_socket, web_config
 from exophone_exporter.server.connections import Connection, ConnectionLimit, Limits
+from exophone_exporter.server.followed_files import FollowedFiles
 from exophone_exporter.server.refusals import RefusedClients
-from exophone_exporter.server.systemd import all_or_none, passed_sockets
+from exophone_exporter.server.systemd import Supervision, all_or_none, passed_sockets
+from exophone_exporter.server.tls import Tls
 from exophone_exporter.server.tls_transport import TlsTransport
 from exophone_exporter.server.unix_socket import cannot_listen
 from exophone_exporter.server.users import BasicAuth, ExtraHeaders, RequestLimit
 from exophone_exporter.threads import interruptible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import FrameType
-
-    from exophone_exporter.server.followed_files import FollowedFiles
-    from exophone_exporter.server.systemd import Supervision
-    from exophone_exporter.server.tls import Tls
 
 _ADDRESS: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})"

@@ -11,17 +11,14 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.errors import StartError
 from exophone_exporter.logs import fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from exophone_exporter.clock import Clock, ClockReading
 
 _FIRST_PASSED_DESCRIPTOR: Final = 3
 # How long a message that must arrive waits for a busy systemd.

@@ -1,7 +1,4 @@
-"""The server's side of TLS: settings become a context, made again when their files change.
-
-Names of suites, curves and versions are those of exporter-toolkit, which are Go's.
-"""
+"""The server's side of TLS: settings become a context, made again when their files change."""
 
 from __future__ import annotations
 
@@ -10,67 +7,27 @@ import ipaddress
 import logging
 import os
 import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from exophone_exporter.clock import Clock
 from exophone_exporter.config.files import reason_of
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
+from exophone_exporter.server.client_hello import ClientHello
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint, read_regular_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.server.client_hello import ClientHello
-    from exophone_exporter.server.web_config import TlsSettings
-
-FILE_SETTINGS: Final = ("cert_file", "key_file", "client_ca_file")
-_PEM_KINDS: Final = {"cert": "CERTIFICATE", "key": "PRIVATE KEY", "client_ca": "CERTIFICATE"}
-PEM_FILE_MAX_BYTES: Final = 1024 * 1024
-VERSIONS: Final = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-VERIFY_MODES: Final = {
-    "NoClientCert": ssl.CERT_NONE,
-    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
-    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
-}
-# In Go's order of preference, without those that Go calls insecure.
-SUITES: Final = {
-    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
-    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
-    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
-    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
-}
-# Always offered with TLS 1.3, in Go as in OpenSSL; a list may name them and changes nothing.
-SUITES_OF_TLS13: Final = (
-    "TLS_AES_128_GCM_SHA256",
-    "TLS_AES_256_GCM_SHA384",
-    "TLS_CHACHA20_POLY1305_SHA256",
+from exophone_exporter.server.tls_settings import (
+    CURVES,
+    SUITES,
+    VERIFY_MODES,
+    VERSIONS,
+    TlsSettings,
 )
 
-
-@dataclass(frozen=True)
-class _Curve:
-    """A group for the key exchange: OpenSSL's name of it, and its number in a hello."""
-
-    name: str
-    number: int
-
-
-# The only ones that are offered, in order of preference: others cost a hello up to 0.2 s.
-CURVES: Final = {
-    "X25519": _Curve("X25519", 0x1D),
-    "CurveP256": _Curve("prime256v1", 0x17),
-    "CurveP384": _Curve("secp384r1", 0x18),
-    "CurveP521": _Curve("secp521r1", 0x19),
-}
+_PEM_KINDS: Final = {"cert": "CERTIFICATE", "key": "PRIVATE KEY", "client_ca": "CERTIFICATE"}
+PEM_FILE_MAX_BYTES: Final = 1024 * 1024
 _PREFERRED_BY_OPENSSL: Final = (CURVES["X25519"].number, CURVES["CurveP256"].number)
 # Behind the classical groups: combinations with ML-KEM, and numbers without a meaning.
 _FIRST_NEW_GROUP: Final = 0x200

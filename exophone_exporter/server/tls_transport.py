@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from exophone_exporter.server.client_hello import HelloReader
-
-if TYPE_CHECKING:
-    from exophone_exporter.server.connections import Connection
-    from exophone_exporter.server.refusals import Reason
-    from exophone_exporter.server.tls import Tls
+from exophone_exporter.server.connections import Connection
+from exophone_exporter.server.refusals import Reason
+from exophone_exporter.server.tls import Tls
 
 _READ_BYTES: Final = 64 * 1024
 # What is encrypted for one client cannot be shared between clients.

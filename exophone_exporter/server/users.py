@@ -9,26 +9,22 @@ import ipaddress
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import bcrypt
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from exophone_exporter.clock import Clock
+from exophone_exporter.server.refusals import RefusedClients
+from exophone_exporter.server.web_config import PasswordHash, RateLimit, WebConfig
 from exophone_exporter.threads import in_thread
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.server.refusals import RefusedClients
-    from exophone_exporter.server.web_config import PasswordHash, RateLimit, WebConfig
-
-    Check = Callable[[bytes, bytes], bool]
-    Keys = OrderedDict[bytes, None]
+Check = Callable[[bytes, bytes], bool]
+Keys = OrderedDict[bytes, None]
 
 _SCHEME: Final = b"basic "
 # As strict as Go's decoder; binascii accepts too much padding.

@@ -6,36 +6,45 @@ exporter-toolkit that this server does not support are refused with a reason.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
     model_validator,
 )
 
-from exophone_exporter.config.fields import Section, quoted, refuse
+from exophone_exporter.clock import Clock
+from exophone_exporter.config import strict_yaml
+from exophone_exporter.config.fields import (
+    Section,
+    checked,
+    one_word_of,
+    plain_text,
+    quoted,
+    refuse,
+)
 from exophone_exporter.config.files import read_text
 from exophone_exporter.config.problems import ProblemList, read_document, validate
-from exophone_exporter.config.strict_yaml import shown
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint, read_regular_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config import strict_yaml
+from exophone_exporter.server.tls_settings import (
+    BLANK,
+    FILE_SETTINGS,
+    VERIFY_MODES,
+    TlsSettings,
+    WebSection,
+    contradictions,
+)
 
 # 22 characters of salt, the last of which holds only two bits, and 31 of the hash itself.
 _BCRYPT: Final = re.compile(
@@ -54,10 +63,8 @@ _GO_DURATION_PART: Final = re.compile(
 )
 _GO_DURATION: Final = re.compile(rf"(?:{_GO_DURATION_PART.pattern})+")
 _WHOLE_NUMBER: Final = re.compile("(-?[0-9]{1,9})?", re.ASCII)
-_UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _LOST: Final = "no longer keeps clients out; only a restart removes protection"
 _TLS: Final = "tls_server_config"
-_BLANK: Final = (None, "")
 
 _log = logging.getLogger(__name__)
 
@@ -75,44 +82,9 @@ class PasswordHash:
         raise TypeError("a password hash is not copied out of the process")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise refuse("must be a single value, not a list or a mapping")
-    return value
-
-
-def _known(kind: str, names: Iterable[str]) -> AfterValidator:
-    """One of some names, with advice for any other."""
-    known = list(names)
-
-    def check(text: str) -> str:
-        if text not in known:
-            near = difflib.get_close_matches(text, known, 1)
-            advice = f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(known)}"
-            raise refuse(f"{quoted(text)} is not a supported {kind}; {advice}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _checked(is_right: Callable[[Any], object], message: str) -> AfterValidator:
-    """A value that passes a check; `{}` in the message is the value."""
-
-    def check(value: Any) -> Any:
-        if not is_right(value):
-            raise refuse(message.format(shown(str(value))))
-        return value
-
-    return AfterValidator(check)
-
-
-def _one_of(*words: str) -> AfterValidator:
-    return _checked(words.__contains__, f"`{{}}` is not one of {', '.join(words)}")
-
-
 def _on_one_line(value: Any) -> str:
     """The value of a header as Go would send it."""
-    return " ".join(_text(value or "").splitlines()).strip()
+    return " ".join(plain_text(value or "").splitlines()).strip()
 
 
 def _password_hash(value: Any) -> PasswordHash:
@@ -125,102 +97,45 @@ def _password_hash(value: Any) -> PasswordHash:
 
 
 _Hash = Annotated[InstanceOf[PasswordHash], BeforeValidator(_password_hash)]
-_Text = Annotated[str, BeforeValidator(_text)]
-_Version = Annotated[_Text, _one_of(*tls.VERSIONS)]
-_ClientAuthType = Annotated[
-    _Text,
-    _checked(
-        lambda text: text not in _UNVERIFIED,
-        "`{}` accepts unverified client certificates, which is not supported;"
-        " use RequireAndVerifyClientCert with client_ca_file",
-    ),
-    _one_of(*tls.VERIFY_MODES),
-]
-_Suite = Annotated[_Text, _known("cipher suite", (*tls.SUITES, *tls.SUITES_OF_TLS13))]
-_Curve = Annotated[_Text, _known("curve", tls.CURVES)]
 _OneLine = Annotated[str, BeforeValidator(_on_one_line)]
 _Header = Annotated[
     _OneLine,
-    _checked(lambda text: text.replace("\t", " ").isprintable(), "holds a control character"),
+    checked(lambda text: text.replace("\t", " ").isprintable(), "holds a control character"),
 ]
 
 
 def _go_duration(value: Any) -> float:
-    text = _text(value)
+    text = plain_text(value)
     if text not in ("", "0") and not _GO_DURATION.fullmatch(text):
         raise refuse(f"{quoted(text)} is not a valid duration; use a value such as 100ms or 1.5s")
     return sum(float(n) * _GO_UNIT_SECONDS[unit] for n, unit in _GO_DURATION_PART.findall(text))
 
 
 def _whole_number(value: Any) -> int:
-    text = _text(value)
+    text = plain_text(value)
     if not _WHOLE_NUMBER.fullmatch(text):
         raise refuse(f"{quoted(text)} is not a whole number")
     return int(text or 0)
 
 
-class _Section(Section):
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_blank(cls, value: Any) -> Any:
-        """A key with nothing after it is as if it were left out."""
-        if not isinstance(value, dict):
-            return value
-        return {key: inner for key, inner in value.items() if inner is not None}
-
-
-class TlsSettings(_Section):
-    """The section `tls_server_config`.
-
-    Of `cert` and `cert_file`, and of `key` and `key_file`, exactly one is not empty. Without
-    `cipher_suites` and `curve_preferences` all are offered;
-    `client_allowed_sans` is None for any name. `prefer_server_cipher_suites` is ignored, as by Go.
-    """
-
-    cert: _Text = Field(default="", repr=False)
-    cert_file: _Text = ""
-    key: _Text = Field(default="", repr=False)
-    key_file: _Text = ""
-    client_ca: _Text = Field(default="", repr=False)
-    client_ca_file: _Text = ""
-    client_auth_type: _ClientAuthType = "NoClientCert"
-    client_allowed_sans: tuple[_Text, ...] | None = None
-    min_version: _Version = "TLS12"
-    max_version: _Version = "TLS13"
-    cipher_suites: tuple[_Suite, ...] = ()
-    curve_preferences: tuple[_Curve, ...] = ()
-    prefer_server_cipher_suites: Any = None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that it names."""
-        return tuple(file for key in tls.FILE_SETTINGS if (file := getattr(self, key)))
-
-    def in_folder(self, folder: Path) -> TlsSettings:
-        """The same, with paths relative to a folder."""
-        given = ((key, getattr(self, key)) for key in tls.FILE_SETTINGS)
-        paths = {key: str(folder / path) for key, path in given if path}
-        return self.model_copy(update=paths)
-
-
 class _Headers(Section):
     strict_transport_security: _Header = Field("", alias="Strict-Transport-Security")
-    x_content_type_options: Annotated[_OneLine, _one_of("nosniff")] = Field(
+    x_content_type_options: Annotated[_OneLine, one_word_of("nosniff")] = Field(
         "", alias="X-Content-Type-Options"
     )
-    x_frame_options: Annotated[_OneLine, _one_of("deny", "sameorigin")] = Field(
+    x_frame_options: Annotated[_OneLine, one_word_of("deny", "sameorigin")] = Field(
         "", alias="X-Frame-Options"
     )
     x_xss_protection: _Header = Field("", alias="X-XSS-Protection")
     content_security_policy: _Header = Field("", alias="Content-Security-Policy")
 
 
-class _Http(_Section):
+class _Http(WebSection):
     http2: Any = None  # ignored: a client agrees to HTTP/1.1 in the handshake
     headers: _Headers = _Headers()
 
 
-class RateLimit(_Section):
+class RateLimit(WebSection):
     """The section `rate_limit`: a token bucket, in seconds for each request; 0 disables it."""
 
     interval: Annotated[float, BeforeValidator(_go_duration)] = 0.0
@@ -233,7 +148,7 @@ class RateLimit(_Section):
         return self
 
 
-class _File(_Section):
+class _File(WebSection):
     tls_server_config: TlsSettings = TlsSettings()
     http_server_config: _Http = _Http()
     rate_limit: RateLimit = RateLimit()
@@ -270,7 +185,7 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
     problems = ProblemList(source, document.lines)
     sections = _mapping(value)
     tls_section = _mapping(sections.get(_TLS))
-    for key, message in _contradictions(tls_section):
+    for key, message in contradictions(tls_section):
         problems.note((_TLS, key) if key else (_TLS,), message)
     for name in _mapping(sections.get("basic_auth_users")):
         if ":" in name:
@@ -291,7 +206,7 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
 
 
 def _has_tls(section: Mapping[str, strict_yaml.Value]) -> bool:
-    return any(value not in _BLANK for value in section.values())
+    return any(value not in BLANK for value in section.values())
 
 
 def _problems_of_files(
@@ -299,42 +214,13 @@ def _problems_of_files(
 ) -> list[tls.TlsProblem]:
     """What is wrong with the files of `tls_server_config`; their content matters if it is valid."""
     is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path in problems.paths)
-    files = {key: inner for key in tls.FILE_SETTINGS if isinstance(inner := section.get(key), str)}
+    files = {key: inner for key in FILE_SETTINGS if isinstance(inner := section.get(key), str)}
     settings = TlsSettings.model_validate(section if is_valid else files)
     return tls.problems(settings.in_folder(Path(source).parent), is_valid=is_valid)
 
 
 def _mapping(section: strict_yaml.Value) -> Mapping[str, strict_yaml.Value]:
     return section if isinstance(section, dict) else {}
-
-
-def _contradictions(section: Mapping[str, strict_yaml.Value]) -> Iterator[tuple[str, str]]:
-    """What is wrong with the keys of `tls_server_config` together: a key, or "", and why."""
-    known = TlsSettings.model_fields
-    given = {key: value for key, value in section.items() if key in known and value not in _BLANK}
-    if not given:
-        return
-    for name in ("cert", "key", "client_ca"):
-        file = f"{name}_file"
-        if name in given and file in given:
-            yield name, f"is set together with `{file}`; keep one of them"
-        elif name != "client_ca" and name not in given and file not in given:
-            written = next((key for key in (file, name) if key in section), "")
-            yield written, f"give one of `{file}` and `{name}`"
-    if given.get("client_auth_type", "NoClientCert") == "NoClientCert":
-        for key in ("client_ca_file", "client_ca", "client_allowed_sans"):
-            if key in given:
-                yield key, "has no effect without client_auth_type: RequireAndVerifyClientCert"
-    if given.get("max_version") == "TLS12":
-        yield from _unusable_with_tls12(given)
-
-
-def _unusable_with_tls12(given: Mapping[str, strict_yaml.Value]) -> Iterator[tuple[str, str]]:
-    suites = given.get("cipher_suites")
-    if given.get("min_version") == "TLS13":
-        yield "max_version", "is below min_version; no client could connect"
-    elif isinstance(suites, list) and suites and not set(tls.SUITES).intersection(map(str, suites)):
-        yield "cipher_suites", "has only suites of TLS 1.3, but max_version is TLS12"
 
 
 def follow(path: str, clock: Clock) -> FollowedFiles[WebConfig]:
@@ -371,7 +257,7 @@ def _protection(config: WebConfig) -> dict[str, int]:
     settings = config.tls or TlsSettings()
     return {
         "basic_auth_users": bool(config.users),
-        f"{_TLS}.client_auth_type": list(tls.VERIFY_MODES).index(settings.client_auth_type),
+        f"{_TLS}.client_auth_type": list(VERIFY_MODES).index(settings.client_auth_type),
         f"{_TLS}.client_ca_file": bool(settings.client_ca_file or settings.client_ca),
         f"{_TLS}.client_allowed_sans": settings.client_allowed_sans is not None,
     }

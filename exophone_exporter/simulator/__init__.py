@@ -7,8 +7,8 @@ it is a second reading of the vendor's documentation, so one misreading cannot b
 HTTP server.
 """
 
-from exophone_exporter.simulator.responses import Fault
-from exophone_exporter.simulator.server import RecordedRequest, Simulator
+from exophone_exporter.simulator.responses import Fault, RecordedRequest
+from exophone_exporter.simulator.server import Simulator
 from exophone_exporter.simulator.world import Account, World, demo_world, make_account, make_number
 
 __all__ = [

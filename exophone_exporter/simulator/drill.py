@@ -11,20 +11,18 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from exophone_exporter.simulator.balance import GONE_AFTER_DAYS
-from exophone_exporter.simulator.responses import Fault, Response
+from exophone_exporter.simulator.balance import GONE_AFTER_DAYS, Balance
+from exophone_exporter.simulator.responses import Fault, RecordedRequest, Response
+from exophone_exporter.simulator.world import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from exophone_exporter.simulator.balance import Balance
-    from exophone_exporter.simulator.server import RecordedRequest, Simulator
-    from exophone_exporter.simulator.world import Account
+    from exophone_exporter.simulator.server import Simulator  # which has a Drill
 
 PREFIX: Final = "/-/"
 

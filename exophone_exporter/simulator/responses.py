@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from collections import deque
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import random
-
-    from exophone_exporter.simulator.world import Account
+from exophone_exporter.simulator.world import Account
 
 Endpoint = Literal["list", "detail", "balance"]
 ErrorForm = Literal["xml", "json", "http_code"]
@@ -39,6 +37,24 @@ _MESSAGES: Final = {
     429: "Rate limit exceeded",
     503: "Service temporarily down",
 }
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """A request as it arrived, and the status of its response.
+
+    `path` is as sent, without the query; `account_sid` is the one in the path, if any. `status` is
+    0 until there is a response, and stays 0 if the connection is reset or held open. `at` is
+    `time.monotonic()` at arrival.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    account_sid: str | None
+    status: int
+    at: float
 
 
 @dataclass

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exophone_exporter.simulator.drill import Drill
+from exophone_exporter.simulator.drill import Drill
 
 ROUND_SECONDS: Final = 1800
 

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
 from exophone_exporter.simulator.balance import now
@@ -28,6 +30,7 @@ from exophone_exporter.simulator.responses import (
     Fault,
     LastPage,
     PastEnd,
+    RecordedRequest,
     RequestWindow,
     Response,
     error_response,
@@ -37,12 +40,7 @@ from exophone_exporter.simulator.responses import (
     read_page_request,
     reason_phrase,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from exophone_exporter.simulator.world import Account, World
+from exophone_exporter.simulator.world import Account, World
 
 _RECORDED_MAX: Final = 10_000
 _BACKLOG: Final = 128
@@ -51,24 +49,6 @@ _SHUTDOWN_POLL_SECONDS: Final = 0.02
 _UNANSWERED: Final = 0
 # SO_LINGER on, with no time to linger: closing then sends RST instead of FIN.
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
-
-@dataclass(frozen=True)
-class RecordedRequest:
-    """A request as it arrived, and the status of its response.
-
-    `path` is as sent, without the query; `account_sid` is the one in the path, if any. `status` is
-    0 until there is a response, and stays 0 if the connection is reset or held open. `at` is
-    `time.monotonic()` at arrival.
-    """
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    account_sid: str | None
-    status: int
-    at: float
 
 
 class _Route(NamedTuple):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 import threading
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from exophone_exporter.simulator.balance import Balance, rental
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 
 class _Place(NamedTuple):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_exporter.metrics.catalog import METRICS
 from exophone_exporter.web import html
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 SECTIONS: Final[Mapping[str, str]] = {
     "inventory": "Inventory",

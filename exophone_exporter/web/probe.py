@@ -17,37 +17,31 @@ import logging
 import math
 import re
 import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from exophone_exporter.clock import Clock
+from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import BudgetSpent, NotFound, PollError, Stopped
-from exophone_exporter.exotel.model import is_askable_sid
+from exophone_exporter.exotel.client import Client
+from exophone_exporter.exotel.model import ExoPhone, is_askable_sid
 from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
+from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.negotiation import negotiated
 from exophone_exporter.metrics.samples import probe_lines
-from exophone_exporter.threads import start_daemon
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-
-    from starlette.requests import Request
-
-    from exophone_exporter.clock import Clock
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.exotel.client import Client
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.state import AccountStatus
-    from exophone_exporter.threads import Start
+from exophone_exporter.threads import Start, start_daemon
 
 # Without a scrape timeout, a probe may take this many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
@@ -90,7 +84,7 @@ class Refusal:
     retry_after_seconds: int | None = None
 
 
-Outcome: TypeAlias = "Probed | Refusal"
+Outcome: TypeAlias = Probed | Refusal
 
 
 class _RefusedError(Exception):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from exophone_exporter.polling.accounts import ReloadSummary
-    from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.polling.accounts import ReloadSummary
+from exophone_exporter.polling.reload import Reloader
 
 # Sec-Fetch-Site of requests by our own page, or typed by the user.
 _OWN_SITES: Final = ("same-origin", "none")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from exophone_exporter.config.sharding import WHOLE
+from exophone_exporter.config.sharding import WHOLE, Shard
 from exophone_exporter.metrics.negotiation import negotiated
-from exophone_exporter.threads import in_thread, start_daemon
+from exophone_exporter.polling.exporter import Exporter
+from exophone_exporter.threads import Start, in_thread, start_daemon
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
+from exophone_exporter.web.settings import WebSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
-    from exophone_exporter.config.sharding import Shard
-    from exophone_exporter.polling.exporter import Exporter
-    from exophone_exporter.threads import Start
-    from exophone_exporter.web.settings import WebSettings
-
-    Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 _PAGE_HEADERS: Final = {
     "Content-Type": "text/html; charset=utf-8",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
-from exophone_exporter.config.sharding import WHOLE
-from exophone_exporter.exotel.model import CHANNELS, is_askable_sid
-from exophone_exporter.inventory.expectations import rule_matches
+from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.settings import Account
+from exophone_exporter.config.sharding import WHOLE, Shard
+from exophone_exporter.exotel.model import CHANNELS, ExoPhone, is_askable_sid
+from exophone_exporter.inventory.expectations import Judged, Verdict
 from exophone_exporter.inventory.formatting import (
     circle,
     expected,
@@ -20,18 +23,9 @@ from exophone_exporter.inventory.formatting import (
     total,
 )
 from exophone_exporter.inventory.privacy import masked_identity
+from exophone_exporter.inventory.snapshot import Snapshot, rule_matches
+from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.web import html
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from exophone_exporter.clock import ClockReading
-    from exophone_exporter.config.settings import Account
-    from exophone_exporter.config.sharding import Shard
-    from exophone_exporter.exotel.model import ExoPhone
-    from exophone_exporter.inventory.expectations import Judged, Verdict
-    from exophone_exporter.inventory.snapshot import Snapshot
-    from exophone_exporter.inventory.state import AccountStatus
 
 ROWS_MAX: Final = 200
 _ROWS_SHOWN_OPEN: Final = 25

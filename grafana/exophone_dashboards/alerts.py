@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import promql_parser
 import yaml
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from exophone_dashboards.panels import Json
+from exophone_dashboards.panels import Json
 
 _HEADER: Final = """\
 # Written by make generate from prometheus/exophone.rules.yml; edit that one.

@@ -6,12 +6,10 @@ Bihar and Brazil). So the names are looked up by country and region together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from exophone_dashboards.panels import Json
 from exophone_exporter.inventory.formatting import CIRCLES
-
-if TYPE_CHECKING:
-    from exophone_dashboards.panels import Json
 
 # Where the vendor has numbers outside India. Others are shown by their codes.
 COUNTRIES: Final = {

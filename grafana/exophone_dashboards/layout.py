@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from exophone_dashboards.panels import BLUE, DATASOURCE, Json, Panel, as_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 COLUMNS: Final = 24
 # The newest of the classic models that Grafana 10 loads; the later ones migrate it by themselves.

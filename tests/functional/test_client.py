@@ -27,7 +27,8 @@ from exophone_exporter.errors import (
     TimedOut,
 )
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.transport import Answer, Transport
+from exophone_exporter.exotel.responses import Answer
+from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from exophone_exporter.server import tls
+from exophone_exporter.server import tls, tls_settings
 from exophone_exporter.server.client_hello import ClientHello, HelloReader
 from exophone_exporter.server.followed_files import FollowedFiles
 from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.tls import TlsProblem, allowed
-from exophone_exporter.server.web_config import TlsSettings
+from exophone_exporter.server.tls_settings import TlsSettings
 from tests.lib.processes import DEADLINE_SECONDS, wait_until
 from tests.lib.servers import port_of, rest_of, running_app
 from tests.lib.support import FakeTime
@@ -226,7 +226,7 @@ def test_one_curve_is_the_only_one(ground: Ground, curve: str) -> None:
     settings = ground.change(curve_preferences=(curve,))
     same, other = ground.client(), ground.client()
     try:
-        same.set_ecdh_curve(tls.CURVES[curve].name)
+        same.set_ecdh_curve(tls_settings.CURVES[curve].name)
     except ssl.SSLError:
         pytest.skip("this Python cannot choose the curve; the next test shows what happens then")
     other.set_ecdh_curve("secp384r1" if curve != "CurveP384" else "secp521r1")
@@ -235,7 +235,7 @@ def test_one_curve_is_the_only_one(ground: Ground, curve: str) -> None:
         both_sides(settings, other)
 
 
-X25519, P256, P384, P521 = (curve.number for curve in tls.CURVES.values())
+X25519, P256, P384, P521 = (curve.number for curve in tls_settings.CURVES.values())
 X448, FFDHE8192, WITH_ML_KEM = 0x1E, 0x104, 0x11EC
 ALL = (X25519, P256, P384, P521, X448, FFDHE8192, WITH_ML_KEM)
 
@@ -247,7 +247,7 @@ def chosen(built: tls.Tls, hello: ClientHello) -> str:
         return "unlimited"
     names = {
         id(built.contexts[curve.number]): name
-        for name, curve in tls.CURVES.items()
+        for name, curve in tls_settings.CURVES.items()
         if curve.number in built.contexts
     }
     return names.get(id(context), "nothing")

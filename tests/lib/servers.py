@@ -21,7 +21,8 @@ from urllib.parse import quote
 import trustme
 
 from exophone_exporter.server.server import Server, listen
-from exophone_exporter.server.tls import CURVES, Tls
+from exophone_exporter.server.tls import Tls
+from exophone_exporter.server.tls_settings import CURVES
 from tests.lib.processes import DEADLINE_SECONDS, get, wait_until
 
 # What a process of its own serves.

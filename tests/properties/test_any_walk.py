@@ -12,7 +12,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from exophone_exporter.errors import TimedOut
-from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.exotel.responses import Answer
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.polling.poller import poll_once
 from tests.lib.strategies import share

@@ -24,9 +24,8 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from exophone_exporter.simulator import Fault, Simulator, World, make_account
+from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
 from exophone_exporter.simulator.responses import Endpoint
-from exophone_exporter.simulator.server import RecordedRequest
 from tests.lib.processes import Running, config_file, started
 
 pytestmark = pytest.mark.soak

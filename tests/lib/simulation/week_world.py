@@ -27,8 +27,7 @@ from exophone_exporter.errors import (
     TlsFailed,
     TooLarge,
 )
-from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS
-from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.exotel.responses import RETRY_AFTER_CAP_SECONDS, Answer
 from tests.lib.simulation.virtual_time import VirtualTime
 from tests.lib.simulation.week_model import Call, Model, Number
 from tests.lib.support import number_as_sent

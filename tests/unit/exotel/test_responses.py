@@ -10,12 +10,12 @@ from requests.structures import CaseInsensitiveDict
 
 from exophone_exporter.errors import ErrorInside, PollError, RateLimited, ServerFailed
 from exophone_exporter.exotel.responses import (
+    Answer,
     error_inside,
     error_of,
     retry_after_seconds,
     retry_delay_seconds,
 )
-from exophone_exporter.exotel.transport import Answer
 
 # 14 November 2023, 22:13:20 UTC
 NOW = 1_700_000_000.0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from exophone_exporter.config.number_rules import ANY, DEFAULT_RULES, NumberRules
-from exophone_exporter.inventory.expectations import expectation, judge, rule_matches
+from exophone_exporter.inventory.expectations import expectation, judge
+from exophone_exporter.inventory.snapshot import rule_matches
 from tests.lib.support import account, number_rules, phone, snapshot
 
 FLOW_11 = "http://my.exotel.in/acme/exoml/start_voice/11"

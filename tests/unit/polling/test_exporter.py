@@ -19,7 +19,7 @@ from exophone_exporter.clock import Clock
 from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account, Config, PerNumber
 from exophone_exporter.errors import StartError
-from exophone_exporter.exotel.transport import Answer
+from exophone_exporter.exotel.responses import Answer
 from exophone_exporter.inventory.state import AccountState, AccountStatus
 from exophone_exporter.metrics import page
 from exophone_exporter.polling.accounts import ReloadSummary

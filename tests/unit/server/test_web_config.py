@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from exophone_exporter.errors import ConfigError
-from exophone_exporter.server import tls, web_config
+from exophone_exporter.server import tls_settings, web_config
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint
+from exophone_exporter.server.tls_settings import TlsSettings
 from exophone_exporter.server.web_config import (
     PasswordHash,
-    TlsSettings,
     WebConfig,
     check_web_config,
     follow,
@@ -436,7 +436,7 @@ def test_a_pipe_is_refused_because_it_is_empty_when_it_is_read_again(tmp_path: P
 
 def test_every_suite_that_may_be_named_is_known_to_openssl() -> None:
     """A name that OpenSSL does not know would be left out of the list without a word."""
-    for name, of_openssl in tls.SUITES.items():
+    for name, of_openssl in tls_settings.SUITES.items():
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_ciphers(of_openssl)
         offered = [
