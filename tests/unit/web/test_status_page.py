@@ -66,12 +66,33 @@ def page_of(
     return status_page.render(statuses, time.clock.now(), telemetry_path, probe=probe)
 
 
-def overview_of(time: FakeTime, *states: AccountState) -> status_page.Overview:
-    return status_page.overview([card_of(time, state) for state in states])
+def fresh_of(page: str) -> tuple[str, str]:
+    """What the only card says of the age of its figures, and of the polls."""
+    ((fresh, polls),) = re.findall(r'<p class="fresh">(.*?) <span class="soft">(.*?)</span>', page)
+    return fresh, polls
 
 
-def card_of(time: FakeTime, state: AccountState) -> status_page.Card:
-    return status_page.card(state.status(), time.clock.now())
+def figures_of(page: str) -> dict[str, tuple[str, bool]]:
+    """The figures of the only card by their names, and whether each is one to look at."""
+    found = re.findall(r'<dt>(.*?)</dt><dd( class="some")?>(.*?)</dd>', page)
+    return {name: (html.unescape(value), bool(some)) for name, some, value in found}
+
+
+def rows_of(page: str) -> list[tuple[str, ...]]:
+    """The cells of each number with a problem: number, name, problem, expected, owner, ..."""
+    rows = re.findall(r'<tr role="row"><th scope="row"(.*?)</tr>', page, re.DOTALL)
+    cells = [re.findall(r">([^<>]*)(?:</a>)?\s*</t[hd]>", row) for row in rows]
+    return [tuple(map(html.unescape, row)) for row in cells]
+
+
+def troubles_of(page: str) -> list[str]:
+    overview, _, _ = page.partition("<section")
+    _, _, listed = overview.partition('<div class="overview')
+    return re.findall(r"<li>(.*)</li>", listed)
+
+
+def title_of(page: str) -> str:
+    return "".join(re.findall("<title>(.*)</title>", page))
 
 
 class Reader(html.parser.HTMLParser):
@@ -106,9 +127,9 @@ def test_card_says_how_many_numbers_are_no_longer_listed(time: FakeTime) -> None
     assert UNCONFIRMED not in page_of(time, state)
     listing = Listing((phone("a"),), 1, Counter(), {"a": 1})
     state.record_poll(PollResult(now, 1.0, build(listing, now, 1.0)))
-    assert card_of(time, state).headline.endswith(f" ago. 1 number {UNCONFIRMED}")
+    assert fresh_of(page_of(time, state))[0].endswith(f" ago. 1 number {UNCONFIRMED}")
     fail(state, time)
-    assert card_of(time, state).headline.endswith(f" old. 1 number {UNCONFIRMED}")
+    assert fresh_of(page_of(time, state))[0].endswith(f" old. 1 number {UNCONFIRMED}")
     state.record_poll(PollResult(now, 1.0, error=ListShifted(2, {"a": 2, "b": 1})))
     assert f"2 numbers {UNCONFIRMED}" in page_of(time, state)
 
@@ -116,19 +137,16 @@ def test_card_says_how_many_numbers_are_no_longer_listed(time: FakeTime) -> None
 @pytest.mark.fault(250)
 def test_card_shows_the_balance_and_its_age_also_where_no_figures_are_known(time: FakeTime) -> None:
     state = AccountState(replace(account(), balance_interval_seconds=3600.0))
-    assert card_of(time, polled(time, phone())).balance is None
-    unknown = status_page.Figure("not known", "", urgent=False)
-    assert card_of(time, state).balance == unknown
+    assert "balance" not in figures_of(page_of(time, polled(time, phone())))
+    assert figures_of(page_of(time, state)) == {"balance": ("not known", False)}
     amount = Balance(Decimal("-48213.5"), "INR", "")
     state.record_balance(BalanceResult(time.clock.now(), amount))
     time.pass_(720)
-    page = Reader(page_of(time, state))
-    shown = page.text.index("balance, 12 min ago")
-    assert page.text[shown + 1] == "-₹48,213.50"
-    assert ("class", "some") in page.attributes
+    figures = figures_of(page_of(time, state))
+    assert figures == {"balance, 12 min ago": ("-₹48,213.50", True)}
     state.record_balance(BalanceResult(time.clock.now(), error=CredentialsRejected("401")))
     time.pass_(3 * 3600)
-    assert card_of(time, state).balance == replace(unknown, urgent=True)
+    assert figures_of(page_of(time, state)) == {"balance": ("not known", True)}
 
 
 @pytest.mark.parametrize(
@@ -156,12 +174,13 @@ def test_card_shows_the_state_and_only_fresh_figures(
         time.pass_(age_seconds)
     if failed:
         fail(account_state, time)
-    card, page = card_of(time, account_state), page_of(time, account_state)
-    assert (card.state, card.headline) == (state, headline)
-    assert card.error == ("401: the key is wrong" if failed else "")
-    assert card.error in page
+    page = page_of(time, account_state)
+    assert re.findall('<span class="state (.*?)">', page) == [state]
+    assert fresh_of(page)[0] == headline
+    errors = re.findall('<p class="error">(.*?)</p>', page)
+    assert errors == (["401: the key is wrong"] if failed else [])
     is_fresh = age_seconds in (44, 300)
-    assert (card.has_figures, len(card.rows), "<dl>" in page) == (is_fresh, is_fresh, is_fresh)
+    assert (len(rows_of(page)), "<dl>" in page) == (is_fresh, is_fresh)
 
 
 @pytest.mark.fault(80)
@@ -205,8 +224,8 @@ def test_figures_are_next_to_their_names(time: FakeTime) -> None:
 def test_rental_says_how_many_numbers_it_lacks(
     time: FakeTime, numbers: list[ExoPhone], rental: str
 ) -> None:
-    card = card_of(time, polled(time, *numbers))
-    assert card.rental == rental
+    figures = figures_of(page_of(time, polled(time, *numbers)))
+    assert figures["monthly rental"] == (rental, False)
 
 
 @pytest.mark.fault(255)
@@ -222,22 +241,25 @@ def test_rows_are_the_numbers_with_a_problem(time: FakeTime) -> None:
         phone("no-sid", voice_url="", sms_capable=False, rental_price=None, region="XX"),
         phone("idle", voice_url="", sms_url="", **other),
     )
-    card = card_of(time, polled(time, *numbers, rules=(OUTBOUND, PAYMENTS)))
+    page = page_of(time, polled(time, *numbers, rules=(OUTBOUND, PAYMENTS)))
+    rows = rows_of(page)
     any_flow, payments = ("any", ""), ("44 or external", "payments")
-    assert [(r.phone_number, r.problem, r.expected, r.owner) for r in card.rows] == [
+    assert [(row[0], *row[2:5]) for row in rows] == [
         ("idle", "voice missing, sms missing", *any_flow),
         ("+2", "voice missing", *payments),
         ("+912248901111", "voice missing", *any_flow),
         ("+3", "voice wrong (11)", *payments),
         ("+0", "sms unwanted (22)", "none", "sales"),
     ]
-    assert [(row.circle, row.rental) for row in card.rows[:4]] == [
+    assert [row[5:] for row in rows[:4]] == [
         ("SG", "499.00 EUR"),
         ("Mumbai", "₹1,23,456.50"),
         ("XX", ""),
         ("Uttar Pradesh West", "₹499.00"),
     ]
-    assert (card.problems, card.busy, card.idle) == (5, 3, 1)
+    figures = figures_of(page)
+    assert (figures["with a problem"], figures["idle"]) == (("5", True), ("1", True))
+    assert f"5 {WRONG} of 3 {BUSY}" in title_of(page)
 
 
 def test_rows_are_the_most_urgent_of_all_with_a_problem(time: FakeTime) -> None:
@@ -266,9 +288,9 @@ def test_rows_are_the_most_urgent_of_all_with_a_problem(time: FakeTime) -> None:
             each[0].phone_number,
         )
     )
-    card = card_of(time, state)
-    assert [row.phone_number for row in card.rows] == [n.phone_number for n, _ in wrong[:200]]
-    assert card.rows_left_out == len(wrong) - 200
+    page = page_of(time, state)
+    assert [row[0] for row in rows_of(page)] == [n.phone_number for n, _ in wrong[:200]]
+    assert f">{len(wrong) - 200} more are not shown" in page
 
 
 def test_rules_that_match_no_number_are_named(time: FakeTime) -> None:
@@ -362,12 +384,10 @@ def test_overview_of_one_account(
     if of is not None:
         urls = [""] * unattached + ["u"] * (of - unattached)
         account_state = polled(time, *(phone(f"s{n}", voice_url=u) for n, u in enumerate(urls)))
-    overview = overview_of(time, account_state)
-    assert (overview.state, overview.title, overview.troubles) == (state, title, ())
-    assert overview.headline == title.partition(": ")[2].removesuffix(" · ExoPhones")
     page = page_of(time, account_state)
-    assert f"<title>{title}</title>" in page
-    assert f"<h1>{overview.headline}</h1>" in page
+    assert f'<div class="overview {state}">' in page
+    assert (title_of(page), troubles_of(page)) == (title, [])
+    assert f"<h1>{title.partition(': ')[2].removesuffix(' · ExoPhones')}</h1>" in page
 
 
 def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> None:
@@ -378,17 +398,16 @@ def test_overview_of_several_accounts_names_those_that_fail(time: FakeTime) -> N
     fail(failing, time)
     ok = polled(time, phone("a", voice_url=""), phone("b"), name="ok")
     waiting = AccountState(account("new"))
-    overview = overview_of(time, waiting, ok, stale, failing)
-    headline = f"4 accounts, 3 numbers known, 2 {WRONG} of 2 hear a busy tone"
-    assert (overview.state, overview.headline) == ("failing", headline)
-    assert overview.title == f"✗ 2 of 4 accounts fail: {headline} · ExoPhones"
-    assert overview.troubles == (
-        status_page.Trouble("old", "account-3", "is stale"),
-        status_page.Trouble("sg", "account-4", "fails"),
-        status_page.Trouble("new", "account-1", "is waiting for its first poll"),
-    )
     page = page_of(time, waiting, ok, stale, failing)
-    assert '<a href="#account-4">sg</a> fails' in page
+    headline = f"4 accounts, 3 numbers known, 2 {WRONG} of 2 hear a busy tone"
+    assert '<div class="overview failing">' in page
+    assert f"<h1>{headline}</h1>" in page
+    assert title_of(page) == f"✗ 2 of 4 accounts fail: {headline} · ExoPhones"
+    assert troubles_of(page) == [
+        '<a href="#account-3">old</a> is stale',
+        '<a href="#account-4">sg</a> fails',
+        '<a href="#account-1">new</a> is waiting for its first poll',
+    ]
     assert '<h2 id="account-4">sg</h2>' in page
 
 
@@ -405,19 +424,18 @@ def test_title_names_the_one_account_that_fails(
     failing = polled(time, phone(), name="sg")
     time.pass_(age_seconds)
     fail(failing, time)
-    assert overview_of(time, polled(time, name="ok"), failing).title.startswith(brief)
+    assert title_of(page_of(time, polled(time, name="ok"), failing)).startswith(brief)
 
 
 def test_overview_names_the_first_five_troubles_and_counts_the_rest(time: FakeTime) -> None:
     states = [polled(time, name=f"a{n}") for n in range(8)]
     for state in states:
         fail(state, time)
-    troubles = overview_of(time, *states).troubles
-    assert [trouble.name for trouble in troubles] == ["a0", "a1", "a2", "a3", "a4", ""]
-    assert troubles[-1].text == "and 3 more"
-    assert overview_of(time, *states[:6]).troubles[-1].text == "and 1 more"
-    assert len(overview_of(time, *states[:5]).troubles) == 5
-    assert overview_of(time, states[0]).troubles == ()
+    first_five = [f'<a href="#account-{n + 1}">a{n}</a> fails' for n in range(5)]
+    assert troubles_of(page_of(time, *states)) == [*first_five, "and 3 more"]
+    assert troubles_of(page_of(time, *states[:6])) == [*first_five, "and 1 more"]
+    assert troubles_of(page_of(time, *states[:5])) == first_five
+    assert troubles_of(page_of(time, states[0])) == []
 
 
 @pytest.mark.parametrize(("accounts", "listed"), [(2, False), (3, True)])
@@ -441,10 +459,10 @@ def test_card_shows_the_interval_and_after_a_failure_the_last_attempt(
     time: FakeTime, interval_seconds: float, shown: str
 ) -> None:
     state = AccountState(account(interval_seconds=interval_seconds))
-    assert card_of(time, state).polling == f"{shown}."
+    assert fresh_of(page_of(time, state))[1] == f"{shown}."
     fail(state, time)
     time.pass_(7)
-    assert f"{shown}; the last attempt was 8 s ago." in page_of(time, state)
+    assert fresh_of(page_of(time, state))[1] == f"{shown}; the last attempt was 8 s ago."
 
 
 @pytest.mark.parametrize("sid", ["sid-1", "a&account=x;=+b", "x" * 128, "..."])
