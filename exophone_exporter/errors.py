@@ -1,35 +1,24 @@
 """Everything that can go wrong, in one tree.
 
 ExoPhoneError
-├── ConfigError             the configuration cannot be used; holds every problem found
-├── StartError              the process cannot start: a port in use, a bad address
-├── Stopped                 the process ends, or the account is removed; not a failure
-└── PollError               asking the API failed; has a reason and a number of attempts
-    ├── ConnectFailed       connect      no connection, or it broke before an answer
-    │   └── NotHttp         connect      what answered does not speak HTTP
-    ├── TimedOut            timeout      no answer in time
-    │   └── DeadlinePassed  timeout      the whole poll took too long
-    │       └── BudgetSpent timeout      it would, as no request is left before the deadline
-    ├── TlsFailed           tls          the certificate or the handshake
-    ├── CredentialsRejected auth         401
-    ├── Forbidden           forbidden    403
-    ├── BillingRefused      billing      402
-    ├── NotFound            not_found    404, 410
-    ├── RateLimited         rate_limited 429, or 403 or 503 with Retry-After
-    ├── ServerFailed        server       408, 425, 5xx
-    ├── UnexpectedStatus    status       any other status
-    ├── TooLarge            too_large    more bytes than an answer may have
-    ├── BadBody             bad_body     not the JSON that was promised
-    │   ├── BodyCut         bad_body     the connection ended before the body
-    │   └── JsonCut         bad_body     the JSON ended before its end
-    ├── BadEnvelope         envelope     JSON, but not the documented object
-    │   └── ErrorInside     envelope     an error inside a 200, before its code is read
-    ├── BadPagination       pagination   pages that contradict each other
-    │   └── ListShifted     pagination   many numbers are missing from them, and still there
-    └── InternalError       internal     a defect in the exporter
+├── ConfigError, StartError, Stopped
+└── PollError
+    ├── ConnectFailed
+    │   └── NotHttp
+    ├── TimedOut
+    │   └── DeadlinePassed
+    │       └── BudgetSpent
+    ├── TlsFailed, CredentialsRejected, Forbidden, BillingRefused, NotFound, RateLimited,
+    │   ServerFailed, UnexpectedStatus, TooLarge
+    ├── BadBody
+    │   └── BodyCut, JsonCut
+    ├── BadEnvelope
+    │   └── ErrorInside
+    ├── BadPagination
+    │   └── ListShifted
+    └── InternalError
 
-`reason` is the label of `exophone_poll_failures_total` and closed: a new reason is a change of the
-metric contract. Exceptions of requests, urllib3 and json are translated where they are met.
+Exceptions of requests, urllib3 and json are translated where they are met.
 """
 
 from __future__ import annotations
@@ -65,128 +54,95 @@ class Stopped(ExoPhoneError):
 class PollError(ExoPhoneError):
     """Asking the API failed.
 
-    `reason` is the metric label. `attempts` says how often one request is tried in all before the
-    failure stands: 1 is never again. `status` is that of the answer, or the one inside a 200; None
-    where there is neither.
+    `reason` is the label of `exophone_poll_failures_total` and closed: a new reason is a change of
+    the metric contract. `attempts` says how often one request is tried in all before the failure
+    stands: 1 is never again. `status` is that of the answer, or the one inside a 200; None where
+    there is neither.
     """
 
     reason: ClassVar[str]
-    attempts: ClassVar[int] = 1
+    attempts: ClassVar[int]
     status: int | None = None
 
+    def __init_subclass__(cls, *, reason: str = "", attempts: int = 1) -> None:
+        cls.reason = reason or cls.reason
+        cls.attempts = attempts
 
-class ConnectFailed(PollError):
+
+class ConnectFailed(PollError, reason="connect", attempts=3):
     """No connection could be made, or it broke before an answer."""
-
-    reason = "connect"
-    attempts = 3
 
 
 class NotHttp(ConnectFailed):
     """What answered does not speak HTTP; asking again would get the same."""
 
-    attempts = 1
 
-
-class TimedOut(PollError):
+class TimedOut(PollError, reason="timeout", attempts=3):
     """No answer within the timeout."""
-
-    reason = "timeout"
-    attempts = 3
 
 
 class DeadlinePassed(TimedOut):
     """The whole poll took longer than its deadline."""
-
-    attempts = 1
 
 
 class BudgetSpent(DeadlinePassed):
     """The account's budget had no place in the time that was left, so nothing was asked."""
 
 
-class TlsFailed(PollError):
+class TlsFailed(PollError, reason="tls"):
     """The certificate was refused or the handshake failed."""
 
-    reason = "tls"
 
-
-class CredentialsRejected(PollError):
+class CredentialsRejected(PollError, reason="auth"):
     """401: the key, the token or the region is wrong."""
 
-    reason = "auth"
 
-
-class Forbidden(PollError):
+class Forbidden(PollError, reason="forbidden"):
     """403: suspended, or without the permission."""
 
-    reason = "forbidden"
 
-
-class BillingRefused(PollError):
+class BillingRefused(PollError, reason="billing"):
     """402: the plan or the balance."""
 
-    reason = "billing"
 
-
-class NotFound(PollError):
+class NotFound(PollError, reason="not_found"):
     """404 or 410: no such account, or no such number."""
 
-    reason = "not_found"
 
-
-class RateLimited(PollError):
+class RateLimited(PollError, reason="rate_limited", attempts=3):
     """429, or 403 or 503 with Retry-After; `retry_after_seconds` is None where there was none."""
-
-    reason = "rate_limited"
-    attempts = 3
 
     def __init__(self, message: str, retry_after_seconds: float | None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
-class ServerFailed(PollError):
+class ServerFailed(PollError, reason="server", attempts=3):
     """408, 425 or 5xx."""
 
-    reason = "server"
-    attempts = 3
 
-
-class UnexpectedStatus(PollError):
+class UnexpectedStatus(PollError, reason="status"):
     """A status that the list and the detail endpoint do not give."""
 
-    reason = "status"
 
-
-class TooLarge(PollError):
+class TooLarge(PollError, reason="too_large"):
     """More bytes than an answer may have, counted after decompression."""
 
-    reason = "too_large"
 
-
-class BadBody(PollError):
+class BadBody(PollError, reason="bad_body"):
     """Not the JSON that was promised."""
 
-    reason = "bad_body"
 
-
-class BodyCut(BadBody):
+class BodyCut(BadBody, attempts=3):
     """The connection ended before the body."""
 
-    attempts = 3
+
+class JsonCut(BadBody, attempts=2):
+    """The JSON ended before its end."""
 
 
-class JsonCut(BadBody):
-    """The JSON ended before its end; asked for once more."""
-
-    attempts = 2
-
-
-class BadEnvelope(PollError):
+class BadEnvelope(PollError, reason="envelope"):
     """JSON, but not the documented object, or an error inside a 200."""
-
-    reason = "envelope"
 
 
 class ErrorInside(BadEnvelope):
@@ -200,10 +156,8 @@ class ErrorInside(BadEnvelope):
         self.words = words
 
 
-class BadPagination(PollError):
+class BadPagination(PollError, reason="pagination"):
     """Pages that contradict each other, or that never end."""
-
-    reason = "pagination"
 
 
 class ListShifted(BadPagination):
@@ -219,10 +173,8 @@ class ListShifted(BadPagination):
         self.missed = missed
 
 
-class InternalError(PollError):
+class InternalError(PollError, reason="internal"):
     """A defect in the exporter, caught so that polling continues."""
-
-    reason = "internal"
 
 
 # In the order of the tree: each kind of PollError has a reason of its own.
