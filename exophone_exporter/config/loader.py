@@ -8,7 +8,6 @@ the file; here it is merged with the defaults and checked as a whole.
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import math
 import os
@@ -40,8 +39,8 @@ from exophone_exporter.config.number_rules import (
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
 from exophone_exporter.config.schema import (
-    AccountSection,
     BalanceSection,
+    NumberRuleSection,
     PerNumberSection,
     PollSection,
 )
@@ -118,8 +117,7 @@ def parse(
     if document.value is None:
         raise ConfigError([f"{source}: the file is empty; see config.example.yaml for an example"])
     problems = ProblemList(source, document.lines)
-    builder = _ConfigBuilder(source, problems, environ, read_file, with_secrets)
-    return builder.build(document.value)
+    return _ConfigBuilder(document.value, problems, environ, read_file, with_secrets).build()
 
 
 def environment() -> Mapping[str, str]:
@@ -154,8 +152,8 @@ def _from_variables(
             problems.note(("accounts", 0, key), str(error))
     if "sid" in entry:
         entry["name"] = entry["sid"]
-    builder = _ConfigBuilder(ENVIRONMENT_SOURCE, problems, environ, read_file, with_secrets)
-    return builder.build({"accounts": [entry]})
+    document: strict_yaml.Value = {"accounts": [entry]}
+    return _ConfigBuilder(document, problems, environ, read_file, with_secrets).build()
 
 
 def _variable_name(path: strict_yaml.Path) -> str:
@@ -193,112 +191,120 @@ def _from_variable(
 class _ConfigBuilder:
     """Checks one document and builds its Config, collecting every problem on the way."""
 
-    _source: str
+    _document: strict_yaml.Value
     _problems: ProblemList
     _environ: Mapping[str, str]
     _read_file: ReadFile
     _with_secrets: bool
     _warnings: list[str] = field(default_factory=list)
 
-    def build(self, document: strict_yaml.Value) -> Config:
-        """The Config of a document; raises ConfigError with every problem, by line."""
-        file = self._validated(document)
-        names = [account.name for account in file.accounts]
-        self._check_unique("accounts", "account", names)
-        rules = self._number_rules(file, names)
-        accounts = [self._account(index, file, rules) for index in range(len(file.accounts))]
-        if self._problems:
+    def build(self) -> Config:
+        """The Config of the document; raises ConfigError with every problem, by line."""
+        file = validate(schema.File, self._document, self._problems, schema.ADVICE)
+        names = self._unique_names("accounts", "account")
+        self._unique_names("numbers", "rule")
+        if len(names) == self._count("accounts"):  # else what is wrong may be the missing name
+            self._check_rule_accounts(names)
+        rules = self._number_rules(file.numbers) if file else DEFAULT_RULES
+        accounts = [self._account(at, file, rules) for at in range(self._count("accounts"))]
+        if self._problems.found:
             raise self._problems.error()
         return Config(
-            self._source,
+            self._problems.source,
             tuple(account for account in accounts if account is not None),
             tuple(dict.fromkeys(self._warnings)),
         )
 
-    def _validated(self, document: strict_yaml.Value) -> schema.File:
-        """The document as the schema's model.
+    def _count(self, section: str) -> int:
+        """How many accounts or rules there are."""
+        entries = self._fitting().get(section)
+        return len(entries) if isinstance(entries, list) else 0
 
-        If it does not fit, its problems are noted and the rest is returned for further checks.
-        """
-        file = validate(schema.File, document, self._problems, schema.ADVICE)
-        if file is None:
-            document = _without(document, self._problems.paths)
-            file = validate(schema.File, document, self._problems, schema.ADVICE)
-        if file is None:
-            raise self._problems.error()
-        return file
+    def _fitting(self, *path: str | int) -> dict[str, Any]:
+        """The keys of a section that have no problem; none where the file has no such section."""
+        section: Any = self._document
+        try:
+            for part in path:
+                section = section[part]
+        except (LookupError, TypeError):
+            return {}
+        keys = section if isinstance(section, dict) else {}
+        return {key: keys[key] for key in keys if (*path, key) not in self._problems}
 
-    def _check_unique(self, section: str, label: str, names: Sequence[str]) -> None:
+    def _merged(self, kind: type[_Section], key: str, path: strict_yaml.Path) -> _Section:
+        """A section of the file with the keys that the account at `path` sets itself."""
+        return kind.model_validate(self._fitting(key) | self._fitting(*path, key))
+
+    def _unique_names(self, section: str, label: str) -> Sequence[str]:
+        """The names of accounts or rules; a second one that is equal is noted."""
         seen: dict[str, int] = {}
-        for index, name in enumerate(names):
-            if (first := seen.setdefault(name, index)) != index:
-                self._problems.note_first(
-                    (section, index, "name"),
+        for at in range(self._count(section)):
+            name = self._fitting(section, at).get("name")
+            if name and (first := seen.setdefault(name, at)) != at:
+                self._problems.note(
+                    (section, at, "name"),
                     f"`{name}` is already the name of {section}[{first}]; names must be unique,"
                     f" they are the `{label}` label",
                 )
+        return list(seen)
 
-    def _number_rules(self, file: schema.File, names: Sequence[str]) -> NumberRules:
-        """The rules of all accounts, which have these names."""
-        if not file.numbers:
-            return DEFAULT_RULES
-        rules = [_number_rule(at, section) for at, section in enumerate(file.numbers, 1)]
-        self._check_unique("numbers", "rule", [rule.label for rule in rules])
-        self._check_rule_accounts(rules, names)
-        for at, rule in enumerate(rules):
-            hiding = next((other for other in rules[:at] if other.hides(rule)), None)
-            if hiding is not None:
-                self._warnings.append(
-                    f"{self._problems.where(('numbers', at))}: the rule never applies:"
-                    f" numbers[{hiding.position - 1}] matches all that it matches"
+    def _check_rule_accounts(self, names: Sequence[str]) -> None:
+        for at in range(self._count("numbers")):
+            path = ("numbers", at, "match")
+            globs = self._fitting(*path).get("account", [])
+            for place, glob in enumerate([globs] if isinstance(globs, str) else globs):
+                where = (*path, "account", place)
+                if where in self._problems or any(matches_any([glob], name) for name in names):
+                    continue
+                near = difflib.get_close_matches(glob, names, n=1) or names
+                self._problems.note(
+                    where, f"{quoted(glob)} matches no account; use {listed([*near])}"
                 )
-        return NumberRules(tuple(rules))
 
-    def _check_rule_accounts(self, rules: Sequence[NumberRule], names: Sequence[str]) -> None:
-        if any(path[-1:] == ("name",) and path[0] == "accounts" for path in self._problems.paths):
-            return  # what is wrong may be that name
-        for at, rule in enumerate(rules):
-            for place, glob in enumerate(rule.match.get("account", ())):
-                if not any(matches_any([glob], name) for name in names):
-                    near = difflib.get_close_matches(glob, names, n=1) or names
-                    path = self._problems.as_written(("numbers", at, "match", "account", place))
-                    self._problems.note(
-                        path, f"{quoted(glob)} matches no account; use {listed([*near])}"
-                    )
+    def _number_rules(self, sections: Sequence[NumberRuleSection]) -> NumberRules:
+        rules = NumberRules(tuple(_number_rule(at, each) for at, each in enumerate(sections, 1)))
+        for hidden, hiding in rules.hidden():
+            self._warnings.append(
+                f"{self._problems.where(('numbers', hidden.position - 1))}: the rule never applies:"
+                f" numbers[{hiding.position - 1}] matches all that it matches"
+            )
+        return rules if sections else DEFAULT_RULES
 
-    def _account(self, index: int, file: schema.File, rules: NumberRules) -> Account | None:
-        entry = file.accounts[index]
-        path = ("accounts", index)
-        before = len(self._problems)
+    def _account(self, at: int, file: schema.File | None, rules: NumberRules) -> Account | None:
+        """One account; None where it or anything else in the file does not fit."""
+        path = ("accounts", at)
         if path in self._problems:
             return None
-        if {"region", "base_url"} <= entry.model_fields_set:
+        given = self._fitting(*path)
+        if {"region", "base_url"} <= given.keys():
             message = "cannot be combined with `region`; remove one of them"
             self._problems.note((*path, "base_url"), message)
-        key = self._secret(path, entry, "api_key")
-        token = self._secret(path, entry, "api_token")
-        poll = self._poll(path, file.poll, entry.poll)
-        if entry.ca_file is not None and self._with_secrets:
-            self._check_certificates((*path, "ca_file"), entry.ca_file)
-        per_number = self._per_number(path, file.per_number, entry.per_number)
-        if len(self._problems) > before or key is None or token is None:
+        key = self._secret(path, given, "api_key")
+        token = self._secret(path, given, "api_token")
+        poll = self._poll(path)
+        per_number = self._per_number(path)
+        if "ca_file" in given and self._with_secrets:
+            self._check_certificates((*path, "ca_file"), given["ca_file"])
+        balance_interval_seconds = self._balance_interval(path)
+        if file is None or key is None or token is None:
             return None
+        section = file.accounts[at]
         return Account(
-            name=entry.name,
-            sid=entry.sid,
-            origin=entry.base_url or ORIGINS[entry.region],
+            name=section.name,
+            sid=section.sid,
+            origin=section.base_url or ORIGINS[section.region],
             credentials=Credentials(key, token),
             poll=poll,
             per_number=per_number,
-            ca_file=entry.ca_file,
-            proxy_url=entry.proxy_url,
-            balance_interval_seconds=self._balance_interval(file.balance, entry.balance),
-            labels=tuple(sorted(entry.labels.items())),
-            rules=rules.of_account(entry.name),
+            ca_file=section.ca_file,
+            proxy_url=section.proxy_url,
+            balance_interval_seconds=balance_interval_seconds,
+            labels=tuple(sorted(section.labels.items())),
+            rules=rules.of_account(section.name),
         )
 
-    def _poll(self, path: strict_yaml.Path, common: PollSection, own: PollSection) -> Poll:
-        merged = _merged(common, own)
+    def _poll(self, path: strict_yaml.Path) -> Poll:
+        merged = self._merged(PollSection, "poll", path)
         stale_after = merged.stale_after or max(_STALE_AFTER_SECONDS, 3 * (merged.interval or 0))
         deadline = merged.deadline
         if "deadline" not in merged.model_fields_set:
@@ -338,8 +344,8 @@ class _ConfigBuilder:
                 f" {duration_text(math.ceil(least))}"
             )
 
-    def _balance_interval(self, common: BalanceSection, own: BalanceSection) -> float | None:
-        merged = _merged(common, own)
+    def _balance_interval(self, path: strict_yaml.Path) -> float | None:
+        merged = self._merged(BalanceSection, "balance", path)
         if not merged.enabled:
             return None
         if merged.interval < _BALANCE_INTERVAL_LEAST_SECONDS:
@@ -349,24 +355,24 @@ class _ConfigBuilder:
             )
         return merged.interval
 
-    def _per_number(
-        self, path: strict_yaml.Path, common: PerNumberSection, own: PerNumberSection
-    ) -> PerNumber:
-        merged, key = _merged(common, own), None
+    def _per_number(self, path: strict_yaml.Path) -> PerNumber:
+        merged, key = self._merged(PerNumberSection, "per_number", path), None
         if (file := merged.pseudonym_key_file) is not None and self._with_secrets:
             try:
                 key = self._secret_in(file)
             except (OSError, ValueError) as error:
-                parent = path if own.pseudonym_key_file else ()
-                message = f"{strict_yaml.shown(file)}: {reason_of(error)}"
-                self._problems.note((*parent, "per_number", "pseudonym_key_file"), message)
+                place = ("per_number", "pseudonym_key_file")
+                own = (*path, *place)
+                where = own if own in self._problems.lines else place
+                if where not in self._problems:  # noted for another account
+                    self._problems.note(where, f"{strict_yaml.shown(file)}: {reason_of(error)}")
         return PerNumber(merged.series, merged.limit, merged.phone_number, key)
 
     def _secret(
-        self, path: strict_yaml.Path, entry: AccountSection, field: str
+        self, path: strict_yaml.Path, entry: Mapping[str, str], field: str
     ) -> SecretSource | None:
         ways = [field, f"{field}_file", f"{field}_env"]
-        given = [way for way in ways if getattr(entry, way) is not None]
+        given = [way for way in ways if way in entry]
         if any((*path, way) in self._problems for way in ways):
             return None
         if len(given) != 1:
@@ -377,9 +383,9 @@ class _ConfigBuilder:
             return None
         [way] = given
         try:
-            return self._read_secret(way, getattr(entry, way))
+            return self._read_secret(way, entry[way])
         except (OSError, ValueError) as error:
-            named = f"{_shown_path(getattr(entry, way))}: " if way.endswith("_file") else ""
+            named = f"{_shown_path(entry[way])}: " if way.endswith("_file") else ""
             self._problems.note((*path, way), named + reason_of(error))
             return None
 
@@ -451,7 +457,7 @@ def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
         )
 
 
-def _number_rule(position: int, section: schema.NumberRuleSection) -> NumberRule:
+def _number_rule(position: int, section: NumberRuleSection) -> NumberRule:
     return NumberRule(
         position,
         section.name or str(position),
@@ -460,49 +466,6 @@ def _number_rule(position: int, section: schema.NumberRuleSection) -> NumberRule
         tuple(section.sms),
         section.owner or "",
     )
-
-
-def _without(value: strict_yaml.Value, paths: list[strict_yaml.Path]) -> strict_yaml.Value:
-    """The document without the values at `paths`; required values are replaced by placeholders."""
-    if not isinstance(value, dict):
-        return None
-    pruned = copy.deepcopy(value)
-    for path in paths:
-        if path[0] == "numbers":
-            _prune_rule(pruned, path)
-            continue
-        *parents, last = path
-        parent: Any = pruned
-        for part in parents:
-            parent = parent[part]
-        if isinstance(last, int):
-            parent[last] = {"name": f"placeholder-{last}", "sid": "placeholder"}
-        elif path[2:] in (("name",), ("sid",)):
-            parent[last] = f"placeholder-{path[1]}"
-        else:
-            parent.pop(last, None)
-    return pruned
-
-
-def _prune_rule(document: dict[str, Any], path: strict_yaml.Path) -> None:
-    """Take what does not fit out of the rules; each keeps something to match."""
-    rules: Any = document["numbers"]
-    match path:
-        case (_,):
-            del document["numbers"]
-        case (_, int(at)):
-            rules[at] = {"match": {"sid": "*"}}
-        case (_, int(at), "match", key, *_) if len(rules[at]["match"]) > 1:
-            rules[at]["match"].pop(key, None)
-        case (_, int(at), "match", *_):
-            rules[at]["match"] = {"sid": "*"}
-        case _:
-            rules[path[1]].pop(path[2], None)
-
-
-def _merged(common: _Section, own: _Section) -> _Section:
-    """The common section with the keys that the account sets itself."""
-    return common.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
 
 def _shown_path(path: str) -> str:

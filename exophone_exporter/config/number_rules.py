@@ -7,7 +7,7 @@ are, too: people write them in names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, TypeAlias, get_args
@@ -76,6 +76,15 @@ class NumberRules:
         """The rule that applies to a number of the account, by its fields in MatchKey's order."""
         match = self._pattern.match("\n".join((*fields, "")).lower())
         return self.rules[match.lastindex - 1] if match and match.lastindex else None
+
+    def hidden(self) -> Iterator[tuple[NumberRule, NumberRule]]:
+        """Each rule that never applies, as far as the globs show it, with one that hides it."""
+        for at, rule in enumerate(self.rules):
+            # A rule that hides it also matches its globs as text: most rules are the first to.
+            if self.first_match(rule.match.get(key, ("",))[0] for key in _FIELDS) != rule:
+                hiding = next((other for other in self.rules[:at] if other.hides(rule)), None)
+                if hiding is not None:
+                    yield rule, hiding
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

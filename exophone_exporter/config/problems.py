@@ -55,49 +55,38 @@ def listed(names: Mapping[str, object] | list[str]) -> str:
 
 @dataclass
 class ProblemList:
-    """The problems of one source, each with its line; `name` gives the displayed name of a path."""
+    """The problems of one source: `found` has their paths and lines of text.
+
+    `name` gives the displayed name of a path.
+    """
 
     source: str
     lines: Mapping[strict_yaml.Path, int]
     name: Callable[[strict_yaml.Path], str] = dotted
-    paths: list[strict_yaml.Path] = field(default_factory=list)
-    _found: list[tuple[int, str]] = field(default_factory=list)
-    _named: set[str] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return len(self._found)
+    found: list[tuple[strict_yaml.Path, str]] = field(default_factory=list)
+    _places: set[str] = field(default_factory=set)
 
     def __contains__(self, path: strict_yaml.Path) -> bool:
         """Whether a problem was noted at exactly this place."""
-        return self.name(path) in self._named
+        return self.where(path) in self._places
 
     def note(self, path: strict_yaml.Path, message: str) -> None:
         """Note what is wrong at a place and what would be right."""
-        self._found.append((self._line(path), f"{self.where(path)}: {message}"))
-        self._named.add(self.name(path))
-        self.paths.append(path)
-
-    def note_first(self, path: strict_yaml.Path, message: str) -> None:
-        """Note a problem only if none is noted at the same place."""
-        if path in self:
-            self.paths.append(path)
-        else:
-            self.note(path, message)
+        self.found.append((path, f"{self.where(path)}: {message}"))
+        self._places.add(self.where(path))
 
     def where(self, path: strict_yaml.Path) -> str:
         """A place as a line begins with it: file, line and path."""
+        if path not in self.lines and path[:-1] in self.lines and isinstance(path[-1], int):
+            path = path[:-1]  # the file has no such index: one value was read as a list
         line = self._line(path)
         source = f"{self.source}:{line}" if line else self.source
         return f"{source}: {self.name(path)}"
 
-    def as_written(self, path: strict_yaml.Path) -> strict_yaml.Path:
-        """The path without an index that the file does not have: one value was read as a list."""
-        unwritten = path not in self.lines and path[:-1] in self.lines
-        return path[:-1] if unwritten and isinstance(path[-1], int) else path
-
     def error(self) -> ConfigError:
         """All of them as one error, in the order of their lines."""
-        return ConfigError(text for _, text in sorted(self._found, key=lambda found: found[0]))
+        found = sorted(self.found, key=lambda problem: self._line(problem[0]))
+        return ConfigError(text for _, text in found)
 
     def _line(self, path: strict_yaml.Path) -> int:
         """The line of the path, or of the nearest thing around it; 0 where nothing has lines."""
@@ -125,8 +114,8 @@ def validate(
         path = detail["loc"]
         if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
             path = path[:-1]  # pydantic marks the key of a free mapping so
-        path = problems.as_written(path)
-        problems.note_first(path, _message(detail, model, advice or {}))
+        if path not in problems:
+            problems.note(path, _message(detail, model, advice or {}))
     return None
 
 

@@ -194,7 +194,7 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
     file = validate(_File, value, problems)
     for problem in _problems_of_files(tls_section, source, problems) if with_files else ():
         problems.note((_TLS, problem.setting), problem.message)
-    if file is None or problems:
+    if file is None or problems.found:
         raise problems.error()
     headers = file.http_server_config.headers.model_dump(by_alias=True)
     return WebConfig(
@@ -213,7 +213,7 @@ def _problems_of_files(
     section: Mapping[str, strict_yaml.Value], source: str, problems: ProblemList
 ) -> list[tls.TlsProblem]:
     """What is wrong with the files of `tls_server_config`; their content matters if it is valid."""
-    is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path in problems.paths)
+    is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path, _ in problems.found)
     files = {key: inner for key in FILE_SETTINGS if isinstance(inner := section.get(key), str)}
     settings = TlsSettings.model_validate(section if is_valid else files)
     return tls.problems(settings.in_folder(Path(source).parent), is_valid=is_valid)

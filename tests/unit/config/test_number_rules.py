@@ -89,3 +89,11 @@ def test_a_rule_hides_a_later_one_that_matches_nothing_else(
 ) -> None:
     first, second = number_rules(earlier, later).rules
     assert first.hides(second) is hidden
+    assert list(NumberRules((first, second)).hidden()) == [(second, first)] * hidden
+
+
+def test_a_rule_that_matches_only_part_of_a_later_one_does_not_hide_it() -> None:
+    globs = [("a*",), ("ab", "c"), ("*",), ("ab", "c")]
+    rules = [NumberRule(at, str(at), {"sid": sids}) for at, sids in enumerate(globs, 1)]
+    hidden = [(later.position, by.position) for later, by in NumberRules((*rules,)).hidden()]
+    assert hidden == [(4, 2)]
