@@ -89,6 +89,16 @@ class RateLimiter:
             held_until = self._balance_held_until if of_balance else self._held_until
             return max(0.0, held_until - self._monotonic())
 
+    def is_idle(self) -> bool:
+        """Whether a new limiter would allow the same: no request counts and no wait is pending.
+
+        A request counts for twice the window, because the last one may still be under way.
+        """
+        with self._lock:
+            counts_until = self._slots[-1].at + 2 * WINDOW_SECONDS if self._slots else -math.inf
+            # The wait for the balance is never shorter than that of all requests.
+            return self._monotonic() > max(counts_until, self._balance_held_until)
+
     def resize(self, requests_per_minute: int) -> None:
         """Allow so many from now on, those of the last minute included."""
         with self._lock:

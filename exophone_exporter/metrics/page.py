@@ -135,18 +135,20 @@ class MetricsPage:
     def refresh(
         self,
         statuses: Callable[[], Sequence[AccountStatus]] | None = None,
-        change: Callable[[], None] = lambda: None,
+        change: Callable[[Sequence[AccountStatus]], None] = lambda _: None,
     ) -> None:
         """Render and compress what differs, then show it; until then scrapes get the old bytes.
 
-        `statuses` are those that `change` will bring about. Scrapes see the change and its bytes in
-        the same moment. If rendering or the change raises, nothing has changed.
+        `statuses` are those that `change`, which gets them, will bring about. Scrapes see the
+        change and its bytes in the same moment. If rendering or the change raises, nothing has
+        changed.
         """
         with self._rendering:
-            found = _found((statuses or self._statuses)(), self._clock.now())
+            coming = (statuses or self._statuses)()
+            found = _found(coming, self._clock.now())
             inventory = inventory_of([each[:2] for each in found], self._shown.inventory)
             with self._showing:
-                change()
+                change(coming)
                 self._shown = _Shown(found, inventory)
 
     def refresh_live(self, change: Callable[[], None] = lambda: None) -> None:

@@ -5,44 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
-from exophone_exporter.config.number_rules import NumberRules
 from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import StartError, Stopped
 from exophone_exporter.exotel.client import Client
-from exophone_exporter.exotel.rate_limiter import WINDOW_SECONDS, RateLimiter
 from exophone_exporter.inventory.state import AccountState, AccountStatus
 from exophone_exporter.polling.poller import Poller
 
-# The last requests of a poll reach the API within this time after its account was removed.
-_LIMITER_KEPT_SECONDS: Final = 2 * WINDOW_SECONDS
-
 Key = tuple[str, str]
-# Each rate limiter, and when it was last in use.
-Limiters = dict[Key, tuple[RateLimiter, float]]
 
 
 @dataclass(frozen=True)
 class AccountRuntime:
     """The running parts of one account, which a reload keeps or replaces as a whole.
 
-    Where a reload changes only settings, the next runtime continues the state and the limiter.
+    Where a reload changes only settings, the next runtime continues the state and the rate limiter.
     Where it changes only the rules for numbers, it is the same runtime with another account: two
     with the same pollers, which `closed` ends, are equal.
     """
 
     account: Account = field(compare=False)
     state: AccountState = field(compare=False)
-    limiter: RateLimiter = field(compare=False)
     client: Client = field(compare=False)
     pollers: list[Poller] = field(compare=False)
     closed: threading.Event
-
-    def judging_by(self, rules: NumberRules) -> AccountRuntime:
-        """The same runtime, whose status has these rules."""
-        return replace(self, account=replace(self.account, rules=rules))
 
     def status(self) -> AccountStatus:
         """The account at this instant, with the settings of this runtime."""
@@ -89,13 +76,6 @@ def key_of(account: Account) -> Key:
     return account.origin.removesuffix(default_port), account.sid
 
 
-def previous_of(account: Account, before: Iterable[AccountRuntime]) -> AccountRuntime | None:
-    """The runtime of the same account by the same name, if there was one."""
-    identity = account.name, key_of(account)
-    same = (r for r in before if (r.account.name, key_of(r.account)) == identity)
-    return next(same, None)
-
-
 def are_equal(one: Account, other: Account) -> bool:
     """Whether nothing differs in the configuration of two accounts that polls depend on.
 
@@ -114,20 +94,6 @@ def are_equal(one: Account, other: Account) -> bool:
 def _written(source: SecretSource) -> Secret | str:
     """What the configuration says of a secret: the path of its file, or the value itself."""
     return source.loaded if source.file is None else source.file
-
-
-def limiters_in_force(
-    limiters: Limiters, runtimes: Iterable[AccountRuntime], now: float
-) -> Limiters:
-    """The limiters in use, and those of removed accounts that may still matter."""
-    in_use = {key_of(runtime.account) for runtime in runtimes}
-    return {
-        key: (limiter, now if key in in_use else last_used)
-        for key, (limiter, last_used) in limiters.items()
-        if key in in_use
-        or now - last_used <= _LIMITER_KEPT_SECONDS
-        or limiter.hold_off_seconds(of_balance=True) > 0  # never shorter than that of all
-    }
 
 
 def requests_per_minute(accounts: Iterable[Account]) -> Mapping[Key, int]:

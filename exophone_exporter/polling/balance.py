@@ -7,7 +7,6 @@ and would delay the balance; a balance that hangs would delay a poll.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from exophone_exporter.clock import Clock
@@ -16,7 +15,7 @@ from exophone_exporter.errors import Forbidden, NotFound, PollError
 from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.inventory.state import BalanceResult
 from exophone_exporter.polling.poll_log import FailureLog
-from exophone_exporter.polling.poller import result_or_error
+from exophone_exporter.polling.poller import Task, result_or_error
 
 # `Client.fetch_balance`: what is left on the account, or PollError, or Stopped.
 Fetch: TypeAlias = Callable[[], Balance]
@@ -31,31 +30,26 @@ def ask_once(account: Account, fetch: Fetch, clock: Clock, defects: set[str]) ->
     return BalanceResult(clock.now(), balance)
 
 
-@dataclass(eq=False, repr=False)
-class BalanceTask:
-    """Asks for the balance of one account; `publish` takes each result."""
+def balance_task(
+    account: Account,
+    interval_seconds: float,
+    fetch: Fetch,
+    clock: Clock,
+    publish: Callable[[BalanceResult], None],
+) -> Task:
+    """The requests for the balance of one account; `publish` takes each result."""
+    defects: set[str] = set()
+    failures = FailureLog(account, "the request for the balance")
 
-    _account: Account
-    _fetch: Fetch
-    _clock: Clock
-    _publish: Callable[[BalanceResult], None]
-    name: str = "balance"
-
-    def __post_init__(self) -> None:
-        self._defects: set[str] = set()
-        self._failures = FailureLog(self._account, "the request for the balance")
-
-    def run(self) -> None:
-        """Ask once."""
-        result = ask_once(self._account, self._fetch, self._clock, self._defects)
-        self._publish(result)
+    def ask() -> float:
+        result = ask_once(account, fetch, clock, defects)
+        publish(result)
         if result.error is None:
-            self._failures.log_end()
+            failures.log_end()
         elif isinstance(result.error, (Forbidden, NotFound)):
-            self._failures.log_once("the balance is not available", result.error, result.ended)
+            failures.log_once("the balance is not available", result.error, result.ended)
         else:
-            self._failures.log(result.error, result.ended)
+            failures.log(result.error, result.ended)
+        return interval_seconds
 
-    def interval_seconds(self) -> float:
-        """As configured."""
-        return self._account.balance_interval_seconds or 0.0
+    return ask

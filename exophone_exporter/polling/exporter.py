@@ -19,9 +19,9 @@ from exophone_exporter.inventory.state import AccountState, AccountStatus, Balan
 from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
-from exophone_exporter.polling.accounts import AccountRuntime, Limiters, ReloadSummary
-from exophone_exporter.polling.balance import BalanceTask
-from exophone_exporter.polling.poller import Poller, PollTask
+from exophone_exporter.polling.accounts import AccountRuntime, ReloadSummary
+from exophone_exporter.polling.balance import balance_task
+from exophone_exporter.polling.poller import Poller, poll_task
 
 # First polls are spread, so that many accounts do not ask at the same moment; but within this time
 # all have begun, or the last accounts would be without data for minutes.
@@ -92,9 +92,9 @@ class Exporter:
         self.page = MetricsPage(
             self.statuses, self._exporter_info, self.clock, with_process=self.with_process
         )
-        self._limiters: Limiters = {}
+        self._limiters: dict[accounts.Key, RateLimiter] = {}
         self._runtimes: Sequence[AccountRuntime] = ()
-        self._runtimes = self._runtimes_of(config, self._limiters, begin=None)
+        self._runtimes = self._runtimes_of(config, begin=None)
 
     def start(self) -> None:
         """Begin to poll."""
@@ -161,28 +161,24 @@ class Exporter:
           a poll in progress is given up.
         - Another SID or origin is another account, whatever its name: the counters start at zero.
         - A removed account's series vanish immediately, its waits end, and a result that still
-          comes is dropped. Its rate limiter, including any pending Retry-After, is kept for two
-          minutes, so removing and adding an account under any name does not bypass the limit.
+          comes is dropped. Its rate limiter is kept for two minutes after its last request, or
+          longer for a pending Retry-After: removing and adding an account under any name does not
+          bypass the limit.
 
         Readers see one configuration or the other. Raises before anything has changed: StartError
         if no thread can be started for an account, or whatever made rendering fail.
         """
         with self._reloading:
             before, begin = self._runtimes, threading.Event()
-            now = self.clock.monotonic()
-            limiters = accounts.limiters_in_force(self._limiters, before, now)
-            after = self._runtimes_of(config, limiters, begin)
+            after = self._runtimes_of(config, begin)
             added = [runtime for runtime in after if runtime not in before]
-            judged: list[AccountStatus] = []
-
-            def statuses() -> Sequence[AccountStatus]:
-                judged[:] = [runtime.status().judged() for runtime in after]
-                return judged
-
             if self._started:
                 accounts.start_all(added, begin)
             try:
-                self.page.refresh(statuses, lambda: self._replace(after, limiters, judged))
+                self.page.refresh(
+                    lambda: [runtime.status().judged() for runtime in after],
+                    lambda judged: self._replace(after, judged),
+                )
             except BaseException:
                 accounts.abandon(added, begin)
                 raise
@@ -191,41 +187,44 @@ class Exporter:
                 self.ask_to_stop()  # it could not reach these accounts when it came
             return accounts.summary_of(before, after)
 
-    def _replace(
-        self,
-        after: Sequence[AccountRuntime],
-        limiters: Limiters,
-        judged: Sequence[AccountStatus],
-    ) -> None:
+    def _replace(self, after: Sequence[AccountRuntime], judged: Sequence[AccountStatus]) -> None:
         for runtime in self._runtimes:
             if runtime not in after:
                 runtime.closed.set()
         for runtime, status in zip(after, judged, strict=True):
             runtime.state.record_rules(status)
-        self._runtimes, self._limiters = after, limiters
+        self._runtimes = after
         limits = accounts.requests_per_minute(runtime.account for runtime in after)
         for key, limit in limits.items():
-            limiters[key][0].resize(limit)
+            self._limiters[key].resize(limit)
 
     def _runtimes_of(
-        self, config: Config, limiters: Limiters, begin: threading.Event | None
+        self, config: Config, begin: threading.Event | None
     ) -> Sequence[AccountRuntime]:
         """A runtime for each account: the same one, one that continues it, or a new one.
 
-        Adds to `limiters`, which accounts that are the same one for the API share.
+        Accounts that are the same one for the API share a rate limiter.
         """
+        known = {(r.account.name, accounts.key_of(r.account)): r for r in self._runtimes}
+        in_use = {key for _, key in known}
+        self._limiters = {
+            key: limiter
+            for key, limiter in self._limiters.items()
+            if key in in_use or not limiter.is_idle()
+        }
         runtimes: list[AccountRuntime] = []
         limits = accounts.requests_per_minute(config.accounts)
         delay_seconds = 0.0
         for account in config.accounts:
-            previous = accounts.previous_of(account, self._runtimes)
+            key = accounts.key_of(account)
+            previous = known.get((account.name, key))
             if previous is not None and accounts.are_equal(previous.account, account):
-                runtimes.append(previous.judging_by(account.rules))
+                same = replace(previous.account, rules=account.rules)
+                runtimes.append(replace(previous, account=same))
                 continue
             state = self.new_state(account) if previous is None else previous.state
-            key = accounts.key_of(account)
-            unused = RateLimiter(limits[key], self.clock.monotonic), self.clock.monotonic()
-            limiter, _ = limiters.setdefault(key, unused)
+            unused = RateLimiter(limits[key], self.clock.monotonic)
+            limiter = self._limiters.setdefault(key, unused)
             runtimes.append(self._new_runtime(account, state, limiter, begin, delay_seconds))
             delay_seconds += spread_seconds(len(config.accounts))
         return runtimes
@@ -248,7 +247,7 @@ class Exporter:
             connect=self.connect,
             uniform=self.uniform,
         )
-        runtime = AccountRuntime(account, state, limiter, client, [], closed)
+        runtime = AccountRuntime(account, state, client, [], closed)
         new_poller = partial(
             Poller,
             account,
@@ -259,18 +258,22 @@ class Exporter:
             first_delay_seconds=first_delay_seconds,
             uniform=self.uniform,
         )
-        polls = PollTask(
-            account, state, client.fetch_all, self.clock, partial(self._publish, runtime)
-        )
+        publish = partial(self._publish, runtime)
+        polls = poll_task(account, state, client.fetch_all, self.clock, publish)
         runtime.pollers.append(new_poller(polls, hold_off_seconds=limiter.hold_off_seconds))
-        if account.balance_interval_seconds is not None:
+        interval_seconds = account.balance_interval_seconds
+        if interval_seconds is not None:
 
             def publish_balance(result: BalanceResult) -> None:
                 self.page.refresh_live(lambda: runtime.open_state().record_balance(result))
 
-            balances = BalanceTask(account, client.fetch_balance, self.clock, publish_balance)
+            balances = balance_task(
+                account, interval_seconds, client.fetch_balance, self.clock, publish_balance
+            )
             held_seconds = partial(limiter.hold_off_seconds, of_balance=True)
-            runtime.pollers.append(new_poller(balances, hold_off_seconds=held_seconds))
+            runtime.pollers.append(
+                new_poller(balances, kind="balance", hold_off_seconds=held_seconds)
+            )
         return runtime
 
     def _publish(self, runtime: AccountRuntime, result: PollResult) -> None:
@@ -286,6 +289,6 @@ class Exporter:
             ]
 
         if result.error is None:
-            self.page.refresh(statuses, record)
+            self.page.refresh(statuses, lambda _: record())
         else:
             self.page.refresh_live(record)

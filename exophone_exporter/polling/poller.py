@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.settings import INTERVAL_JITTER, Account
@@ -24,6 +24,9 @@ from exophone_exporter.polling.poll_log import PollLogger
 _OnPage: TypeAlias = Callable[[int, int], None]
 # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
 Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
+# Asks the API once, within the deadline of a poll; returns the seconds from the start of this run
+# to that of the next. May raise Stopped.
+Task: TypeAlias = Callable[[], float]
 
 # This long after the deadline of a poll, or the end of a wait, a thread counts as hung.
 _HUNG_AFTER_SECONDS: Final = 60.0
@@ -103,47 +106,26 @@ def result_or_error(make: Callable[[], _T], account: Account, logged: set[str]) 
         return found
 
 
-class Task(Protocol):
-    """What a poller does again and again; `PollTask` and `balance.BalanceTask` are two."""
+def poll_task(
+    account: Account,
+    state: AccountState,
+    fetch: Fetch,
+    clock: Clock,
+    publish: Callable[[PollResult], None],
+) -> Task:
+    """The polls of one account; `publish` takes each result."""
+    logger = PollLogger(account, state.snapshot)
 
-    @property
-    def name(self) -> str:
-        """What the thread is called, in front of the account."""
+    def poll() -> float:
+        logger.log(poll_once(state, fetch, clock, publish=publish))
+        return state.status(account).interval_seconds
 
-    def run(self) -> None:
-        """Ask the API once, within the deadline of a poll; may raise Stopped."""
-
-    def interval_seconds(self) -> float:
-        """Seconds from the start of one run to that of the next."""
-
-
-@dataclass(eq=False, repr=False)
-class PollTask:
-    """Polls one account; `publish` takes each result."""
-
-    _account: Account
-    _state: AccountState
-    _fetch: Fetch
-    _clock: Clock
-    _publish: Callable[[PollResult], None]
-    name: str = "poller"
-
-    def __post_init__(self) -> None:
-        self._logger = PollLogger(self._account, self._state.snapshot)
-
-    def run(self) -> None:
-        """Poll once."""
-        self._logger.log(poll_once(self._state, self._fetch, self._clock, publish=self._publish))
-
-    def interval_seconds(self) -> float:
-        """As configured, or by the length of the last list."""
-        snapshot = self._state.snapshot
-        return self._account.poll.interval_for(snapshot.listing.pages if snapshot else 0)
+    return poll
 
 
 @dataclass(eq=False, repr=False)
 class Poller(threading.Thread):
-    """Runs a task for one account until `stopping` is set.
+    """Runs a task for one account until `stopping` is set; `kind` is in the name of the thread.
 
     With `begin`, it waits for that event first. When stopped in the middle of a walk, it asks for
     no further page. The interval runs from start to start, jittered by 5 % so that accounts do not
@@ -158,12 +140,13 @@ class Poller(threading.Thread):
     stopping: threading.Event
     on_death: Callable[[], None]
     hold_off_seconds: Callable[[], float]
+    kind: str = "poller"
     begin: threading.Event | None = None
     first_delay_seconds: float = 0.0
     uniform: Callable[[float, float], float] = random.uniform
 
     def __post_init__(self) -> None:
-        super().__init__(name=f"{self.task.name} {self.account.name}", daemon=True)
+        super().__init__(name=f"{self.kind} {self.account.name}", daemon=True)
         self._hung_at = self.clock.awake() + self.first_delay_seconds + _HUNG_AFTER_SECONDS
 
     def run(self) -> None:
@@ -191,9 +174,9 @@ class Poller(threading.Thread):
             started = self.clock.now()
             deadline_seconds = self.account.poll.deadline_seconds
             self._hung_at = self.clock.awake() + deadline_seconds + _HUNG_AFTER_SECONDS
-            self.task.run()
+            interval_seconds = self.task()
             jitter = self.uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)
-            self._wait(self.task.interval_seconds() * jitter, started)
+            self._wait(interval_seconds * jitter, started)
 
     def _wait(self, seconds: float, since: ClockReading) -> None:
         """Wait until this many seconds after `since`, or raise Stopped."""

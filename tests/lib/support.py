@@ -257,7 +257,7 @@ def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> I
         assert go_on.wait(_DEADLINE_SECONDS)
         return [state.status().after(result)]
 
-    publish = partial(page.refresh, statuses, lambda: state.record_poll(result))
+    publish = partial(page.refresh, statuses, lambda _: state.record_poll(result))
     renderer = threading.Thread(target=publish)
     renderer.start()
     try:

@@ -64,7 +64,7 @@ def put(state: AccountState, time: FakeTime, numbers: tuple[ExoPhone, ...]) -> N
 
 def publishing(page: MetricsPage, state: AccountState) -> Callable[[PollResult], None]:
     return lambda result: page.refresh(
-        lambda: [state.status().after(result)], lambda: state.record_poll(result)
+        lambda: [state.status().after(result)], lambda _: state.record_poll(result)
     )
 
 

@@ -20,7 +20,7 @@ from exophone_exporter.errors import (
 from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import BalanceResult
-from exophone_exporter.polling.balance import BalanceTask
+from exophone_exporter.polling.balance import balance_task
 from exophone_exporter.polling.poller import Poller
 from tests.lib.support import FakeTime, account, log_lines
 
@@ -43,7 +43,8 @@ class Api:
         self.limiter = RateLimiter(10, lambda: time.monotonic)
         self.asked_at: list[float] = []
         self.results: list[BalanceResult] = []
-        self.task = BalanceTask(self.own, self._fetch, time.clock, self.results.append)
+        publish = self.results.append
+        self.run = balance_task(self.own, 3600.0, self._fetch, time.clock, publish)
 
     def _fetch(self) -> Balance:
         self.asked_at.append(self._time.monotonic)
@@ -87,7 +88,7 @@ def test_each_reason_is_logged_once_with_a_reminder_unless_the_balance_is_not_av
 ) -> None:
     api, logged = Api(time, *outcomes), []
     for _ in outcomes:
-        api.task.run()
+        api.run()
         logged.append(log_lines(caplog))
         time.pass_(1800)
     assert logged == lines
@@ -97,9 +98,9 @@ def test_each_reason_is_logged_once_with_a_reminder_unless_the_balance_is_not_av
 def test_a_result_holds_the_balance_or_an_error_without_its_causes(time: FakeTime) -> None:
     api = Api(time, KNOWN, ServerFailed("500"), RuntimeError("secret"))
     for _ in range(3):
-        api.task.run()
+        api.run()
     with pytest.raises(Stopped):
-        api.task.run()
+        api.run()
     known, failed, defect = api.results
     assert known == BalanceResult(time.clock.now(), KNOWN)
     assert (failed.balance, str(failed.error)) == (None, "500")
@@ -126,7 +127,7 @@ def test_it_is_asked_every_interval_and_not_while_the_api_asks_to_wait(time: Fak
     api = Api(time, KNOWN, RateLimited("429", 4000.0), KNOWN)
     Poller(
         api.own,
-        api.task,
+        api.run,
         clock=time.clock,
         stopping=TimedEvent(time),
         on_death=partial(pytest.fail, "it died"),

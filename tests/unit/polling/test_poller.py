@@ -25,7 +25,7 @@ from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.polling.poller import Poller, PollTask, poll_once
+from exophone_exporter.polling.poller import Poller, poll_once, poll_task
 from tests.lib.support import FakeTime, account, log_lines, phone
 
 WAIT_SECONDS = 5.0
@@ -112,7 +112,7 @@ def poller(time: FakeTime, api: FakeApi, state: AccountState, **changes: Any) ->
         "uniform": middle,
     }
     publish = changes.pop("publish", state.record_poll)
-    task = PollTask(state.account, state, api.fetch, time.clock, publish)
+    task = poll_task(state.account, state, api.fetch, time.clock, publish)
     return Poller(state.account, task, **(settings | changes))
 
 
