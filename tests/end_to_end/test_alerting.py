@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -54,10 +54,18 @@ def remove(scene: Scene, account_sid: str) -> None:
         del account.numbers[0]
 
 
-def fail(scene: Scene, account_sid: str, status: int, retry_after: str = "0") -> None:
-    """From now on the API answers an account's requests with a status."""
+def fail(
+    scene: Scene,
+    account_sid: str,
+    status: int,
+    retry_after: str = "0",
+    endpoint: Literal["balance"] | None = None,
+) -> None:
+    """From now on the API answers an account's requests, or those to an endpoint, with a status."""
     headers = {"Retry-After": retry_after}
-    scene.simulator.fail(Fault(status, headers=headers, account_sid=account_sid, times=None))
+    scene.simulator.fail(
+        Fault(status, headers=headers, endpoint=endpoint, account_sid=account_sid, times=None)
+    )
 
 
 def revoke_key(scene: Scene, account_sid: str) -> None:
@@ -107,6 +115,7 @@ CAUSES: dict[str, Callable[[Scene, str], object]] = {
     "ExoPhoneRentalJump warning": partial(change, rental_price="49900.000000"),
     "ExoPhoneBalanceLow warning": partial(report_balance, amount="1.00"),
     "ExoPhoneBalanceExhausted critical": partial(report_balance, amount="-0.50"),
+    "ExoPhoneBalanceUnknown warning": partial(fail, status=403, endpoint="balance"),
     "ExoPhoneNumbersUnpriced info": partial(change, rental_price=None),
     "ExoPhoneSeriesDropped warning": add,
     "ExoPhoneUnreadableData warning value": partial(change, rental_price="a lot"),
@@ -140,6 +149,7 @@ SETTINGS = {
     "ExoPhoneUnwantedFlow info circle": "per_number: {series: none}",
     "ExoPhoneBalanceLow warning": BALANCE,
     "ExoPhoneBalanceExhausted critical": BALANCE,
+    "ExoPhoneBalanceUnknown warning": BALANCE,
     "ExoPhoneVoiceFlowMissing warning circle": "per_number: {series: none}",
     "ExoPhoneSMSFlowMissing info circle": "per_number: {series: none}",
     "ExoPhoneFlowDetached critical account voice": "per_number: {series: none}",

@@ -62,6 +62,7 @@ OF_ALL_REPLICAS: Final = {
     "RentalJump",
     "BalanceLow",
     "BalanceExhausted",
+    "BalanceUnknown",
     "NumbersUnpriced",
     "SeriesDropped",
     "UnreadableData",
