@@ -20,9 +20,7 @@ _RECORD_HEADER: Final = struct.Struct(">BHH")
 _MESSAGE_HEADER_BYTES: Final = 4
 _VERSION_AND_RANDOM_BYTES: Final = 2 + 32
 _SUPPORTED_GROUPS: Final = 10
-_SUPPORTED_VERSIONS: Final = 43
 _KEY_SHARE: Final = 51
-_TLS13: Final = 0x0304
 _HTTP: Final = re.compile(rb"[A-Z]{1,15} ")
 _BEGINNING_OF_HTTP: Final = re.compile(rb"[A-Z]{0,15}")
 
@@ -36,7 +34,6 @@ class ClientHello:
 
     groups: tuple[int, ...] = ()
     key_shares: tuple[int, ...] = ()
-    has_tls13: bool = False
 
 
 class HelloReader:
@@ -84,13 +81,11 @@ class HelloReader:
         if len(self._message) < _MESSAGE_HEADER_BYTES + length:
             return None
         extensions = dict(_extensions(bytes(self._message[_MESSAGE_HEADER_BYTES:][:length])))
-        versions, _ = _vector(extensions.get(_SUPPORTED_VERSIONS, b"\0"), 0, 1)
         groups, _ = _vector(extensions.get(_SUPPORTED_GROUPS, b"\0\0"), 0, 2)
         shares, _ = _vector(extensions.get(_KEY_SHARE, b"\0\0"), 0, 2)
         return ClientHello(
-            _numbers(groups),
+            struct.unpack(f">{len(groups) // 2}H", groups),
             tuple(group for group, _ in _entries(shares)),
-            _TLS13 in _numbers(versions),
         )
 
 
@@ -118,7 +113,3 @@ def _vector(content: bytes, at: int, length_bytes: int) -> tuple[bytes, int]:
     if end > len(content):
         raise ValueError
     return content[begin:end], end
-
-
-def _numbers(content: bytes) -> tuple[int, ...]:
-    return struct.unpack(f">{len(content) // 2}H", content)

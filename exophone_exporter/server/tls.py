@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
@@ -51,14 +51,16 @@ class TlsProblem(ConfigError):  # noqa: N818 - a problem of one setting
 class Tls:
     """TLS for new connections.
 
-    `contexts` are by the number of the only group that each of them offers, in order of preference:
-    an `SSLContext` can be limited to one group, but not to several. `unlimited` offers all that
-    OpenSSL does. With `allowed_sans` a client's certificate must have one of them. `expires_at` is
-    when the certificate does, in seconds since 1970.
+    `limited` are by the number of the only group that each of them offers, in order of preference:
+    an `SSLContext` can be limited to one group, but not to several, and in Python 3.11.2 not to
+    X25519 (None). `unlimited` offers all that OpenSSL does. `has_tls13` is whether TLS 1.3 is
+    allowed. With `allowed_sans` a client's certificate must have one of them. `expires_at` is when
+    the certificate does, in seconds since 1970.
     """
 
-    contexts: Mapping[int, ssl.SSLContext]
+    limited: Mapping[int, ssl.SSLContext | None]
     unlimited: ssl.SSLContext | None = None
+    has_tls13: bool = True
     allowed_sans: tuple[str, ...] | None = None
     expires_at: float | None = None
 
@@ -67,28 +69,26 @@ class Tls:
 
         Without a common group the handshake fails, but costs nothing.
         """
-        usable = [group for group in self.contexts if self._is_usable(group, hello)]
-        for offered in (hello.key_shares, hello.groups):
-            for group in usable:
-                if group in offered:
-                    return self._context_of(group, hello)
-        limited = (each for each in self.contexts.values() if each is not self.unlimited)
-        return next(limited, None) or _refusing_context()
+        shares = hello.key_shares if self.has_tls13 else ()
+        for offered in (shares, hello.groups):
+            for group in self.limited:
+                if group in offered and (context := self._context_of(group, shares)):
+                    return context
+        return next(filter(None, self.limited.values()), None) or _refusing_context()
 
-    def _is_usable(self, group: int, hello: ClientHello) -> bool:
-        """Whether a context would choose the group; an unlimited one takes the first it knows."""
-        if self.contexts[group] is not self.unlimited or not hello.has_tls13:
-            return True
-        known = [share for share in hello.key_shares if share < _FIRST_NEW_GROUP]
-        return known[:1] in ([], [group])
+    def _context_of(self, group: int, shares: Sequence[int]) -> ssl.SSLContext | None:
+        """A context that chooses the group; unlimited, OpenSSL takes the first key that it knows.
 
-    def _context_of(self, group: int, hello: ClientHello) -> ssl.SSLContext:
-        """With TLS 1.2 a client's certificate must be of a curve that its context offers."""
-        context = self.contexts[group]
-        has_tls13 = hello.has_tls13 and context.maximum_version != ssl.TLSVersion.TLSv1_2
-        if self.unlimited and not has_tls13 and group in _PREFERRED_BY_OPENSSL:
-            return self.unlimited
-        return context
+        TLS 1.2 has no keys in its hello, and a client's certificate must be of a curve that the
+        context offers.
+        """
+        limited = self.limited[group]
+        if limited is None:
+            known = [share for share in shares if share < _FIRST_NEW_GROUP]
+            return self.unlimited if known[:1] in ([], [group]) else None
+        if not shares and group in _PREFERRED_BY_OPENSSL:
+            return self.unlimited or limited
+        return limited
 
     def accepts(self, connection: ssl.SSLObject) -> bool:
         """Whether to serve the client of a connection; valid after the handshake."""
@@ -121,13 +121,18 @@ def _short(text: str) -> str:
 
 def build(settings: TlsSettings) -> Tls:
     """Make the contexts from settings and their files; raises TlsProblem."""
-    contexts, unlimited = {}, None if settings.curve_preferences else _context(settings)
+    limited: dict[int, ssl.SSLContext | None] = {}
     for curve in settings.curve_preferences or CURVES:
         context = _context(settings)
-        if not _limit(context, curve):
-            unlimited = context
-        contexts[CURVES[curve].number] = context
-    return Tls(contexts, unlimited, settings.client_allowed_sans, _expires_at(settings))
+        limited[CURVES[curve].number] = context if _limit(context, curve) else None
+    needs_unlimited = not settings.curve_preferences or None in limited.values()
+    return Tls(
+        limited,
+        _context(settings) if needs_unlimited else None,
+        settings.max_version != "TLS12",
+        settings.client_allowed_sans,
+        _expires_at(settings),
+    )
 
 
 def _context(settings: TlsSettings) -> ssl.SSLContext:
@@ -169,25 +174,24 @@ def follow(
     )
 
 
-def problems(settings: TlsSettings, *, is_valid: bool) -> list[TlsProblem]:
-    """What is wrong with each file and text; of settings that are not valid, only alone."""
-    checks: list[Callable[[], object]] = [
-        partial(_checked_pem, settings, name)
-        for name in _PEM_KINDS
-        if getattr(settings, name) or getattr(settings, f"{name}_file")
+def problems(settings: TlsSettings) -> Iterator[TlsProblem]:
+    """What is wrong with each file and text, and with them together; some of it twice."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    given = [
+        name for name in _PEM_KINDS if getattr(settings, name) or getattr(settings, f"{name}_file")
     ]
-    if is_valid:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        together = (_load_certificate, _verify_clients)
-        checks += [partial(check, context, settings) for check in together]
-        checks += [partial(_limit, context, curve) for curve in settings.curve_preferences]
-    found: dict[str, TlsProblem] = {}
+    checks = [
+        *(partial(_checked_pem, settings, name) for name in given),
+        *(partial(_limit, context, curve) for curve in settings.curve_preferences),
+        partial(_verify_clients, context, settings),
+    ]
+    if {"cert", "key"}.issubset(given):
+        checks.append(partial(_load_certificate, context, settings))
     for check in checks:
         try:
             check()
         except TlsProblem as problem:
-            found.setdefault(problem.setting, problem)
-    return list(found.values())
+            yield problem
 
 
 def _choose_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
@@ -222,11 +226,7 @@ def _expires_at(settings: TlsSettings) -> float | None:
     """When the certificate expires, by a handshake in memory: `ssl` decodes only a peer's."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load_certificate(server, settings)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
-    with _path(settings, "cert") as path:
-        client.load_verify_locations(path)
+    client = _trusting_client(settings)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server)
     serving = server.wrap_bio(to_server, to_client, server_side=True)
@@ -240,28 +240,32 @@ def _expires_at(settings: TlsSettings) -> float | None:
     return ssl.cert_time_to_seconds(certificate["notAfter"])
 
 
+def _trusting_client(settings: TlsSettings) -> ssl.SSLContext:
+    """A client that accepts the certificate, expired or not; raises OSError if it is unreadable."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    with _path(settings, "cert") as path:
+        client.load_verify_locations(path)
+    return client
+
+
 def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
     cert_setting = _checked_pem(settings, "cert")
     key_setting = _checked_pem(settings, "key")
-    asked = []
-
-    def passphrase() -> str:
-        asked.append(True)  # OpenSSL would ask at the terminal
-        return ""
-
     with _path(settings, "cert") as cert, _path(settings, "key") as key:
         try:
-            context.load_cert_chain(cert, key, password=passphrase)
+            context.load_cert_chain(cert, key, password="")  # or OpenSSL asks at the terminal
         except OSError as error:  # an SSLError is one
             reason = getattr(error, "reason", None) or ""
         else:
             return
-    if asked:
-        raise TlsProblem(key_setting, "is encrypted; only a key without a passphrase is supported")
     if reason == "KEY_VALUES_MISMATCH":
         raise TlsProblem(key_setting, f"is not the key of the certificate in {cert_setting}")
-    if not _is_certificate(settings):
-        raise TlsProblem(cert_setting, "holds a certificate that cannot be read")
+    try:
+        _trusting_client(settings)
+    except OSError:
+        raise TlsProblem(cert_setting, "holds a certificate that cannot be read") from None
     if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
         raise TlsProblem(cert_setting, "holds a certificate too weak to be used; make a new one")
     raise TlsProblem(key_setting, "holds a key that cannot be read")
@@ -269,20 +273,18 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
 
 def _checked_pem(settings: TlsSettings, name: str) -> str:
     """The setting that holds a PEM text, inline or in a file; raises TlsProblem."""
-    kind = _PEM_KINDS[name]
-    file = getattr(settings, f"{name}_file")
+    kind, file = _PEM_KINDS[name], getattr(settings, f"{name}_file")
     setting = f"{name}_file" if file else name
-    text = _text(setting, file) if file else getattr(settings, name)
+    try:
+        content = read_regular_file(file, PEM_FILE_MAX_BYTES) if file else b""
+    except (OSError, ValueError) as error:
+        raise TlsProblem(setting, f"`{file}` {reason_of(error)}") from None
+    text = content.decode("utf-8", "replace") or getattr(settings, name)
     if f"{kind}-----" not in text:
         raise TlsProblem(setting, f"holds no PEM text with `BEGIN {kind}`")
+    if name == "key" and "ENCRYPTED" in text:
+        raise TlsProblem(setting, "is encrypted; only a key without a passphrase is supported")
     return setting
-
-
-def _text(setting: str, path: str) -> str:
-    try:
-        return read_regular_file(path, PEM_FILE_MAX_BYTES).decode("utf-8", "replace")
-    except (OSError, ValueError) as error:
-        raise TlsProblem(setting, f"`{path}` {reason_of(error)}") from None
 
 
 @contextlib.contextmanager

@@ -192,8 +192,8 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
             message = "a name with a colon cannot log in: HTTP Basic ends the name there"
             problems.note(("basic_auth_users", name), message)
     file = validate(_File, value, problems)
-    for problem in _problems_of_files(tls_section, source, problems) if with_files else ():
-        problems.note((_TLS, problem.setting), problem.message)
+    if with_files:
+        _check_files(tls_section, source, problems)
     if file is None or problems.found:
         raise problems.error()
     headers = file.http_server_config.headers.model_dump(by_alias=True)
@@ -209,14 +209,16 @@ def _has_tls(section: Mapping[str, strict_yaml.Value]) -> bool:
     return any(value not in BLANK for value in section.values())
 
 
-def _problems_of_files(
+def _check_files(
     section: Mapping[str, strict_yaml.Value], source: str, problems: ProblemList
-) -> list[tls.TlsProblem]:
-    """What is wrong with the files of `tls_server_config`; their content matters if it is valid."""
+) -> None:
+    """Note what is wrong with the files of `tls_server_config`, alone if the section is invalid."""
     is_valid = _has_tls(section) and all(path[:1] != (_TLS,) for path, _ in problems.found)
     files = {key: inner for key in FILE_SETTINGS if isinstance(inner := section.get(key), str)}
     settings = TlsSettings.model_validate(section if is_valid else files)
-    return tls.problems(settings.in_folder(Path(source).parent), is_valid=is_valid)
+    found = tls.problems(settings.in_folder(Path(source).parent))
+    for setting, message in {each.setting: each.message for each in found}.items():
+        problems.note((_TLS, setting), message)
 
 
 def _mapping(section: strict_yaml.Value) -> Mapping[str, strict_yaml.Value]:

@@ -246,9 +246,9 @@ def chosen(built: tls.Tls, hello: ClientHello) -> str:
     if context is built.unlimited:
         return "unlimited"
     names = {
-        id(built.contexts[curve.number]): name
+        id(built.limited[curve.number]): name
         for name, curve in tls_settings.CURVES.items()
-        if curve.number in built.contexts
+        if curve.number in built.limited
     }
     return names.get(id(context), "nothing")
 
@@ -279,7 +279,7 @@ def test_the_server_chooses_the_curve(
     """By its preference, among those that the client sent a key for, else among all of them."""
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", lambda *_: None)  # not in 3.11.2
     built = tls.build(ground.change(curve_preferences=preferences))
-    assert chosen(built, ClientHello(*offered, has_tls13=True)) == expected
+    assert chosen(built, ClientHello(*offered)) == expected
 
 
 @pytest.mark.fault(191)
@@ -297,7 +297,7 @@ def test_with_tls_1_2_every_curve_of_a_certificate_is_right(
     """Where OpenSSL by itself chooses X25519 or P-256 for the key exchange."""
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", lambda *_: None)
     built = tls.build(ground.change(max_version="TLS12"))
-    assert chosen(built, ClientHello(groups, (), has_tls13=True)) == expected
+    assert chosen(built, ClientHello(groups)) == expected
 
 
 @pytest.mark.fault(191)
@@ -328,7 +328,7 @@ def test_x25519_is_chosen_by_its_place_where_python_cannot_choose_it(
 
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", set_ecdh_curve)
     built = tls.build(ground.change(curve_preferences=preferences))
-    assert chosen(built, ClientHello(ALL, shares, has_tls13=True)) == expected
+    assert chosen(built, ClientHello(ALL, shares)) == expected
 
 
 def test_a_curve_that_openssl_does_not_have_is_refused(

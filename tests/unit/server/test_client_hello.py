@@ -39,7 +39,6 @@ def test_a_hello_is_read_however_it_is_cut(segment_bytes: int, record_bytes: int
     *earlier, hello = read(in_records(TLS13, record_bytes), segment_bytes)
     assert set(earlier) <= {None}
     assert hello
-    assert hello.has_tls13
     assert X25519 in hello.key_shares
     assert {X25519, P256} <= set(hello.groups)
 
@@ -47,7 +46,7 @@ def test_a_hello_is_read_however_it_is_cut(segment_bytes: int, record_bytes: int
 def test_a_client_without_tls_1_3_sends_no_keys() -> None:
     (hello,) = read(TLS12)
     assert hello
-    assert (hello.has_tls13, hello.key_shares) == (False, ())
+    assert hello.key_shares == ()
     assert {X25519, P256} <= set(hello.groups)
 
 
