@@ -31,7 +31,7 @@ from exophone_exporter.server.systemd import Supervision, all_or_none, passed_so
 from exophone_exporter.server.tls import Tls
 from exophone_exporter.server.tls_transport import TlsTransport
 from exophone_exporter.server.unix_socket import cannot_listen
-from exophone_exporter.server.users import BasicAuth, ExtraHeaders, RequestLimit
+from exophone_exporter.server.users import Guard, header_lines
 from exophone_exporter.threads import interruptible
 
 _ADDRESS: Final = re.compile(
@@ -81,10 +81,8 @@ def open_server(
         web_config.check_web_config(web_config_file)
         config = web_config.follow(web_config_file, clock)
         followed.append(config)
-        auth = BasicAuth(app, config.current, refused_clients)
-        limited = RequestLimit(auth, config.current, refused_clients, clock)
-        app = extra = ExtraHeaders(limited, config.current)
-        options["headers"] = extra.headers
+        app = Guard(app, config.current, refused_clients, clock)
+        options["headers"] = lambda: header_lines(config.current())
         if settings := config.current().tls:
             followed.append(tls.follow(lambda: config.current().tls, settings, clock))
             current_tls = followed[-1].current

@@ -1,4 +1,4 @@
-"""Basic authentication, the rate limit and configured headers, around an application."""
+"""What the web configuration requires of every request, around an application."""
 
 from __future__ import annotations
 
@@ -61,22 +61,49 @@ class _Line:
     waiting: int = 0
 
 
-@dataclass(eq=False, repr=False)
-class BasicAuth:
-    """Passes requests with a user's name and password on; answers all others with 401.
+@dataclass(eq=False)
+class _TokenBucket:
+    """`burst` requests, and one more for each `interval`, as in exporter-toolkit."""
 
-    Without users every request passes. Logins are checked in a few threads, one at a time for each
-    network, and networks take turns. The networks that wait share `waiting_max` places equally;
-    beyond its share, a network's login gets 503.
+    _limit: RateLimit | None = None
+    _tokens: float = 0.0
+    _counted_at: float = 0.0
+
+    def take(self, limit: RateLimit, now: float) -> bool:
+        """Whether one more request is within the limit; another limit begins full."""
+        if limit != self._limit:
+            self._limit, self._tokens, self._counted_at = limit, limit.burst, now
+        earned = (now - self._counted_at) / limit.interval
+        self._tokens = min(limit.burst, self._tokens + earned)
+        self._counted_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(eq=False, repr=False)
+class Guard:
+    """Passes those requests on that the web configuration of the moment allows.
+
+    Every answer gets the configured headers, except those that it has already. Requests beyond the
+    rate limit, from any client, are answered with 429, then those without a user's name and
+    password with 401. Without users every request passes.
+
+    Logins are checked in a few threads, one at a time for each network, and networks take turns.
+    The networks that wait share `waiting_max` places equally; beyond its share, a network's login
+    gets 503.
     """
 
     _app: ASGIApp
     _current: Callable[[], WebConfig]
     _refused: RefusedClients
+    _clock: Clock
     check: Check = check_password
     waiting_max: int = 64
 
     def __post_init__(self) -> None:
+        self._bucket = _TokenBucket()
         self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
@@ -86,14 +113,31 @@ class BasicAuth:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
-        users = self._current().users
-        refusal = await self._refusal(scope, receive, users) if users else None
-        await (refusal or self._app)(scope, receive, send)
+        config = self._current()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message["headers"]}
+                missing = [pair for pair in header_lines(config) if pair[0] not in names]
+                message = {**message, "headers": [*message["headers"], *missing]}
+            await send(message)
+
+        refusal = await self._refusal(config, scope, receive)
+        await (refusal or self._app)(scope, receive, send_with_headers)
 
     async def _refusal(
-        self, scope: Scope, receive: Receive, users: Mapping[str, PasswordHash]
+        self, config: WebConfig, scope: Scope, receive: Receive
     ) -> PlainTextResponse | None:
         """The answer to a request that may not pass, None if it may."""
+        limit = config.rate_limit
+        if limit and not self._bucket.take(limit, self._clock.monotonic()):
+            self._refused.note("rate_limit", scope["client"])
+            return _TOO_MANY_REQUESTS
+        return await self._login_refusal(config.users, scope, receive) if config.users else None
+
+    async def _login_refusal(
+        self, users: Mapping[str, PasswordHash], scope: Scope, receive: Receive
+    ) -> PlainTextResponse | None:
         client, given = scope["client"], _credentials(scope["headers"])
         if given is None:
             self._refused.note("no_password", client)
@@ -137,26 +181,26 @@ class BasicAuth:
             return None
         self._lines[network] = line
         line.waiting += 1
-        check = asyncio.get_running_loop().create_task(self._checked(line, password, encoded))
+        check = asyncio.create_task(self._checked(network, key, password, encoded))
         self._checks[key] = check
-        check.add_done_callback(partial(self._finish, network, key))
         return check
 
-    async def _checked(self, line: _Line, password: bytes, encoded: bytes) -> bool:
-        # Both let those that wait go on in the order in which they came.
-        async with line.turn, self._threads:
-            return await in_thread(partial(self.check, password, encoded))
-
-    def _finish(self, network: str, key: bytes, check: asyncio.Task[bool]) -> None:
-        del self._checks[key]
-        self._lines[network].waiting -= 1
-        if not self._lines[network].waiting:
-            del self._lines[network]
-        if not check.cancelled() and check.exception() is None:
-            keys = self._recent[check.result()]
-            keys[key] = None
-            if len(keys) > _REMEMBERED_MAX:
-                keys.popitem(last=False)
+    async def _checked(self, network: str, key: bytes, password: bytes, encoded: bytes) -> bool:
+        line = self._lines[network]
+        try:
+            # Both let those that wait go on in the order in which they came.
+            async with line.turn, self._threads:
+                right = await in_thread(partial(self.check, password, encoded))
+        finally:
+            del self._checks[key]
+            line.waiting -= 1
+            if not line.waiting:
+                del self._lines[network]
+        keys = self._recent[right]
+        keys[key] = None
+        if len(keys) > _REMEMBERED_MAX:
+            keys.popitem(last=False)
+        return right
 
 
 async def _result_of(check: asyncio.Task[bool], receive: Receive) -> bool | None:
@@ -200,64 +244,6 @@ def _credentials(headers: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | No
     return (name, password) if colon else None
 
 
-@dataclass(eq=False)
-class RequestLimit:
-    """Answers requests beyond the configured rate with 429, from any client.
-
-    A token bucket as in exporter-toolkit: `burst` requests, and one more for each `interval`.
-    """
-
-    _app: ASGIApp
-    _current: Callable[[], WebConfig]
-    _refused: RefusedClients
-    _clock: Clock
-    _limit: RateLimit | None = None
-    _tokens: float = 0.0
-    _counted_at: float = 0.0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI asks for it."""
-        limit = self._current().rate_limit
-        if limit is None or self._take(limit):
-            await self._app(scope, receive, send)
-        else:
-            self._refused.note("rate_limit", scope["client"])
-            await _TOO_MANY_REQUESTS(scope, receive, send)
-
-    def _take(self, limit: RateLimit) -> bool:
-        now = self._clock.monotonic()
-        if limit != self._limit:
-            self._limit, self._tokens, self._counted_at = limit, limit.burst, now
-        earned = (now - self._counted_at) / limit.interval
-        self._tokens = min(limit.burst, self._tokens + earned)
-        self._counted_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
-@dataclass(eq=False)
-class ExtraHeaders:
-    """Adds the configured headers to every answer, except those that the answer has already."""
-
-    _app: ASGIApp
-    _current: Callable[[], WebConfig]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI asks for it."""
-        added = self.headers()
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                missing = [pair for pair in added if pair[0] not in names]
-                message = {**message, "headers": [*message["headers"], *missing]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The configured headers."""
-        extra = self._current().headers.items()
-        return [(name.lower().encode(), value.encode()) for name, value in extra]
+def header_lines(config: WebConfig) -> list[tuple[bytes, bytes]]:
+    """The configured headers, as ASGI has them."""
+    return [(name.lower().encode(), value.encode()) for name, value in config.headers.items()]

@@ -23,12 +23,7 @@ from starlette.routing import Route
 from exophone_exporter.clock import Clock
 from exophone_exporter.server import web_config
 from exophone_exporter.server.refusals import RefusedClients
-from exophone_exporter.server.users import (
-    BasicAuth,
-    ExtraHeaders,
-    RequestLimit,
-    check_password,
-)
+from exophone_exporter.server.users import Guard, check_password, header_lines
 from exophone_exporter.server.web_config import PasswordHash, RateLimit, WebConfig
 from tests.lib.processes import DEADLINE_SECONDS
 from tests.lib.servers import Answer, serving_app
@@ -121,14 +116,15 @@ def door_of(
     counting.go_on.set()
     stored = {name: PasswordHash(text) for name, text in users.items()}
     refused = RefusedClients(Clock())
-    auth = BasicAuth(
+    guard = Guard(
         application(),
         lambda: WebConfig(users=stored),
         refused,
+        Clock(),
         check=counting,
         waiting_max=waiting_max,
     )
-    with serving_app(auth) as port:
+    with serving_app(guard) as port:
         try:
             yield Door(port, counting, stored, refused)
         finally:
@@ -343,14 +339,15 @@ def test_beyond_its_places_a_client_gets_503() -> None:
 Login = tuple[str | None, bytes]
 
 
-def held_auth(places: int) -> tuple[BasicAuth, CountingCheck]:
+def held_guard(places: int) -> tuple[Guard, CountingCheck]:
     """Its checks wait until `go_on` is set."""
-    config, check = WebConfig(users={"asha": PasswordHash(ASHA)}), CountingCheck()
-    refused = RefusedClients(Clock())
-    return BasicAuth(application(), lambda: config, refused, check=check, waiting_max=places), check
+    config, check, clock = WebConfig(users={"asha": PasswordHash(ASHA)}), CountingCheck(), Clock()
+    refused = RefusedClients(clock)
+    guard = Guard(application(), lambda: config, refused, clock, check=check, waiting_max=places)
+    return guard, check
 
 
-async def status_of(auth: BasicAuth, host: str | None, password: bytes, *received: str) -> int:
+async def status_of(guard: Guard, host: str | None, password: bytes, *received: str) -> int:
     """The answer to a login of a client's address, which sends these messages."""
     scope = {
         "type": "http",
@@ -364,7 +361,7 @@ async def status_of(auth: BasicAuth, host: str | None, password: bytes, *receive
     to_client: asyncio.Queue[Any] = asyncio.Queue()
     for message in received:
         to_server.put_nowait({"type": message})
-    await auth(scope, to_server.get, to_client.put)
+    await guard(scope, to_server.get, to_client.put)
     return int((await to_client.get())["status"])
 
 
@@ -376,16 +373,16 @@ def answers(
     Also the passwords whose check began before any had ended, which are `begin`. The `later` logins
     come when the others are answered.
     """
-    auth, check = held_auth(places)
+    guard, check = held_guard(places)
 
     async def all_of_them() -> tuple[list[int], list[bytes]]:
-        tasks = [asyncio.create_task(status_of(auth, *login)) for login in logins]
+        tasks = [asyncio.create_task(status_of(guard, *login)) for login in logins]
         await asyncio.to_thread(check.wait_until_begun, begin)
         begun = sorted(password for password, _ in check.asked)
         check.go_on.set()
         first = await asyncio.gather(*tasks)
         return first + await asyncio.gather(
-            *(status_of(auth, *each) for each in later or ())
+            *(status_of(guard, *each) for each in later or ())
         ), begun
 
     return asyncio.run(all_of_them())
@@ -431,12 +428,12 @@ def test_the_places_are_divided_among_the_networks_that_wait() -> None:
 @pytest.mark.fault(201)
 def test_a_client_that_leaves_waits_for_no_check() -> None:
     """Its request frees its memory; the check goes on, for others may wait for it."""
-    auth, check = held_auth(2)
+    guard, check = held_guard(2)
     left = ("http.request", "http.disconnect")
 
     async def leave_and_come_back() -> list[int]:
-        first = [await status_of(auth, "10.0.0.1", b"asha-password", *left) for _ in range(3)]
-        back = asyncio.create_task(status_of(auth, "10.0.0.1", b"asha-password", "http.request"))
+        first = [await status_of(guard, "10.0.0.1", b"asha-password", *left) for _ in range(3)]
+        back = asyncio.create_task(status_of(guard, "10.0.0.1", b"asha-password", "http.request"))
         await asyncio.to_thread(check.wait_until_begun)
         check.go_on.set()
         return [*first, await back]
@@ -463,7 +460,8 @@ def test_users_changed_in_the_file_take_effect_at_the_next_request(
     path = tmp_path / "web.yml"
     path.write_text(f"basic_auth_users:\n  asha: {ASHA}\n")
     file = web_config.follow(str(path), time.clock)
-    with serving_app(BasicAuth(application(), file.current, RefusedClients(time.clock))) as port:
+    guard = Guard(application(), file.current, RefusedClients(time.clock), time.clock)
+    with serving_app(guard) as port:
         door = Door(port)
         assert door.status(RIGHT) == 200
         path.write_text(f"basic_auth_users:\n  bala: {BALA}\n  chitra: {BALA}\n")
@@ -484,8 +482,7 @@ def test_requests_beyond_the_rate_limit_get_429_until_time_has_passed() -> None:
     def current() -> WebConfig:
         return WebConfig(users={"asha": PasswordHash(ASHA)}, rate_limit=limit[0])
 
-    auth = BasicAuth(application(), current, refused)
-    with serving_app(RequestLimit(auth, current, refused, time.clock)) as port:
+    with serving_app(Guard(application(), current, refused, time.clock)) as port:
         door = Door(port)
 
         def statuses(count: int) -> list[int]:
@@ -513,9 +510,9 @@ def test_the_configured_headers_are_in_every_answer() -> None:
         f"basic_auth_users:\n  asha: {ASHA}\n",
         "FILE",
     )
-    auth = BasicAuth(application(), lambda: loaded, RefusedClients(Clock()))
-    app = ExtraHeaders(auth, lambda: loaded)
-    with serving_app(app, headers=app.headers) as port:
+    clock = Clock()
+    app = Guard(application(), lambda: loaded, RefusedClients(clock), clock)
+    with serving_app(app, headers=lambda: header_lines(loaded)) as port:
         door = Door(port)
         answers = {
             200: door.get(RIGHT),
@@ -536,7 +533,8 @@ def test_the_configured_headers_are_in_every_answer() -> None:
 
 
 def test_without_configured_headers_answers_are_unchanged() -> None:
-    with serving_app(ExtraHeaders(application(), WebConfig)) as port:
+    clock = Clock()
+    with serving_app(Guard(application(), WebConfig, RefusedClients(clock), clock)) as port:
         answer = Door(port).get()
     assert answer.headers["content-security-policy"] == "its own"
     assert "x-frame-options" not in answer.headers

@@ -28,7 +28,7 @@ from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server import Limits
 from exophone_exporter.server.refusals import RefusedClients
-from exophone_exporter.server.users import BasicAuth, ExtraHeaders
+from exophone_exporter.server.users import Guard
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober, probe_handler
@@ -355,8 +355,9 @@ def site(log: list[str]) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def guarded(log: list[str]) -> Iterator[Site]:
-    auth = BasicAuth(application(), lambda: GUARDED, RefusedClients(Clock()))
-    with site_of(ExtraHeaders(auth, lambda: GUARDED), log) as running:
+    clock = Clock()
+    guard = Guard(application(), lambda: GUARDED, RefusedClients(clock), clock)
+    with site_of(guard, log) as running:
         yield running
 
 
