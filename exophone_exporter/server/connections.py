@@ -76,30 +76,33 @@ class ConnectionLimit:
         self.limits = limits
         self._connections: set[Connection] = set()
 
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._connections
+
     def evict_waiting(self) -> None:
         """End the less active half of the connections that wait for their clients."""
         waiting = [each for each in self._connections if each.activity() < (_BUSY, 0.0)]
         for connection in nsmallest((len(waiting) + 1) // 2, waiting, Connection.activity):
-            self._end(connection)
+            connection.make_room()
 
     def add(self, connection: Connection) -> None:
         """Count an accepted connection; the least active one ends if there are too many."""
         if len(self._connections) >= self.limits.connections:
-            self._end(min(self._connections, key=Connection.activity))
+            min(self._connections, key=Connection.activity).make_room()
         self._connections.add(connection)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
 
+    def clear(self) -> None:
+        """Forget all; those that are being made end then."""
+        self._connections.clear()
+
     def end_overdue(self, now: float) -> None:
         """End every connection that took too long; `now` is the time of the event loop's clock."""
         for connection in list(self._connections):
             connection.end_if_overdue(now)
-
-    def _end(self, connection: Connection) -> None:
-        self.remove(connection)
-        connection.make_room()
 
 
 class _RefusedError(Exception):
@@ -130,9 +133,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limit.limits
         self._refused_clients = refused_clients
         self._refusal_headers = headers
-        self._is_forbidden = False
-        self._is_ended = False
-        self._ignores_input = False
+        self.ignores_input = False
         self._is_lingering = False
         self._refusal = HTTPStatus.BAD_REQUEST
         self._in_head = True
@@ -146,7 +147,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.scheme = "https" if self.tls else "http"
         self._begin_head()
-        if self._is_ended:
+        if self not in self._limit:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,7 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client sent, unless its input is ignored."""
-        if self._ignores_input:
+        if self.ignores_input:
             return
         self._unset_keepalive_if_required()
         if not self._in_head and not self._is_answering:
@@ -176,16 +177,16 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._close_after_this_answer()
         except httptools.HttpParserError:
-            if not self._ignores_input:
+            if not self.ignores_input:
                 self._refuse()
         else:
             self._count_head(len(data))
 
     def on_message_begin(self) -> None:
-        """Begin a request, but none during an answer."""
+        """Begin a request, but none during an answer or of a client that is not allowed."""
         if self._is_answering:
             self._close_after_this_answer()
-        if self._ignores_input:
+        if self.ignores_input or self._refusal is HTTPStatus.FORBIDDEN:
             raise _RefusedError
         super().on_message_begin()
 
@@ -197,7 +198,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; those behind the chunks of a body come here too."""
-        if self._ignores_input:
+        if self.ignores_input:
             return
         super().on_header(name, value)
         if len(self.headers) > self._limits.headers:
@@ -205,8 +206,6 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Answer the request."""
-        if self._is_forbidden:
-            self._reject(HTTPStatus.FORBIDDEN)
         if self.parser.get_http_version() not in _VERSIONS:
             self._reject(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         size = sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -233,7 +232,7 @@ class Connection(HttpToolsProtocol):
 
         A connection that is being made ends then: to cancel that would close a socket in use.
         """
-        self._is_ended = True
+        self._limit.remove(self)
         if self.transport is not None:
             self.transport.abort()
 
@@ -273,11 +272,11 @@ class Connection(HttpToolsProtocol):
         self._refused_clients.note(
             "client_certificate", self.client, "none of its names is allowed"
         )
-        self._is_forbidden = True
+        self._refusal = HTTPStatus.FORBIDDEN
 
     def linger(self) -> None:
         """End after what was written, in a way that lets the client read it."""
-        self._ignores_input = self._is_lingering = True
+        self.ignores_input = self._is_lingering = True
         if self.transport.is_closing():
             return
         self.transport.write_eof()
@@ -317,7 +316,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self) -> None:
         """Answer a request that does not reach the application."""
         status = self._refusal
-        if not self._is_forbidden:
+        if status is not HTTPStatus.FORBIDDEN:
             reason: Reason = "request_too_large" if status in _TOO_LARGE else "malformed_request"
             self._refused_clients.note(reason, self.client)
         text = f"{status.phrase}.\n".encode()
@@ -335,7 +334,7 @@ class Connection(HttpToolsProtocol):
 
     def _close_after_this_answer(self) -> None:
         """Answer the current request, ignore what follows it, and end."""
-        self._ignores_input = True
+        self.ignores_input = True
         cycle: Any = self.cycle
         cycle.keep_alive = False
         # The transport as the last answer sees it: closing it lets the client read first.

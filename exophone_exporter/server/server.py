@@ -177,10 +177,13 @@ class _Acceptor:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._connecting: dict[asyncio.Task[None], Connection] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
         self._listening.setblocking(False)
-        held_bytes = self._limit.limits.send_buffer_bytes  # accepted sockets inherit it
+        # Accepted sockets inherit these.
+        held_bytes = self._limit.limits.send_buffer_bytes
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, held_bytes)
+        if self._listening.family != socket.AF_UNIX:
+            self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
@@ -188,12 +191,11 @@ class _Acceptor:
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
-        for connection in self._connecting.values():
-            connection.end()
+        self._limit.clear()
 
     async def wait_closed(self) -> None:
         """Wait for what `close` ended."""
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        await asyncio.gather(*self._connecting)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPT_COUNT):
@@ -227,27 +229,17 @@ class _Acceptor:
         connection = self._protocol()
         self._limit.add(connection)
         task = self._loop.create_task(self._connect(accepted, connection))
-        self._connecting[task] = connection
-        task.add_done_callback(lambda done: self._finish(done, accepted, connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
-        tls = connection.tls
-        protocol = TlsTransport(tls, connection) if tls else connection
-        if accepted.family != socket.AF_UNIX:
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.connect_accepted_socket(lambda: protocol, accepted)
-
-    def _finish(
-        self, task: asyncio.Task[None], accepted: socket.socket, connection: Connection
-    ) -> None:
-        """Clean up unless the connection was made."""
-        del self._connecting[task]
-        error = None if task.cancelled() else task.exception()
-        if error is None and not task.cancelled():
-            return
-        accepted.close()
-        self._limit.remove(connection)
-        _log.debug("no connection was made", extra=fields(error=error))
+        protocol = TlsTransport(connection.tls, connection) if connection.tls else connection
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted)
+        except OSError as error:
+            accepted.close()
+            self._limit.remove(connection)
+            _log.debug("no connection was made", extra=fields(error=error))
 
 
 class Server(uvicorn.Server):

@@ -41,7 +41,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._hello = HelloReader()
         self._ssl: ssl.SSLObject | None = None
         self._is_open = False
-        self._ignores_input = False
 
     # Called by the socket's transport.
 
@@ -70,7 +69,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decrypt what came; a part of the hello waits for the rest."""
-        if self._ignores_input:
+        if self._connection.ignores_input:
             return
         if self._ssl:
             self._incoming.write(data)
@@ -139,23 +138,21 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._refuse(*self._reason_of(error))
 
     def _read(self, connection: ssl.SSLObject) -> None:
-        while not self._ignores_input and not self.is_closing():
+        while not self._connection.ignores_input and not self.is_closing():
             data = connection.read(_READ_BYTES)
             if data:
                 self._connection.data_received(data)
-            elif self._connection.eof_received():
-                self._ignores_input = True
-            else:
+            elif not self._connection.eof_received():
                 self.close()
 
     def _refuse(self, reason: Reason, detail: str = "") -> None:
         """End the connection after what waits to be sent, which says why."""
-        self._is_open, self._ignores_input = False, True
+        self._is_open = False
         self._connection.refuse_tls(reason, detail)
 
     def _close_output(self) -> None:
         if self._ssl and self._is_open:
-            self._is_open, self._ignores_input = False, True
+            self._is_open = False
             with contextlib.suppress(ssl.SSLError):
                 self._ssl.unwrap()  # it does not wait for the client to do the same
         self._flush()
