@@ -72,8 +72,9 @@ class Limits:
 class ConnectionLimit:
     """The open connections; those that wait for their clients make room for new ones."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, refused_clients: RefusedClients) -> None:
         self.limits = limits
+        self.refused_clients = refused_clients
         self._connections: set[Connection] = set()
 
     def __contains__(self, connection: Connection) -> bool:
@@ -106,7 +107,7 @@ class ConnectionLimit:
 
 
 class _RefusedError(Exception):
-    """Ends the parser's work on a request that is answered by `refusal`."""
+    """Ends the parser's work on a request that is refused."""
 
 
 class Connection(HttpToolsProtocol):
@@ -122,7 +123,6 @@ class Connection(HttpToolsProtocol):
         config: uvicorn.Config,
         server_state: ServerState,
         loop: asyncio.AbstractEventLoop,
-        refused_clients: RefusedClients,
         *,
         tls: Tls | None = None,
         headers: Callable[[], Headers] = list,
@@ -131,11 +131,11 @@ class Connection(HttpToolsProtocol):
         self.tls = tls
         self._limit = limit
         self._limits = limit.limits
-        self._refused_clients = refused_clients
+        self._refused_clients = limit.refused_clients
         self._refusal_headers = headers
         self.ignores_input = False
         self._is_lingering = False
-        self._refusal = HTTPStatus.BAD_REQUEST
+        self._is_forbidden = False
         self._in_head = True
         self._head_bytes = 0
         self._deadline = math.inf
@@ -178,7 +178,7 @@ class Connection(HttpToolsProtocol):
             self._close_after_this_answer()
         except httptools.HttpParserError:
             if not self.ignores_input:
-                self._refuse()
+                self._refuse(HTTPStatus.BAD_REQUEST)
         else:
             self._count_head(len(data))
 
@@ -186,8 +186,10 @@ class Connection(HttpToolsProtocol):
         """Begin a request, but none during an answer or of a client that is not allowed."""
         if self._is_answering:
             self._close_after_this_answer()
-        if self.ignores_input or self._refusal is HTTPStatus.FORBIDDEN:
+        if self.ignores_input:
             raise _RefusedError
+        if self._is_forbidden:
+            self._reject(HTTPStatus.FORBIDDEN)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -272,7 +274,7 @@ class Connection(HttpToolsProtocol):
         self._refused_clients.note(
             "client_certificate", self.client, "none of its names is allowed"
         )
-        self._refusal = HTTPStatus.FORBIDDEN
+        self._is_forbidden = True
 
     def linger(self) -> None:
         """End after what was written, in a way that lets the client read it."""
@@ -306,16 +308,14 @@ class Connection(HttpToolsProtocol):
             return
         self._head_bytes += size_bytes
         if self._head_bytes > self._limits.request_line_bytes + self._limits.head_bytes:
-            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            self._refuse()
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def _reject(self, status: HTTPStatus) -> None:
-        self._refusal = status
+        self._refuse(status)
         raise _RefusedError
 
-    def _refuse(self) -> None:
+    def _refuse(self, status: HTTPStatus) -> None:
         """Answer a request that does not reach the application."""
-        status = self._refusal
         if status is not HTTPStatus.FORBIDDEN:
             reason: Reason = "request_too_large" if status in _TOO_LARGE else "malformed_request"
             self._refused_clients.note(reason, self.client)

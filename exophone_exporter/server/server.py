@@ -271,7 +271,7 @@ class Server(uvicorn.Server):
         headers: Callable[[], list[tuple[bytes, bytes]]] = list,
     ) -> None:
         self.refused_clients = refused_clients or RefusedClients(Clock())
-        self._limit = ConnectionLimit(limits or Limits())
+        self._limit = ConnectionLimit(limits or Limits(), self.refused_clients)
         super().__init__(_config(app, self._limit.limits.keep_alive_seconds))
         self.urls = [url_of(each, "https" if tls else "http") for each in sockets]
         self._sockets = sockets
@@ -373,7 +373,6 @@ class Server(uvicorn.Server):
             self.config,
             self.server_state,
             asyncio.get_running_loop(),
-            self.refused_clients,
             tls=self._tls() if self._tls else None,
             headers=self._headers,
         )
