@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 # With its record headers; a hello with a session ticket has about 3 KiB.
 HELLO_MAX_BYTES: Final = 16 * 1024
@@ -25,15 +24,9 @@ _HTTP: Final = re.compile(rb"[A-Z]{1,15} ")
 _BEGINNING_OF_HTTP: Final = re.compile(rb"[A-Z]{0,15}")
 
 
-@dataclass(frozen=True)
-class ClientHello:
-    """The groups for the key exchange that a client supports, and those that it sent a key for.
-
-    Both are empty where the hello is malformed: OpenSSL reads it too, and says what is wrong.
-    """
-
-    groups: tuple[int, ...] = ()
-    key_shares: tuple[int, ...] = ()
+# The numbers of the groups for the key exchange that a client supports, and of those that it sent a
+# key for.
+Offer: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class HelloReader:
@@ -44,8 +37,11 @@ class HelloReader:
         self._record_at = 0
         self._message = bytearray()
 
-    def feed(self, data: bytes) -> ClientHello | None:
-        """The hello, or None while it is not complete and may still become one."""
+    def feed(self, data: bytes) -> Offer | None:
+        """What the hello offers, or None while it is not complete and may still become one.
+
+        A malformed one offers nothing: OpenSSL reads it too, and says what is wrong.
+        """
         self.received += data
         if _BEGINNING_OF_HTTP.fullmatch(self.received):
             return None
@@ -53,7 +49,7 @@ class HelloReader:
             self._collect()
             return self._parsed()
         except (ValueError, IndexError, struct.error):
-            return ClientHello()
+            return (), ()
 
     @property
     def is_http(self) -> bool:
@@ -72,7 +68,7 @@ class HelloReader:
             self._message += self.received[begin : begin + length]
             self._record_at = begin + length
 
-    def _parsed(self) -> ClientHello | None:
+    def _parsed(self) -> Offer | None:
         if len(self._message) < _MESSAGE_HEADER_BYTES:
             return None
         length = int.from_bytes(self._message[1:_MESSAGE_HEADER_BYTES])
@@ -83,10 +79,8 @@ class HelloReader:
         extensions = dict(_extensions(bytes(self._message[_MESSAGE_HEADER_BYTES:][:length])))
         groups, _ = _vector(extensions.get(_SUPPORTED_GROUPS, b"\0\0"), 0, 2)
         shares, _ = _vector(extensions.get(_KEY_SHARE, b"\0\0"), 0, 2)
-        return ClientHello(
-            struct.unpack(f">{len(groups) // 2}H", groups),
-            tuple(group for group, _ in _entries(shares)),
-        )
+        supported = struct.unpack(f">{len(groups) // 2}H", groups)
+        return supported, tuple(group for group, _ in _entries(shares))
 
 
 def _extensions(hello: bytes) -> Iterator[tuple[int, bytes]]:

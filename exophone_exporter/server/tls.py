@@ -16,7 +16,6 @@ from exophone_exporter.clock import Clock
 from exophone_exporter.config.files import reason_of
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
-from exophone_exporter.server.client_hello import ClientHello
 from exophone_exporter.server.followed_files import FollowedFiles, fingerprint, read_regular_file
 from exophone_exporter.server.tls_settings import (
     CURVES,
@@ -64,13 +63,13 @@ class Tls:
     allowed_sans: tuple[str, ...] | None = None
     expires_at: float | None = None
 
-    def context_for(self, hello: ClientHello) -> ssl.SSLContext:
+    def context_for(self, groups: Sequence[int], key_shares: Sequence[int]) -> ssl.SSLContext:
         """The context of the first group that the client sent a key for, or else supports.
 
         Without a common group the handshake fails, but costs nothing.
         """
-        shares = hello.key_shares if self.has_tls13 else ()
-        for offered in (shares, hello.groups):
+        shares = key_shares if self.has_tls13 else ()
+        for offered in (shares, groups):
             for group in self.limited:
                 if group in offered and (context := self._context_of(group, shares)):
                     return context
@@ -180,7 +179,7 @@ def problems(settings: TlsSettings) -> Iterator[TlsProblem]:
     given = [
         name for name in _PEM_KINDS if getattr(settings, name) or getattr(settings, f"{name}_file")
     ]
-    checks = [
+    checks: list[Callable[[], object]] = [
         *(partial(_checked_pem, settings, name) for name in given),
         *(partial(_limit, context, curve) for curve in settings.curve_preferences),
         partial(_verify_clients, context, settings),

@@ -26,7 +26,7 @@ _HTTP_ANSWER: Final = (
 )
 
 
-class TlsTransport(asyncio.Transport, asyncio.Protocol):
+class TlsTransport(asyncio.Protocol):
     """The protocol of a socket's transport, and the transport of a connection.
 
     What the connection writes is encrypted immediately: only the socket's transport has a buffer.
@@ -96,32 +96,20 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._close_output()
         self._socket.close()
 
-    def abort(self) -> None:
-        """End immediately."""
-        self._socket.abort()
-
-    def is_closing(self) -> bool:
-        """Whether the connection ends or has ended."""
-        return bool(self._socket.is_closing())
-
-    def get_write_buffer_size(self) -> int:
-        """The bytes that wait for the client, encrypted."""
-        return int(self._socket.get_write_buffer_size())
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the socket's transport knows."""
-        return self._socket.get_extra_info(name, default)
+    def __getattr__(self, name: str) -> Any:
+        """All else is done by the socket's transport."""
+        return getattr(self._socket, name)
 
     def _begin(self, data: bytes) -> None:
         """Choose a context once the hello is complete."""
-        hello = self._hello.feed(data)
+        offer = self._hello.feed(data)
         if self._hello.is_http:
             self._outgoing.write(_HTTP_ANSWER)
             self._refuse("plain_http")
-        elif hello:
+        elif offer:
             self._incoming.write(self._hello.received)
             del self._hello  # it is no longer needed
-            context = self._tls.context_for(hello)
+            context = self._tls.context_for(*offer)
             self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def _decrypt(self, connection: ssl.SSLObject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -53,13 +54,11 @@ def listen(address: str, backlog: int) -> socket.socket:
         raise ConfigError([f"invalid address `{address}`: a Unix socket needs an absolute path"])
     opened = _UnixSocket(socket.AF_UNIX)
     try:
-        _remove_dead(path, address)
+        _remove_dead(path)
         opened.open(path, backlog)
-    except BaseException as error:
+    except OSError as error:
         opened.close()
-        if isinstance(error, OSError):
-            raise cannot_listen(address, error.strerror or str(error)) from error
-        raise
+        raise cannot_listen(address, error.strerror or str(error)) from error
     return opened
 
 
@@ -68,13 +67,13 @@ def _identity_of(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _remove_dead(path: str, address: str) -> None:
+def _remove_dead(path: str) -> None:
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
         return
     if not is_socket:
-        raise cannot_listen(address, "the file exists and is not a socket")
+        raise OSError(errno.EEXIST, "the file exists and is not a socket")
     with socket.socket(socket.AF_UNIX) as client:
         client.setblocking(False)  # the backlog of a living process may be full
         try:
@@ -84,4 +83,4 @@ def _remove_dead(path: str, address: str) -> None:
             return
         except BlockingIOError:
             pass
-    raise cannot_listen(address, "another process listens on it")
+    raise OSError(errno.EADDRINUSE, "another process listens on it")
