@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from exophone_exporter.server.client_hello import HelloReader
 from exophone_exporter.server.connections import Connection
@@ -48,7 +48,7 @@ class TlsTransport(asyncio.Protocol):
         """Begin: the connection's deadline for its first request holds for the handshake too."""
         self._socket = transport
         self._socket.set_write_buffer_limits(high=_HELD_BYTES)
-        self._connection.connection_made(self)
+        self._connection.connection_made(cast("asyncio.Transport", self))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
