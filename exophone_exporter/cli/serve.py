@@ -19,7 +19,7 @@ from exophone_exporter.metrics.page import ServerInfo
 from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
-from exophone_exporter.server import Notifier, Server, Supervision, open_server
+from exophone_exporter.server import Server, Supervision, open_server
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober, probe_handler
 from exophone_exporter.web.settings import LISTEN_ADDRESS, WebSettings
@@ -136,7 +136,8 @@ def _open(
 
 def _supervision(exporter: Exporter) -> Supervision:
     return Supervision(
-        Notifier(loader.environment(), os.getpid()),
+        loader.environment(),
+        os.getpid(),
         exporter.clock,
         healthy=exporter.healthy,
         status=lambda: status_line(exporter.statuses(), exporter.clock.now()),

@@ -2,12 +2,11 @@
 
 from exophone_exporter.server.connections import Limits
 from exophone_exporter.server.server import Server, listen, open_server, url_of
-from exophone_exporter.server.systemd import Notifier, Supervision
+from exophone_exporter.server.systemd import Supervision
 from exophone_exporter.server.web_config import check_web_config
 
 __all__ = [
     "Limits",
-    "Notifier",
     "Server",
     "Supervision",
     "check_web_config",

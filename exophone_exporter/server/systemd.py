@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Final
 
@@ -82,18 +81,38 @@ def _passed_socket(descriptor: int, name: str) -> socket.socket:
     raise StartError(f"{named} {problem}")
 
 
-class Notifier:
-    """Notifies systemd about this process by sd_notify(3), if systemd asked for it.
+class Supervision:
+    """Notifies systemd of the state of the process by sd_notify(3), if systemd asked for it.
 
-    `watchdog_seconds` is how long systemd waits for the next WATCHDOG=1, None if it does not wait.
-    Whatever is wrong with the other side has no effect here.
+    The states are ready, alive, reloading and stopping. `healthy` is what /-/healthy answers,
+    `status` the line that `systemctl status` shows. `watchdog_seconds` is how long systemd waits
+    for the next WATCHDOG=1, None if it does not wait. The watchdog is pinged from the loop that
+    also serves, and only while the process is healthy: a process whose loop or poller hangs is
+    restarted, one whose API is down is not. Whatever is wrong with the other side has no effect
+    here.
     """
 
-    def __init__(self, environ: Mapping[str, str], pid: int) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        pid: int,
+        clock: Clock,
+        *,
+        healthy: Callable[[], bool],
+        status: Callable[[], str],
+    ) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
         self._address = f"\0{path[1:]}" if path.startswith("@") else path
         self.is_enabled = path.startswith(("/", "@"))
         self.watchdog_seconds = _watchdog_seconds(environ, pid) if self.is_enabled else None
+        self._clock = clock
+        self._healthy = healthy
+        self._status = status
+        self._is_ready = False
+        self._reload_failed = False
+        self._sent_status = ""
+        self._status_due_at = 0.0
+        self._ping_due_at = 0.0
 
     def notify(self, *assignments: str, wait: bool = False) -> bool:
         """Send some `NAME=value` as one message; whether it was accepted.
@@ -112,44 +131,14 @@ class Notifier:
             return False
         return True
 
-
-def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """The longest time between two WATCHDOG=1 of this process; see sd_watchdog_enabled(3)."""
-    microseconds = environ.get("WATCHDOG_USEC", "")
-    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
-        return None  # it is meant for a process that started this one
-    if re.fullmatch("[0-9]{1,18}", microseconds) is None or int(microseconds) == 0:
-        return None
-    return int(microseconds) / 1e6
-
-
-@dataclass(eq=False)
-class Supervision:
-    """Notifies systemd of the state of the process: ready, alive, reloading, stopping.
-
-    `healthy` is what /-/healthy answers, `status` the line that `systemctl status` shows. The
-    watchdog is pinged from the loop that also serves, and only while the process is healthy: a
-    process whose loop or poller hangs is restarted, one whose API is down is not.
-    """
-
-    _notifier: Notifier
-    _clock: Clock
-    healthy: Callable[[], bool]
-    status: Callable[[], str]
-    _is_ready: bool = False
-    _reload_failed: bool = False
-    _sent_status: str = ""
-    _status_due_at: float = 0.0
-    _ping_due_at: float = 0.0
-
     def tick(self) -> None:
         """Send what is due. The first call says that requests are served; only it may wait."""
-        if not self._notifier.is_enabled:
+        if not self.is_enabled:
             return
         now = self._clock.now()
         if not self._is_ready:
             self._is_ready = True
-            self._notifier.notify("READY=1", wait=True)
+            self.notify("READY=1", wait=True)
         if now.monotonic >= self._ping_due_at:
             self._ping(now)
         if now.monotonic >= self._status_due_at:
@@ -173,22 +162,31 @@ class Supervision:
     def _notify(self, *assignments: str) -> None:
         """Nothing before the first tick: the end of a reload would say that requests are served."""
         if self._is_ready:
-            self._notifier.notify(*assignments, wait=True)
+            self.notify(*assignments, wait=True)
 
     def _ping(self, now: ClockReading) -> None:
-        allowed_seconds = self._notifier.watchdog_seconds
-        if allowed_seconds is None or not self.healthy():
+        if self.watchdog_seconds is None or not self._healthy():
             return
-        accepted = self._notifier.notify("WATCHDOG=1")
-        pause_seconds = allowed_seconds * (_PING_AFTER if accepted else _PING_AGAIN_AFTER)
+        accepted = self.notify("WATCHDOG=1")
+        pause_seconds = self.watchdog_seconds * (_PING_AFTER if accepted else _PING_AGAIN_AFTER)
         self._ping_due_at = now.monotonic + pause_seconds
 
     def _send_status(self, now: ClockReading) -> None:
         self._status_due_at = now.monotonic + _STATUS_EVERY_SECONDS
-        status = self.status()
-        if not self.healthy():
+        status = self._status()
+        if not self._healthy():
             status += "; a poller has died or is stuck, see the log"
         if self._reload_failed:
             status += "; the last reload failed, see the log"
-        if status != self._sent_status and self._notifier.notify(f"STATUS={status}"):
+        if status != self._sent_status and self.notify(f"STATUS={status}"):
             self._sent_status = status
+
+
+def _watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
+    """The longest time between two WATCHDOG=1 of this process; see sd_watchdog_enabled(3)."""
+    microseconds = environ.get("WATCHDOG_USEC", "")
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None  # it is meant for a process that started this one
+    if re.fullmatch("[0-9]{1,18}", microseconds) is None or int(microseconds) == 0:
+        return None
+    return int(microseconds) / 1e6

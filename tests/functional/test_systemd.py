@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from exophone_exporter.errors import StartError
-from exophone_exporter.server.systemd import Notifier, passed_sockets
+from exophone_exporter.server.systemd import Supervision, passed_sockets
 from exophone_exporter.simulator import Simulator, World, make_account
 from tests.lib.processes import (
     DEADLINE_SECONDS,
@@ -27,6 +27,7 @@ from tests.lib.processes import (
     wait_until,
 )
 from tests.lib.servers import APP
+from tests.lib.support import FakeTime
 
 _PASSED: Final = (
     APP
@@ -144,6 +145,11 @@ class Manager:
         wait_until(lambda: any(each.endswith(assignment) for each in self.receive()), assignment)
 
 
+def notifier_of(environ: dict[str, str]) -> Supervision:
+    """Of the process 7."""
+    return Supervision(environ, 7, FakeTime().clock, healthy=lambda: True, status=str)
+
+
 def manager(address: str | bytes) -> contextlib.closing[Manager]:
     """A service manager that listens at an address while the block runs."""
     return contextlib.closing(Manager(address))
@@ -153,7 +159,7 @@ def test_a_message_arrives_at_a_path(tmp_path: Path) -> None:
     """Its assignments are lines, and no value can add one."""
     address = str(tmp_path / "notify")
     with manager(address) as systemd:
-        notifier = Notifier({"NOTIFY_SOCKET": address}, 7)
+        notifier = notifier_of({"NOTIFY_SOCKET": address})
         assert notifier.is_enabled
         assert notifier.notify("READY=1", "STATUS=well\nSTOPPING=1")
         assert systemd.receive() == ["READY=1", "STATUS=well STOPPING=1"]
@@ -163,7 +169,7 @@ def test_a_message_arrives_at_an_abstract_address() -> None:
     """`@name` is a name outside the file system."""
     name = f"exophone-test-{time.monotonic_ns()}"
     with manager(b"\0" + name.encode()) as systemd:
-        assert Notifier({"NOTIFY_SOCKET": f"@{name}"}, 7).notify("READY=1")
+        assert notifier_of({"NOTIFY_SOCKET": f"@{name}"}).notify("READY=1")
         assert systemd.receive() == ["READY=1"]
 
 
@@ -178,14 +184,14 @@ def test_a_message_arrives_at_an_abstract_address() -> None:
 def test_an_address_where_nobody_listens_has_no_effect(
     tmp_path: Path, path: str, wait: bool
 ) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": path.format(tmp_path)}, 7)
+    notifier = notifier_of({"NOTIFY_SOCKET": path.format(tmp_path)})
     assert notifier.notify("READY=1", wait=wait) is False
 
 
 def test_a_manager_that_reads_nothing_blocks_nothing(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     with manager(address):
-        notifier = Notifier({"NOTIFY_SOCKET": address}, 7)
+        notifier = notifier_of({"NOTIFY_SOCKET": address})
         wait_until(lambda: not notifier.notify("WATCHDOG=1"), "its queue is full")
         assert notifier.notify("READY=1", wait=True) is False
 
@@ -212,7 +218,7 @@ def test_the_watchdog_is_what_systemd_says_of_this_process(
     variables: dict[str, str], seconds: float | None
 ) -> None:
     """In seconds; None if systemd does not wait for it."""
-    notifier = Notifier(variables, 7)
+    notifier = notifier_of(variables)
     assert notifier.watchdog_seconds == seconds
     assert notifier.is_enabled is bool(variables.get("NOTIFY_SOCKET"))
 

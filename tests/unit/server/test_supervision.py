@@ -13,14 +13,14 @@ from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.inventory.snapshot import build
 from exophone_exporter.inventory.state import AccountState, PollResult
-from exophone_exporter.server.systemd import Notifier, Supervision
+from exophone_exporter.server.systemd import Supervision
 from tests.lib.support import FakeTime, account, phone
 
 NO_ACCOUNTS = "STATUS=0 accounts, 0 numbers, 0 with a problem"
 
 
 @dataclass
-class Scene(Notifier):
+class Scene(Supervision):
     """The end of systemd, and a process that it supervises; `accepts` is what `notify` returns."""
 
     time: FakeTime
@@ -32,8 +32,11 @@ class Scene(Notifier):
     received: list[tuple[str, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.supervision = Supervision(
-            self, self.time.clock, healthy=lambda: self.healthy, status=self.status
+        environ = {"NOTIFY_SOCKET": "/" if self.is_enabled else ""}
+        if self.watchdog_seconds:
+            environ["WATCHDOG_USEC"] = f"{self.watchdog_seconds * 1e6:.0f}"
+        super().__init__(
+            environ, 1, self.time.clock, healthy=lambda: self.healthy, status=self.status
         )
 
     def status(self) -> str:
@@ -48,7 +51,7 @@ class Scene(Notifier):
         """What it receives in so many seconds of ten ticks, each by its first assignment."""
         for _ in range(round(seconds * 10)):
             self.time.pass_(0.1)
-            self.supervision.tick()
+            self.tick()
         received, self.received = self.received, []
         return [assignments[0] for assignments in received]
 
@@ -72,8 +75,8 @@ def test_the_watchdog_is_pinged_after_half_its_time_and_a_status_is_not_repeated
 def test_without_a_watchdog_or_systemd_there_are_no_pings(time: FakeTime) -> None:
     assert Scene(time, watchdog_seconds=None).ticks(60) == ["READY=1", NO_ACCOUNTS]
     outside = Scene(time, is_enabled=False)
-    outside.supervision.reloading()
-    outside.supervision.stopping()
+    outside.reloading()
+    outside.stopping()
     assert outside.ticks(10) == []
 
 
@@ -99,29 +102,29 @@ def test_a_changed_status_is_sent_within_five_seconds(scene: Scene) -> None:
 
 
 def test_a_reload_has_its_time_and_ends_with_ready(scene: Scene) -> None:
-    scene.supervision.reloading()
-    scene.supervision.reloaded(True)
+    scene.reloading()
+    scene.reloaded(True)
     assert scene.received == [("RELOADING=1", "MONOTONIC_USEC=1000100000"), ("READY=1",)]
 
 
 def test_a_failed_reload_is_in_the_status_until_one_succeeds(scene: Scene) -> None:
-    scene.supervision.reloaded(False)
+    scene.reloaded(False)
     failed = f"{NO_ACCOUNTS}; the last reload failed, see the log"
     assert scene.ticks(5.2) == ["READY=1", failed]
-    scene.supervision.reloaded(True)
+    scene.reloaded(True)
     assert scene.ticks(0.1) == ["READY=1", NO_ACCOUNTS]
 
 
 def test_a_reload_before_the_server_is_not_reported(time: FakeTime) -> None:
     """READY=1 at its end would say that requests are answered."""
     scene = Scene(time)
-    scene.supervision.reloading()
-    scene.supervision.reloaded(True)
+    scene.reloading()
+    scene.reloaded(True)
     assert scene.received == []
 
 
 def test_the_end_is_reported(scene: Scene) -> None:
-    scene.supervision.stopping()
+    scene.stopping()
     assert scene.received == [("STOPPING=1", "STATUS=stopping")]
 
 
