@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
@@ -36,21 +37,23 @@ class RefusedClients:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._counts: dict[str, int] = dict.fromkeys(REASONS, 0)
-        self._logged_counts = dict(self._counts)
+        self._unlogged = Counter[str]()
         self._logged_at = dict.fromkeys(REASONS, -math.inf)
 
     def note(self, reason: Reason, client: tuple[str, int] | None, detail: str = "") -> None:
         """Count a client; `detail` is for the log, and must not hold what the client sent."""
         self._counts[reason] += 1
+        self._unlogged[reason] += 1
         now = self._clock.monotonic()
         if now - self._logged_at[reason] < _LOG_EVERY_SECONDS:
             return
-        count = self._counts[reason] - self._logged_counts[reason]
-        self._logged_at[reason], self._logged_counts[reason] = now, self._counts[reason]
+        self._logged_at[reason] = now
         more = {"detail": detail} if detail else {}
         address = client[0] if client else "unknown"  # a Unix socket names no client
-        extra = fields(reason=reason, client=address, count=count, **more)
-        _log.info("client refused", extra=extra)
+        count = self._unlogged.pop(reason)
+        _log.info(
+            "client refused", extra=fields(reason=reason, client=address, count=count, **more)
+        )
 
     def counts(self) -> Mapping[str, int]:
         """How many clients were refused so far, for each reason."""

@@ -110,12 +110,8 @@ def _names(peer_certificate: Mapping[str, object]) -> Iterator[str]:
             yield name
         elif kind == "IP Address":
             with contextlib.suppress(ValueError):
-                yield _short(name.strip())
-
-
-def _short(text: str) -> str:
-    address = ipaddress.ip_address(text)
-    return str(getattr(address, "ipv4_mapped", None) or address)
+                address = ipaddress.ip_address(name.strip())
+                yield str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def build(settings: TlsSettings) -> Tls:
@@ -302,16 +298,6 @@ def _path(settings: TlsSettings, name: str) -> Iterator[str]:
         yield f"/dev/fd/{reading}"
     finally:
         os.close(reading)
-
-
-def _is_certificate(settings: TlsSettings) -> bool:
-    probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        with _path(settings, "cert") as path:
-            probe.load_verify_locations(path)
-    except ssl.SSLError:
-        return False
-    return True
 
 
 def _verify_clients(context: ssl.SSLContext, settings: TlsSettings) -> None:
