@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from heapq import nsmallest
-from itertools import accumulate, chain, repeat
-from typing import Final, TypeAlias, TypeVar
+from itertools import accumulate, repeat
+from typing import Any, Final, TypeAlias, TypeVar
 
 from exophone_exporter.clock import ClockReading
-from exophone_exporter.config.number_rules import NumberRule
 from exophone_exporter.config.settings import Account, PerNumber
 from exophone_exporter.exotel.model import (
     CHANNELS,
@@ -23,6 +22,7 @@ from exophone_exporter.exotel.model import (
 )
 from exophone_exporter.inventory.expectations import (
     PROBLEMS,
+    ChannelState,
     Judged,
     Verdict,
     expectation,
@@ -35,25 +35,21 @@ from exophone_exporter.inventory.state import DURATION_BUCKETS_SECONDS, AccountS
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.exposition import (
     Metric,
-    each_once,
     escape,
     escaped_column,
     format_timestamps,
     format_value,
-    format_values,
 )
 
 # A metric and the text of one of its samples, or of several.
 MetricText: TypeAlias = tuple[Metric, str]
 
-_T = TypeVar("_T")
+_Kind = TypeVar("_Kind")
 
-_ATTACHED: Final = {None: None, True: format_value(True), False: format_value(False)}
+# Written in the place of a sid; no text of the API or of the configuration has it.
+_SID: Final = "\0"
 # A channel in another state has no sample: it is not checked, or nobody can say.
-_AS_EXPECTED: Final[Mapping[str, str]] = {
-    "as_expected": format_value(True),
-    **dict.fromkeys(PROBLEMS, format_value(False)),
-}
+_AS_EXPECTED: Final[Mapping[str, bool]] = {"as_expected": True, **dict.fromkeys(PROBLEMS, False)}
 _VANITY: Final = {None: "", True: "true", False: "false"}
 
 
@@ -215,46 +211,50 @@ def _rank(judged: Judged) -> tuple[bool, bool, str]:
 
 
 def number_lines(account: Account, judged: Sequence[Judged]) -> Iterator[MetricText]:
-    """The series of single numbers, from columns: one block of text a metric."""
+    """The series of single numbers: one text a metric."""
     numbers, verdicts = [number for number, _ in judged], [verdict for _, verdict in judged]
     # A comprehension for each column: it takes half the time of attrgetter.
-    account_names, ones = repeat(escape(account.name)), ["1.0"] * len(numbers)
     names = masked_identities(numbers, account.per_number.phone_number, account.pseudonym_key)
     sids = escaped_column([name.sid for name in names])
     info = catalog.NUMBER_INFO
-    owners = _by_rule(verdicts, lambda rule: escape(rule.owner) if rule else "")
-    labels = info.labelsets(account_names, sids, *_info_columns(names, numbers), owners)
-    yield info, info.block(labels, ones)
-    flows = account_names, [sid for sid in sids for _ in CHANNELS], CHANNELS * len(sids)
-    labels = catalog.NUMBER_FLOW_ATTACHED.labelsets(*flows)
-    yield _flow_block(catalog.NUMBER_FLOW_ATTACHED, labels, _attached_columns(numbers))
-    expected = _by_rule(
-        verdicts, lambda rule: [escape(expected_label(expectation(rule, c))) for c in CHANNELS]
+    account_names = repeat(escape(account.name))
+    yield info, info.block(account_names, sids, *_info_columns(names, numbers, verdicts))
+    attached = [
+        (
+            is_attached(number.voice_url) if number.voice_capable else None,
+            is_attached(number.sms_url) if number.sms_capable else None,
+        )
+        for number in numbers
+    ]
+    flows = catalog.NUMBER_FLOW_ATTACHED
+    yield (
+        flows,
+        _alike(flows, account, sids, attached, lambda kind: zip(CHANNELS, kind, strict=True)),
     )
-    labels = catalog.NUMBER_FLOW_AS_EXPECTED.labelsets(*flows, chain.from_iterable(expected))
-    columns = _as_expected_columns(verdicts)
-    yield _flow_block(catalog.NUMBER_FLOW_AS_EXPECTED, labels, columns)
-    currencies = escaped_column([number.currency for number in numbers])
-    labels = catalog.NUMBER_MONTHLY_RENTAL.labelsets(account_names, sids, currencies)
+    yield catalog.NUMBER_FLOW_AS_EXPECTED, _as_expected_text(account, sids, verdicts)
     for metric, prices in (
-        (catalog.NUMBER_MONTHLY_RENTAL, [number.rental_price for number in numbers]),
-        (catalog.NUMBER_ONE_TIME_PRICE, [number.one_time_price for number in numbers]),
-        (catalog.NUMBER_INCOMING_RATE, [number.incoming_rate for number in numbers]),
+        (catalog.NUMBER_MONTHLY_RENTAL, [(n.currency, n.rental_price) for n in numbers]),
+        (catalog.NUMBER_ONE_TIME_PRICE, [(n.currency, n.one_time_price) for n in numbers]),
+        (catalog.NUMBER_INCOMING_RATE, [(n.currency, n.incoming_rate) for n in numbers]),
     ):
-        known = [price if of else None for price, of in zip(prices, currencies, strict=True)]
-        yield metric, metric.block(labels, format_values(known))
+        # Without a currency an amount means nothing.
+        yield metric, _alike(metric, account, sids, prices, lambda of: [of] if of[0] else [])
     pulse = catalog.NUMBER_INCOMING_PULSE_SECONDS
-    plain = pulse.labelsets(account_names, sids)
-    yield pulse, pulse.block(plain, format_values([n.incoming_pulse_seconds for n in numbers]))
+    pulses = [number.incoming_pulse_seconds for number in numbers]
+    yield pulse, _alike(pulse, account, sids, pulses, lambda seconds: [(seconds,)])
     for metric, timestamps in (
         (catalog.NUMBER_CREATED, [number.created_timestamp_seconds for number in numbers]),
         (catalog.NUMBER_UPDATED, [number.updated_timestamp_seconds for number in numbers]),
     ):
-        yield metric, metric.block(plain, format_timestamps(timestamps))
+        start, _ = metric.sample(account.name, _SID, value=0).split(_SID)
+        rows = zip(sids, format_timestamps(timestamps), strict=True)
+        yield metric, "".join([f'{start}{sid}"}} {text}\n' for sid, text in rows if text])
 
 
 def _info_columns(
-    names: Sequence[ExoPhone | MaskedIdentity], numbers: Sequence[ExoPhone]
+    names: Sequence[ExoPhone | MaskedIdentity],
+    numbers: Sequence[ExoPhone],
+    verdicts: Sequence[Verdict],
 ) -> Iterator[Sequence[str]]:
     """The labels of `exophone_number_info` behind account and sid."""
     yield escaped_column([name.phone_number for name in names])
@@ -265,41 +265,49 @@ def _info_columns(
     yield [_VANITY[number.vanity_number] for number in numbers]
     yield _flow_ids([number.voice_url for number in numbers])
     yield _flow_ids([number.sms_url for number in numbers])
+    yield escaped_column([verdict.owner for verdict in verdicts])
 
 
 def _flow_ids(urls: Sequence[str | None]) -> Sequence[str]:
-    """As `ExoPhone.flow_id` has it."""
-    return escaped_column(each_once(urls, lambda url: flow_id(url or "")))
+    """As `ExoPhone.flow_id` has it: many numbers share a flow, and each URL is read once."""
+    ids = {url: escape(flow_id(url or "")) for url in {*urls}}
+    return [ids[url] for url in urls]
 
 
-def _by_rule(verdicts: Sequence[Verdict], of: Callable[[NumberRule | None], _T]) -> Sequence[_T]:
-    """A column of what each number has from its rule: many numbers share one."""
-    made = {id(rule): of(rule) for rule in {id(v.rule): v.rule for v in verdicts}.values()}
-    return [made[id(verdict.rule)] for verdict in verdicts]
+def _as_expected_text(account: Account, sids: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+    rules = {id(verdict.rule): verdict.rule for verdict in verdicts}
+
+    def rows(
+        kind: tuple[int, ChannelState, ChannelState],
+    ) -> Iterator[tuple[str, str, bool | None]]:
+        for channel, state in zip(CHANNELS, kind[1:], strict=True):
+            expected = expected_label(expectation(rules[kind[0]], channel))
+            yield channel, expected, _AS_EXPECTED.get(state)
+
+    kinds = [(id(verdict.rule), verdict.voice, verdict.sms) for verdict in verdicts]
+    return _alike(catalog.NUMBER_FLOW_AS_EXPECTED, account, sids, kinds, rows)
 
 
-def _flow_block(
-    metric: Metric, labels: Sequence[str], columns: Iterable[Sequence[str | None]]
-) -> MetricText:
-    """A row for each number and flow, from a column of values for each flow."""
-    return metric, metric.block(labels, chain.from_iterable(zip(*columns, strict=True)))
+def _alike(
+    metric: Metric,
+    account: Account,
+    sids: Sequence[str],
+    kinds: Sequence[_Kind],
+    rows: Callable[[_Kind], Iterable[Sequence[Any]]],
+) -> str:
+    """The samples of numbers, of which many differ only in the sid: each kind is written once.
 
-
-def _attached_columns(numbers: Sequence[ExoPhone]) -> Iterator[Sequence[str | None]]:
-    """For voice and sms; no value where a number is incapable or the URL unreadable."""
-    yield _attached_texts([n.voice_url if n.voice_capable else None for n in numbers])
-    yield _attached_texts([n.sms_url if n.sms_capable else None for n in numbers])
-
-
-def _as_expected_columns(verdicts: Sequence[Verdict]) -> Iterator[Sequence[str | None]]:
-    """For voice and sms; no value where a flow is not checked or cannot be known."""
-    yield [_AS_EXPECTED.get(verdict.voice) for verdict in verdicts]
-    yield [_AS_EXPECTED.get(verdict.sms) for verdict in verdicts]
-
-
-def _attached_texts(urls: Sequence[str | None]) -> Sequence[str | None]:
-    """As `ExoPhone.attached` has it."""
-    return each_once(urls, lambda url: _ATTACHED[is_attached(url)])
+    `rows` are the samples of a kind: the labels behind account and sid, and the value, if any.
+    """
+    texts = {
+        kind: "".join(
+            metric.sample(account.name, _SID, *labels, value=value)
+            for *labels, value in rows(kind)
+            if value is not None
+        ).split(_SID)
+        for kind in {*kinds}
+    }
+    return "".join([sid.join(texts[kind]) for sid, kind in zip(sids, kinds, strict=True)])
 
 
 def _line(metric: Metric, *label_values: str, value: float | Decimal) -> MetricText:
