@@ -21,7 +21,7 @@ from exophone_exporter.polling.exporter import Exporter
 from exophone_exporter.polling.reload import Reloader
 from exophone_exporter.server import Server, Supervision, open_server
 from exophone_exporter.web import reload, routes
-from exophone_exporter.web.probe import Prober, probe_handler
+from exophone_exporter.web.probe import Prober
 from exophone_exporter.web.settings import LISTEN_ADDRESS, WebSettings
 
 _VARIABLES_STAY: Final = (
@@ -114,13 +114,13 @@ def _open(
     supervision: Supervision,
 ) -> Server:
     settings = _settings(args)
-    prober = Prober(exporter.clients, exporter.clock, statuses=exporter.statuses)
+    prober = Prober(exporter.clients, exporter.statuses)
     reloads = args.command == "serve" and signals.hangup_reloads()
     return open_server(
         routes.application(
             exporter,
             settings,
-            probe=probe_handler(prober),
+            probe=prober.handle,
             reload=reload.endpoint(reloader, enabled=settings.enable_lifecycle),
             shard=loaded.shard,
         ),

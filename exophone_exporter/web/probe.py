@@ -16,10 +16,9 @@ import gzip
 import logging
 import math
 import re
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, TypeAlias
@@ -29,7 +28,6 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from exophone_exporter.clock import Clock
 from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import BudgetSpent, NotFound, PollError, Stopped
 from exophone_exporter.exotel.client import Client
@@ -40,8 +38,8 @@ from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.negotiation import negotiated
-from exophone_exporter.metrics.samples import probe_lines
-from exophone_exporter.threads import Start, start_daemon
+from exophone_exporter.metrics.samples import MetricText, probe_lines
+from exophone_exporter.threads import Start, begin, start_daemon
 
 # Without a scrape timeout, a probe may take this many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
@@ -66,33 +64,17 @@ _ACCOUNTS: Final = "account=NAME; the names are the label `account` on /metrics"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Probed:
-    """The result of a probe: `number` is None if the API did not return it within `seconds`."""
+class RefusedError(Exception):
+    """A probe that is not made: HTTP status, advice in one line, and when to retry."""
 
-    account: Account
-    number: ExoPhone | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A probe that was not made: HTTP status, advice in one line, and when to retry."""
-
-    status: int
-    text: str
-    retry_after_seconds: int | None = None
+    def __init__(self, text: str, status: int = 400, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after_seconds = retry_after
 
 
-Outcome: TypeAlias = Probed | Refusal
-
-
-class _RefusedError(Exception):
-    """The probe cannot be made: an answer, or what is wrong with the request."""
-
-    def __init__(self, why: str | Refusal) -> None:
-        super().__init__()
-        self.refusal = Refusal(400, why) if isinstance(why, str) else why
+# The number, None if the API did not return it, and the seconds that this took.
+_Answer: TypeAlias = tuple[ExoPhone | None, float] | RefusedError
 
 
 @dataclass(eq=False, repr=False)
@@ -105,7 +87,6 @@ class Prober:
     """
 
     clients: Callable[[], Mapping[str, Client]]
-    _clock: Clock
     statuses: Callable[[], Sequence[AccountStatus]] = tuple
     start: Start = start_daemon
 
@@ -114,23 +95,37 @@ class Prober:
         # The share of the probes, by the limiter that it is a part of: it outlives a reload, too.
         self._allowances: WeakKeyDictionary[RateLimiter, RateLimiter] = WeakKeyDictionary()
 
-    async def probe(self, query: bytes, timeouts: Sequence[str]) -> Outcome:
-        """The outcome of a raw query string; `timeouts` are the values of the timeout header."""
-        clients = self.clients()
+    async def handle(self, request: Request) -> Response:
+        """Answer /probe."""
+        openmetrics, gzipped, headers = negotiated(request.headers)
+        timeouts = request.headers.getlist(_TIMEOUT_HEADER)
         try:
-            target, name = _parsed(query)
-            sid, name = self._named(target, name, clients)
-            within_seconds = _within_seconds(timeouts, clients[name].account)
-            return await self._in_time(self._account(name, clients), sid, within_seconds)
-        except _RefusedError as error:
-            return error.refusal
+            lines = await self.probe(request.scope["query_string"], timeouts)
+        except RefusedError as error:
+            headers = {"X-Content-Type-Options": "nosniff"}
+            if error.retry_after_seconds is not None:
+                headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+            return PlainTextResponse(f"{error}\n", error.status, headers)
+        body = _exposition(lines, openmetrics=openmetrics)
+        return Response(gzip.compress(body, mtime=0) if gzipped else body, headers=headers)
+
+    async def probe(self, query: bytes, timeouts: Sequence[str]) -> Iterable[MetricText]:
+        """The lines for a raw query string; raises RefusedError.
+
+        `timeouts` are the values of the timeout header.
+        """
+        clients = self.clients()
+        target, name = _parsed(query)
+        sid, name = self._named(target, name, clients)
+        within_seconds = _within_seconds(timeouts, clients[name].account)
+        return await self._account(name, clients).probe(sid, within_seconds)
 
     def _named(
         self, target: str, name: str | None, clients: Mapping[str, Client]
     ) -> tuple[str, str]:
         """The sid of a target and its account; without a `name`, the one that has the number.
 
-        Raises _RefusedError unless a phone number is exactly one number of the last polls.
+        Raises RefusedError unless a phone number is exactly one number of the last polls.
         """
         if not is_phone_number(target):
             return target, _account_name(name, clients)
@@ -145,16 +140,23 @@ class Prober:
             return found[0]
         if not found and target.isdigit():  # many a sid is a local phone number
             return target, _account_name(name, clients)
-        self._bound_guesses([clients[each] for each in names], clients)
+        for each in names:  # where numbers are masked, nobody may try fast which ones there are
+            if clients[each].account.per_number.phone_number != "full":
+                self._account(each, clients).take_share()
         if found:
-            raise _RefusedError(_SEVERAL)
-        raise _RefusedError(_NOT_FOUND if len(polled) == len(names) else _NOT_POLLED)
-
-    def _bound_guesses(self, asked: Iterable[Client], clients: Mapping[str, Client]) -> None:
-        """Where numbers are masked, nobody may try fast which ones there are."""
-        for account in (client.account for client in asked):
-            if account.per_number.phone_number != "full":
-                self._account(account.name, clients).take_share()
+            raise RefusedError(
+                "several numbers of the last poll match; use a SID, or choose an account with"
+                f" {_ACCOUNTS}"
+            )
+        if len(polled) == len(names):
+            raise RefusedError(
+                "the last poll has no number that matches; wait for the next one, or use a SID", 404
+            )
+        raise RefusedError(
+            "a phone number is looked up in the last poll, and there was none yet; try again",
+            503,
+            10,
+        )
 
     def _account(self, name: str, clients: Mapping[str, Client]) -> _AccountProber:
         """The prober of an account; the probers of former clients are dropped."""
@@ -165,53 +167,16 @@ class Prober:
         }
         if name not in self._accounts:
             client = clients[name]
-            self._accounts[name] = _AccountProber(client, self._allowance(client), self.start)
+            share = max(1, client.budget.requests_per_minute // BUDGET_SHARE)
+            new = RateLimiter(share, client.clock.monotonic)
+            allowance = self._allowances.setdefault(client.budget, new)
+            allowance.resize(share)
+            self._accounts[name] = _AccountProber(client, allowance, self.start)
         return self._accounts[name]
 
-    def _allowance(self, client: Client) -> RateLimiter:
-        """The part of an account's request limit that its probes, by any name, may use."""
-        share = max(1, client.budget.requests_per_minute // BUDGET_SHARE)
-        new = RateLimiter(share, self._clock.monotonic)
-        allowance = self._allowances.setdefault(client.budget, new)
-        allowance.resize(share)
-        return allowance
 
-    async def _in_time(self, account: _AccountProber, sid: str, within_seconds: float) -> Outcome:
-        started_at = self._clock.monotonic()
-        future = asyncio.wrap_future(account.probe(sid, within_seconds))
-        try:
-            return await asyncio.wait_for(future, within_seconds)
-        except TimeoutError:
-            account.log_failure(sid, "timeout", f"there was no answer within {within_seconds:g}s")
-            return Probed(account.client.account, None, self._clock.monotonic() - started_at)
-
-
-def probe_handler(prober: Prober) -> Callable[[Request], Awaitable[Response]]:
-    """The Starlette handler of /probe."""
-
-    async def probe(request: Request) -> Response:
-        timeouts = request.headers.getlist(_TIMEOUT_HEADER)
-        outcome = await prober.probe(request.scope["query_string"], timeouts)
-        if isinstance(outcome, Refusal):
-            return _refusal_response(outcome)
-        openmetrics, gzipped, headers = negotiated(request.headers)
-        body = _exposition(outcome, openmetrics=openmetrics)
-        return Response(gzip.compress(body, mtime=0) if gzipped else body, headers=headers)
-
-    return probe
-
-
-def _refusal_response(refusal: Refusal) -> Response:
-    wait_seconds = refusal.retry_after_seconds
-    headers = {"X-Content-Type-Options": "nosniff"}
-    if wait_seconds is not None:
-        headers["Retry-After"] = str(wait_seconds)
-    return PlainTextResponse(f"{refusal.text}\n", refusal.status, headers)
-
-
-def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
+def _exposition(lines: Iterable[MetricText], *, openmetrics: bool) -> bytes:
     parts: list[str] = []
-    lines = probe_lines(probed.account, probed.number, probed.seconds)
     for metric, family in groupby(lines, key=itemgetter(0)):
         parts.append(catalog.live(metric).header(openmetrics=openmetrics))
         parts.extend(text for _, text in family)
@@ -223,15 +188,15 @@ def _exposition(probed: Probed, *, openmetrics: bool) -> bytes:
 def _parsed(query: bytes) -> tuple[str, str | None]:
     """The sid, and the account's name or None; other parameters are ignored."""
     if query.count(b"&") >= _FIELDS_MAX:
-        raise _RefusedError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
+        raise RefusedError(f"more than {_FIELDS_MAX} parameters; use one target, {_EXAMPLE}")
     parameters = QueryParams(query)
     targets, accounts = parameters.getlist("target"), parameters.getlist("account")
     if len(targets) != 1:
-        raise _RefusedError(f"exactly one target is required, {_EXAMPLE}")
+        raise RefusedError(f"exactly one target is required, {_EXAMPLE}")
     if len(accounts) > 1:
-        raise _RefusedError("the parameter account must be given only once")
+        raise RefusedError("the parameter account must be given only once")
     if not is_askable_sid(targets[0]) and not is_phone_number(targets[0]):
-        raise _RefusedError(
+        raise RefusedError(
             "invalid target: a SID has 1 to 128 printable ASCII characters without space and"
             r" / \ ? # %, and is not . or ..; a phone number has 7 digits or more (encode + as %2B;"
             " URLs and hosts are not allowed)"
@@ -243,9 +208,9 @@ def _account_name(name: str | None, clients: Mapping[str, Client]) -> str:
     if name is None and len(clients) == 1:
         return next(iter(clients))
     if name is None:
-        raise _RefusedError(f"there are several accounts; choose one with {_ACCOUNTS}")
+        raise RefusedError(f"there are several accounts; choose one with {_ACCOUNTS}")
     if name not in clients:
-        raise _RefusedError(f"unknown account; choose a configured one with {_ACCOUNTS}")
+        raise RefusedError(f"unknown account; choose a configured one with {_ACCOUNTS}")
     return name
 
 
@@ -257,20 +222,21 @@ def _within_seconds(timeouts: Sequence[str], account: Account) -> float:
         return own
     text = timeouts[0].strip(" \t")
     if len(timeouts) > 1 or _SECONDS.fullmatch(text) is None or float(text) == 0:
-        raise _RefusedError(
-            f"{_TIMEOUT_HEADER} must be a number of seconds above 0, like 10 or 0.5"
-        )
+        raise RefusedError(f"{_TIMEOUT_HEADER} must be a number of seconds above 0, like 10 or 0.5")
     theirs = float(text)
     return min(own, theirs - OFFSET_SECONDS if theirs > OFFSET_SECONDS else theirs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Request:
-    """A request in flight: it has `within_seconds`, until `ends_at` by the monotonic clock."""
+    """A request, which has `within_seconds`, and later its answer, and whether to cache that.
+
+    Other probes share it `until` then, by the monotonic clock.
+    """
 
     within_seconds: float
-    ends_at: float
-    future: Future[Outcome] = field(default_factory=Future)
+    until: float
+    future: asyncio.Future[tuple[_Answer, bool]]
 
 
 @dataclass(eq=False, repr=False)
@@ -280,38 +246,98 @@ class _AccountProber:
     client: Client
     _allowance: RateLimiter
     _start: Start
+    _requests: dict[str, _Request] = field(default_factory=dict)  # the last one of each sid
+    _in_flight: int = 0
 
-    def __post_init__(self) -> None:
-        self._monotonic = self.client.clock.monotonic
-        self._lock = threading.Lock()
-        self._requests: dict[str, _Request] = {}
-        self._in_flight = 0
-        # By sid: until when an answer is cached, by the monotonic clock, and the answer.
-        self._cached: dict[str, tuple[float, Future[Outcome]]] = {}
-
-    def probe(self, sid: str, within_seconds: float) -> Future[Outcome]:
-        """The outcome for a number, now or later; the future cannot be cancelled.
-
-        Raises _RefusedError where there is no place for another request.
-        """
-        with self._lock:
-            now = self._monotonic()
-            expires_at, future = self._cached.get(sid, (-math.inf, Future()))
-            if expires_at > now:
-                return future
-            request = self._requests.get(sid)
-            # Not shared if it was abandoned, or has less time than this probe.
-            if request and request.ends_at > now and request.within_seconds >= within_seconds:
-                return request.future
-            return self._start_request(sid, within_seconds)
+    async def probe(self, sid: str, within_seconds: float) -> Iterable[MetricText]:
+        """The lines for a number, in time; raises RefusedError."""
+        account, began_at = self.client.account, self.client.clock.monotonic()
+        request = self._requests.get(sid)
+        # Not shared if it was abandoned, is too old, or has less time than this probe.
+        if (
+            request is None
+            or request.until <= began_at
+            or not (request.future.done() or request.within_seconds >= within_seconds)
+        ):
+            request = self._requests[sid] = self._begin(sid, within_seconds)
+        try:
+            answer, _ = await asyncio.wait_for(asyncio.shield(request.future), within_seconds)
+        except TimeoutError:
+            self._log_failure(sid, "timeout", f"there was no answer within {within_seconds:g}s")
+            answer = None, self.client.clock.monotonic() - began_at
+        if isinstance(answer, RefusedError):
+            raise answer
+        return probe_lines(account, *answer)
 
     def take_share(self) -> None:
-        """Take a place in the share of the probes, or raise _RefusedError where none is left."""
+        """Take a place in the share of the probes, or raise RefusedError where none is left."""
         if self._allowance.reserve(within_seconds=0) is None:
-            text = _OVER_SHARE.format(self._allowance.requests_per_minute)
-            raise _RefusedError(Refusal(429, text, math.ceil(self._allowance.wait_seconds())))
+            share = self._allowance.requests_per_minute
+            raise RefusedError(
+                f"the probes of this account may make {share} requests a minute, so that the poll"
+                " keeps the rest of its budget; probe fewer numbers or less often, or raise"
+                " requests_per_minute",
+                429,
+                self._allowance.wait_seconds(),
+            )
 
-    def log_failure(self, sid: str, reason: str, error: str) -> None:
+    def _begin(self, sid: str, within_seconds: float) -> _Request:
+        busy = RefusedError(
+            "too many probes of this account are waiting for the API; run fewer probes in parallel",
+            503,
+            1,
+        )
+        if self._in_flight >= PARALLEL_REQUESTS:
+            raise busy
+        if held_seconds := self.client.budget.hold_off_seconds():
+            text = "the API asked to wait with requests about this account"
+            raise RefusedError(text, 429, held_seconds)
+        self.take_share()
+        ends_at = self.client.clock.monotonic() + within_seconds
+        try:
+            future = begin(partial(self._ask, sid, within_seconds), self._start)
+        except RuntimeError:  # the system has no thread left
+            raise busy from None
+        self._in_flight += 1
+        request = _Request(within_seconds, ends_at, asyncio.wrap_future(future))
+        request.future.add_done_callback(lambda _: self._end(sid, request))
+        return request
+
+    def _end(self, sid: str, request: _Request) -> None:
+        self._in_flight -= 1
+        _, lasts = request.future.result()
+        if lasts:
+            request.until = self.client.clock.monotonic() + CACHE_SECONDS
+            self._requests[sid] = request
+            if len(self._requests) > _CACHED_MAX:
+                del self._requests[next(iter(self._requests))]  # the oldest
+        elif self._requests.get(sid) is request:
+            del self._requests[sid]
+
+    def _ask(self, sid: str, within_seconds: float) -> tuple[_Answer, bool]:
+        """The answer to a request, and whether to cache it, as a number or "no such number"."""
+        monotonic = self.client.clock.monotonic
+        began_at, number, lasts = monotonic(), None, False
+        try:
+            number, lasts = self.client.fetch_number(sid, within_seconds), True
+        except BudgetSpent:
+            text = (
+                "the poll is using the account's request budget; probe less often, or raise"
+                " requests_per_minute"
+            )
+            return RefusedError(text, 429, WINDOW_SECONDS), False
+        except Stopped:
+            text = "the exporter is stopping or was reloaded; try again"
+            return RefusedError(text, 503, 1), False
+        except PollError as error:
+            self._log_failure(sid, error.reason, str(error))
+            lasts = isinstance(error, NotFound)
+        except Exception as error:  # noqa: BLE001 - the waiters need an answer after a bug, too
+            about = fields(account=self.client.account.name)
+            _log.error("a defect in the exporter", extra=about, exc_info=error)
+        return (number, monotonic() - began_at), lasts
+
+    def _log_failure(self, sid: str, reason: str, error: str) -> None:
         """Log at level debug why a probe failed, without a sid that must not be shown."""
         account = self.client.account
         shown = sid if account.per_number.phone_number == "full" else "…"
@@ -321,76 +347,3 @@ class _AccountProber:
                 account=account.name, sid=shown, reason=reason, error=error.replace(sid, shown)
             ),
         )
-
-    def _start_request(self, sid: str, within_seconds: float) -> Future[Outcome]:
-        if self._in_flight >= PARALLEL_REQUESTS:
-            raise _RefusedError(_BUSY)
-        if held_seconds := self.client.budget.hold_off_seconds():
-            raise _RefusedError(Refusal(429, _HELD_OFF, math.ceil(held_seconds)))
-        self.take_share()
-        request = _Request(within_seconds, self._monotonic() + within_seconds)
-        request.future.set_running_or_notify_cancel()  # so that no waiter cancels it for others
-        try:
-            self._start(lambda: self._run(sid, request))
-        except RuntimeError:  # the system has no thread left
-            raise _RefusedError(_BUSY) from None
-        self._in_flight += 1
-        self._requests[sid] = request
-        return request.future
-
-    def _run(self, sid: str, request: _Request) -> None:
-        """Make the request, in its own thread; the future gets an outcome whatever happens."""
-        outcome, lasts = self._outcome(sid, request.within_seconds)
-        with self._lock:
-            self._in_flight -= 1
-            if self._requests.get(sid) is request:
-                del self._requests[sid]
-            if lasts:
-                self._cached[sid] = self._monotonic() + CACHE_SECONDS, request.future
-                if len(self._cached) > _CACHED_MAX:
-                    del self._cached[next(iter(self._cached))]  # the oldest
-        request.future.set_result(outcome)
-
-    def _outcome(self, sid: str, within_seconds: float) -> tuple[Outcome, bool]:
-        """The outcome of a request, and whether to cache it, as a number or "no such number"."""
-        started_at, number, lasts = self._monotonic(), None, False
-        try:
-            number, lasts = self.client.fetch_number(sid, within_seconds), True
-        except BudgetSpent:
-            return _POLL_COMES_FIRST, False
-        except Stopped:
-            return _STOPPING, False
-        except PollError as error:
-            self.log_failure(sid, error.reason, str(error))
-            lasts = isinstance(error, NotFound)
-        except Exception as error:  # noqa: BLE001 - the waiters need an outcome after a bug, too
-            about = fields(account=self.client.account.name)
-            _log.error("a defect in the exporter", extra=about, exc_info=error)
-        return Probed(self.client.account, number, self._monotonic() - started_at), lasts
-
-
-_BUSY: Final = Refusal(
-    503, "too many probes of this account are waiting for the API; run fewer probes in parallel", 1
-)
-_POLL_COMES_FIRST: Final = Refusal(
-    429,
-    "the poll is using the account's request budget; probe less often, or raise"
-    " requests_per_minute",
-    math.ceil(WINDOW_SECONDS),
-)
-_STOPPING: Final = Refusal(503, "the exporter is stopping or was reloaded; try again", 1)
-_NOT_FOUND: Final = Refusal(
-    404, "the last poll has no number that matches; wait for the next one, or use a SID"
-)
-_NOT_POLLED: Final = Refusal(
-    503, "a phone number is looked up in the last poll, and there was none yet; try again", 10
-)
-
-_SEVERAL: Final = (
-    f"several numbers of the last poll match; use a SID, or choose an account with {_ACCOUNTS}"
-)
-_HELD_OFF: Final = "the API asked to wait with requests about this account"
-_OVER_SHARE: Final = (
-    "the probes of this account may make {} requests a minute, so that the poll keeps the rest of"
-    " its budget; probe fewer numbers or less often, or raise requests_per_minute"
-)

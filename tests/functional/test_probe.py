@@ -31,7 +31,7 @@ from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.simulator import Fault, Simulator, World, make_account
-from exophone_exporter.web.probe import Prober, Refusal, probe_handler
+from exophone_exporter.web.probe import Prober, RefusedError
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of, wait_until
 from tests.lib.servers import Answer, Site, serving_app
@@ -71,7 +71,7 @@ class ProbeSite(Site):
 
 @contextlib.contextmanager
 def serving(prober: Prober) -> Iterator[ProbeSite]:
-    app = Starlette(routes=[Route("/probe", probe_handler(prober))])
+    app = Starlette(routes=[Route("/probe", prober.handle)])
     with serving_app(app) as port:
         yield ProbeSite(port)
 
@@ -100,7 +100,7 @@ def bench(*accounts: Account, world: World | None = None) -> Iterator[Bench]:
             own.name: client_for(replace(own, origin=sim.url), time)
             for own in accounts or (account(),)
         }
-        with serving(Prober(lambda: clients, time.clock)) as site:
+        with serving(Prober(lambda: clients)) as site:
             yield Bench(sim, site, clients, time)
 
 
@@ -154,7 +154,7 @@ def polled(own: Account, *numbers: ExoPhone) -> AccountState:
 @contextlib.contextmanager
 def slow(client: FakeClient, **seams: Callable[..., Any]) -> Iterator[ProbeSite]:
     clients: Any = {"support": client}
-    with serving(Prober(lambda: clients, Clock(), **seams)) as site:
+    with serving(Prober(lambda: clients, **seams)) as site:
         try:
             yield site
         finally:
@@ -331,7 +331,7 @@ def test_phone_number_is_looked_up_in_the_last_polls(
     """With several accounts, in those of all; never by a request of its own."""
     both = [FakeClient(own) for own in TWO]
     clients: Any = {client.account.name: client for client in both}
-    prober = Prober(lambda: clients, Clock(), statuses=lambda: [each.status() for each in polls])
+    prober = Prober(lambda: clients, statuses=lambda: [each.status() for each in polls])
     with serving(prober) as site:
         answer = site.query(query)
     asked = [sid for client in both for sid, _ in client.asked]
@@ -471,10 +471,10 @@ def test_invalid_timeout_header_is_400(one: Bench, header: str) -> None:
 
 @pytest.mark.fault(115)
 def test_two_timeout_headers_are_400() -> None:
-    prober = Prober(lambda: {"support": client_for(account())}, Clock())
-    refusal = asyncio.run(prober.probe(b"target=a", ["10", "1"]))
-    assert isinstance(refusal, Refusal)
-    assert refusal.status == 400
+    prober = Prober(lambda: {"support": client_for(account())})
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(prober.probe(b"target=a", ["10", "1"]))
+    assert refused.value.status == 400
 
 
 @pytest.mark.fault(115)
@@ -537,7 +537,7 @@ def test_a_hundred_probes_of_one_number_at_once_are_one_request(error: Exception
         came.append(1)  # asked for at each probe, in the thread of the loop
         return {"support": client}
 
-    with serving(Prober(clients, Clock())) as site, ThreadPoolExecutor(100) as pool:
+    with serving(Prober(clients)) as site, ThreadPoolExecutor(100) as pool:
         asked = [pool.submit(site.probe, "a") for _ in range(100)]
         wait_until(lambda: len(came) == 100, "all have come")
         # The loop that took the last one also takes this one, and only after it.
@@ -682,7 +682,7 @@ def test_cache_is_bounded() -> None:
     """The oldest answer goes first; all of this happens within the ten seconds."""
     client = FakeClient(account(requests_per_minute=100_000))
     clients: Any = {"support": client}
-    prober = Prober(lambda: clients, FakeTime().clock)
+    prober = Prober(lambda: clients)
 
     async def probe_all() -> None:
         for n in [*range(1001), 1, 0]:

@@ -31,7 +31,7 @@ from exophone_exporter.server.refusals import RefusedClients
 from exophone_exporter.server.users import Guard
 from exophone_exporter.server.web_config import PasswordHash, WebConfig
 from exophone_exporter.web import reload, routes
-from exophone_exporter.web.probe import Prober, probe_handler
+from exophone_exporter.web.probe import Prober
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.corpus import corpus
 from tests.lib.processes import DEADLINE_SECONDS
@@ -332,7 +332,7 @@ def application() -> Starlette:
     return routes.application(
         exporter,
         WebSettings(),
-        probe=probe_handler(Prober(lambda: clients, exporter.clock)),
+        probe=Prober(lambda: clients).handle,
         reload=reload.endpoint(reloader, enabled=False),
     )
 
