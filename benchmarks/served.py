@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
+from urllib.parse import parse_qs, urlsplit
 
 from exophone_exporter.config import loader
 from exophone_exporter.config.settings import Account, Config
@@ -102,19 +103,18 @@ class _Connection:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def get(  # noqa: PLR0913 - each is named
+    def get(
         self,
-        url: str,  # noqa: ARG002 - there is one account behind it
-        query: Mapping[str, str],
+        url: str,
         *,
-        timeout_seconds: float,  # noqa: ARG002 - nobody waits
-        within_seconds: float,  # noqa: ARG002 - likewise
+        within_seconds: float,  # noqa: ARG002 - nobody waits
         on_connect: Callable[[], None],  # noqa: ARG002 - likewise
         on_status: Callable[[int], None],
     ) -> Answer:
         """The page that is asked for."""
         on_status(200)
-        return Answer(200, {}, self.pages[int(query["Page"])])
+        (index,) = parse_qs(urlsplit(url).query)["Page"]
+        return Answer(200, {}, self.pages[int(index)])
 
 
 def configuration(accounts: int, interval_seconds: float) -> Config:

@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Final
@@ -262,10 +263,11 @@ def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
 
 def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list[PollResult]:
     """One poll of each account, in parallel."""
-    fetches = [client.fetch_all for client in clients]
     progress, reporters = output.show_progress([state.account.name for state in states])
+    watched = zip(clients, reporters, strict=True)
+    fetches = [partial(client.fetch_all, on_page=on_page) for client, on_page in watched]
     with progress, ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
-        return list(pool.map(poll_once, states, fetches, repeat(Clock()), reporters))
+        return list(pool.map(poll_once, states, fetches, repeat(Clock())))
 
 
 def _ask_balance(client: Client) -> BalanceResult | None:

@@ -8,6 +8,8 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from http import HTTPStatus
 from itertools import count
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias, TypeVar
@@ -25,7 +27,6 @@ from exophone_exporter.errors import (
     RateLimited,
     TimedOut,
 )
-from exophone_exporter.exotel import model
 from exophone_exporter.exotel.balance import Balance, parse_balance
 from exophone_exporter.exotel.listing import (
     Listing,
@@ -33,13 +34,12 @@ from exophone_exporter.exotel.listing import (
     confirm_removals,
     fetch_listing,
 )
-from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page
+from exophone_exporter.exotel.model import Endpoint, ExoPhone, Page, parse_number
 from exophone_exporter.exotel.page_cache import PageCache
 from exophone_exporter.exotel.rate_limiter import RateLimiter, Slot
 from exophone_exporter.exotel.responses import (
     Answer,
     RateLimits,
-    error_inside,
     error_of,
     rate_limits,
     retry_delay_seconds,
@@ -74,10 +74,6 @@ class Recorder(Protocol):
 Connect: TypeAlias = Callable[[Account, Callable[[], float]], Transport]
 
 
-def ignore_page(_pages: int, _numbers: int) -> None:
-    """The progress that nobody watches."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Client:
     """Asks the API about one account.
@@ -100,7 +96,7 @@ class Client:
         self,
         previous: Mapping[str, ExoPhone],
         missed: Mapping[str, int] = MappingProxyType({}),
-        on_page: Callable[[int, int], None] = ignore_page,
+        on_page: Callable[[int, int], None] = lambda _pages, _numbers: None,
     ) -> Listing:
         """Every number of the account, all or nothing, within the deadline of a poll.
 
@@ -110,10 +106,11 @@ class Client:
         with self._calls() as calls:
             walk = fetch_listing(calls.page, self.account.poll.page_size, on_page)
             self.pages.forget_from(walk.pages)
-            listing = confirm_removals(walk, previous, missed, calls.number_once)
+            ask = partial(calls.number, once=True)
+            listing = confirm_removals(walk, previous, missed, ask)
         return replace(listing, timezone=self.account.poll.timezone.key or "")
 
-    def fetch_number(self, sid: str, within_seconds: float | None = None) -> ExoPhone:
+    def fetch_number(self, sid: str, within_seconds: float = math.inf) -> ExoPhone:
         """One number from the detail endpoint; NotFound where the account has no such sid.
 
         `within_seconds` limits the wait for the budget, after which it raises BudgetSpent, and the
@@ -137,7 +134,7 @@ class Client:
             return calls.balance()
 
     @contextlib.contextmanager
-    def _calls(self, within_seconds: float | None = None) -> Iterator[_Calls]:
+    def _calls(self, within_seconds: float = math.inf) -> Iterator[_Calls]:
         with self.connect(self.account, self.clock.monotonic) as connection:
             yield _Calls(self, connection, within_seconds)
 
@@ -145,63 +142,51 @@ class Client:
 class _Calls:
     """The requests of one poll or probe: they share a connection and a deadline.
 
-    `within_seconds` is None for a poll, whose deadline is that of the configuration.
+    `within_seconds` is infinite for a poll, whose deadline is that of the configuration.
     """
 
-    def __init__(self, client: Client, connection: Transport, within_seconds: float | None) -> None:
+    def __init__(self, client: Client, connection: Transport, within_seconds: float) -> None:
         self._client = client
         self._poll = client.account.poll
         self._connection = connection
         self._within_seconds = within_seconds
-        self._ends_at = client.clock.monotonic() + min(
-            self._poll.deadline_seconds, math.inf if within_seconds is None else within_seconds
-        )
+        self._is_probe = within_seconds < math.inf
+        self._ends_at = client.clock.monotonic() + min(self._poll.deadline_seconds, within_seconds)
         origin, sid = client.account.origin, quote(client.account.sid, safe="")
         self._list_url = f"{origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
         self._balance_url = f"{origin}/v1/Accounts/{sid}/Balance.json"
 
     def page(self, index: int, size: int) -> Page:
         """One page of the list, counted from 0."""
-        query = {"Page": str(index), "PageSize": str(size)}
+        url = f"{self._list_url}?Page={index}&PageSize={size}"
         pages, zone = self._client.pages, self._poll.timezone
-        return self._retried(
-            lambda: self._ask(
-                "list", self._list_url, query, lambda body: pages.read(index, body, zone)
-            )
-        )
+        return self._ask("list", url, lambda body: pages.read(index, body, zone))
 
-    def number(self, sid: str) -> ExoPhone:
+    def number(self, sid: str, *, once: bool = False) -> ExoPhone:
         """One number."""
-        return self._retried(lambda: self.number_once(sid))
-
-    def number_once(self, sid: str) -> ExoPhone:
-        """One number, asked for once."""
         if sid in (".", ".."):  # no request can name it: in a path it means another place
             raise NotFound("the API cannot be asked about a sid of dots")
-        url = f"{self._list_url}/{quote(sid, safe='')}"
-        zone = self._poll.timezone
-        return self._ask("detail", url, {}, lambda body: model.parse_number(body, zone, sid))
+        url, zone = f"{self._list_url}/{quote(sid, safe='')}", self._poll.timezone
+        return self._ask("detail", url, lambda body: parse_number(body, zone, sid), once=once)
 
     def balance(self) -> Balance:
         """What is left on the account."""
-        return self._retried(self._balance_once)
-
-    def _balance_once(self) -> Balance:
-        held_seconds = self._client.budget.hold_off_seconds(of_balance=True)
-        if held_seconds > self._time_left_seconds():
-            raise _held(held_seconds)
-        self._wait(held_seconds)
         sid = self._client.account.sid
-        return self._ask("balance", self._balance_url, {}, lambda body: parse_balance(body, sid))
+        return self._ask("balance", self._balance_url, lambda body: parse_balance(body, sid))
 
-    def _retried(self, ask: Callable[[], _T]) -> _T:
-        """The only place that asks again: as often as the error allows and the deadline leaves."""
+    def _ask(
+        self, endpoint: Endpoint, url: str, read: Callable[[bytes], _T], *, once: bool = False
+    ) -> _T:
+        """What `read` makes of a good answer; the only place that asks again.
+
+        It does so as often as the error allows and the deadline leaves.
+        """
         for attempt in count(1):
             try:
-                return ask()
+                return self._ask_once(endpoint, url, read)
             except PollError as error:
                 wait_seconds = retry_delay_seconds(attempt, error, self._client.uniform)
-                attempts = error.attempts if self._within_seconds is None else 1
+                attempts = 1 if once or self._is_probe else error.attempts
                 if attempt >= attempts or wait_seconds >= self._remaining_seconds():
                     raise
                 self._log_retry(error, wait_seconds)
@@ -209,19 +194,17 @@ class _Calls:
             self._wait(wait_seconds)
         raise AssertionError  # pragma: no cover - count() has no end
 
-    def _ask(
-        self, endpoint: Endpoint, url: str, query: Mapping[str, str], read: Callable[[bytes], _T]
-    ) -> _T:
+    def _ask_once(self, endpoint: Endpoint, url: str, read: Callable[[bytes], _T]) -> _T:
         """One request: what `read` makes of a good answer, or the PollError that it is."""
-        answer = self._get(endpoint, url, query)
+        answer = self._get(endpoint, url)
         self._client.recorder.record_rate_limits(endpoint, rate_limits(answer.headers))
-        wall = self._client.clock.wall()
-        error = error_of(answer, wall, endpoint)
-        if error is None:
+        inside = None
+        if answer.status == HTTPStatus.OK:
             try:
                 return read(answer.body)
-            except ErrorInside as inside:
-                error = error_inside(inside, answer, wall, endpoint)
+            except ErrorInside as found:
+                inside = found
+        error = error_of(answer, self._client.clock.wall(), endpoint, inside)
         if isinstance(error, RateLimited) and error.retry_after_seconds is not None:
             only_balance = endpoint == "balance"
             self._client.budget.hold_off(error.retry_after_seconds, only_balance=only_balance)
@@ -232,19 +215,17 @@ class _Calls:
             )
         raise error  # not from what was caught: its words are not masked
 
-    def _get(self, endpoint: Endpoint, url: str, query: Mapping[str, str]) -> Answer:
+    def _get(self, endpoint: Endpoint, url: str) -> Answer:
         """One request and its answer, whatever the status."""
-        slot = self._take_slot()
+        client = self._client
+        slot = self._take_slot(endpoint)
         answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
         within_seconds = min(answer_seconds, self._time_left_seconds())
-        client = self._client
         codes = ["none"]
         started_at = client.clock.monotonic()
         try:
             return self._connection.get(
                 url,
-                query,
-                timeout_seconds=self._poll.timeout_seconds,
                 within_seconds=within_seconds,
                 on_connect=lambda: client.budget.stamp(slot),
                 on_status=lambda status: codes.append(str(status)),
@@ -256,9 +237,14 @@ class _Calls:
             seconds = client.clock.monotonic() - started_at
             client.recorder.record_request(endpoint, codes[-1], seconds)
 
-    def _take_slot(self) -> Slot:
+    def _take_slot(self, endpoint: Endpoint) -> Slot:
         """Wait until one more request may be sent; raises PollError if that is too late."""
-        limiter = self._client.budget
+        limiter, of_balance = self._client.budget, endpoint == "balance"
+        if of_balance:  # before it takes a slot: the next request for the list would wait behind it
+            wait_seconds = limiter.hold_off_seconds(of_balance=True)
+            if wait_seconds > self._time_left_seconds():
+                raise self._not_in_time(of_balance=True)
+            self._wait(wait_seconds)
         slot = limiter.reserve(self._time_left_seconds())
         while slot is not None:
             wait_seconds = limiter.delay_seconds(slot)
@@ -267,14 +253,16 @@ class _Calls:
             self._wait(wait_seconds)
             if wait_seconds == 0:
                 return slot
-        raise self._not_in_time()
+        raise self._not_in_time(of_balance=of_balance)
 
-    def _not_in_time(self) -> PollError:
-        held_seconds = self._client.budget.hold_off_seconds()
+    def _not_in_time(self, *, of_balance: bool) -> PollError:
+        held_seconds = self._client.budget.hold_off_seconds(of_balance=of_balance)
         if held_seconds > self._remaining_seconds():
-            return _held(held_seconds)
+            return RateLimited(
+                f"the API asked to wait for another {held_seconds:.0f}s", held_seconds
+            )
         spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
-        if self._within_seconds is not None:
+        if self._is_probe:
             return BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
         return BudgetSpent(
             f"{spent} before the deadline of {self._poll.deadline_seconds:g}s; raise the deadline"
@@ -292,25 +280,19 @@ class _Calls:
     def _time_left_seconds(self) -> float:
         """Seconds to the deadline; raises DeadlinePassed if it has passed."""
         remaining = self._remaining_seconds()
-        if remaining <= 0 and self._within_seconds is not None:
+        if remaining > 0:
+            return remaining
+        if self._is_probe:
             raise DeadlinePassed(f"there was no answer within {self._within_seconds:g}s")
-        if remaining <= 0:
-            raise DeadlinePassed(
-                f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"
-            )
-        return remaining
-
-    def _log_retry(self, error: PollError, wait_seconds: float) -> None:
-        _log.debug(
-            "asking again",
-            extra=fields(
-                account=self._client.account.name,
-                reason=error.reason,
-                error=str(error),
-                wait_seconds=wait_seconds,
-            ),
+        raise DeadlinePassed(
+            f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"
         )
 
-
-def _held(seconds: float) -> RateLimited:
-    return RateLimited(f"the API asked to wait for another {seconds:.0f}s", seconds)
+    def _log_retry(self, error: PollError, wait_seconds: float) -> None:
+        about = fields(
+            account=self._client.account.name,
+            reason=error.reason,
+            error=str(error),
+            wait_seconds=wait_seconds,
+        )
+        _log.debug("asking again", extra=about)

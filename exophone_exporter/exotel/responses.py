@@ -34,13 +34,11 @@ _LIMIT_FIRST_SECONDS: Final = 1.0
 _BACKOFF_CAP_SECONDS: Final = 10.0
 _BACKOFF_DOUBLINGS_MAX: Final = 16
 _DIGITS_MAX: Final = 9
-_OK: Final = 200
 _TOO_MANY_REQUESTS: Final = 429
 # With a Retry-After they are limits too.
 _PERHAPS_LIMITS: Final = (403, 503)
 _PARAMETERS: Final = (400, 422)
 _CLASS_OF_REDIRECTS: Final = 3
-_CLASS_OF_FAILURES: Final = 5
 
 _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
     202: (UnexpectedStatus, "the API accepted the request and sent no result yet"),
@@ -60,8 +58,14 @@ _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
     410: (NotFound, "the account or number is gone"),
     422: (UnexpectedStatus, "the API rejects the parameters of the request"),
     425: (ServerFailed, "the server asked to retry later"),
+    429: (RateLimited, "the API limits the requests"),
     503: (ServerFailed, "the API is down, overloaded, or limits the requests"),
 }
+_CLASSES: Final[Mapping[int, tuple[type[PollError], str]]] = {
+    3: (UnexpectedStatus, "a redirect to {}, which is not followed; fix base_url or region"),
+    5: (ServerFailed, "the API failed"),
+}
+_UNLISTED: Final = (UnexpectedStatus, "a status that the API's documentation does not list")
 
 
 @dataclass(frozen=True)
@@ -78,98 +82,59 @@ class Answer:
     mask: Callable[[str], str] = str
 
 
-@dataclass(frozen=True)
-class _Said:
-    """What an answer says: its status, headers and words, and where the status was."""
-
-    status: int
-    headers: Mapping[str, str]
-    words: str
-    inside: bool = False
-    html: bool = False
-
-    @property
-    def label(self) -> str:
-        return f"{self.status} inside a 200" if self.inside else f"{self.status}"
-
-    @property
-    def quoted(self) -> str:
-        """The words for the end of a message, "" where they say no more than the status."""
-        speaker = "an HTML page, not the API," if self.html else "the API"
-        silent = self.words in ("", str(self.status))
-        return "" if silent else f' ({speaker} says: "{self.words}")'
-
-
-def error_of(answer: Answer, now_wall: float, endpoint: Endpoint) -> PollError | None:
-    """The error that an answer is, None for a 200; `now_wall` dates a Retry-After."""
-    if answer.status == _OK:
-        return None
-    words = _fit(error_bodies.vendor_message(answer.body), answer)
-    html = error_bodies.is_html(answer.body)
-    return _error(_Said(answer.status, answer.headers, words, html=html), now_wall, endpoint)
-
-
-def error_inside(
-    found: ErrorInside, answer: Answer, now_wall: float, endpoint: Endpoint
+def error_of(
+    answer: Answer, now_wall: float, endpoint: Endpoint, inside: ErrorInside | None = None
 ) -> PollError:
-    """The error that the same status would be outside of a 200; without a status an envelope."""
-    words = _fit(found.words, answer)
-    if found.code is None:
+    """The error that an answer is, or that was found inside a 200.
+
+    One inside a 200 is what the same status would be outside; without a status it is an envelope.
+    `now_wall` dates a Retry-After.
+    """
+    status = inside.code if inside else answer.status
+    words = inside.words if inside else error_bodies.vendor_message(answer.body)
+    words = clean_text(answer.mask(words))  # masked before they are cut, however they were written
+    if status is None:
         return ErrorInside(words)
-    return _error(_Said(found.code, answer.headers, words, inside=True), now_wall, endpoint)
-
-
-def _fit(words: str, answer: Answer) -> str:
-    """Words for a message: however the body wrote a secret, it is masked before they are cut."""
-    return clean_text(answer.mask(words))
-
-
-def _error(said: _Said, now_wall: float, endpoint: Endpoint) -> PollError:
-    error = _limit(said, now_wall) or _refusal(said, endpoint)
-    error.status = said.status
+    is_html = not inside and error_bodies.is_html(answer.body)
+    kind, advice = _meaning(status, answer.headers, endpoint, is_html=is_html)
+    wait = retry_after_seconds(answer.headers.get("Retry-After"), now_wall)
+    if kind is RateLimited and wait is not None:
+        advice += f", and asks to wait {wait:g}s"
+    if words not in ("", f"{status}") and status // 100 != _CLASS_OF_REDIRECTS:
+        speaker = "an HTML page, not the API," if is_html else "the API"
+        advice += f' ({speaker} says: "{words}")'
+    message = f"{status}{' inside a 200' if inside else ''}: {advice}"
+    error = RateLimited(message, wait) if kind is RateLimited else kind(message)
+    error.status = status
     return error
 
 
-def _limit(said: _Said, now_wall: float) -> RateLimited | None:
-    """The limit that an answer is, if it is one."""
-    retry_after = said.headers.get("Retry-After")
-    wait = retry_after_seconds(retry_after, now_wall)
-    perhaps = said.status in _PERHAPS_LIMITS and retry_after is not None
-    if said.status != _TOO_MANY_REQUESTS and not perhaps:
-        return None
-    asks = "" if wait is None else f", and asks to wait {wait:g}s"
-    return RateLimited(f"{said.label}: the API limits the requests{asks}{said.quoted}", wait)
-
-
-def _refusal(said: _Said, endpoint: Endpoint) -> PollError:
-    status_class = said.status // 100
-    if status_class == _CLASS_OF_REDIRECTS:
-        return UnexpectedStatus(_redirect_advice(said))
-    kind, advice = _ERRORS.get(
-        said.status,
-        (ServerFailed, "the API failed")
-        if status_class == _CLASS_OF_FAILURES
-        else (UnexpectedStatus, "a status that the API's documentation does not list"),
-    )
-    if said.status in _PARAMETERS and endpoint == "list":
+def _meaning(
+    status: int, headers: Mapping[str, str], endpoint: Endpoint, *, is_html: bool
+) -> tuple[type[PollError], str]:
+    """The kind of error that a status is, and advice."""
+    if status in _PERHAPS_LIMITS and "Retry-After" in headers:
+        return _ERRORS[_TOO_MANY_REQUESTS]
+    kind, advice = _ERRORS.get(status) or _CLASSES.get(status // 100, _UNLISTED)
+    if status // 100 == _CLASS_OF_REDIRECTS:
+        advice = advice.format(_origin(headers.get("Location", "")))
+    if status in _PARAMETERS and endpoint == "list":
         advice += "; is page_size larger than it allows?"
     if kind is NotFound and endpoint == "balance":
         advice = "the API has no balance for the account"
-    if kind is Forbidden and said.html:
+    if kind is Forbidden and is_html:
         advice = "a firewall or proxy in front of the API refused the request"
-    return kind(f"{said.label}: {advice}{said.quoted}")
+    return kind, advice
 
 
-def _redirect_advice(said: _Said) -> str:
-    """Where a redirect leads, as an origin alone: the rest of it may hold anything."""
+def _origin(location: str) -> str:
+    """Where a redirect leads, without the rest of its URL, which may hold anything."""
     try:
-        location = urlsplit(said.headers["Location"])
-        host = location.netloc.rpartition("@")[2]
-        where = f"{location.scheme}://{host}" if location.scheme and host else "elsewhere"
-    except (KeyError, ValueError):  # none at all, or a malformed one
-        where = "elsewhere"
-    where = clean_text(where)
-    return f"{said.label}: a redirect to {where}, which is not followed; fix base_url or region"
+        parts = urlsplit(location)
+    except ValueError:
+        return "elsewhere"
+    host = parts.netloc.rpartition("@")[2]
+    return clean_text(f"{parts.scheme}://{host}") if parts.scheme and host else "elsewhere"
 
 
 def retry_delay_seconds(

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import functools
 import http.client
 import io
 import math
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import requests
 import urllib3
@@ -27,7 +26,7 @@ from requests.auth import HTTPBasicAuth
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from exophone_exporter import __version__
@@ -68,17 +67,23 @@ _HEADERS: Final = {
 }
 # What a closed connection raises; the last two come from TLS, during the handshake or a write.
 _CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_TIMEOUTS: Final = (TimeoutError, urllib3.exceptions.TimeoutError)
+_NOT_HTTP: Final = (http.client.HTTPException, requests.exceptions.InvalidHeader)
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
+_Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 
-class Transport:
+
+class Transport(HTTPAdapter):
     """A connection to one account's origin, with its credentials; not shared between threads.
 
     Never follows a redirect, keeps no cookies, and takes neither proxies nor credentials from the
-    environment: there is no requests.Session.
+    environment: there is no requests.Session. The connections keep the time limit and share their
+    TLS context.
     """
 
     def __init__(self, account: Account, monotonic: Callable[[], float]) -> None:
+        super().__init__()
         self._account = account
         self._monotonic = monotonic
         self._ends_at = -math.inf
@@ -93,45 +98,62 @@ class Transport:
             # Older accounts use their sid as the key; it is part of every URL and of names.
             if len(secret) >= _MASKED_BYTES_MIN and secret != account.sid.encode()
         ]
-        self._adapter = _Adapter(account.ca_file, self)
+        self._pool: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._adapter.close()
+        # An error raised in a pool keeps it alive until the garbage collector runs.
+        if self._pool is not None:
+            self._pool.close()
 
-    def get(  # noqa: PLR0913 - each is named
+    def get(
         self,
         url: str,
-        query: Mapping[str, str],
         *,
-        timeout_seconds: float,
         within_seconds: float,
         on_connect: Callable[[], None],
         on_status: Callable[[int], None],
     ) -> Answer:
         """One GET; raises PollError unless a whole response came.
 
-        `timeout_seconds` bounds the connection and each read, `within_seconds` the whole response.
-        `on_connect` is called when a new connection is there, `on_status` with the status as soon
-        as it is there.
+        The account's timeout bounds the connection and each read, `within_seconds` the whole
+        response. `on_connect` is called when a new connection is there, `on_status` with the status
+        as soon as it is there.
         """
         self._ends_at = self._monotonic() + within_seconds
         self.on_connect = on_connect
         proxy_url = self._account.proxy_url
         try:
-            request = requests.Request("GET", url, _HEADERS, params=query, auth=self._auth)
-            with self._adapter.send(
+            request = requests.Request("GET", url, _HEADERS, auth=self._auth)
+            with self.send(
                 request.prepare(),
                 stream=True,
-                timeout=min(timeout_seconds, within_seconds),
+                timeout=min(self._account.poll.timeout_seconds, within_seconds),
                 proxies={"all": proxy_url} if proxy_url else None,
             ) as response:
                 on_status(response.status_code)
                 return self._answer(response)
         except _FAILURES as error:
             raise _translated(error, self._account) from error
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """The pool that requests would make, with our connections in it; there is one origin."""
+        if self._pool is None:
+            pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+            pool.conn_kw["transport"] = self
+            pool.ConnectionCls = _Connection
+            if pool.scheme == "https":
+                pool.ConnectionCls = _TlsConnection
+                pool.conn_kw["ssl_context"] = context = _tls_context(self._account.ca_file)
+                if pool.proxy_config:
+                    pool.conn_kw["proxy_config"] = pool.proxy_config._replace(ssl_context=context)
+            self._pool = pool
+        return self._pool
+
+    def cert_verify(self, *args: Any) -> None:
+        """Leave that to the TLS context: requests would let each connection load the bundle."""
 
     def remaining_seconds(self) -> float:
         """Seconds left for this request; raises TimeoutError where there are none."""
@@ -142,9 +164,8 @@ class Transport:
 
     def _answer(self, response: requests.Response) -> Answer:
         """The response without the credentials that it repeats: messages are logged."""
-        masked = {name: self._masked(value.encode()) for name, value in response.headers.items()}
-        headers = CaseInsensitiveDict({name: value.decode() for name, value in masked.items()})
-        body = self._masked(_body(response))
+        masked = {name: self._masked_text(value) for name, value in response.headers.items()}
+        headers, body = CaseInsensitiveDict(masked), self._masked(_body(response))
         return Answer(response.status_code, headers, body, self._masked_text)
 
     def _masked_text(self, text: str) -> str:
@@ -165,57 +186,50 @@ def _secret_bytes(source: SecretSource) -> bytes:
 
 
 def _body(response: requests.Response) -> bytes:
-    if response.status_code != requests.codes.ok:
-        return _start_of_body(response)
-    if response.headers.get("Content-Encoding", "gzip") != "gzip":
+    """The body, decompressed; of an error the start, as far as it can be read."""
+    good = response.status_code == requests.codes.ok
+    if good and response.headers.get("Content-Encoding", "gzip") != "gzip":
         raise BadBody("the response has a content encoding that was not requested")
-    chunks: list[bytes] = []
-    length = 0
-    for chunk in response.iter_content(_CHUNK_BYTES):
-        length += len(chunk)
-        if length > MAX_BODY_BYTES:
-            raise _too_large()
-        chunks.append(chunk)
-    return b"".join(chunks)
+    enough = MAX_BODY_BYTES + 1 if good else MAX_ERROR_BODY_BYTES
+    body = bytearray()
+    try:
+        for chunk in response.iter_content(min(_CHUNK_BYTES, enough)):
+            body += chunk
+            if len(body) >= enough:
+                raise _too_large()
+    except (*_FAILURES, TooLarge):
+        if good:  # the status of an error counts whatever its body is
+            raise
+    return bytes(body[:enough])
 
 
 def _too_large() -> TooLarge:
     return TooLarge(f"the response is larger than {MAX_BODY_BYTES // 1024**2} MiB")
 
 
-def _start_of_body(response: requests.Response) -> bytes:
-    """The start of an error's body, as far as it can be read; its status counts in any case."""
-    start = b""
-    with contextlib.suppress(*_FAILURES, TooLarge):
-        for chunk in response.iter_content(MAX_ERROR_BODY_BYTES):
-            start += chunk
-            if len(start) >= MAX_ERROR_BODY_BYTES:
-                break
-    return start[:MAX_ERROR_BODY_BYTES]
-
-
 def _translated(error: Exception, account: Account) -> PollError:
     """The PollError for what requests raised, by its causes, with a message that says where."""
     causes = tuple(_causes(error))
     origin = account.origin
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls is not None and not isinstance(tls, _CLOSED):
+    if tls := _first(causes, ssl.SSLError, but=_CLOSED):
         return TlsFailed(f"TLS with {origin} failed: {_tls_reason(tls, account.ca_file)}")
     if isinstance(error, requests.exceptions.ProxyError):
         return ConnectFailed(f"the proxy {account.proxy_url} failed: {_reason(causes)}")
-    if any(_is_timeout(cause) for cause in causes):
+    # urllib3 derives a refused connection from its timeout.
+    if _first(causes, _TIMEOUTS, but=NewConnectionError):
         proxy = f", through the proxy {account.proxy_url}" if account.proxy_url else ""
         return TimedOut(f"{origin} did not answer in time{proxy}")
     return _response_error(error, causes, origin)
 
 
-def _response_error(error: Exception, causes: tuple[BaseException, ...], origin: str) -> PollError:
+def _response_error(error: Exception, causes: Sequence[BaseException], origin: str) -> PollError:
     """What was wrong with the bytes that came, or why none came."""
     if isinstance(error, requests.exceptions.ContentDecodingError):
         return BadBody(f"the response of {origin} cannot be decompressed")
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return BodyCut(f"the response of {origin} was cut short")
-    if any(_is_not_http(cause) for cause in causes):
+    # http.client counts a connection that closes before its first byte as a bad status line.
+    if _first(causes, _NOT_HTTP, but=http.client.RemoteDisconnected):
         return NotHttp(f"the server at {origin} does not speak valid HTTP")
     return ConnectFailed(f"cannot connect to {origin}: {_reason(causes)}")
 
@@ -231,18 +245,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(part)
 
 
-def _is_timeout(cause: BaseException) -> bool:
-    # urllib3 derives a refused connection and an unknown name from its timeout.
-    return isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError)) and not isinstance(
-        cause, urllib3.exceptions.NewConnectionError
-    )
-
-
-def _is_not_http(cause: BaseException) -> bool:
-    # http.client counts a connection that closes before its first byte as a bad status line.
-    return isinstance(
-        cause, (http.client.HTTPException, requests.exceptions.InvalidHeader)
-    ) and not isinstance(cause, http.client.RemoteDisconnected)
+def _first(causes: Sequence[BaseException], kinds: _Kinds, *, but: _Kinds) -> Any:
+    """The first cause of some kinds that is of no other kind, or None."""
+    return next((c for c in causes if isinstance(c, kinds) and not isinstance(c, but)), None)
 
 
 def _tls_reason(error: ssl.SSLError, ca_file: str | None = None) -> str:
@@ -256,7 +261,7 @@ def _tls_reason(error: ssl.SSLError, ca_file: str | None = None) -> str:
     return error.reason.lower().replace("_", " ")
 
 
-def _reason(causes: tuple[BaseException, ...]) -> str:
+def _reason(causes: Sequence[BaseException]) -> str:
     """The operating system's message, from the innermost cause that has one."""
     for cause in reversed(causes):
         if isinstance(cause, _CLOSED):
@@ -296,40 +301,6 @@ def _loaded_context(path: Path, *_version: int) -> ssl.SSLContext:
     return context
 
 
-class _Adapter(HTTPAdapter):
-    """Hands out connections that keep the time limit and share their TLS context."""
-
-    def __init__(self, ca_file: str | None, transport: Transport) -> None:
-        super().__init__()
-        self._ca_file = ca_file
-        self._transport = transport
-        self._pool: Any = None
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """The pool that requests would make, with our connections in it; there is one origin."""
-        if self._pool is None:
-            pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-            pool.conn_kw["transport"] = self._transport
-            pool.ConnectionCls = _Connection
-            if pool.scheme == "https":
-                pool.conn_kw["ca_file"] = self._ca_file
-                pool.ConnectionCls = _TlsConnection
-            self._pool = pool
-        return self._pool
-
-    def cert_verify(self, *args: Any) -> None:
-        """Leave that to the TLS context: requests would let each connection load the bundle."""
-
-    def close(self) -> None:
-        """Close every connection now.
-
-        urllib3 closes a pool when it is freed, and an error raised in one keeps it alive until the
-        garbage collector runs.
-        """
-        if self._pool is not None:
-            self._pool.close()
-
-
 class _Connection(HTTPConnection):
     """A connection whose responses are read within the time that is left."""
 
@@ -352,8 +323,6 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         """Close the response if its head is invalid: urllib3 leaves it open."""
-        if self.sock is None:  # urllib3 ignores a reset, also one that came while connecting
-            raise ConnectionResetError("the connection was reset while it was made")
         try:
             return super().getresponse()
         except BaseException:
@@ -366,14 +335,7 @@ class _Connection(HTTPConnection):
         urllib3 gives each of them the whole timeout, so that many dead ones exceed any deadline.
         """
         timeout_seconds: Any = self.timeout  # a number: every request has one
-        try:
-            addresses = addresses_of(self.host, self.port, timeout_seconds)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise TimedOut(f"the name {self.host} was not resolved in time") from error
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, "no thread can be started for the lookup") from error
+        addresses = addresses_of(self.host, self.port, timeout_seconds)
         failed: list[OSError] = []
         for family, kind, protocol, _, address in addresses:
             try:
@@ -389,17 +351,12 @@ class _Connection(HTTPConnection):
             else:
                 sock.settimeout(timeout_seconds)  # the handshake may take the whole of it
                 return sock
-        raise failed[-1]
+        # As itself, a reset would be ignored: urllib3 goes on as if it came while sending.
+        raise NewConnectionError(self, "no address can be reached") from failed[-1]
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
     """The same with TLS."""
-
-    def __init__(self, *args: Any, ca_file: str | None, **kwargs: Any) -> None:
-        kwargs["ssl_context"] = context = _tls_context(ca_file)
-        if proxy := kwargs.get("proxy_config"):
-            kwargs["proxy_config"] = proxy._replace(ssl_context=context)
-        super().__init__(*args, **kwargs)
 
 
 class _BoundedResponse(http.client.HTTPResponse):

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias, TypeVar
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.settings import INTERVAL_JITTER, Account
 from exophone_exporter.errors import InternalError, PollError, Stopped
-from exophone_exporter.exotel.client import ignore_page
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import diff
@@ -21,9 +20,8 @@ from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.logs import fields
 from exophone_exporter.polling.poll_log import PollLogger
 
-_OnPage: TypeAlias = Callable[[int, int], None]
 # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
-Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int], _OnPage], Listing]
+Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int]], Listing]
 # Asks the API once, within the deadline of a poll; returns the seconds from the start of this run
 # to that of the next. May raise Stopped.
 Task: TypeAlias = Callable[[], float]
@@ -40,7 +38,6 @@ def poll_once(
     state: AccountState,
     fetch: Fetch,
     clock: Clock,
-    on_page: _OnPage = ignore_page,
     publish: Callable[[PollResult], None] | None = None,
 ) -> PollResult:
     """One attempt, published; the result holds whatever went wrong. May raise Stopped.
@@ -51,7 +48,7 @@ def poll_once(
     started, record = clock.now(), publish or state.record_poll
 
     def publish_success() -> PollResult:
-        success = _attempt(state, fetch, started, clock, on_page)
+        success = _attempt(state, fetch, started, clock)
         record(success)
         return success
 
@@ -67,12 +64,10 @@ def poll_once(
     return failure
 
 
-def _attempt(
-    state: AccountState, fetch: Fetch, started: ClockReading, clock: Clock, on_page: _OnPage
-) -> PollResult:
+def _attempt(state: AccountState, fetch: Fetch, started: ClockReading, clock: Clock) -> PollResult:
     old = state.snapshot
     previous = {number.sid: number for number in old.numbers} if old else {}
-    listing = fetch(previous, state.missed, on_page)
+    listing = fetch(previous, state.missed)
     ended = clock.now()
     seconds = ended.monotonic - started.monotonic
     if old is not None and old.numbers == listing.numbers:

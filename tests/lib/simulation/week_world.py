@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
 from typing import Any, Final, Self
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import (
@@ -177,22 +177,21 @@ class Connection:
     def get(
         self,
         url: str,
-        query: Mapping[str, str],
         *,
-        timeout_seconds: float,
         within_seconds: float,
         on_connect: Callable[[], None],  # noqa: ARG002 - connecting takes no time
         on_status: Callable[[int], None],
     ) -> Answer:
         """One request: it travels, is answered by the weather, and tells the model of it."""
         api, random = self._api, self._api.random
-        sid = self._sid_of(url)
+        path, _, query = url.partition("?")
+        sid = self._sid_of(path)
         api.model.sent(self._call, sid, random.uniform(0, _TRAVEL_SECONDS_MAX))
         weather = self._of.weather if api.time.true < self._of.weather.until else _FAIR
         kind = weather.kind if random.random() < weather.chance else ""
-        asked = _Asked(sid, query, on_status)
+        asked = _Asked(sid, dict(parse_qsl(query)), on_status)
         if kind == "silent":
-            self._time_out(min(timeout_seconds, within_seconds))
+            self._time_out(min(self._account.poll.timeout_seconds, within_seconds))
         if kind == "drip":
             on_status(200)
             self._time_out(within_seconds)

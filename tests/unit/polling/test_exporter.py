@@ -378,7 +378,6 @@ class TestGone:
         held by the clock on the way to its record.
         """
         held, go_on = threading.Event(), threading.Event()
-        readings: list[None] = []
 
         def hold() -> None:
             if not held.is_set():
@@ -387,9 +386,7 @@ class TestGone:
 
         def wall() -> float:
             if not in_request and threading.current_thread().name == "poller a" and sim.requests:
-                readings.append(None)
-                if len(readings) == 2:  # the first is of the answer, the next of the poll's end
-                    hold()
+                hold()  # at the poll's end
             return 1_700_000_000.0
 
         if in_request:

@@ -62,12 +62,7 @@ class FakeApi:
         self.previous: list[set[str]] = []
         self.missed: list[dict[str, int]] = []
 
-    def fetch(
-        self,
-        previous: Mapping[str, ExoPhone],
-        missed: Mapping[str, int],
-        on_page: Callable[[int, int], None],
-    ) -> Listing:
+    def fetch(self, previous: Mapping[str, ExoPhone], missed: Mapping[str, int]) -> Listing:
         assert self._inside.acquire(blocking=False), "two polls of one account in parallel"
         try:
             self._before()
@@ -80,7 +75,6 @@ class FakeApi:
                 self.limiter.hold_off(outcome.retry_after_seconds or 0.0)
             if isinstance(outcome, BaseException):
                 raise outcome
-            on_page(outcome.pages, len(outcome.numbers))
             return outcome
         finally:
             self._inside.release()
