@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from exophone_exporter.config.number_rules import (
@@ -25,7 +24,6 @@ from exophone_exporter.inventory.expectations import judge
 
 # What is expected of voice and SMS: ANY of a channel that no rule can find wrong.
 _State: TypeAlias = tuple[Expectation, Expectation]
-_States: TypeAlias = Mapping[str, _State]  # by sid
 
 _UNCERTAIN: Final[_State] = (ANY, ANY)
 # A glob of names ends where one of their first words ends.
@@ -46,7 +44,7 @@ class _Glob(NamedTuple):
 
     level: int
     key: MatchKey
-    glob: str
+    text: str
     state: _State
     comment: str = ""
 
@@ -67,34 +65,36 @@ def rules_text(listed: Mapping[str, Sequence[ExoPhone]], *, name_accounts: bool)
 def _rules(numbers: Sequence[ExoPhone]) -> list[list[_Glob]]:
     """The globs of each rule: single numbers first, as they are exceptions from the names."""
     states = _states(numbers)
-    checked = [number for number in numbers if states[number.sid] != _UNCERTAIN]
-    by_name = _grouped(_plan(checked, states, 0, 0, _UNCERTAIN)[1])
+    certain = [number for number in numbers if number.sid in states]
+    by_name = _grouped(_globs_of_names(certain, states))
     rules = NumberRules(
         tuple(
             NumberRule(
-                0, "", {"friendly_name": tuple(each.glob for each in globs)}, *globs[0].state
+                0, "", {"friendly_name": tuple(each.text for each in globs)}, *globs[0].state
             )
             for globs in by_name
         )
     )
     phones = Counter(number.phone_number for number in numbers)
     single = []
-    for number in checked:
+    for number in certain:
         rule = judge(number, rules).rule
         if rule is None or (rule.voice, rule.sms) != states[number.sid]:
             single.append(_single(number, phones, states[number.sid]))
     return [*_grouped(single), *by_name]
 
 
-def _states(numbers: Iterable[ExoPhone]) -> _States:
-    """The state of each number; where a channel is uncertain, that of most numbers like it."""
+def _states(numbers: Iterable[ExoPhone]) -> Mapping[str, _State]:
+    """The state of each number, by sid, but of those where both channels are uncertain.
+
+    Where one is, it is as for most numbers with the same other channel.
+    """
     known = {n.sid: (_expectation(n, "voice"), _expectation(n, "sms")) for n in numbers}
     common = [state for state, _ in Counter(known.values()).most_common() if ANY not in state]
     return {
         sid: next((each for each in common if _agree(each, state)), state)
-        if state != _UNCERTAIN
-        else state
         for sid, state in known.items()
+        if state != _UNCERTAIN
     }
 
 
@@ -110,46 +110,28 @@ def _expectation(number: ExoPhone, channel: Channel) -> Expectation:
     return next(((flow,) for flow in flows if FLOW.fullmatch(flow)), UNCHECKED if url else NONE)
 
 
-def _plan(
-    numbers: Sequence[ExoPhone], states: _States, depth: int, level: int, expected: _State
-) -> tuple[int, list[_Glob]]:
-    """The globs that leave the fewest entries to write, and how many these are.
-
-    The names of the numbers agree in the first `depth` words, and `expected` is the state by a
-    shorter glob.
-    """
-    if all(states[number.sid] == expected for number in numbers):
-        return 0, []
-    without = _split(numbers, states, depth, level, expected)
-    if depth == 0:
-        return without
-    state = Counter(states[number.sid] for number in numbers).most_common(1)[0][0]
-    entries, deeper = _split(numbers, states, depth, level + 1, state)
-    glob = _Glob(level, "friendly_name", _globs(numbers[0])[depth - 1], state)
-    return min(without, (entries + 1, [glob, *deeper]), key=itemgetter(0))
-
-
-def _split(
-    numbers: Iterable[ExoPhone], states: _States, depth: int, level: int, expected: _State
-) -> tuple[int, list[_Glob]]:
-    """The same for each next word of the names; without one, a number is an entry of its own."""
-    entries, globs = 0, list[_Glob]()
-    by_word: defaultdict[str, list[ExoPhone]] = defaultdict(list)
-    for number in numbers:
-        if depth < len(_globs(number)):
-            by_word[_globs(number)[depth].lower()].append(number)
-        else:
-            entries += states[number.sid] != expected
-    for together in by_word.values():
-        more, found = _plan(together, states, depth + 1, level, expected)
-        entries += more
-        globs += found
-    return entries, globs
+def _globs_of_names(numbers: Sequence[ExoPhone], states: Mapping[str, _State]) -> list[_Glob]:
+    """The globs that are shorter than a list of their numbers, from the widest to the narrowest."""
+    globs: list[_Glob] = []
+    covered = dict.fromkeys(states, (0, _UNCERTAIN))  # by how many globs, and the state by the last
+    for words in range(_WORDS_MAX + 1):
+        alike: defaultdict[str, list[ExoPhone]] = defaultdict(list)
+        for number in numbers:
+            for text in _prefixes(number.friendly_name)[words : words + 1]:
+                alike[text.lower()].append(number)
+        for together in alike.values():
+            level, before = covered[together[0].sid]
+            counts = Counter(states[number.sid] for number in together)
+            state, count = counts.most_common(1)[0]
+            if count - counts[before] > 1:
+                text = _prefixes(together[0].friendly_name)[words]
+                globs.append(_Glob(level, "friendly_name", text, state))
+                covered.update((number.sid, (level + 1, state)) for number in together)
+    return globs
 
 
-def _globs(number: ExoPhone) -> list[str]:
-    """The globs that match the name of a number, the widest first and itself last."""
-    name = number.friendly_name
+def _prefixes(name: str) -> list[str]:
+    """The globs that match a name, the widest first and itself last."""
     ends = [match.end() for match in _WORD_END.finditer(name)][:_WORDS_MAX]
     return [*(f"{name[:end]}*" for end in ends), *([name] if name else [])]
 
