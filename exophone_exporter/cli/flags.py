@@ -10,9 +10,8 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from exophone_exporter import __version__
 from exophone_exporter.cli import streams
@@ -49,9 +48,12 @@ def _meant(word: str, known: Iterable[str]) -> str:
 class _StoreOnce(argparse.Action):
     """Refuses a flag that is repeated, as Prometheus does: the first value would be dropped."""
 
+    given = False
+
     def __call__(self, _parser: Any, namespace: Any, values: Any, _flag: Any = None) -> None:
-        if getattr(namespace, self.dest) is not self.default:
+        if self.given:
             raise argparse.ArgumentError(self, "cannot be repeated")
+        self.given = True
         setattr(namespace, self.dest, values)
 
 
@@ -66,6 +68,7 @@ class _Flag:
         self, name: str, text: str, parse: Callable[[str], object] = str, **options: Any
     ) -> None:
         self.name = name
+        self.word, _, self._metavar = name.partition(" ")
         self.text = text
         self._parse = parse
         self.options = options
@@ -77,8 +80,11 @@ class _Flag:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Let a parser read it; the help shows its choices and its default."""
-        name, _, metavar = self.name.partition(" ")
-        options = {"help": self._help(), **self.options}
+        name, metavar = self.word, self._metavar
+        choices = self.options.get("choices")
+        one_of = f" One of: {', '.join(choices)}." if choices else ""
+        default = " (default: %(default)s)" if "default" in self.options else ""
+        options = {"help": f"{self.text}{one_of}{default}", **self.options}
         if self.is_argument:
             metavar = name.strip("[]")
             options["nargs"] = "?" if name.startswith("[") else None
@@ -87,15 +93,8 @@ class _Flag:
             options.setdefault("action", _StoreOnce if metavar else "store_true")
             options["dest"] = name.lstrip("-").replace(".", "_").replace("-", "_")
         if metavar:
-            parser.add_argument(name, metavar=metavar, type=self._value, **options)
-        else:
-            parser.add_argument(name, **options)
-
-    def _help(self) -> str:
-        choices = self.options.get("choices")
-        one_of = f" One of: {', '.join(choices)}." if choices else ""
-        default = " (default: %(default)s)" if "default" in self.options else ""
-        return f"{self.text}{one_of}{default}"
+            options |= {"metavar": metavar, "type": self._value}
+        parser.add_argument(name, **options)
 
     def _value(self, text: str) -> object:
         choices = self.options.get("choices") or (text,)
@@ -108,18 +107,12 @@ class _Flag:
             raise argparse.ArgumentTypeError(str(error)) from error
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command: the function that runs it, as "module:name", what it does, and its flags."""
 
     function: str
     summary: str
     flags: tuple[_Flag, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of its flags, without the values."""
-        return [flag.name.partition(" ")[0] for flag in self.flags]
 
 
 def _format(*choices: str) -> _Flag:
@@ -138,17 +131,14 @@ def _positive_count(text: str) -> int:
     return int(text)
 
 
-def _number_up_to(most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= most:
-            raise ValueError(f"`{text}` is not a number from 0 to {most:g}")
-        return value
-
-    return number
+def _number_up_to(most: float, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:
+        raise ValueError(f"`{text}` is not a number from 0 to {most:g}")
+    return value
 
 
 def _interval(text: str) -> float:
@@ -246,9 +236,12 @@ _SIMULATOR: Final = (
         default="127.0.0.1:10397",
     ),
     _Flag("--numbers N", "Simulate one account with N numbers.", _count),
-    _Flag("--latency SECONDS", "Delay of each response.", _number_up_to(3600), default=0),
+    _Flag("--latency SECONDS", "Delay of each response.", partial(_number_up_to, 3600), default=0),
     _Flag(
-        "--failure-rate RATE", "Share of requests that fail, 0 to 1.", _number_up_to(1), default=0
+        "--failure-rate RATE",
+        "Share of requests that fail, 0 to 1.",
+        partial(_number_up_to, 1),
+        default=0,
     ),
     _Flag(
         "--requests-per-minute N",
@@ -353,7 +346,11 @@ class _Parser(argparse.ArgumentParser):
         flag = word.partition("=")[0]
         if not flag.startswith("-"):
             return f"unexpected argument: {word}{_meant_file(word)}"
-        owners = [name for name, command in COMMANDS.items() if flag in command.names]
+        owners = [
+            name
+            for name, command in COMMANDS.items()
+            if any(flag == each.word for each in command.flags)
+        ]
         if owners:
             return f"unknown flag: {flag}; it belongs to {', '.join(owners)}"
         return f"unknown flag: {flag}{_meant(flag, self._option_string_actions)}"

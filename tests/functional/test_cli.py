@@ -111,6 +111,7 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
         ("c.yml", "unknown command `c.yml`; did you mean `--config.file c.yml`? Commands: serve"),
         ("check-config a b", "unexpected argument: b\n"),
         ("--config.file a --config.file b", "argument --config.file: cannot be repeated"),
+        ("simulate --seed=1 --seed=2", "argument --seed: cannot be repeated"),  # 1 is the default
         ("number a b", "unexpected argument: b\n"),
         ("--config.file", "expected one argument"),
         ("--log.level=loud", "`loud` is not one of debug, info, warn, error\n"),
