@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +22,7 @@ from exophone_exporter.inventory.expectations import Verdict, judge
 from exophone_exporter.inventory.formatting import total
 from exophone_exporter.inventory.phone_numbers import is_phone_number, numbers_called
 from exophone_exporter.inventory.snapshot import Snapshot, rule_matches
-from exophone_exporter.inventory.state import AccountState, BalanceResult, PollResult
+from exophone_exporter.inventory.state import AccountState, BalanceResult
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
 from exophone_exporter.polling.balance import ask_once
@@ -40,16 +39,15 @@ def once(args: argparse.Namespace) -> int:
     The output shows a failure as `exophone_up 0`. It has no series about the process: the collector
     that reads the file has its own. A balance that is not known is a line on stderr.
     """
-    states = [AccountState(account) for account in _loaded(args).accounts]
-    clients = clients_of(states)
-    results = _poll_all(states, clients)
+    states, clients = _sources(_loaded(args).accounts)
+    _poll_all(states, clients)
     _ask_balances(states, clients)
+    statuses = [state.status() for state in states]
     info = ExporterInfo(loader.revision(), Clock().wall())
-    text = text_of_one_poll([state.status() for state in states], info)
-    textfile.write(args.output, text)
+    textfile.write(args.output, text_of_one_poll(statuses, info))
     if Path(args.output).is_file() and not args.output.endswith(".prom"):
         say(f"warning: {args.output}: node_exporter only reads files whose names end in .prom")
-    return _report_failures(states, results)
+    return _report_failures(states)
 
 
 def numbers(args: argparse.Namespace) -> int:
@@ -59,20 +57,16 @@ def numbers(args: argparse.Namespace) -> int:
             ["--as-rules is about all numbers; omit --problems, --unattached, --format"]
         )
     loaded = _loaded(args)
-    states = [AccountState(account) for account in _chosen(loaded, args.account)]
-    results = _poll_all(states, clients_of(states))
-    polled = {
-        state.account.name: result.snapshot
-        for state, result in zip(states, results, strict=True)
-        if result.snapshot
-    }
+    states, clients = _sources(_chosen(loaded, args.account))
+    _poll_all(states, clients)
+    polled = {state.account.name: state.snapshot for state in states if state.snapshot}
     if args.as_rules:
         listed = {name: snapshot.numbers for name, snapshot in polled.items()}
         streams.write(rules_text(listed, name_accounts=len(loaded.accounts) > 1))
     elif not _print_numbers(args, polled) and 0 < len(states) == len(polled):
         kind = " with a problem" if args.problems else ""
         say(f"no {'unattached ' if args.unattached else ''}numbers{kind}")
-    return _report_failures(states, results)
+    return _report_failures(states)
 
 
 def _print_numbers(args: argparse.Namespace, polled: Mapping[str, Snapshot]) -> bool:
@@ -93,7 +87,7 @@ def _print_numbers(args: argparse.Namespace, polled: Mapping[str, Snapshot]) -> 
     return bool(listed) or args.format != "table"
 
 
-def _summary(snapshots: Collection[Snapshot]) -> str:
+def _summary(snapshots: Iterable[Snapshot]) -> str:
     """What the numbers add up to, whether they are listed or not."""
     groups = [group for snapshot in snapshots for group in snapshot.groups]
     numbers = sum(group.numbers for group in groups)
@@ -111,9 +105,7 @@ def number(args: argparse.Namespace) -> int:
     of all accounts with this phone number.
     """
     text = args.sid_or_phone_number
-    accounts = _chosen(loader.load(args.config_file), args.account)
-    states = [AccountState(account) for account in accounts]
-    clients = clients_of(states)
+    states, clients = _sources(_chosen(loader.load(args.config_file), args.account))
     found, problems = None, list[str]()
     # Many SIDs are a local phone number: one request for it costs less than a list.
     if text.isdigit() or not is_phone_number(text):
@@ -154,11 +146,11 @@ def _with_phone_number(
     text: str, states: Sequence[AccountState], clients: Sequence[Client]
 ) -> tuple[output.Listed | None, list[str]]:
     """The only number with this phone number, or why there is not exactly one."""
-    results = _poll_all(states, clients)
+    _poll_all(states, clients)
     polled = [
-        (client, result.snapshot.numbers)
-        for client, result in zip(clients, results, strict=True)
-        if result.snapshot
+        (client, state.snapshot.numbers)
+        for client, state in zip(clients, states, strict=True)
+        if state.snapshot
     ]
     found = [
         (client, each.sid) for client, listed in polled for each in numbers_called(text, listed)
@@ -166,7 +158,7 @@ def _with_phone_number(
     if len(found) == 1:
         ((client, sid),) = found
         return _with_sid(sid, [client])
-    problems = _failures(states, results)
+    problems = [f"{name}: {error}" for name, error in _errors(states).items()]
     if found:
         named = ", ".join(f"{sid} in {client.account.name}" for client, sid in found)
         problems.append(f"several numbers match `{text}`: {named}; use a SID or --account")
@@ -181,35 +173,33 @@ def check_live(accounts: Sequence[Account]) -> int:
 
     So is the balance, where it is enabled. Returns 1 if one failed, a balance excepted.
     """
-    states = [AccountState(account) for account in accounts]
-    clients = clients_of(states)
+    states, clients = _sources(accounts)
     has_rules = any(account.rules != DEFAULT_RULES for account in accounts)
-    outcomes = _counts(states, clients) if has_rules else [_first_page(each) for each in clients]
-    for client, (error, found) in zip(clients, outcomes, strict=True):
-        good = "" if error else f"OK, {found}{_balance_of(client)}"
-        said = f"failed ({error.reason}): {error}" if error else good
+    if has_rules:
+        _poll_all(states, clients)
+        outcomes = [
+            f"{len(state.snapshot.numbers)} numbers" if state.snapshot else state.status().error
+            for state in states
+        ]
+    else:
+        outcomes = [_first_page(client) for client in clients]
+    for client, outcome in zip(clients, outcomes, strict=True):
+        if isinstance(outcome, PollError):
+            said = f"failed ({outcome.reason}): {outcome}"
+        else:
+            said = f"OK, {outcome}{_balance_of(client)}"
         streams.write(f"{client.account.name}: {said}\n")
-    _hint_at_proxy(error for error, _ in outcomes)
+    _hint_at_proxy(outcomes)
     if has_rules:
         _print_rules(states)
-    return int(any(error for error, _ in outcomes))
+    return int(any(isinstance(outcome, PollError) for outcome in outcomes))
 
 
-def _first_page(client: Client) -> tuple[PollError | None, str]:
+def _first_page(client: Client) -> PollError | str:
     try:
-        return None, f"{len(client.fetch_first_page().numbers)} numbers on the first page"
+        return f"{len(client.fetch_first_page().numbers)} numbers on the first page"
     except PollError as error:
-        return error, ""
-
-
-def _counts(
-    states: Sequence[AccountState], clients: Sequence[Client]
-) -> list[tuple[PollError | None, str]]:
-    results = _poll_all(states, clients)
-    found = [result.snapshot.numbers if result.snapshot else () for result in results]
-    return [
-        (result.error, f"{len(each)} numbers") for result, each in zip(results, found, strict=True)
-    ]
+        return error
 
 
 def _print_rules(states: Sequence[AccountState]) -> None:
@@ -261,13 +251,21 @@ def _chosen(loaded: Config, name: str | None) -> Sequence[Account]:
     return chosen
 
 
-def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> list[PollResult]:
+def _sources(accounts: Sequence[Account]) -> tuple[Sequence[AccountState], Sequence[Client]]:
+    """What is known of each account, and what asks for it."""
+    states = [AccountState(account) for account in accounts]
+    return states, clients_of(states)
+
+
+def _poll_all(states: Sequence[AccountState], clients: Sequence[Client]) -> None:
     """One poll of each account, in parallel."""
+
+    def poll(state: AccountState, client: Client, on_page: Callable[[int, int], None]) -> None:
+        poll_once(state, partial(client.fetch_all, on_page=on_page), Clock())
+
     progress, reporters = output.show_progress([state.account.name for state in states])
-    watched = zip(clients, reporters, strict=True)
-    fetches = [partial(client.fetch_all, on_page=on_page) for client, on_page in watched]
     with progress, ThreadPoolExecutor(_PARALLEL_POLLS) as pool:
-        return list(pool.map(poll_once, states, fetches, repeat(Clock())))
+        list(pool.map(poll, states, clients, reporters))
 
 
 def _ask_balance(client: Client) -> BalanceResult | None:
@@ -288,26 +286,23 @@ def _ask_balances(states: Sequence[AccountState], clients: Sequence[Client]) -> 
                 say(f"{state.account.name}: the balance is not known: {result.error}")
 
 
-def _failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> list[str]:
-    """Which accounts failed and why."""
-    return [
-        f"{state.account.name}: {result.error}"
-        for state, result in zip(states, results, strict=True)
-        if result.error is not None
-    ]
+def _errors(states: Sequence[AccountState]) -> Mapping[str, PollError]:
+    """Why the polls of some accounts failed, by account."""
+    errors = {state.account.name: state.status().error for state in states}
+    return {name: error for name, error in errors.items() if error}
 
 
-def _report_failures(states: Sequence[AccountState], results: Sequence[PollResult]) -> int:
+def _report_failures(states: Sequence[AccountState]) -> int:
     """Print on stderr which accounts failed and why; returns 1 if one did."""
-    failures = _failures(states, results)
-    for failure in failures:
-        say(failure)
-    _hint_at_proxy(result.error for result in results)
-    return 1 if failures else 0
+    errors = _errors(states)
+    for name, error in errors.items():
+        say(f"{name}: {error}")
+    _hint_at_proxy(errors.values())
+    return 1 if errors else 0
 
 
-def _hint_at_proxy(errors: Iterable[PollError | None]) -> None:
+def _hint_at_proxy(outcomes: Iterable[object]) -> None:
     """Say that a proxy of the environment is not used, where that may be why."""
     unused = [name for name in _PROXIES if loader.environment().get(name)]
-    if unused and any(isinstance(error, ConnectFailed | TimedOut) for error in errors):
+    if unused and any(isinstance(each, ConnectFailed | TimedOut) for each in outcomes):
         say(f"{unused[0]} is not used; set proxy_url for the account in the configuration file")
