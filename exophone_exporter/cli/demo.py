@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import textwrap
 import threading
 import time
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from exophone_exporter.cli import streams
@@ -17,10 +18,6 @@ from exophone_exporter.errors import ConfigError, StartError
 from exophone_exporter.server import listen, url_of
 from exophone_exporter.simulator import Simulator, World, demo_world, make_account
 from exophone_exporter.simulator.script import ROUND_SECONDS, Script
-
-_CHANGE_EVERY_SECONDS: Final = 15.0
-_LATENCY_SECONDS: Final = 0.03
-_FAILURE_RATE: Final = 0.03
 
 _log = logging.getLogger(__name__)
 
@@ -104,15 +101,10 @@ Press Ctrl-C to stop.
 def demo(args: argparse.Namespace) -> int:
     """Serve two simulated accounts until a signal arrives."""
     world = demo_world(args.seed)
-    stopping = threading.Event()
-    with Simulator(
-        world, latency_seconds=_LATENCY_SECONDS, failure_rate=_FAILURE_RATE, seed=args.seed
-    ) as simulator:
+    with Simulator(world, latency_seconds=0.03, failure_rate=0.03, seed=args.seed) as simulator:
         loaded = loader.parse(configuration(simulator) + RULES, "demo", {})
         script = Script(simulator.drill)
-        ticker = threading.Thread(
-            target=_keep_changing, args=(world, stopping, script), daemon=True
-        )
+        ticker = threading.Thread(target=_keep_changing, args=(world, script), daemon=True)
 
         def welcome(urls: list[str]) -> None:
             # A Unix socket is nothing to open in a browser.
@@ -120,10 +112,7 @@ def demo(args: argparse.Namespace) -> int:
             _welcome(url, args.web_telemetry_path, script)
             ticker.start()
 
-        try:
-            return run(loaded, args, welcome)
-        finally:
-            stopping.set()
+        return run(loaded, args, welcome, lambda: loaded)
 
 
 def configuration(simulator: Simulator, poll: str = _LIVELY) -> str:
@@ -154,8 +143,7 @@ def simulate(args: argparse.Namespace) -> int:
     )
     with simulator:
         _write(_simulated(simulator))
-        _keep_changing(world, threading.Event())
-    return 0
+        _keep_changing(world)
 
 
 def _simulated(simulator: Simulator) -> str:
@@ -167,13 +155,14 @@ def _simulated(simulator: Simulator) -> str:
         lines.append(f"    {simulator.url}{path}\n")
     lines.append(_DRILL.format(url=simulator.url))
     lines.append("A configuration file for these accounts:\n")
-    lines += [f"  {line}" for line in configuration(simulator, _QUICK).splitlines()]
-    return "\n".join([*lines, "\nPress Ctrl-C to stop.\n"])
+    lines.append(textwrap.indent(configuration(simulator, _QUICK), "  "))
+    return "\n".join([*lines, "Press Ctrl-C to stop.\n"])
 
 
-def _keep_changing(world: World, stopping: threading.Event, script: Script | None = None) -> None:
+def _keep_changing(world: World, script: Script | None = None) -> NoReturn:
     began_at = time.monotonic()
-    while not stopping.wait(_CHANGE_EVERY_SECONDS):
+    while True:
+        time.sleep(15)
         _log.debug("the simulated world: %s", world.tick(calm=True))
         for happened in script.advance(time.monotonic() - began_at) if script else ():
             _log.info("the demo: %s", happened)
@@ -183,17 +172,15 @@ def _welcome(url: str, path: str, script: Script) -> None:
     parts = urlsplit(url)
     details = f"    metrics_path: {parts.path}{path}\n" if parts.path + path != "/metrics" else ""
     details += "    scheme: https\n" if parts.scheme == "https" else ""
-    every, timetable = ROUND_SECONDS // 60, script.timetable()
-    _write(
-        _WELCOME.format(
-            url=url,
-            path=path,
-            every=every,
-            timetable=timetable,
-            details=details,
-            target=parts.netloc,
-        )
+    text = _WELCOME.format(
+        url=url,
+        path=path,
+        every=ROUND_SECONDS // 60,
+        timetable=script.timetable(),
+        details=details,
+        target=parts.netloc,
     )
+    _write(text)
 
 
 def _write(text: str) -> None:

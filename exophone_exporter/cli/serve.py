@@ -46,8 +46,8 @@ def serve(args: argparse.Namespace) -> int:
         loaded,
         args,
         lambda urls: _announce(loaded, urls),
-        load=load,
-        files=files if args.config_enable_auto_reload else None,
+        load,
+        files if args.config_enable_auto_reload else None,
     )
 
 
@@ -55,14 +55,12 @@ def run(
     loaded: Config,
     args: argparse.Namespace,
     on_listening: Callable[[list[str]], None],
-    *,
-    load: Callable[[], Config] | None = None,
+    load: Callable[[], Config],
     files: ConfigFiles | None = None,
 ) -> int:
     """Serve a configuration; returns the exit code. The sockets open before the first request.
 
-    `load` reads the configuration again for a reload; without it a reload changes nothing. A change
-    of `files` reloads, too.
+    `load` reads the configuration again for a reload. A change of `files` reloads, too.
     """
     died: list[bool] = []
 
@@ -79,7 +77,7 @@ def run(
     )
     supervision = _supervision(exporter)
     reloader = Reloader(
-        lambda: _load_again(server, load or (lambda: loaded)),
+        lambda: _load_again(server, load),
         exporter,
         exporter.clock,
         files=files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -26,8 +27,10 @@ def write(name: str, content: bytes) -> None:
     device or a FIFO is written as it is.
     """
     path = Path(name)
+    existing: os.stat_result | None = None
     try:
-        existing = _status(path)
+        with contextlib.suppress(FileNotFoundError):
+            existing = path.stat()
         if name == "-" or (existing and os.path.samestat(existing, os.fstat(sys.stdout.fileno()))):
             streams.write_bytes(content)
         elif existing and not stat.S_ISREG(existing.st_mode):
@@ -39,13 +42,6 @@ def write(name: str, content: bytes) -> None:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror)
         raise StartError(f"cannot write {name}: {reason}") from error
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
 
 
 def _write_special(path: Path, content: bytes) -> None:
