@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Final
+from typing import Final, TypeAlias
 
-from exophone_exporter.config.number_rules import NumberRules
-from exophone_exporter.config.settings import Account, PerNumber
-from exophone_exporter.inventory.expectations import Verdict
+from exophone_exporter.config.settings import Account
 from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.samples import (
@@ -26,57 +24,45 @@ from exophone_exporter.metrics.samples import (
 NUMBERS_A_STEP: Final = 500
 
 
-@dataclass(frozen=True, eq=False)
-class _AccountTexts:
-    """The texts of an account by metric, in steps, and what they were made from."""
-
-    verdicts: tuple[Verdict, ...]
-    per_number: PerNumber
-    pseudonym_key: bytes
-    steps: Sequence[Mapping[str, bytes]]
+# An account, the snapshot that it has to show, if any, and the key of its pseudonyms, which follows
+# a token that is rotated in its file.
+Found: TypeAlias = tuple[Account, Snapshot | None, bytes]
+# Texts by metric.
+_Step: TypeAlias = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, eq=False)
 class Inventory:
     """The series of the accounts that have something to show, in their order.
 
-    `rules` are those of each account, and whether its matches are known. `deflated` is raw, up to a
-    byte boundary and without an end, so that more can follow. `length` and `checksum` (CRC-32) are
-    those of the whole text.
+    `steps` are the texts of each account in `found`, and at the end those about the rules.
+    `deflated` is raw, up to a byte boundary and without an end, so that more can follow. `length`
+    and `checksum` (CRC-32) are those of the whole text.
     """
 
-    accounts: Mapping[str, _AccountTexts]
-    rules: Sequence[tuple[NumberRules, bool]]
-    texts: tuple[bytes, ...]
-    deflated: bytes
-    length: int
-    checksum: int
-
-
-NOTHING: Final = Inventory({}, [], (), b"", 0, 0)
+    found: Sequence[Found] = ()
+    steps: Sequence[Sequence[_Step]] = ()
+    texts: tuple[bytes, ...] = ()
+    deflated: bytes = b""
+    length: int = 0
+    checksum: int = 0
 
 
 def inventory_of(
-    found: Sequence[tuple[Account, Snapshot | None]],
-    previous: Inventory,
-    numbers_a_step: int = NUMBERS_A_STEP,
+    found: Sequence[Found], previous: Inventory, numbers_a_step: int = NUMBERS_A_STEP
 ) -> Inventory:
-    """The inventory of all accounts; `previous` itself where nothing differs."""
-    accounts = {
-        account.name: _account_texts(
-            account, snapshot, previous.accounts.get(account.name), numbers_a_step
-        )
-        for account, snapshot in found
-        if snapshot is not None
+    """The inventory of all accounts, with the bytes of the `previous` one where nothing differs."""
+    known = {
+        each[0].name: (each, steps)
+        for each, steps in zip(previous.found, previous.steps, strict=False)
     }
-    rules = [(account.rules, snapshot is not None) for account, snapshot in found]
-    # As lists: accounts in another order are another page.
-    if ([*accounts.items()], rules) == ([*previous.accounts.items()], previous.rules):
-        return previous
-    steps = [step for account in accounts.values() for step in account.steps]
-    texts = (*_in_order([*steps, _encoded(rule_lines(found))]),)
+    steps = [_account_steps(each, known.get(each[0].name), numbers_a_step) for each in found]
+    steps.append([_encoded(rule_lines((account, snapshot) for account, snapshot, _ in found))])
+    if steps == previous.steps:
+        return replace(previous, found=found)
+    texts = (*_in_order([step for each in steps for step in each]),)
     checksum = reduce(lambda so_far, text: zlib.crc32(text, so_far), texts, 0)
-    return Inventory(accounts, rules, texts, deflated(texts), sum(map(len, texts)), checksum)
+    return Inventory(found, steps, texts, deflated(texts), sum(map(len, texts)), checksum)
 
 
 def deflated(pieces: Iterable[bytes], flush: int = zlib.Z_FULL_FLUSH) -> bytes:
@@ -88,28 +74,32 @@ def deflated(pieces: Iterable[bytes], flush: int = zlib.Z_FULL_FLUSH) -> bytes:
     return b"".join([*map(compressor.compress, pieces), compressor.flush(flush)])
 
 
-def _account_texts(
-    account: Account, snapshot: Snapshot, previous: _AccountTexts | None, numbers_a_step: int
-) -> _AccountTexts:
-    per_number, key = account.per_number, account.pseudonym_key
-    if (
-        previous
-        and previous.verdicts is snapshot.verdicts
-        and (previous.per_number, previous.pseudonym_key) == (per_number, key)
-    ):
-        return previous
-    chosen, dropped = numbers_with_series(snapshot, per_number)
+def _account_steps(
+    found: Found, known: tuple[Found, Sequence[_Step]] | None, numbers_a_step: int
+) -> Sequence[_Step]:
+    """The texts of an account, or those that are known if they were made of the same."""
+    account, snapshot, key = found
+    if snapshot is None:
+        return []
+    if known:
+        (known_account, known_snapshot, known_key), steps = known
+        if (
+            known_snapshot
+            and known_snapshot.verdicts is snapshot.verdicts
+            and (known_account.per_number, known_key) == (account.per_number, key)
+        ):
+            return steps
+    chosen, dropped = numbers_with_series(snapshot, account.per_number)
     begins = range(0, len(chosen), numbers_a_step)
     lines = [number_lines(account, chosen[begin : begin + numbers_a_step]) for begin in begins]
-    steps = map(_encoded, [sum_lines(account, snapshot, dropped), *lines])
-    return _AccountTexts(snapshot.verdicts, per_number, key, [*steps])
+    return [*map(_encoded, [sum_lines(account, snapshot, dropped), *lines])]
 
 
-def _encoded(lines: Iterable[MetricText]) -> Mapping[str, bytes]:
+def _encoded(lines: Iterable[MetricText]) -> _Step:
     return {name: text.encode() for name, text in by_metric(lines).items()}
 
 
-def _in_order(steps: Sequence[Mapping[str, bytes]]) -> Iterator[bytes]:
+def _in_order(steps: Sequence[_Step]) -> Iterator[bytes]:
     """Families in the order of the catalog, each with one header and the texts of every step."""
     for metric in catalog.METRICS:
         texts = [step[metric.name] for step in steps if metric.name in step]

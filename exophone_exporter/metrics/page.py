@@ -24,16 +24,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from exophone_exporter import __version__
 from exophone_exporter.clock import Clock, ClockReading
-from exophone_exporter.config.settings import Account
 from exophone_exporter.exotel.text import clean_text
-from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.inventory.state import AccountStatus
 from exophone_exporter.metrics import catalog
-from exophone_exporter.metrics.inventory import NOTHING, Inventory, deflated, inventory_of
+from exophone_exporter.metrics.inventory import Found, Inventory, deflated, inventory_of
 from exophone_exporter.metrics.samples import MetricText, account_lines, by_metric, polling_lines
-
-# With the key of the pseudonyms, which follows a token that is rotated in its file.
-_Found = list[tuple[Account, Snapshot | None, bytes]]
 
 _LIVE_SECONDS: Final = 1.0
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -97,15 +92,6 @@ class _Live:
         return self._bodies[openmetrics]
 
 
-@dataclass(eq=False)
-class _Shown:
-    """What scrapes get: the snapshots shown, the bytes made from them, the last live part."""
-
-    found: _Found
-    inventory: Inventory
-    live: _Live | None = None
-
-
 class MetricsPage:
     """Makes the answer of /metrics; `statuses` gives the accounts in their order.
 
@@ -129,8 +115,10 @@ class MetricsPage:
             PlatformCollector(registry=self._process)
             GCCollector(registry=self._process)
         self._rendering = threading.Lock()
+        # Held to read or to swap what scrapes get: the inventory and the last live part.
         self._showing = threading.Lock()
-        self._shown = _Shown([], NOTHING)
+        self._inventory = Inventory()
+        self._live: _Live | None = None
 
     def refresh(
         self,
@@ -145,17 +133,16 @@ class MetricsPage:
         """
         with self._rendering:
             coming = (statuses or self._statuses)()
-            found = _found(coming, self._clock.now())
-            inventory = inventory_of([each[:2] for each in found], self._shown.inventory)
+            inventory = inventory_of(_found(coming, self._clock.now()), self._inventory)
             with self._showing:
                 change(coming)
-                self._shown = _Shown(found, inventory)
+                self._inventory, self._live = inventory, None
 
     def refresh_live(self, change: Callable[[], None] = lambda: None) -> None:
         """Make a change that leaves the inventory as it is; the next scrape shows it."""
         with self._showing:
             change()
-            self._shown.live = None
+            self._live = None
 
     def body(self, *, openmetrics: bool, gzipped: bool) -> bytes:
         """The whole exposition in one format."""
@@ -168,7 +155,7 @@ class MetricsPage:
             return cached
         self.refresh()
         with self._showing:
-            inventory, live = self._shown.inventory, self._live()
+            inventory, live = self._inventory, self._read_live()
         return _chunks(inventory, live.body(openmetrics=openmetrics), gzipped=gzipped)
 
     def cached_chunks(self, *, openmetrics: bool, gzipped: bool) -> tuple[bytes, ...] | None:
@@ -178,17 +165,17 @@ class MetricsPage:
         """
         # The statuses are read under the lock, so that answers never go backwards in time.
         with self._showing:
-            shown, live = self._shown, self._live()
-            if _found(live.statuses, self._clock.now()) != shown.found:
+            inventory, live = self._inventory, self._read_live()
+            if _found(live.statuses, self._clock.now()) != inventory.found:
                 return None
-        return _chunks(shown.inventory, live.body(openmetrics=openmetrics), gzipped=gzipped)
+        return _chunks(inventory, live.body(openmetrics=openmetrics), gzipped=gzipped)
 
-    def _live(self) -> _Live:
+    def _read_live(self) -> _Live:
         """The live part, read again where it is older than a second."""
-        live, now = self._shown.live, self._clock.now()
+        live, now = self._live, self._clock.now()
         if live is None or now.seconds_since(live.read) >= _LIVE_SECONDS:
             process = tuple(self._process.collect())
-            live = self._shown.live = _Live(self._statuses(), self._exporter(), process, now)
+            live = self._live = _Live(self._statuses(), self._exporter(), process, now)
         return live
 
 
@@ -197,15 +184,14 @@ def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) 
 
     It has nothing about the process.
     """
-    found = [(status.account, status.snapshot) for status in statuses]
+    found = [(each.account, each.snapshot, each.account.pseudonym_key) for each in statuses]
     # Read before any of them was polled, so that no balance counts as old.
     read = ClockReading(0.0, -math.inf)
     live = _Live(statuses, exporter, process=(), read=read).body(openmetrics=False)
-    return b"".join(_chunks(inventory_of(found, NOTHING), live, gzipped=False))
+    return b"".join(_chunks(inventory_of(found, Inventory()), live, gzipped=False))
 
 
-def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> _Found:
-    """The accounts, each with the snapshot that it has to show, if any."""
+def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> Sequence[Found]:
     return [
         (status.account, status.fresh_snapshot(now), status.account.pseudonym_key)
         for status in statuses

@@ -29,7 +29,7 @@ from exophone_exporter.exotel.model import ExoPhone, parse_page
 from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.inventory.state import AccountState, AccountStatus, PollResult
-from exophone_exporter.metrics.inventory import NOTHING, inventory_of
+from exophone_exporter.metrics.inventory import Inventory, inventory_of
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
 from exophone_exporter.simulator import make_account
@@ -396,12 +396,12 @@ def test_inventory_does_not_depend_on_the_one_before_or_on_the_steps(
     judged: dict[tuple[str | None, int], Snapshot] = {
         (sids, at): polled[sids].judged_by(rules) for sids in SIDS for at, rules in enumerate(RULES)
     }
-    made = NOTHING
+    made = Inventory()
     for turn in turns:
         shown = [
-            (account(name, per_number=own, rules=RULES[at]), judged.get((sids, at)))
+            (account(name, per_number=own, rules=RULES[at]), judged.get((sids, at)), b"key")
             for name, sids, own, at in turn
         ]
         made = inventory_of(shown, made, 3)
-        assert inventory_of(shown, made, 3) is made
-        assert b"".join(made.texts) == b"".join(inventory_of(shown, NOTHING, 30).texts)
+        assert inventory_of(shown, made, 3).texts is made.texts
+        assert b"".join(made.texts) == b"".join(inventory_of(shown, Inventory(), 30).texts)
