@@ -25,9 +25,8 @@ from exophone_exporter.inventory.snapshot import Snapshot, rule_matches
 from exophone_exporter.inventory.state import AccountState, BalanceResult
 from exophone_exporter.logs import say
 from exophone_exporter.metrics.page import ExporterInfo, text_of_one_poll
-from exophone_exporter.polling.balance import ask_once
 from exophone_exporter.polling.exporter import clients_of
-from exophone_exporter.polling.poller import poll_once
+from exophone_exporter.polling.poller import ask_once, poll_once
 
 _PARALLEL_POLLS: Final = 8
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")

@@ -16,9 +16,8 @@ from exophone_exporter.errors import StartError
 from exophone_exporter.inventory.formatting import status_line
 from exophone_exporter.logs import fields
 from exophone_exporter.metrics.page import ServerInfo
-from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
-from exophone_exporter.polling.reload import Reloader
+from exophone_exporter.polling.reload import ConfigFiles, Reloader
 from exophone_exporter.server import Server, Supervision, open_server
 from exophone_exporter.web import reload, routes
 from exophone_exporter.web.probe import Prober

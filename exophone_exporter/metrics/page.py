@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -71,15 +72,10 @@ class _Live:
     @cached_property
     def _lines(self) -> Sequence[MetricText]:
         accounts = [
-            by_metric((*account_lines(status, self.read), *polling_lines(status)))
-            for status in self.statuses
+            (*account_lines(status, self.read), *polling_lines(status)) for status in self.statuses
         ]
-        parts = [*accounts, by_metric(_exporter_lines(self.exporter))]
-        texts = [
-            (metric, "".join([part.get(metric.name, "") for part in parts]))
-            for metric in catalog.METRICS
-        ]
-        return [(metric, text) for metric, text in texts if text]
+        texts = by_metric(chain(*accounts, _exporter_lines(self.exporter)))
+        return [(metric, texts[metric.name]) for metric in catalog.METRICS if metric.name in texts]
 
     def body(self, *, openmetrics: bool) -> tuple[bytes, bytes]:
         """The live part in one format, and the same as raw deflate with its end."""

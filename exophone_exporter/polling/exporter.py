@@ -20,8 +20,7 @@ from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
 from exophone_exporter.polling.accounts import AccountRuntime, ReloadSummary
-from exophone_exporter.polling.balance import balance_task
-from exophone_exporter.polling.poller import Poller, poll_task
+from exophone_exporter.polling.poller import Poller, balance_task, poll_task
 
 # First polls are spread, so that many accounts do not ask at the same moment; but within this time
 # all have begun, or the last accounts would be without data for minutes.

@@ -11,14 +11,15 @@ from typing import Final, TypeAlias, TypeVar
 
 from exophone_exporter.clock import Clock, ClockReading
 from exophone_exporter.config.settings import INTERVAL_JITTER, Account
-from exophone_exporter.errors import InternalError, PollError, Stopped
+from exophone_exporter.errors import Forbidden, InternalError, NotFound, PollError, Stopped
+from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.listing import Listing
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import diff
 from exophone_exporter.inventory.snapshot import build
-from exophone_exporter.inventory.state import AccountState, PollResult
+from exophone_exporter.inventory.state import AccountState, BalanceResult, PollResult
 from exophone_exporter.logs import fields
-from exophone_exporter.polling.poll_log import PollLogger
+from exophone_exporter.polling.poll_log import FailureLog, PollLogger
 
 # `Client.fetch_all`: every number of the account, or PollError, or Stopped.
 Fetch: TypeAlias = Callable[[Mapping[str, ExoPhone], Mapping[str, int]], Listing]
@@ -52,13 +53,13 @@ def poll_once(
         record(success)
         return success
 
-    success = result_or_error(publish_success, state.account, state.defects)
+    success = _result_or_error(publish_success, state.account, state.defects)
     if isinstance(success, PollResult):
         return success
     ended = clock.now()
     failure = PollResult(ended, ended.monotonic - started.monotonic, error=success)
     # If that fails too, the defect is logged and counted in its place.
-    if defect := result_or_error(lambda: record(failure), state.account, state.defects):
+    if defect := _result_or_error(lambda: record(failure), state.account, state.defects):
         failure = replace(failure, error=defect)
         state.record_poll(failure)
     return failure
@@ -79,7 +80,18 @@ def _attempt(state: AccountState, fetch: Fetch, started: ClockReading, clock: Cl
     return PollResult(ended, seconds, snapshot, diff(old, snapshot))
 
 
-def result_or_error(make: Callable[[], _T], account: Account, logged: set[str]) -> _T | PollError:
+def ask_once(
+    account: Account, fetch: Callable[[], Balance], clock: Clock, defects: set[str]
+) -> BalanceResult:
+    """One request for the balance; the result holds whatever went wrong. May raise Stopped."""
+    balance = _result_or_error(fetch, account, defects)
+    if isinstance(balance, PollError):
+        return BalanceResult(clock.now(), error=balance)
+    defects.clear()
+    return BalanceResult(clock.now(), balance)
+
+
+def _result_or_error(make: Callable[[], _T], account: Account, logged: set[str]) -> _T | PollError:
     """What `make` returns, or the PollError that it raised; may raise Stopped.
 
     A defect becomes an InternalError; its traceback is logged unless `logged` has its kind.
@@ -116,6 +128,35 @@ def poll_task(
         return state.status(account).interval_seconds
 
     return poll
+
+
+def balance_task(
+    account: Account,
+    interval_seconds: float,
+    fetch: Callable[[], Balance],
+    clock: Clock,
+    publish: Callable[[BalanceResult], None],
+) -> Task:
+    """The requests for the balance of one account; `publish` takes each result.
+
+    They have a thread of their own. A walk of the list may take five minutes and would delay the
+    balance; a balance that hangs would delay a poll.
+    """
+    defects: set[str] = set()
+    failures = FailureLog(account, "the request for the balance")
+
+    def ask() -> float:
+        result = ask_once(account, fetch, clock, defects)
+        publish(result)
+        if result.error is None:
+            failures.log_end()
+        elif isinstance(result.error, (Forbidden, NotFound)):
+            failures.log_once("the balance is not available", result.error, result.ended)
+        else:
+            failures.log(result.error, result.ended)
+        return interval_seconds
+
+    return ask
 
 
 @dataclass(eq=False, repr=False)

@@ -33,11 +33,9 @@ def endpoint(reloader: Reloader, *, enabled: bool) -> Callable[[Request], Awaita
         if _is_foreign(request):
             return _answer(403, "Cross-site requests are not allowed.")
         outcome = await asyncio.shield(reloader.request())  # others may wait for it too
-        if outcome.summary is None:
-            return _answer(
-                500, "\n".join(("The configuration was not reloaded:", *outcome.problems))
-            )
-        return _answer(200, _success_text(outcome.summary, reloader.note))
+        if isinstance(outcome, ReloadSummary):
+            return _answer(200, _success_text(outcome, reloader.note))
+        return _answer(500, "\n".join(("The configuration was not reloaded:", *outcome)))
 
     return reload
 

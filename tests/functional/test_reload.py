@@ -22,11 +22,10 @@ from exophone_exporter.config import loader as configuration
 from exophone_exporter.config.files import read_file
 from exophone_exporter.config.settings import Config
 from exophone_exporter.errors import ConfigError, StartError
-from exophone_exporter.polling import auto_reload
+from exophone_exporter.polling import reload as reload_module
 from exophone_exporter.polling.accounts import ReloadSummary
-from exophone_exporter.polling.auto_reload import ConfigFiles
 from exophone_exporter.polling.exporter import Exporter
-from exophone_exporter.polling.reload import Outcome, Reloader
+from exophone_exporter.polling.reload import ConfigFiles, Outcome, Reloader
 from exophone_exporter.simulator import Simulator, World, make_account
 from exophone_exporter.web.reload import endpoint
 from tests.lib.processes import DEADLINE_SECONDS, LOOPBACK, config_file, get, started
@@ -110,7 +109,7 @@ class TestOutcome:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         exporter = FakeExporter()
-        assert outcomes_of(2, lambda: CONFIG, exporter) == [Outcome(SUMMARY)] * 2
+        assert outcomes_of(2, lambda: CONFIG, exporter) == [SUMMARY] * 2
         assert (exporter.reloads, exporter.noted) == (2, [True, True])
         about = {"added": "c", "removed": "a", "changed": "d e", "kept": 1, "duration_seconds": 0.0}
         assert logged(caplog) == [
@@ -123,7 +122,7 @@ class TestOutcome:
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         exporter, problems = FakeExporter(), ("f:1: x", "f:2: y")
-        assert outcomes_of(1, refuse(*problems), exporter) == [Outcome(problems=problems)]
+        assert outcomes_of(1, refuse(*problems), exporter) == [problems]
         assert (exporter.reloads, exporter.noted) == (0, [False])
         assert logged(caplog) == [
             ("ERROR", "the configuration was not reloaded", {"problem": problem})
@@ -132,14 +131,14 @@ class TestOutcome:
 
     def test_exporter_that_cannot_follow_is_a_failure_too(self) -> None:
         exporter = FakeExporter(StartError("no thread"))
-        assert outcomes_of(1, lambda: CONFIG, exporter) == [Outcome(problems=("no thread",))]
+        assert outcomes_of(1, lambda: CONFIG, exporter) == [("no thread",)]
         assert exporter.noted == [False]
 
     @pytest.mark.fault(116)
     def test_credentials_in_a_problem_are_not_shown(self) -> None:
         """Messages should hold none; this is the second net."""
         [outcome] = outcomes_of(1, refuse(f"https://{KEY}:{TOKEN}@host/: x"))
-        assert outcome.problems == ("https://<secret>@host/: x",)
+        assert outcome == ("https://<secret>@host/: x",)
 
     def test_defect_is_a_failure_without_its_message_and_the_next_reload_works(
         self, caplog: pytest.LogCaptureFixture
@@ -154,8 +153,8 @@ class TestOutcome:
 
         exporter = FakeExporter()
         first, second = outcomes_of(2, load, exporter)
-        assert first.problems == ("a defect in the exporter (ValueError), see the log",)
-        assert (second.summary, exporter.noted) == (SUMMARY, [False, True])
+        assert first == ("a defect in the exporter (ValueError), see the log",)
+        assert (second, exporter.noted) == (SUMMARY, [False, True])
         (defect,) = (
             fields for _, text, fields in logged(caplog) if text == "a defect in the exporter"
         )
@@ -169,7 +168,8 @@ class TestOutcome:
                 raise MemoryError
 
         exporter = Broken()
-        assert all(outcome.problems for outcome in outcomes_of(2, lambda: CONFIG, exporter))
+        problems = ("a defect in the exporter (MemoryError), see the log",)
+        assert outcomes_of(2, lambda: CONFIG, exporter) == [problems] * 2
         assert exporter.noted == [True, True]
 
 
@@ -188,12 +188,12 @@ def test_requests_during_a_reload_share_one_more_that_begins_later() -> None:
         waiting = [reloader.request() for _ in range(5)]
         left = asyncio.ensure_future(asyncio.shield(waiting[0]))
         load.go_on.release()
-        assert (await first).summary == SUMMARY
+        assert await first == SUMMARY
         assert await begun()
         left.cancel()  # a client that leaves does not disturb the others
         assert not any(each.done() for each in waiting)
         load.go_on.release()
-        assert {(await each).summary for each in waiting} == {SUMMARY}
+        assert {await each for each in waiting} == {SUMMARY}
 
     asyncio.run(reload())
     assert load.count == 2
@@ -341,10 +341,11 @@ def test_file_that_is_gone_wrong_or_replaced(tmp_path: Path, sim: Simulator) -> 
 
     def reload() -> tuple[tuple[str, ...], list[str], list[str]]:
         time.pass_(100)
-        problems = asyncio.run(request()).problems
+        outcome = asyncio.run(request())
         text = exporter.page.body(openmetrics=False, gzipped=False).decode()
         name = "exophone_exporter_config_last_reload"
         gauges = [line.split()[1] for line in text.splitlines() if line.startswith(name)]
+        problems = () if isinstance(outcome, ReloadSummary) else outcome
         return problems, gauges, [status.account.name for status in exporter.statuses()]
 
     old = ["acme", "beta"]
@@ -431,7 +432,7 @@ def test_a_file_that_a_poll_is_reading_is_not_a_change(
         files.look(reload)
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
-    monkeypatch.setattr(auto_reload, "read_file", read_slowly)
+    monkeypatch.setattr(reload_module, "read_file", read_slowly)
     poll = threading.Thread(target=files.read, args=(str(file), 10))
     poll.start()
     try:

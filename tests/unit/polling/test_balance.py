@@ -20,8 +20,7 @@ from exophone_exporter.errors import (
 from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import BalanceResult
-from exophone_exporter.polling.balance import balance_task
-from exophone_exporter.polling.poller import Poller
+from exophone_exporter.polling.poller import Poller, balance_task
 from tests.lib.support import FakeTime, account, log_lines
 
 KNOWN = Balance(Decimal("1543.75"), "INR", "Pay As You Go")
