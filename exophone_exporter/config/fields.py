@@ -48,16 +48,15 @@ def text_of(value: Any, if_empty: str = "set a value or leave it out") -> str:
     return text
 
 
-def one_of(*words: str) -> Callable[[Any], str]:
-    """A reader of exactly one of these words."""
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check that a text is one of these words."""
 
-    def read(value: Any) -> str:
-        text = text_of(value)
+    def check(text: str) -> str:
         if text not in words:
             raise refuse(f"{quoted(text)} is not one of {', '.join(words)}")
         return text
 
-    return read
+    return check
 
 
 def known(kind: str, names: Iterable[str]) -> AfterValidator:
@@ -83,8 +82,3 @@ def checked(is_right: Callable[[Any], object], message: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def one_word_of(*words: str) -> AfterValidator:
-    """One of these words."""
-    return checked(words.__contains__, f"`{{}}` is not one of {', '.join(words)}")

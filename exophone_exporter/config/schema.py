@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -24,7 +25,7 @@ from pydantic import (
 )
 
 from exophone_exporter.config.durations import seconds_of
-from exophone_exporter.config.fields import Section, one_of, quoted, refuse, text_of
+from exophone_exporter.config.fields import Section, checked, one_of, quoted, refuse, text_of
 from exophone_exporter.config.number_rules import MATCH_KEYS, WORDS
 
 Series = Literal["all", "unattached", "none"]
@@ -33,7 +34,6 @@ Region = Literal["singapore", "mumbai"]
 
 # What is shown whole, though it is two words: `5 minutes`.
 _COUNT_AND_UNIT: Final = re.compile(r"[0-9.]{1,9} [A-Za-z]{1,9}")
-_REQUIRED: Final = "it is required"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOST: Final = re.compile(
@@ -86,33 +86,19 @@ def _integer(least: int, most: int) -> BeforeValidator:
 
 def _words(choice: Any) -> BeforeValidator:
     """Reads one of the words of a Literal."""
-    return BeforeValidator(one_of(*get_args(choice)), json_schema_input_type=choice)
+    check = one_of(*get_args(choice))
+    return BeforeValidator(lambda value: check(text_of(value)), json_schema_input_type=choice)
 
 
 def _boolean(value: Any) -> bool:
-    return one_of("true", "false")(value) == "true"
+    return one_of("true", "false")(text_of(value)) == "true"
 
 
-def _label(value: Any) -> str:
-    text = text_of(value)
-    if not _LABEL.fullmatch(text) or len(text) > _LABEL_LETTERS_MAX:
-        raise refuse(
-            f"is not a valid label name; use at most {_LABEL_LETTERS_MAX} letters (a-z, A-Z),"
-            " digits and `_`, not a digit first and not `__`"
-        )
-    if text in _LABELS_TAKEN:
-        raise refuse("is a label with a meaning of its own; use another name")
-    return text
-
-
-def _printable(text: str, letters_max: int) -> str:
-    if not text.isprintable() or len(text) > letters_max:
-        raise refuse(f"must be at most {letters_max} printable characters")
-    return text
-
-
-def _label_value(value: Any) -> str:
-    return _printable(text_of("" if value is None else value), 256)
+def _printable(letters_max: int) -> AfterValidator:
+    return checked(
+        lambda text: text.isprintable() and len(text) <= letters_max,
+        f"must be at most {letters_max} printable characters",
+    )
 
 
 def _listed(value: Any) -> Any:
@@ -137,16 +123,6 @@ def _glob(value: Any, info: ValidationInfo) -> str:
     return text
 
 
-def _expected(value: Any) -> str:
-    text = text_of(value)
-    if text not in WORDS and not FLOW.fullmatch(text):
-        raise refuse(
-            f"{quoted(text)} is not an expectation; use {', '.join(WORDS)}, a flow id such as"
-            " 420118, an http or https URL, or a list of flow ids and URLs"
-        )
-    return text
-
-
 def _words_alone(values: list[str]) -> list[str]:
     words = [value for value in values if value in WORDS]
     if words and len(values) > 1:
@@ -154,33 +130,9 @@ def _words_alone(values: list[str]) -> list[str]:
     return values
 
 
-def _owner(value: Any) -> str:
-    return _printable(text_of(value), 64)
-
-
-def _rule_name(value: Any) -> str:
-    text = _owner(value)
-    if text.isdecimal():
-        raise refuse("must not be a number, which is the name of the rule at that position")
-    return text
-
-
-def _name(value: Any) -> str:
-    text = text_of(value, _REQUIRED)
-    if not _NAME.fullmatch(text):
-        raise refuse(
-            "must consist of 1 to 64 letters (a-z, A-Z), digits, `_`, `.` or `-`, and start with a"
-            " letter or digit"
-        )
-    return text
-
-
-def _sid(value: Any) -> str:
-    text = text_of(value, _REQUIRED)
+def _is_sid(text: str) -> bool:
     fit = text.isascii() and text.isprintable() and not set(text) & set("/\\?#% ")
-    if not fit or len(text) > _SID_LETTERS_MAX or text in (".", ".."):
-        raise refuse("must be the account SID shown on the API settings page")
-    return text
+    return fit and len(text) <= _SID_LETTERS_MAX and text not in (".", "..")
 
 
 def _zone(value: Any) -> ZoneInfo:
@@ -191,14 +143,6 @@ def _zone(value: Any) -> ZoneInfo:
         raise refuse(
             f"{quoted(text)} is not a known time zone; use a name such as Asia/Kolkata or UTC"
         ) from None
-
-
-def _variable(value: Any) -> str:
-    text = text_of(value)
-    if not _VARIABLE.fullmatch(text):
-        # Not shown: it may be the secret itself.
-        raise refuse("must be the name of an environment variable, not the secret itself")
-    return text
 
 
 def _base_url(value: Any) -> str:
@@ -260,32 +204,88 @@ def _is_loopback(host: str) -> bool:
 
 
 _Text = Annotated[str, BeforeValidator(text_of)]
+_Required = Annotated[str, BeforeValidator(partial(text_of, if_empty="it is required"))]
 _STRING = WithJsonSchema({"type": "string"})
 # What YAML reads the text as that a user wrote.
 _TEXT_TYPES: Final = ["string", "number", "boolean"]
 _ANY_TEXT = WithJsonSchema({"type": _TEXT_TYPES})
 _URL = WithJsonSchema({"type": "string", "pattern": "^https?://[^@?# ]+$"})
 _BOOLEAN: Final = BeforeValidator(_boolean, json_schema_input_type=bool)
-_LABELS = WithJsonSchema(
-    {
-        "type": ["object", "null"],
-        "patternProperties": {f"^{_LABEL.pattern}$": {"type": _TEXT_TYPES}},
-        "additionalProperties": False,
-    }
-)
+
+_Name = Annotated[
+    _Required,
+    checked(
+        _NAME.fullmatch,
+        "must consist of 1 to 64 letters (a-z, A-Z), digits, `_`, `.` or `-`, and start with a"
+        " letter or digit",
+    ),
+    _ANY_TEXT,
+]
+_Sid = Annotated[
+    _Required,
+    checked(_is_sid, "must be the account SID shown on the API settings page"),
+    _ANY_TEXT,
+]
+_Variable = Annotated[
+    _Text,
+    # Not shown: it may be the secret itself.
+    checked(
+        _VARIABLE.fullmatch, "must be the name of an environment variable, not the secret itself"
+    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"}),
+]
+_Owner = Annotated[_Text, _printable(64), _ANY_TEXT]
+_RuleName = Annotated[
+    _Text,
+    _printable(64),
+    checked(
+        lambda text: not text.isdecimal(),
+        "must not be a number, which is the name of the rule at that position",
+    ),
+    _ANY_TEXT,
+]
+_LabelName = Annotated[
+    _Text,
+    checked(
+        lambda text: _LABEL.fullmatch(text) and len(text) <= _LABEL_LETTERS_MAX,
+        f"is not a valid label name; use at most {_LABEL_LETTERS_MAX} letters (a-z, A-Z),"
+        " digits and `_`, not a digit first and not `__`",
+    ),
+    checked(
+        lambda text: text not in _LABELS_TAKEN,
+        "is a label with a meaning of its own; use another name",
+    ),
+]
+_LabelValue = Annotated[str, BeforeValidator(lambda value: text_of(value or "")), _printable(256)]
+_Labels: TypeAlias = Annotated[
+    dict[_LabelName, _LabelValue],
+    WithJsonSchema(
+        {
+            "type": ["object", "null"],
+            "patternProperties": {f"^{_LABEL.pattern}$": {"type": _TEXT_TYPES}},
+            "additionalProperties": False,
+        }
+    ),
+]
 _TEXTS = WithJsonSchema(
     {"type": [*_TEXT_TYPES, "array"], "items": {"type": _TEXT_TYPES}, "minItems": 1}
 )
-_VARIABLE_NAME = WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})
-
 _Globs: TypeAlias = Annotated[
     list[Annotated[str, BeforeValidator(_glob)]],
     BeforeValidator(_listed),
     Field(min_length=1),
     _TEXTS,
 ]
+_Expected = Annotated[
+    _Text,
+    checked(
+        lambda text: text in WORDS or FLOW.fullmatch(text),
+        f"`{{}}` is not an expectation; use {', '.join(WORDS)}, a flow id such as"
+        " 420118, an http or https URL, or a list of flow ids and URLs",
+    ),
+]
 _Expectation: TypeAlias = Annotated[
-    list[Annotated[str, BeforeValidator(_expected)]],
+    list[_Expected],
     BeforeValidator(_listed),
     Field(min_length=1),
     AfterValidator(_words_alone),
@@ -428,7 +428,7 @@ class MatchSection(_Section):
 class NumberRuleSection(_Section):
     """What the numbers that match should do; the first rule that matches applies."""
 
-    name: Annotated[str, BeforeValidator(_rule_name), _ANY_TEXT] | None = None
+    name: _RuleName | None = None
     """Name of the rule in metrics and tables. Defaults to its position, from 1."""
     match: MatchSection
     """The numbers that the rule applies to: all keys given must match."""
@@ -436,7 +436,7 @@ class NumberRuleSection(_Section):
     """Expected voice flow: any, none, unchecked, or flow ids and URLs."""
     sms: _Expectation = _default("any")
     """Expected SMS flow: any, none, unchecked, or flow ids and URLs."""
-    owner: Annotated[str, BeforeValidator(_owner), _ANY_TEXT] | None = None
+    owner: _Owner | None = None
     """Who owns the numbers: the label `owner` of exophone_number_info."""
 
 
@@ -445,9 +445,9 @@ class AccountSection(_Section):
 
     model_config = ConfigDict(json_schema_extra=_account_for_editors)
 
-    name: Annotated[str, BeforeValidator(_name), _ANY_TEXT]
+    name: _Name
     """The `account` label of its series."""
-    sid: Annotated[str, BeforeValidator(_sid), _ANY_TEXT]
+    sid: _Sid
     """The account's SID, from the API settings page."""
     region: Annotated[Region, _words(Region)] = _default("singapore")
     """Region of the account; the wrong one answers 401."""
@@ -457,13 +457,13 @@ class AccountSection(_Section):
     """The API key itself; prefer a file or a variable."""
     api_key_file: Annotated[_Text, _STRING] | None = None
     """File that contains the API key."""
-    api_key_env: Annotated[str, BeforeValidator(_variable), _VARIABLE_NAME] | None = None
+    api_key_env: _Variable | None = None
     """Environment variable that contains the API key."""
     api_token: Annotated[_Text, _ANY_TEXT] | None = None
     """The API token itself; prefer a file or a variable."""
     api_token_file: Annotated[_Text, _STRING] | None = None
     """File that contains the API token."""
-    api_token_env: Annotated[str, BeforeValidator(_variable), _VARIABLE_NAME] | None = None
+    api_token_env: _Variable | None = None
     """Environment variable that contains the API token."""
     ca_file: Annotated[_Text, _STRING] | None = None
     """PEM file of CA certificates to trust instead of the default ones."""
@@ -475,12 +475,7 @@ class AccountSection(_Section):
     """Overrides the per_number settings for this account."""
     balance: BalanceSection = Field(default_factory=BalanceSection)
     """Overrides the balance settings for this account."""
-    labels: Annotated[
-        dict[
-            Annotated[str, BeforeValidator(_label)], Annotated[str, BeforeValidator(_label_value)]
-        ],
-        _LABELS,
-    ] = Field(default_factory=dict)
+    labels: _Labels = Field(default_factory=dict)
     """Labels of exophone_account_info, to join; they are on no other series."""
 
 

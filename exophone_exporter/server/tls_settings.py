@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exophone_exporter.config import strict_yaml
-from exophone_exporter.config.fields import Section, checked, known, one_word_of, plain_text
+from exophone_exporter.config.fields import Section, checked, known, one_of, plain_text
 
 FILE_SETTINGS: Final = ("cert_file", "key_file", "client_ca_file")
 _UNVERIFIED: Final = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
@@ -64,7 +64,7 @@ BLANK: Final = (None, "")
 
 
 Text = Annotated[str, BeforeValidator(plain_text)]
-_Version = Annotated[Text, one_word_of(*VERSIONS)]
+_Version = Annotated[Text, AfterValidator(one_of(*VERSIONS))]
 _ClientAuthType = Annotated[
     Text,
     checked(
@@ -72,7 +72,7 @@ _ClientAuthType = Annotated[
         "`{}` accepts unverified client certificates, which is not supported;"
         " use RequireAndVerifyClientCert with client_ca_file",
     ),
-    one_word_of(*VERIFY_MODES),
+    AfterValidator(one_of(*VERIFY_MODES)),
 ]
 _Suite = Annotated[Text, known("cipher suite", (*SUITES, *SUITES_OF_TLS13))]
 _CurveName = Annotated[Text, known("curve", CURVES)]

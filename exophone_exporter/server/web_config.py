@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     InstanceOf,
@@ -26,7 +27,7 @@ from exophone_exporter.config import strict_yaml
 from exophone_exporter.config.fields import (
     Section,
     checked,
-    one_word_of,
+    one_of,
     plain_text,
     quoted,
     refuse,
@@ -120,10 +121,10 @@ def _whole_number(value: Any) -> int:
 
 class _Headers(Section):
     strict_transport_security: _Header = Field("", alias="Strict-Transport-Security")
-    x_content_type_options: Annotated[_OneLine, one_word_of("nosniff")] = Field(
+    x_content_type_options: Annotated[_OneLine, AfterValidator(one_of("nosniff"))] = Field(
         "", alias="X-Content-Type-Options"
     )
-    x_frame_options: Annotated[_OneLine, one_word_of("deny", "sameorigin")] = Field(
+    x_frame_options: Annotated[_OneLine, AfterValidator(one_of("deny", "sameorigin"))] = Field(
         "", alias="X-Frame-Options"
     )
     x_xss_protection: _Header = Field("", alias="X-XSS-Protection")
