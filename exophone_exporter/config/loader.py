@@ -76,7 +76,6 @@ VARIABLES: Final = {
     "region": "EXOTEL_REGION",
     "base_url": "EXOTEL_BASE_URL",
 }
-_SECRETS: Final = ("api_key", "api_token")
 
 _NO_CONFIGURATION: Final = (
     "no configuration: use --config.file FILE, or set EXOTEL_ACCOUNT_SID, EXOTEL_API_KEY and"
@@ -145,11 +144,24 @@ def _from_variables(
     """The configuration with one account, checked like that of a file."""
     problems = ProblemList(ENVIRONMENT_SOURCE, {}, _variable_name)
     entry: dict[str, strict_yaml.Value] = {}
-    for key in VARIABLES:
-        try:
-            entry |= _from_variable(key, environ, read_file)
-        except ValueError as error:
-            problems.note(("accounts", 0, key), str(error))
+    for key, variable in VARIABLES.items():
+        is_secret, file_variable = key in ("api_key", "api_token"), f"{variable}_FILE"
+        value, file = environ.get(variable), environ.get(file_variable)
+        path = ("accounts", 0, key)
+        if value is not None and file is not None:
+            problems.note(path, f"cannot be combined with {file_variable}; unset one of them")
+        elif value is not None:
+            entry |= {f"{key}_env": variable} if is_secret else {key: value}
+        elif file is None and (is_secret or key == "sid"):
+            problems.note(path, f"is not set, and neither is {file_variable}")
+        elif file is not None and is_secret:
+            entry[f"{key}_file"] = file
+        elif file is not None:
+            try:
+                entry[key] = line_from_bytes(read_file(file, SECRET_FILE_MAX_BYTES))
+            except (OSError, ValueError) as error:
+                shown = strict_yaml.shown(file)
+                problems.note(path, f"{file_variable}={shown}: {reason_of(error)}")
     if "sid" in entry:
         entry["name"] = entry["sid"]
     document: strict_yaml.Value = {"accounts": [entry]}
@@ -161,30 +173,6 @@ def _variable_name(path: strict_yaml.Path) -> str:
     key = str(path[-1])
     field = "sid" if key == "name" else key.removesuffix("_file").removesuffix("_env")
     return VARIABLES.get(field, field) + ("_FILE" if key.endswith("_file") else "")
-
-
-def _from_variable(
-    field: str, environ: Mapping[str, str], read_file: ReadFile
-) -> dict[str, strict_yaml.Value]:
-    """The keys that the variable of one field, or its _FILE form, sets in the account."""
-    variable, secret = VARIABLES[field], field in _SECRETS
-    file_variable = f"{variable}_FILE"
-    if variable in environ and file_variable in environ:
-        raise ValueError(f"cannot be combined with {file_variable}; unset one of them")
-    if variable in environ:
-        return {f"{field}_env": variable} if secret else {field: environ[variable]}
-    if file_variable in environ:
-        path = environ[file_variable]
-        if secret:
-            return {f"{field}_file": path}
-        try:
-            return {field: line_from_bytes(read_file(path, SECRET_FILE_MAX_BYTES))}
-        except (OSError, ValueError) as error:
-            shown = strict_yaml.shown(path)
-            raise ValueError(f"{file_variable}={shown}: {reason_of(error)}") from error
-    if secret or field == "sid":
-        raise ValueError(f"is not set, and neither is {file_variable}")
-    return {}
 
 
 @dataclass(repr=False)  # the environment holds secrets
