@@ -24,7 +24,7 @@ WORDS: Final = (*ANY, *NONE, *UNCHECKED)
 
 MATCH_KEYS: Final[tuple[MatchKey, ...]] = get_args(MatchKey)
 # What is matched of a number; `account` is decided when the rules of an account are chosen.
-_FIELDS: Final = MATCH_KEYS[1:]
+NUMBER_KEYS: Final = MATCH_KEYS[1:]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class NumberRules:
         return self if rules == self.rules else NumberRules(rules)
 
     def first_match(self, fields: Iterable[str]) -> NumberRule | None:
-        """The rule that applies to a number of the account, by its fields in MatchKey's order."""
+        """The rule that applies to a number of the account, by its NUMBER_KEYS."""
         match = self._pattern.match("\n".join((*fields, "")).lower())
         return self.rules[match.lastindex - 1] if match and match.lastindex else None
 
@@ -81,7 +81,7 @@ class NumberRules:
         """Each rule that never applies, as far as the globs show it, with one that hides it."""
         for at, rule in enumerate(self.rules):
             # A rule that hides it also matches its globs as text: most rules are the first to.
-            if self.first_match(rule.match.get(key, ("",))[0] for key in _FIELDS) != rule:
+            if self.first_match(rule.match.get(key, ("",))[0] for key in NUMBER_KEYS) != rule:
                 hiding = next((other for other in self.rules[:at] if other.hides(rule)), None)
                 if hiding is not None:
                     yield rule, hiding
@@ -102,10 +102,10 @@ def matches_any(globs: Iterable[str], text: str) -> bool:
 
 
 def _pattern_of(rule: NumberRule) -> str:
-    used = [at for at, key in enumerate(_FIELDS, 1) if key in rule.match]
+    used = [at for at, key in enumerate(NUMBER_KEYS, 1) if key in rule.match]
     lines = (
         f"{_pattern_of_globs(rule.match[key])}\n" if key in rule.match else ".*+\n"
-        for key in _FIELDS[: max(used, default=0)]
+        for key in NUMBER_KEYS[: max(used, default=0)]
     )
     return f"{''.join(lines)}()"
 

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final, Literal, get_args
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from exophone_exporter.exotel.model import CHANNELS, EXTERNAL_FLOW, Channel, ExoPhone
 from exophone_exporter.inventory.snapshot import Snapshot
 
-ChangeKind = Literal[
+CHANGES: Final = (
     "added",
     "removed",
-    "voice_attached",
-    "voice_detached",
-    "voice_moved",
-    "sms_attached",
-    "sms_detached",
-    "sms_moved",
+    *(f"{channel}_{what}" for channel in CHANNELS for what in ("attached", "detached", "moved")),
     "rental_changed",
     "other",
-]
-CHANGES: Final[tuple[ChangeKind, ...]] = get_args(ChangeKind)
+)
 
-_CHANNEL_CHANGES: Final[Mapping[Channel, tuple[ChangeKind, ChangeKind, ChangeKind]]] = {
-    "voice": ("voice_attached", "voice_detached", "voice_moved"),
-    "sms": ("sms_attached", "sms_detached", "sms_moved"),
-}
 # These have kinds of their own, or are not part of the number.
 _NOT_OTHER: Final = {"voice_url", "sms_url", "rental_price", "unreadable"}
 _OTHER_FIELDS: Final = tuple(name for name in ExoPhone.__struct_fields__ if name not in _NOT_OTHER)
@@ -42,12 +32,12 @@ _NAMES_SENT: Final[Mapping[str, str]] = {
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One thing that happened to one number between two complete polls.
+    """One thing that happened to one number between two complete polls: `kind` is one of CHANGES.
 
     Of `other`, `after` names the fields. As with numbers, the garbage collector does not follow it.
     """
 
-    kind: ChangeKind
+    kind: str
     number: ExoPhone
     before: str = ""
     after: str = ""
@@ -68,45 +58,39 @@ def diff(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
 
 
 def _changes_of(old: ExoPhone, new: ExoPhone) -> list[Change]:
-    changes = [change for channel in CHANNELS for change in _channel_change(channel, old, new)]
+    """What changed of a number; an unreadable value counts as unchanged."""
+    changes = [
+        Change(f"{channel}_{what}", new, old.flow_id(channel), new.flow_id(channel))
+        for channel in CHANNELS
+        if (what := _channel_change(channel, old, new))
+    ]
     unreadable = {*old.unreadable, *new.unreadable}
     if old.rental_price != new.rental_price and "rental_price" not in unreadable:
         changes.append(Change("rental_changed", new, _price(old), _price(new)))
-    if names := _changed_otherwise(old, new, explained=bool(changes)):
-        changes.append(Change("other", new, after=",".join(sorted(names))))
+    others = {name for name in _OTHER_FIELDS if getattr(old, name) != getattr(new, name)}
+    others = {name for name in others if _NAMES_SENT.get(name, name) not in unreadable}
+    if changes:
+        # It moves with every change. If nothing explains it, the API changed what it does not show.
+        others.discard("updated_timestamp_seconds")
+    if others:
+        changes.append(Change("other", new, after=",".join(sorted(others))))
     return changes
 
 
 def _price(number: ExoPhone) -> str:
-    """The rental as text, "" where the API sends none."""
     return "" if number.rental_price is None else str(number.rental_price)
 
 
-def _channel_change(channel: Channel, old: ExoPhone, new: ExoPhone) -> Iterable[Change]:
+def _channel_change(channel: Channel, old: ExoPhone, new: ExoPhone) -> str:
     was, is_now = old.attached(channel), new.attached(channel)
     if was is None or is_now is None:
-        return  # an unreadable value counts as unchanged
-    attached, detached, moved = _CHANNEL_CHANGES[channel]
-    before, after = old.flow_id(channel), new.flow_id(channel)
+        return ""
     if was != is_now:
-        yield Change(attached if is_now else detached, new, before, after)
-    elif _destination(channel, old) != _destination(channel, new):
-        yield Change(moved, new, before, after)
+        return "attached" if is_now else "detached"
+    return "moved" if _destination(channel, old) != _destination(channel, new) else ""
 
 
 def _destination(channel: Channel, number: ExoPhone) -> str | None:
     """What identifies a flow: its id, or the whole URL of a customer's own."""
     flow_id = number.flow_id(channel)
     return number.flow_url(channel) if flow_id == EXTERNAL_FLOW else flow_id
-
-
-def _changed_otherwise(old: ExoPhone, new: ExoPhone, *, explained: bool) -> set[str]:
-    """The fields that changed and have no kind of their own.
-
-    The API's update date moves with every change. If nothing else explains it, the API changed
-    something that it does not show. An unreadable value counts as unchanged.
-    """
-    changed = {name for name in _OTHER_FIELDS if getattr(old, name) != getattr(new, name)}
-    unreadable = {*old.unreadable, *new.unreadable}
-    changed = {name for name in changed if _NAMES_SENT.get(name, name) not in unreadable}
-    return changed - {"updated_timestamp_seconds"} if explained else changed

@@ -11,6 +11,7 @@ import msgspec
 from exophone_exporter.config.number_rules import (
     ANY,
     NONE,
+    NUMBER_KEYS,
     UNCHECKED,
     Expectation,
     NumberRule,
@@ -78,16 +79,7 @@ def expected_label(expected: Expectation) -> str:
 
 def judge(number: ExoPhone, rules: NumberRules) -> Verdict:
     """The verdict on one number by the rules of its account."""
-    rule = rules.first_match(
-        (
-            number.sid,
-            number.phone_number,
-            number.friendly_name,
-            number.country,
-            number.region,
-            number.number_type,
-        )
-    )
+    rule = rules.first_match(getattr(number, key) for key in NUMBER_KEYS)
     voice, sms = (_state(number, channel, expectation(rule, channel)) for channel in CHANNELS)
     return Verdict(rule, voice, sms)
 

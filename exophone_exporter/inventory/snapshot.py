@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from exophone_exporter.clock import ClockReading
 from exophone_exporter.config.number_rules import DEFAULT_RULES, NumberRules
@@ -86,7 +86,7 @@ class Snapshot:
         """The same numbers by other rules; itself if the rules are equal."""
         if rules == self.rules:
             return self
-        return replace(self, **_judgement(self.numbers, rules, judge_all(self.numbers, rules, ())))
+        return build(self.listing, self.completed, self.duration_seconds, rules)
 
     def seen_again(
         self, listing: Listing, completed: ClockReading, duration_seconds: float
@@ -117,9 +117,13 @@ def build(
     known = previous if previous and previous.rules == rules else None
     judged = zip(known.numbers, known.verdicts, strict=True) if known else ()
     verdicts = judge_all(listing.numbers, rules, judged)
+    matches = Counter(verdict.rule.label for verdict in verdicts if verdict.rule)
     return Snapshot(
         listing=listing,
-        **_judgement(listing.numbers, rules, verdicts),
+        rules=rules,
+        verdicts=verdicts,
+        rule_matches={rule.label: matches[rule.label] for rule in rules.rules},
+        groups=_groups(listing.numbers, verdicts),
         flow_numbers=_flow_numbers(listing.numbers),
         unreadable=Counter(field for number in listing.numbers for field in number.unreadable),
         completed=completed,
@@ -141,19 +145,6 @@ def rule_matches(accounts: Iterable[tuple[Account, Snapshot | None]]) -> Mapping
         label: None if math.isnan(total) else int(total)
         for (_, label), total in sorted(totals.items())
         if label
-    }
-
-
-def _judgement(
-    numbers: tuple[ExoPhone, ...], rules: NumberRules, verdicts: tuple[Verdict, ...]
-) -> dict[str, Any]:
-    """What a snapshot has from the rules."""
-    matches = Counter(verdict.rule.label for verdict in verdicts if verdict.rule)
-    return {
-        "rules": rules,
-        "verdicts": verdicts,
-        "rule_matches": {rule.label: matches[rule.label] for rule in rules.rules},
-        "groups": _groups(numbers, verdicts),
     }
 
 
