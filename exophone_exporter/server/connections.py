@@ -96,10 +96,6 @@ class ConnectionLimit:
         """Forget a connection."""
         self._connections.discard(connection)
 
-    def clear(self) -> None:
-        """Forget all; those that are being made end then."""
-        self._connections.clear()
-
     def end_overdue(self, now: float) -> None:
         """End every connection that took too long; `now` is the time of the event loop's clock."""
         for connection in list(self._connections):

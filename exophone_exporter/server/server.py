@@ -187,14 +187,13 @@ class _Acceptor:
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Accept no more, and end connections that are being made."""
+        """Accept no more."""
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
-        self._limit.clear()
 
     async def wait_closed(self) -> None:
-        """Wait for what `close` ended."""
+        """Wait for connections that are being made."""
         await asyncio.gather(*self._connecting)
 
     def _accept(self) -> None:

@@ -284,20 +284,25 @@ def test_the_server_chooses_the_curve(
 
 @pytest.mark.fault(191)
 @pytest.mark.parametrize(
-    ("groups", "expected"),
+    ("groups", "shares", "expected"),
     [
-        ((P256, X25519, X448), "unlimited"),
-        ((X448, P521, P384), "CurveP384"),
-        ((X448,), "X25519"),
+        ((P256, X25519, X448), (), "unlimited"),
+        ((P256, X25519, X448), (X448,), "unlimited"),  # for TLS 1.3, which is not spoken
+        ((X448, P521, P384), (), "CurveP384"),
+        ((X448,), (), "X25519"),
     ],
 )
 def test_with_tls_1_2_every_curve_of_a_certificate_is_right(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch, groups: tuple[int, ...], expected: str
+    ground: Ground,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: tuple[int, ...],
+    shares: tuple[int, ...],
+    expected: str,
 ) -> None:
     """Where OpenSSL by itself chooses X25519 or P-256 for the key exchange."""
     monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", lambda *_: None)
     built = tls.build(ground.change(max_version="TLS12"))
-    assert chosen(built, (groups, ())) == expected
+    assert chosen(built, (groups, shares)) == expected
 
 
 @pytest.mark.fault(191)
