@@ -9,7 +9,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final
 
 from exophone_exporter.clock import Clock
@@ -32,6 +32,8 @@ _PREFERRED_BY_OPENSSL: Final = (CURVES["X25519"].number, CURVES["CurveP256"].num
 _FIRST_NEW_GROUP: Final = 0x200
 # X509_V_FLAG_NO_CHECK_TIME of OpenSSL.
 _NO_CHECK_TIME: Final = 0x200000
+# Every handshake fails in it before a key is computed, because it has no certificate.
+_REFUSING: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 _SAN_KINDS: Final = ("DNS", "email", "URI")
 
 _log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ class Tls:
             for group in self.limited:
                 if group in offered and (context := self._context_of(group, shares)):
                     return context
-        return next(filter(None, self.limited.values()), None) or _refusing_context()
+        return next(filter(None, self.limited.values()), None) or _REFUSING
 
     def _context_of(self, group: int, shares: Sequence[int]) -> ssl.SSLContext | None:
         """A context that chooses the group; unlimited, OpenSSL takes the first key that it knows.
@@ -207,14 +209,6 @@ def _limit(context: ssl.SSLContext, curve: str) -> bool:
             raise TlsProblem("curve_preferences", f"OpenSSL does not support `{curve}`") from None
         return False
     return True
-
-
-@cache
-def _refusing_context() -> ssl.SSLContext:
-    """One in which every handshake fails, because it has no certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _limit(context, "CurveP256")
-    return context
 
 
 def _expires_at(settings: TlsSettings) -> float | None:
