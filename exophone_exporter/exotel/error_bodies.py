@@ -9,11 +9,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from exophone_exporter.exotel.text import folded, is_word_for_nothing
+from exophone_exporter.errors import ErrorInside
+from exophone_exporter.exotel.text import clean_text, folded, is_word_for_nothing
 
 _START_BYTES: Final = 4096
+_WORDS_MAX: Final = 4096
 _DEPTH_MAX: Final = 6
 _OK: Final = 200
 _LIST: Final = "incomingphonenumbers"
@@ -53,17 +55,9 @@ _XML_WORDS: Final = re.compile(
 _TAG: Final = re.compile(r"</?(?!secret>)\w[^<>]*>")  # <secret> replaces one
 # JSON that was cut can still hold a whole message.
 _JSON_WORDS: Final = re.compile(
-    r'"(?:message|description|detail)"\s*:\s*("(?:[^"\\]|\\.)*")', re.IGNORECASE
+    r'"(?:message|description|detail)"\s*:\s*("(?:[^"\\]|\\[^u]|\\u[0-9a-f]{4})*")', re.IGNORECASE
 )
-
 _ESCAPE: Final = re.compile(r'\\(["\\/bfnrtu]?)')
-
-
-class ErrorBody(NamedTuple):
-    """A status from 100 to 599, None where it cannot be read, and words, "" for none."""
-
-    code: int | None
-    words: str
 
 
 def is_html(body: bytes) -> bool:
@@ -80,25 +74,18 @@ def vendor_message(body: bytes) -> str:
     text = _start(body)
     if text.startswith("<"):
         return _markup_words(text)
+    # Without the backslash of escapes that JSON does not have.
+    known = _ESCAPE.sub(lambda match: match[0] if match[1] else "", text)
     try:
-        value = json.loads(text, strict=False)
+        value = json.loads(known, strict=False)
     except (ValueError, RecursionError):
-        cut = _JSON_WORDS.search(text)
-        line = _plain(_unescaped(cut.group(1)) if cut else text)
+        cut = _JSON_WORDS.search(known)
+        line = _plain(json.loads(cut.group(1), strict=False) if cut else text)
         return "" if line[:1] in ("{", "[") or not line.isprintable() else line
     return "" if isinstance(value, int) else _words(value)
 
 
-def _unescaped(literal: str) -> str:
-    """The text of a JSON string, without the backslash of escapes that JSON does not have."""
-    known = _ESCAPE.sub(lambda match: match[0] if match[1] else "", literal)
-    try:
-        return str(json.loads(known, strict=False))
-    except ValueError:
-        return ""
-
-
-def error_in_markup(body: bytes) -> ErrorBody | None:
+def error_in_markup(body: bytes) -> ErrorInside | None:
     """The error in XML that was sent where JSON was promised; None for HTML and other texts."""
     text = _start(body)
     if not text.startswith("<") or _HTML.search(text):
@@ -106,19 +93,23 @@ def error_in_markup(body: bytes) -> ErrorBody | None:
     codes = [_code(match.group(1)) for match in _XML_CODE.finditer(text)]
     code = next((code for code in codes if code not in (None, _OK)), None)
     is_error = code is not None or "restexception" in text.lower()
-    return ErrorBody(code, _markup_words(text)) if is_error else None
+    return _error(code, _markup_words(text)) if is_error else None
 
 
-def error_in_object(value: dict[str, Any]) -> ErrorBody | None:
+def error_in_object(value: dict[str, Any]) -> ErrorInside | None:
     """The error inside the JSON of a 200; an empty list next to it does not mean no numbers."""
     keys = folded(value)
     marked = _is_marked(keys)
     if not marked and _holds_answer(keys):
         return None
-    found = ErrorBody(_inner_code(value), _words(value))
-    failed = marked or found.code or keys.get("error") or keys.get("errors") or _status(keys)
-    said_instead = keys.get(_LIST) is None and found.words
-    return found if failed or said_instead else None
+    code, words = _inner_code(value), _words(value)
+    failed = marked or code or keys.get("error") or keys.get("errors") or _status(keys)
+    said_instead = keys.get(_LIST) is None and words
+    return _error(code, words) if failed or said_instead else None
+
+
+def _error(code: int | None, words: str) -> ErrorInside:
+    return ErrorInside(clean_text(words, _WORDS_MAX), code)
 
 
 def _holds_answer(keys: dict[str, Any]) -> Any:

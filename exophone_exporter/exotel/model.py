@@ -14,16 +14,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
 
-from exophone_exporter.errors import BadBody, BadEnvelope, ErrorInside, JsonCut
-from exophone_exporter.exotel.error_bodies import ErrorBody, error_in_markup, error_in_object
-from exophone_exporter.exotel.text import clean_text, folded, is_word_for_nothing
+from exophone_exporter.errors import BadBody, BadEnvelope, JsonCut
+from exophone_exporter.exotel.error_bodies import error_in_markup, error_in_object
+from exophone_exporter.exotel.text import clean_text, folded, is_word_for_nothing, whole_number
 
 Channel = Literal["voice", "sms"]
 CHANNELS: Final[tuple[Channel, ...]] = ("voice", "sms")
@@ -55,7 +55,8 @@ FIELDS: Final = (
 )
 
 _URL_MAX = 2048
-_WORDS_MAX = 4096
+# A number with an excessive exponent becomes infinite or NaN, and raises nothing.
+_FRACTIONS = Context(traps=[])
 _PRICE_LENGTH_MAX = 22
 # 499.99999999999994 is what arithmetic in binary makes of a price.
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
@@ -241,9 +242,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     value = _json(body)
     if not isinstance(value, dict):
         raise BadEnvelope(f"the answer is a JSON {_json_type(value)} where an object was promised")
-    inner = error_in_object(value)
-    if inner:
-        raise _error_inside(inner)
+    if inner := error_in_object(value):
+        raise inner
     return value
 
 
@@ -253,31 +253,16 @@ def _json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadBody(f"the answer of {len(body)} bytes is not UTF-8") from error
     try:
-        return json.loads(text, parse_float=_fraction, parse_constant=_refuse_constant)
+        # NaN and the infinities are not JSON, although Python's own writer emits them: int refuses.
+        return json.loads(text, parse_float=_FRACTIONS.create_decimal, parse_constant=int)
     except json.JSONDecodeError as error:
         if inner := error_in_markup(body):
-            raise _error_inside(inner) from None
+            raise inner from None
         cut = text.startswith("{") and (error.pos >= len(text) or not text.endswith("}"))
         kind = JsonCut if cut else BadBody
         raise kind(f"the answer of {len(body)} bytes is not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
         raise BadBody(f"the answer of {len(body)} bytes is JSON beyond all measure") from error
-
-
-def _error_inside(found: ErrorBody) -> ErrorInside:
-    return ErrorInside(clean_text(found.words, _WORDS_MAX), found.code)
-
-
-def _refuse_constant(_name: str) -> Any:
-    """NaN and the infinities are not JSON, although Python's own writer emits them."""
-    raise ValueError
-
-
-def _fraction(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:  # an excessive exponent; this is not a ValueError
-        return Decimal("Infinity")
 
 
 def _json_type(value: Any) -> str:
@@ -287,8 +272,8 @@ def _json_type(value: Any) -> str:
 
 def _index(value: Any) -> int | None:
     """A page number or size: sent as a number or as its digits."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004 - nine digits are beyond any page
-        value = int(value)
+    if isinstance(value, str):
+        value = whole_number(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -347,22 +332,25 @@ class FieldReader:
         value = self.sent(field)
         return None if isinstance(value, str) and is_word_for_nothing(value) else value
 
-    def sent(self, field: str) -> Any:
-        """The value of a field as it is, None where it is missing."""
-        return self._sent[field] if field in self._sent else self._in_any_case(field)
-
-    def __contains__(self, field: str) -> bool:
-        return field in self._sent or self._in_any_case(field, self) is not self
-
-    def _in_any_case(self, field: str, default: object = None) -> Any:
+    def sent(self, field: str, default: object = None) -> Any:
+        """The value of a field as it is, or the default where it is missing."""
+        if field in self._sent:
+            return self._sent[field]
         if self._folded is None:
             self._folded = folded(self._sent)
         return self._folded.get(field.lower().replace("_", ""), default)
 
+    def __contains__(self, field: str) -> bool:
+        return self.sent(field, self) is not self
+
     def inner(self, field: str) -> FieldReader | None:
-        """A reader of the object in a field."""
+        """A reader of the object in a field, None where there is none."""
         value = self.get(field)
-        return FieldReader(value) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            return FieldReader(value)
+        if value is not None:
+            self.unreadable.append(field)
+        return None
 
     def text(self, field: str) -> str:
         """A text, clean enough for a label."""
@@ -399,19 +387,21 @@ class FieldReader:
         return None
 
     def boolean(self, field: str) -> bool | None:
-        """A truth value."""
-        return self._boolean(field, self.sent(field))
+        """A truth value, in any case and type: "false" is one and not a word for nothing."""
+        value = self.sent(field)
+        text = str(value).strip().lower()
+        if text in _BOOLEANS:
+            return _BOOLEANS[text]
+        if value is not None and not is_word_for_nothing(text):
+            self.unreadable.append(field)
+        return None
 
     def capabilities(self) -> tuple[bool, bool]:
         """Whether the number can receive calls, and messages: what is not denied counts."""
-        value = self.get("capabilities")
-        if value is None:
-            return True, True
-        if not isinstance(value, dict):
+        channels = self.inner("capabilities") or FieldReader({})
+        voice, sms = channels.boolean("voice"), channels.boolean("sms")
+        if channels.unreadable:
             self.unreadable.append("capabilities")
-            return True, True
-        channels = folded(value)
-        voice, sms = (self._boolean("capabilities", channels.get(name)) for name in CHANNELS)
         return voice is not False, sms is not False
 
     def decimal(self, field: str, *, signed: bool = False) -> Decimal | None:
@@ -441,15 +431,6 @@ class FieldReader:
     def _once(self, text: str) -> str:
         return self._shared.setdefault(text, text)
 
-    def _boolean(self, field: str, value: Any) -> bool | None:
-        """The truth of a value in any case and type; "false" is one and not a word for nothing."""
-        text = str(value).strip().lower()
-        if text in _BOOLEANS:
-            return _BOOLEANS[text]
-        if value is not None and not is_word_for_nothing(text) and field not in self.unreadable:
-            self.unreadable.append(field)
-        return None
-
 
 def _digits(value: Any) -> str:
     """An amount as a text of digits, sent as a number or as text; "" for any other type."""
@@ -466,7 +447,8 @@ def _decimal(text: str) -> Decimal | None:
 def _timestamp(text: str, zone: tzinfo) -> int | None:
     try:
         if match := _TIMESTAMP.fullmatch(text):
-            read = datetime.fromisoformat(match[1].replace("/", "-") + _offset(match[2]))
+            offset = "Z" if match[2] and match[2].isalpha() else match[2] or ""
+            read = datetime.fromisoformat(match[1].replace("/", "-") + offset)
         elif _MAIL_TIMESTAMP.fullmatch(text):
             read = parsedate_to_datetime(text)
         else:
@@ -475,8 +457,3 @@ def _timestamp(text: str, zone: tzinfo) -> int | None:
     except (ValueError, OverflowError):
         return None
     return int(moment.timestamp())
-
-
-def _offset(zone: str | None) -> str:
-    """The zone of a timestamp as Python reads it; "" for none."""
-    return "+00:00" if zone and zone[0] not in "+-" else zone or ""

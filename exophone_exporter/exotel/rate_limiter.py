@@ -39,7 +39,7 @@ class RateLimiter:
     def __init__(self, requests_per_minute: int, monotonic: Callable[[], float]) -> None:
         self._slots: deque[Slot] = deque(maxlen=requests_per_minute)
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held_until = self._balance_held_until = -math.inf
 
     @property
@@ -51,7 +51,7 @@ class RateLimiter:
         """Take the next slot; None, and nothing is taken, if it is not free within that time."""
         with self._lock:
             slot = Slot(self._oldest())
-            if self._delay_seconds(slot) > within_seconds:
+            if self.delay_seconds(slot) > within_seconds:
                 return None
             self._slots.append(slot)
             return slot
@@ -63,7 +63,12 @@ class RateLimiter:
         late.
         """
         with self._lock:
-            return self._delay_seconds(slot)
+            now = self._monotonic()
+            free_at = -math.inf if slot.after is None else slot.after.at + WINDOW_SECONDS
+            slot.at = max(now, free_at, self._held_until)
+            if slot.at == now:
+                slot.after = None  # or each slot would keep all earlier ones
+            return slot.at - now
 
     def stamp(self, slot: Slot) -> None:
         """The request leaves only now, because connecting took some time."""
@@ -73,7 +78,7 @@ class RateLimiter:
     def wait_seconds(self) -> float:
         """Seconds until a slot is free; takes none."""
         with self._lock:
-            return self._delay_seconds(Slot(self._oldest()))
+            return self.delay_seconds(Slot(self._oldest()))
 
     def hold_off(self, seconds: float, *, only_balance: bool = False) -> None:
         """Send nothing, or no request for the balance, for so long: the API asked for it."""
@@ -106,11 +111,3 @@ class RateLimiter:
 
     def _oldest(self) -> Slot | None:
         return self._slots[0] if len(self._slots) == self._slots.maxlen else None
-
-    def _delay_seconds(self, slot: Slot) -> float:
-        now = self._monotonic()
-        free_at = -math.inf if slot.after is None else slot.after.at + WINDOW_SECONDS
-        slot.at = max(now, free_at, self._held_until)
-        if slot.at == now:
-            slot.after = None  # or each slot would keep all earlier ones
-        return slot.at - now

@@ -22,7 +22,7 @@ from exophone_exporter.errors import (
 )
 from exophone_exporter.exotel import error_bodies
 from exophone_exporter.exotel.model import Endpoint
-from exophone_exporter.exotel.text import clean_text
+from exophone_exporter.exotel.text import clean_text, whole_number
 
 # The limit that an answer names and the requests that are left of it; None where it names none.
 RateLimits: TypeAlias = tuple[int | None, int | None]
@@ -33,7 +33,6 @@ _BACKOFF_FIRST_SECONDS: Final = 0.5
 _LIMIT_FIRST_SECONDS: Final = 1.0
 _BACKOFF_CAP_SECONDS: Final = 10.0
 _BACKOFF_DOUBLINGS_MAX: Final = 16
-_DIGITS_MAX: Final = 9
 _TOO_MANY_REQUESTS: Final = 429
 # With a Retry-After they are limits too.
 _PERHAPS_LIMITS: Final = (403, 503)
@@ -173,9 +172,5 @@ def retry_after_seconds(header: str | None, now_wall: float) -> float | None:
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimits:
     """The vendor's X-RateLimit headers; what is not a whole number is as good as none."""
-    return _whole(headers.get("X-RateLimit-Limit")), _whole(headers.get("X-RateLimit-Remaining"))
-
-
-def _whole(header: str | None) -> int | None:
-    text = (header or "").strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else None
+    limit, remaining = (headers.get(f"X-RateLimit-{name}", "") for name in ("Limit", "Remaining"))
+    return whole_number(limit), whole_number(remaining)

@@ -11,6 +11,7 @@ _CONTROLS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029"
 # With them a name looks like another: they have no width, or text after them runs backwards.
 _INVISIBLE: Final = "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
 _UNFIT: Final = re.compile(f"([{_CONTROLS}])|([{_INVISIBLE}])|[\ud800-\udfff]")
+_WHOLE: Final = re.compile(r"\s*[0-9]{1,9}\s*")
 _NOTHING: Final = frozenset({"null", "undefined", "none", "nil", "false"})
 
 
@@ -29,6 +30,11 @@ def _replacement(match: re.Match[str]) -> str:
 def is_word_for_nothing(text: str) -> bool:
     """Whether a text is a word that programs write where they have no value."""
     return text.strip().lower() in _NOTHING
+
+
+def whole_number(text: str) -> int | None:
+    """A text of at most nine ASCII digits as a number, None for any other."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def folded(value: dict[str, Any]) -> dict[str, Any]:
