@@ -68,7 +68,6 @@ _HEADERS: Final = {
 # What a closed connection raises; the last two come from TLS, during the handshake or a write.
 _CLOSED: Final = (http.client.RemoteDisconnected, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _TIMEOUTS: Final = (TimeoutError, urllib3.exceptions.TimeoutError)
-_NOT_HTTP: Final = (http.client.HTTPException, requests.exceptions.InvalidHeader)
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
 
 _Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
@@ -229,7 +228,7 @@ def _response_error(error: Exception, causes: Sequence[BaseException], origin: s
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return BodyCut(f"the response of {origin} was cut short")
     # http.client counts a connection that closes before its first byte as a bad status line.
-    if _first(causes, _NOT_HTTP, but=http.client.RemoteDisconnected):
+    if _first(causes, http.client.HTTPException, but=http.client.RemoteDisconnected):
         return NotHttp(f"the server at {origin} does not speak valid HTTP")
     return ConnectFailed(f"cannot connect to {origin}: {_reason(causes)}")
 
@@ -307,27 +306,12 @@ class _Connection(HTTPConnection):
     def __init__(self, *args: Any, transport: Transport, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._transport = transport
-        self._close_newest: Callable[[], None] = lambda: None  # until there is a response
+        response_class = functools.partial(_BoundedResponse, transport.remaining_seconds)
+        self.response_class = response_class  # type: ignore[assignment]  # it is only called
 
     def connect(self) -> None:
         super().connect()
         self._transport.on_connect()
-
-    def response_class(  # type: ignore[override]  # http.client only calls it
-        self, sock: socket.socket, **kwargs: Any
-    ) -> _BoundedResponse:
-        """Make a response; http.client calls this like the class that it usually is."""
-        response = _BoundedResponse(self._transport.remaining_seconds, sock, **kwargs)
-        self._close_newest = response.close
-        return response
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        """Close the response if its head is invalid: urllib3 leaves it open."""
-        try:
-            return super().getresponse()
-        except BaseException:
-            self._close_newest()
-            raise
 
     def _new_conn(self) -> socket.socket:
         """Connect within the timeout, however many addresses the host has: they share it.
@@ -376,6 +360,10 @@ class _BoundedResponse(http.client.HTTPResponse):
             super().begin()
         finally:
             self.fp = stream
+        # urllib3 would refuse them, too, and leave the response open.
+        lengths = ",".join(self.headers.get_all("Content-Length", ())).split(",")
+        if len({length.strip() for length in lengths}) > 1 and not self.chunked:
+            raise http.client.HTTPException("lengths that contradict each other")
 
     def _read_status(self) -> tuple[str, int, str]:
         """The status of the final response: http.client takes any but a 100 for it."""
