@@ -121,9 +121,7 @@ def _holds_answer(keys: dict[str, Any]) -> Any:
 
 def _is_marked(keys: dict[str, Any]) -> bool:
     """Whether the object says that it is an error, whatever else it holds."""
-    responses = keys.get("response")
-    responses = responses if isinstance(responses, list) else [responses]
-    inner = [folded(response) for response in responses if isinstance(response, dict)]
+    inner = map(folded, _containers({"response": keys.get("response")}))
     return (
         bool(keys.get("restexception"))
         or _fails(keys.get("httpcode"))

@@ -50,24 +50,28 @@ def fetch_listing(
     found: dict[str, ExoPhone] = {}
     rejected = dict.fromkeys(REJECTIONS, 0)
     stated = size = page_size
-    without_new = 0
+    without_new = pages = 0
     for index in range(max_pages):
         page = _page(fetch_page, index, size)
         if page is None:
-            return _whole(found, index, rejected)
+            break
+        pages = index + 1
         fresh = _take(page, found, rejected)
         without_new = 0 if fresh else without_new + 1
         _check_index(page, index, fresh)
-        on_page(index + 1, len(found))
+        on_page(pages, len(found))
         if index == 0:
             # An API that caps the size says so on its first page; the count goes on with its size.
             # One that claims more than was asked is not asked for more: that could leave a gap.
             stated = page.page_size or page_size
             size = min(stated, page_size)
         if page.more is False or without_new > _patience(page, index):
-            return _whole(found, index + 1, rejected)
+            break
         _check_size(page, stated)
-    raise BadPagination(f"the list does not end after {max_pages} pages")
+    else:
+        raise BadPagination(f"the list does not end after {max_pages} pages")
+    check_readable(found, rejected)
+    return Listing(tuple(found.values()), pages, rejected)
 
 
 def _page(fetch_page: Callable[[int, int], Page], index: int, size: int) -> Page | None:
@@ -103,11 +107,6 @@ def _check_size(page: Page, stated: int) -> None:
     """A short page may state its own length as the size; any other change could leave a gap."""
     if page.page_size not in (None, stated, min(page.items, stated)):
         raise BadPagination(f"the page size changed from {stated} to {page.page_size} on the way")
-
-
-def _whole(found: Mapping[str, ExoPhone], pages: int, rejected: Mapping[str, int]) -> Listing:
-    check_readable(found, rejected)
-    return Listing(tuple(found.values()), pages, rejected)
 
 
 def check_readable(numbers: Sized, rejected: Mapping[str, int]) -> None:
