@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from itertools import count
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from exophone_exporter.clock import Clock
@@ -46,9 +46,6 @@ from exophone_exporter.exotel.responses import (
 )
 from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.logs import fields
-
-# One whole answer may take this many times the timeout of a single read.
-_ANSWER_TIMEOUTS: Final = 3
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -149,8 +146,14 @@ class _Calls:
         self._client = client
         self._poll = client.account.poll
         self._connection = connection
-        self._within_seconds = within_seconds
         self._is_probe = within_seconds < math.inf
+        if self._is_probe:
+            self._too_late = f"there was no answer within {within_seconds:g}s"
+            self._spent = f"is spent for the next {within_seconds:g}s"
+        else:
+            deadline = f"deadline of {self._poll.deadline_seconds:g}s"
+            self._too_late = f"the poll was not complete after its {deadline}"
+            self._spent = f"is spent before the {deadline}; raise the deadline"
         self._ends_at = client.clock.monotonic() + min(self._poll.deadline_seconds, within_seconds)
         origin, sid = client.account.origin, quote(client.account.sid, safe="")
         self._list_url = f"{origin}/v2_beta/Accounts/{sid}/IncomingPhoneNumbers"
@@ -219,8 +222,8 @@ class _Calls:
         """One request and its answer, whatever the status."""
         client = self._client
         slot = self._take_slot(endpoint)
-        answer_seconds = _ANSWER_TIMEOUTS * self._poll.timeout_seconds
-        within_seconds = min(answer_seconds, self._time_left_seconds())
+        # A whole answer may take three times as long as a single read.
+        within_seconds = min(3 * self._poll.timeout_seconds, self._time_left_seconds())
         codes = ["none"]
         started_at = client.clock.monotonic()
         try:
@@ -258,15 +261,10 @@ class _Calls:
     def _not_in_time(self, *, of_balance: bool) -> PollError:
         held_seconds = self._client.budget.hold_off_seconds(of_balance=of_balance)
         if held_seconds > self._remaining_seconds():
-            return RateLimited(
-                f"the API asked to wait for another {held_seconds:.0f}s", held_seconds
-            )
-        spent = f"the budget of {self._poll.requests_per_minute} requests a minute is spent"
-        if self._is_probe:
-            return BudgetSpent(f"{spent} for the next {self._within_seconds:g}s")
-        return BudgetSpent(
-            f"{spent} before the deadline of {self._poll.deadline_seconds:g}s; raise the deadline"
-        )
+            asked = f"the API asked to wait for another {held_seconds:.0f}s"
+            return RateLimited(asked, held_seconds)
+        budget = f"the budget of {self._poll.requests_per_minute} requests a minute"
+        return BudgetSpent(f"{budget} {self._spent}")
 
     def _wait(self, seconds: float) -> None:
         """Wait, if only to hear that no more is wanted."""
@@ -280,13 +278,9 @@ class _Calls:
     def _time_left_seconds(self) -> float:
         """Seconds to the deadline; raises DeadlinePassed if it has passed."""
         remaining = self._remaining_seconds()
-        if remaining > 0:
-            return remaining
-        if self._is_probe:
-            raise DeadlinePassed(f"there was no answer within {self._within_seconds:g}s")
-        raise DeadlinePassed(
-            f"the poll was not complete after its deadline of {self._poll.deadline_seconds:g}s"
-        )
+        if remaining <= 0:
+            raise DeadlinePassed(self._too_late)
+        return remaining
 
     def _log_retry(self, error: PollError, wait_seconds: float) -> None:
         about = fields(

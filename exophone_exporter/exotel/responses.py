@@ -33,10 +33,6 @@ _BACKOFF_FIRST_SECONDS: Final = 0.5
 _LIMIT_FIRST_SECONDS: Final = 1.0
 _BACKOFF_CAP_SECONDS: Final = 10.0
 _BACKOFF_DOUBLINGS_MAX: Final = 16
-_TOO_MANY_REQUESTS: Final = 429
-# With a Retry-After they are limits too.
-_PERHAPS_LIMITS: Final = (403, 503)
-_PARAMETERS: Final = (400, 422)
 _CLASS_OF_REDIRECTS: Final = 3
 
 _ERRORS: Final[Mapping[int, tuple[type[PollError], str]]] = {
@@ -112,12 +108,12 @@ def _meaning(
     status: int, headers: Mapping[str, str], endpoint: Endpoint, *, is_html: bool
 ) -> tuple[type[PollError], str]:
     """The kind of error that a status is, and advice."""
-    if status in _PERHAPS_LIMITS and "Retry-After" in headers:
-        return _ERRORS[_TOO_MANY_REQUESTS]
+    if status in (403, 503) and "Retry-After" in headers:
+        return _ERRORS[429]
     kind, advice = _ERRORS.get(status) or _CLASSES.get(status // 100, _UNLISTED)
     if status // 100 == _CLASS_OF_REDIRECTS:
         advice = advice.format(_origin(headers.get("Location", "")))
-    if status in _PARAMETERS and endpoint == "list":
+    if status in (400, 422) and endpoint == "list":
         advice += "; is page_size larger than it allows?"
     if kind is NotFound and endpoint == "balance":
         advice = "the API has no balance for the account"

@@ -52,13 +52,11 @@ from exophone_exporter.logs import redact
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_RAW_BYTES: Final = MAX_BODY_BYTES + 1024 * 1024  # including the head and the chunk sizes
 MAX_ERROR_BODY_BYTES: Final = 4 * 1024
-_CHUNK_BYTES: Final = 64 * 1024
 _HEADERS_MAX: Final = 100
 _HEADER_BYTES_MAX: Final = 64 * 1024
 _INFORMATIONAL: Final = {*range(100, 200)} - {101}
 # A shorter secret would be found in phone numbers and prices.
 _MASKED_BYTES_MIN: Final = 8
-_MASK: Final = b"<secret>"
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
@@ -172,7 +170,7 @@ class Transport(HTTPAdapter):
 
     def _masked(self, data: bytes) -> bytes:
         for secret in self._secrets:
-            data = data.replace(secret, _MASK)
+            data = data.replace(secret, b"<secret>")
         return data
 
 
@@ -192,7 +190,7 @@ def _body(response: requests.Response) -> bytes:
     enough = MAX_BODY_BYTES + 1 if good else MAX_ERROR_BODY_BYTES
     body = bytearray()
     try:
-        for chunk in response.iter_content(min(_CHUNK_BYTES, enough)):
+        for chunk in response.iter_content(min(64 * 1024, enough)):
             body += chunk
             if len(body) >= enough:
                 raise _too_large()
