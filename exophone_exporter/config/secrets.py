@@ -54,17 +54,25 @@ class Secret:
         raise TypeError("a secret is not copied out of the process")
 
 
-@dataclass
-class SecretSource:
+@dataclass(eq=False)
+class SecretSource:  # noqa: PLW1641 - what changes has no hash
     """Where one secret comes from, and what it was when it was last loaded.
 
-    `file` is None for a secret that cannot change while the process runs (a value, a variable).
+    `file` is None for a secret that cannot change while the process runs (a value, a variable). Two
+    sources are equal if they have the same path, whatever was read there, or the same value.
     """
 
     loaded: Secret
     file: str | None = None
     read_file: Callable[[str, int], bytes] | None = None
     problem: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretSource) and self._written == other._written
+
+    @property
+    def _written(self) -> Secret | str:
+        return self.file or self.loaded
 
     def current(self) -> Secret:
         """The secret now: a rotated file takes effect.

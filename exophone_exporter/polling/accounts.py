@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from exophone_exporter.config.secrets import Secret, SecretSource
 from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import StartError, Stopped
 from exophone_exporter.exotel.client import Client
@@ -76,26 +75,6 @@ def key_of(account: Account) -> Key:
     return account.origin.removesuffix(default_port), account.sid
 
 
-def are_equal(one: Account, other: Account) -> bool:
-    """Whether nothing differs in the configuration of two accounts that polls depend on.
-
-    The same path is the same secret: its file is read at each poll. Rules judge what a poll found.
-    """
-    sources = [
-        (_written(account.credentials.api_key), _written(account.credentials.api_token))
-        for account in (one, other)
-    ]
-    return (
-        sources[0] == sources[1]
-        and replace(one, credentials=other.credentials, rules=other.rules) == other
-    )
-
-
-def _written(source: SecretSource) -> Secret | str:
-    """What the configuration says of a secret: the path of its file, or the value itself."""
-    return source.loaded if source.file is None else source.file
-
-
 def requests_per_minute(accounts: Iterable[Account]) -> Mapping[Key, int]:
     """The limit of each account at the API: the smallest one of the names that share it."""
     limits: dict[Key, int] = {}
@@ -110,20 +89,12 @@ def pollers_of(runtimes: Iterable[AccountRuntime]) -> list[Poller]:
     return [poller for runtime in runtimes for poller in runtime.pollers]
 
 
-def start_all(runtimes: Sequence[AccountRuntime], begin: threading.Event) -> None:
-    """Start their threads, which wait for `begin`; all of them, or StartError and none."""
+def start_all(runtimes: Sequence[AccountRuntime]) -> None:
+    """Start their threads; raises StartError if the system has none left."""
     try:
         for poller in pollers_of(runtimes):
             poller.start()
     except RuntimeError as error:
-        abandon(runtimes, begin)
         raise StartError(
             "no thread can be started for another account; the old ones go on"
         ) from error
-
-
-def abandon(runtimes: Iterable[AccountRuntime], begin: threading.Event) -> None:
-    """End threads that wait for `begin`, before their first poll."""
-    for runtime in runtimes:
-        runtime.closed.set()
-    begin.set()

@@ -171,17 +171,19 @@ class Exporter:
             before, begin = self._runtimes, threading.Event()
             after = self._runtimes_of(config, begin)
             added = [runtime for runtime in after if runtime not in before]
-            if self._started:
-                accounts.start_all(added, begin)
             try:
+                if self._started:
+                    accounts.start_all(added)
                 self.page.refresh(
                     lambda: [runtime.status().judged() for runtime in after],
                     lambda judged: self._replace(after, judged),
                 )
             except BaseException:
-                accounts.abandon(added, begin)
+                for runtime in added:
+                    runtime.closed.set()
                 raise
-            begin.set()
+            finally:
+                begin.set()
             if self._stopping.is_set():
                 self.ask_to_stop()  # it could not reach these accounts when it came
             return accounts.summary_of(before, after)
@@ -217,10 +219,12 @@ class Exporter:
         for account in config.accounts:
             key = accounts.key_of(account)
             previous = known.get((account.name, key))
-            if previous is not None and accounts.are_equal(previous.account, account):
-                same = replace(previous.account, rules=account.rules)
-                runtimes.append(replace(previous, account=same))
-                continue
+            if previous is not None:
+                # No poll depends on the rules: they judge what it found.
+                judging = replace(previous.account, rules=account.rules)
+                if judging == account:
+                    runtimes.append(replace(previous, account=judging))
+                    continue
             state = self.new_state(account) if previous is None else previous.state
             unused = RateLimiter(limits[key], self.clock.monotonic)
             limiter = self._limiters.setdefault(key, unused)
