@@ -23,6 +23,8 @@ def addresses_of(host: str, port: int, within_seconds: float) -> _Addresses:
 
     A lookup that hangs keeps its thread, so later calls wait for the same one.
     """
+    if ":" in host or host.replace(".", "").isdigit():  # an IP address never hangs
+        return _resolved(host, port)
     try:
         with _lock:
             lookup = _pending.get((host, port))
@@ -37,7 +39,11 @@ def addresses_of(host: str, port: int, within_seconds: float) -> _Addresses:
 
 def _look_up(host: str, port: int) -> _Addresses:
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return _resolved(host, port)
     finally:
         with _lock:  # before its callers go on: one that asks again gets a new lookup
             del _pending[host, port]
+
+
+def _resolved(host: str, port: int) -> _Addresses:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
