@@ -32,7 +32,7 @@ from exophone_exporter.exotel.transport import Transport
 from exophone_exporter.inventory.state import AccountState
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
 from exophone_exporter.polling.poller import poll_once
-from exophone_exporter.simulator import Fault, RecordedRequest, Simulator, World, make_account
+from exophone_exporter.simulator import Fault, Simulator, World, make_account
 from tests.lib.fault_server import Conversation, FaultServer, answering, ok
 from tests.lib.support import CountingRecorder, FakeTime, account, client_for, files_of, phone
 
@@ -106,189 +106,6 @@ def test_next_page_that_points_elsewhere_is_never_requested(
                 f"{LIST_PATH}?Page=1&PageSize=50",
             ]
         assert other.connections == 0
-
-
-def test_ten_thousand_numbers_come_complete_and_in_order(
-    client_of: Callable[..., Client], recorder: CountingRecorder
-) -> None:
-    with Simulator(World(make_account("acme", 10_000))) as sim:
-        told: list[tuple[int, int]] = []
-        walk = client_of(sim.url).fetch_all({}, on_page=lambda *so_far: told.append(so_far))
-        assert [number.sid for number in walk.numbers] == sids(sim)
-    assert walk.pages == 200
-    assert told[-1] == (200, 10_000)
-    assert recorder.requests == [("list", "200")] * 200
-
-
-def change_at(sim: Simulator, page: int, change: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Change the numbers once, just before the answer to the request for a page."""
-    done = threading.Event()
-
-    def hook(request: RecordedRequest) -> None:
-        own = sim.world.accounts["acme"]
-        with own.lock:
-            if request.query["Page"] == str(page) and not done.is_set():
-                done.set()
-                change(own.numbers)
-
-    sim.on_request = hook
-
-
-@pytest.mark.fault(76)
-@pytest.mark.parametrize(
-    ("count", "page"),
-    [
-        pytest.param(500, 1, id="at-the-second-page"),
-        pytest.param(2_000, 20, id="in-the-middle-of-many"),
-        pytest.param(500, 9, id="at-the-last-page"),
-    ],
-)
-def test_removal_during_the_walk_takes_no_other_number_along(
-    client_of: Callable[..., Client], count: int, page: int
-) -> None:
-    """The number that slips to the page before is confirmed by the detail endpoint."""
-    with Simulator(World(make_account("acme", count))) as sim:
-        before = sids(sim)
-        change_at(sim, page, lambda numbers: numbers.remove(numbers[3]))
-        found = walked(client_of(sim.url), before)
-        assert len(found) == len(set(found))
-        assert set(found) == set(before)  # the one that is gone was seen before it went
-        slipped = before[page * 50]
-        assert [r.path for r in sim.requests if r.path != LIST_PATH] == [f"{LIST_PATH}/{slipped}"]
-        assert set(walked(client_of(sim.url), found)) == set(before) - {before[3]}
-        assert [r.status for r in sim.requests if r.path == f"{LIST_PATH}/{before[3]}"] == [404]
-
-
-@pytest.mark.fault(76)
-def test_addition_during_the_walk_brings_nothing_twice(
-    sim: Simulator, client_of: Callable[..., Client]
-) -> None:
-    before = sids(sim)
-    new = make_account("acme", 121).numbers[120]
-    change_at(sim, 1, lambda numbers: numbers.insert(0, new))
-    assert walked(client_of(sim.url), before) == before
-    assert walked(client_of(sim.url), before) == [new["sid"], *before]
-
-
-@pytest.mark.fault(76)
-def test_shuffle_during_the_walk_loses_nothing(
-    sim: Simulator, client_of: Callable[..., Client]
-) -> None:
-    """Twenty numbers change places with twenty that were already seen."""
-
-    def swap(numbers: list[dict[str, Any]]) -> None:
-        numbers[:20], numbers[-20:] = numbers[-20:], numbers[:20]
-
-    before = sids(sim)
-    change_at(sim, 1, swap)
-    found = walked(client_of(sim.url), before)
-    assert sorted(found) == sorted(before)
-    assert sum(r.path != LIST_PATH for r in sim.requests) == 20
-
-
-@pytest.mark.fault(76)
-def test_list_that_turned_over_is_a_failure_and_no_removals(
-    sim: Simulator, client_of: Callable[..., Client]
-) -> None:
-    change_at(sim, 1, lambda numbers: numbers.reverse())
-    with pytest.raises(PollError, match="it shifted on the way") as caught:
-        walked(client_of(sim.url), sids(sim))
-    assert caught.value.reason == "pagination"
-    assert sum(r.path != LIST_PATH for r in sim.requests) == 1
-
-
-@pytest.mark.fault(81)
-def test_many_true_removals_are_published_within_three_polls(
-    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
-) -> None:
-    client, state = client_of(sim.url, requests_per_minute=1000), AccountState(account())
-    shown = []
-    for _ in range(4):
-        snapshot = poll_once(state, client.fetch_all, time.clock).snapshot
-        shown.append(len(snapshot.numbers) if snapshot else None)
-        del sim.world.accounts["acme"].numbers[50:]
-    assert shown == [120, 100, 80, 50]
-    assert sum(r.status == 404 for r in sim.requests) == 40
-
-
-@pytest.mark.fault(75)
-def test_cap_of_the_page_size_leaves_no_gap(client_of: Callable[..., Client]) -> None:
-    with Simulator(World(make_account("acme", 120)), page_size_cap=50) as sim:
-        assert walked(client_of(sim.url, page_size=100)) == sids(sim)
-        assert [r.query["PageSize"] for r in sim.requests] == ["100", "50", "50"]
-
-
-@pytest.mark.fault(71, 137)
-@pytest.mark.parametrize("past_end", ["empty", "repeated", "refused"])
-@pytest.mark.parametrize("last_page", ["missing", "lying"])
-@pytest.mark.parametrize("count", [99, 100, 101])
-def test_page_past_the_end_ends_the_list(
-    client_of: Callable[..., Client], count: int, last_page: Any, past_end: Any
-) -> None:
-    world = World(make_account("acme", count))
-    with Simulator(world, last_page=last_page, past_end=past_end) as sim:
-        assert walked(client_of(sim.url)) == sids(sim)
-
-
-@pytest.mark.fault(138, 139)
-def test_number_that_left_the_list_goes_when_its_detail_answers_404_or_after_three_walks(
-    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
-) -> None:
-    client = client_of(sim.url)
-    state = AccountState(client.account)
-
-    def poll() -> tuple[int, int]:
-        result = poll_once(state, client.fetch_all, time.clock)
-        assert result.error is None
-        return len(state.status().snapshot.numbers), len(state.missed)  # type: ignore[union-attr]
-
-    own = sim.world.accounts["acme"]
-    assert poll() == (120, 0)
-    del own.numbers[5]
-    own.unlisted.append(own.numbers.pop(70))
-    assert [poll() for _ in range(4)] == [(119, 1), (119, 1), (118, 0), (118, 0)]
-
-
-@pytest.mark.fault(68)
-@pytest.mark.fault(70)
-@pytest.mark.fault(79)
-@pytest.mark.parametrize("last_page", ["null", "empty", "missing", "lying"], ids=str)
-@pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 100], ids="{}-numbers".format)
-def test_last_page_in_every_form(
-    client_of: Callable[..., Client], count: int, last_page: Any
-) -> None:
-    with Simulator(World(make_account("acme", count)), last_page=last_page) as sim:
-        assert walked(client_of(sim.url)) == sids(sim)
-        pages = {0: 1, 1: 1, 49: 1, 50: 1, 51: 2, 100: 2}[count]
-        if last_page == "lying":  # two empty pages, each asked for twice
-            pages += 4 if count else 3
-        if last_page == "missing" and count:
-            pages += 1
-        assert len(sim.requests) == pages
-
-
-@pytest.mark.fault(20)
-@pytest.mark.parametrize("endpoint", ["list", "detail"], ids=str)
-@pytest.mark.parametrize("form", ["xml", "json", "http_code"], ids=str)
-@pytest.mark.parametrize(
-    ("inner", "reason"), [(400, "status"), (410, "not_found"), (500, "server")], ids=str
-)
-def test_error_inside_a_200_is_what_the_same_status_is(
-    *,
-    sim: Simulator,
-    client_of: Callable[..., Client],
-    endpoint: Any,
-    form: Any,
-    inner: int,
-    reason: str,
-) -> None:
-    sim.fail(Fault(status=200, inner=inner, form=form, endpoint=endpoint, times=None))
-    client = client_of(sim.url)
-    with pytest.raises(PollError) as caught:
-        client.fetch_all({}) if endpoint == "list" else client.fetch_number("a")
-    assert caught.value.reason == reason
-    assert ("page_size" in str(caught.value)) == (inner == 400 and endpoint == "list")
-    assert len(sim.requests) == caught.value.attempts
 
 
 @pytest.mark.fault(150, 151)
@@ -426,7 +243,7 @@ def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
         state = AccountState(client.account)
         result = poll_once(state, client.fetch_all, time.clock)
     assert result.snapshot is not None
-    assert len(result.snapshot.numbers) == 10_000
+    assert [number.sid for number in result.snapshot.numbers] == sids(sim)
     assert time.slept == [61, 61, 61]
     page = MetricsPage(lambda: [state.status()], lambda: ExporterInfo("r", 0.0), time.clock)
     line = b'exophone_poll_duration_seconds{account="support"} 183.0\n'
@@ -502,16 +319,6 @@ def test_first_page_fails_where_it_is_all_and_holds_no_number(
     sim.fail(Fault(status=200, body=page.encode()))
     with pytest.raises(BadEnvelope) if fails else contextlib.nullcontext():
         client_of(sim.url).fetch_first_page()
-
-
-def test_number_from_the_detail_endpoint(
-    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
-) -> None:
-    sid = sids(sim)[70]
-    assert client_of(sim.url).fetch_number(sid).sid == sid
-    with pytest.raises(NotFound):
-        client_of(sim.url).fetch_number("nobody")
-    assert recorder.requests == [("detail", "200"), ("detail", "404")]
 
 
 def test_number_is_the_same_alone_and_in_the_list(
@@ -710,22 +517,6 @@ def test_stop_ends_a_wait_and_the_walk(
         client_for(own, time, recorder=recorder, sleep=stop).fetch_all({})
     assert recorder.waits == []
     assert len(recorder.requests) == min(requests_per_minute, 2)
-
-
-@pytest.mark.fault(118)
-def test_stop_ends_a_walk_that_confirms_what_it_lacks(
-    sim: Simulator, client_of: Callable[..., Client]
-) -> None:
-    """It lacks two of the numbers known so far, and is stopped before it asks for the second."""
-
-    def stop(_seconds: float) -> None:
-        if sim.requests and sim.requests[-1].path != LIST_PATH:
-            raise Stopped
-
-    client = replace(client_of(sim.url), sleep=stop)
-    with pytest.raises(Stopped):
-        walked(client, ["gone", "too"])
-    assert [r.path for r in sim.requests] == [LIST_PATH] * 3 + [f"{LIST_PATH}/gone"]
 
 
 def test_calls_in_parallel_do_not_disturb_each_other(

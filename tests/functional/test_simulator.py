@@ -614,6 +614,13 @@ def test_the_last_page_can_end_in_several_ways(
         assert get(sim, Page=3).json()["incoming_phone_numbers"] == []
 
 
+def test_a_page_past_the_end_can_be_refused_or_be_the_last_one_again(world: World) -> None:
+    with Simulator(world, past_end="refused") as sim:
+        assert get(sim, Page=3).status_code == 404
+    with Simulator(world, past_end="repeated") as sim:
+        assert get(sim, Page=3).json() == get(sim, Page=2).json()
+
+
 # ---- the detail, credentials, methods and connections
 
 
@@ -624,6 +631,8 @@ def test_a_detail_is_the_bare_current_number(
         account.numbers[77] |= {"sid": "a b", "voice_url": None}
     assert get(sim, "/a%20b").json() == account.numbers[77]
     assert get(sim, Page=1).json()["incoming_phone_numbers"][27] == account.numbers[77]
+    account.unlisted.append(account.numbers.pop(77))
+    assert get(sim, "/a%20b").json() == account.unlisted[0]
     for sid in ("0" * 32, "", "a/b", world.accounts["other"].numbers[0]["sid"]):
         assert get(sim, f"/{sid}").status_code == 404
 
@@ -778,9 +787,10 @@ def test_a_fault_applies_only_to_what_it_matches(
             id="json-of-an-unknown-status",
         ),
         pytest.param(
-            Fault(status=200, form="http_code"),
-            '{"http_code": 409, "method": "GET", "response": {"code": 409, "error_data": '
-            '{"code": 409, "message": "Conflict", "description": null}, "status": "failure"}}',
+            Fault(status=200, form="http_code", inner=429),
+            '{"http_code": 429, "method": "GET", "response": {"code": 429, "error_data": '
+            '{"code": 429, "message": "Rate limit exceeded", "description": null},'
+            ' "status": "failure"}}',
             id="success-with-an-inner-error",
         ),
         pytest.param(Fault(status=204), "", id="status-without-a-body"),
