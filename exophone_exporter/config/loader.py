@@ -38,12 +38,6 @@ from exophone_exporter.config.number_rules import (
     matches_any,
 )
 from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
-from exophone_exporter.config.schema import (
-    BalanceSection,
-    NumberRuleSection,
-    PerNumberSection,
-    PollSection,
-)
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
     Credentials,
@@ -249,7 +243,7 @@ class _ConfigBuilder:
                     where, f"{quoted(glob)} matches no account; use {listed([*near])}"
                 )
 
-    def _number_rules(self, sections: Sequence[NumberRuleSection]) -> NumberRules:
+    def _number_rules(self, sections: Sequence[schema.NumberRuleSection]) -> NumberRules:
         rules = NumberRules(tuple(_number_rule(at, each) for at, each in enumerate(sections, 1)))
         for hidden, hiding in rules.hidden():
             self._warnings.append(
@@ -292,7 +286,7 @@ class _ConfigBuilder:
         )
 
     def _poll(self, path: strict_yaml.Path) -> Poll:
-        merged = self._merged(PollSection, "poll", path)
+        merged = self._merged(schema.PollSection, "poll", path)
         stale_after = merged.stale_after or max(_STALE_AFTER_SECONDS, 3 * (merged.interval or 0))
         deadline = merged.deadline
         if "deadline" not in merged.model_fields_set:
@@ -333,7 +327,7 @@ class _ConfigBuilder:
             )
 
     def _balance_interval(self, path: strict_yaml.Path) -> float | None:
-        merged = self._merged(BalanceSection, "balance", path)
+        merged = self._merged(schema.BalanceSection, "balance", path)
         if not merged.enabled:
             return None
         if merged.interval < _BALANCE_INTERVAL_LEAST_SECONDS:
@@ -344,7 +338,7 @@ class _ConfigBuilder:
         return merged.interval
 
     def _per_number(self, path: strict_yaml.Path) -> PerNumber:
-        merged, key = self._merged(PerNumberSection, "per_number", path), None
+        merged, key = self._merged(schema.PerNumberSection, "per_number", path), None
         if (file := merged.pseudonym_key_file) is not None and self._with_secrets:
             try:
                 key = self._secret_in(file)
@@ -445,7 +439,7 @@ def _contradictions(poll: Poll) -> Iterator[tuple[tuple[str, str], str]]:
         )
 
 
-def _number_rule(position: int, section: NumberRuleSection) -> NumberRule:
+def _number_rule(position: int, section: schema.NumberRuleSection) -> NumberRule:
     return NumberRule(
         position,
         section.name or str(position),

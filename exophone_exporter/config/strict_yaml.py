@@ -63,8 +63,11 @@ class Document:
 
 def parse(text: str) -> Document:
     """Read one YAML document; raises YamlError."""
+    lines: dict[Path, int] = {}
     try:
-        return _document(text)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return Document(None if node is None else _value(node, (), lines), lines)
     except YamlError as error:
         problem = error
     except yaml.MarkedYAMLError as error:
@@ -74,24 +77,16 @@ def parse(text: str) -> Document:
         problem = YamlError(
             line, "contains a character that YAML does not allow; save the file as UTF-8"
         )
+    except (ValueError, OverflowError):
+        # PyYAML's scanner trusts the digits of "\UFFFFFFFF" and of %YAML 1.999...
+        problem = YamlError(
+            loader.line + 1, "contains an escape sequence for a character that does not exist"
+        )
     except RecursionError:
         problem = YamlError(None, "is nested too deeply")
     # Raised out here, where it has no cause: PyYAML's errors quote the lines around them.
     problem.__context__ = None
     raise problem
-
-
-def _document(text: str) -> Document:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-    except (ValueError, OverflowError):
-        # PyYAML's scanner trusts the digits of "\UFFFFFFFF" and of %YAML 1.999...
-        raise YamlError(
-            loader.line + 1, "contains an escape sequence for a character that does not exist"
-        ) from None
-    lines: dict[Path, int] = {}
-    return Document(None if node is None else _value(node, (), lines), lines)
 
 
 def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:

@@ -6,10 +6,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import unescape
 from typing import Final
 from urllib.parse import quote, unquote
+
+from msgspec.structs import replace
 
 from exophone_exporter.config.schema import PhoneNumber
 from exophone_exporter.exotel.model import ExoPhone
@@ -29,42 +30,24 @@ _TELLING_SID: Final = 6
 _TELLING_NAME: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class MaskedIdentity:
-    """The names of a number, as far as they may be shown."""
-
-    sid: str
-    phone_number: str
-    friendly_name: str
-
-
-def masked_identity(number: ExoPhone, setting: PhoneNumber, key: bytes) -> MaskedIdentity:
-    """The names of a number under `per_number.phone_number`.
+def masked_identity(number: ExoPhone, setting: PhoneNumber, key: bytes) -> ExoPhone:
+    """The number with its names as they may be shown under `per_number.phone_number`.
 
     A sid or a friendly name can be the number itself or contain it, so both are masked. Such a sid
     becomes a pseudonym, made with `key`: series stay apart and join across restarts, and without
     the key nobody can try which number it is.
     """
     if setting == "full":
-        return MaskedIdentity(number.sid, number.phone_number, number.friendly_name)
+        return number
     own = _digits(number.phone_number)
     is_number = _tells_the_number(number.sid, own)
-    return MaskedIdentity(
+    digits = (own, _digits(number.sid) if is_number else "")
+    return replace(
+        number,
         sid=_pseudonym(number, key) if is_number else number.sid,
         phone_number=_masked(number.phone_number, setting),
-        friendly_name=_masked_name(
-            number.friendly_name, (own, _digits(number.sid) if is_number else ""), setting
-        ),
+        friendly_name=_masked_name(number.friendly_name, digits, setting),
     )
-
-
-def masked_identities(
-    numbers: Sequence[ExoPhone], setting: PhoneNumber, key: bytes
-) -> Sequence[ExoPhone | MaskedIdentity]:
-    """The names of many numbers; where all may be shown, they are the numbers' own."""
-    if setting == "full":
-        return numbers
-    return [masked_identity(number, setting, key) for number in numbers]
 
 
 def _digits(text: str) -> str:

@@ -187,13 +187,8 @@ def _group(key: tuple[str, str, str], judged: list[Judged], summed: Mapping[str,
 
 
 def _unexpected(verdicts: list[Verdict]) -> Mapping[tuple[Channel, Problem], int]:
-    # A column for each channel is counted in a third of the time that pairs take.
-    columns = {"voice": [v.voice for v in verdicts], "sms": [v.sms for v in verdicts]}
-    return {
-        (channel, problem): states[problem]
-        for channel, states in ((channel, Counter(columns[channel])) for channel in CHANNELS)
-        for problem in PROBLEMS
-    }
+    states = {c: Counter([getattr(verdict, c) for verdict in verdicts]) for c in CHANNELS}
+    return {(c, problem): states[c][problem] for c in CHANNELS for problem in PROBLEMS}
 
 
 def _flow_numbers(numbers: tuple[ExoPhone, ...]) -> Mapping[tuple[Channel, str], int]:

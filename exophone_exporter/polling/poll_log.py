@@ -12,7 +12,7 @@ from exophone_exporter.config.settings import Account
 from exophone_exporter.errors import PollError
 from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.inventory.changes import Change
-from exophone_exporter.inventory.privacy import MaskedIdentity, masked_identity
+from exophone_exporter.inventory.privacy import masked_identity
 from exophone_exporter.inventory.snapshot import Snapshot
 from exophone_exporter.inventory.state import PollResult
 from exophone_exporter.logs import fields
@@ -127,7 +127,7 @@ class PollLogger:
         names = [self._identity(number).sid for number in lacking]
         return " ".join(names if len(missed) <= len(names) else [*names, "…"])
 
-    def _identity(self, number: ExoPhone) -> MaskedIdentity:
+    def _identity(self, number: ExoPhone) -> ExoPhone:
         setting = self._account.per_number.phone_number
         return masked_identity(number, setting, self._account.pseudonym_key)
 
