@@ -7,8 +7,6 @@ from typing import Any, cast
 
 from exophone_exporter.cli.flags import COMMANDS, LOG
 from exophone_exporter.config.loader import VARIABLES
-from exophone_exporter.config.sharding import WHOLE
-from exophone_exporter.threads import start_daemon
 from exophone_exporter.web.routes import PROBE, RELOAD, Handlers
 from exophone_exporter.web.settings import WebSettings
 
@@ -44,7 +42,7 @@ def variables() -> str:
 def paths() -> str:
     """What the server answers, with its defaults."""
     nothing = cast("Any", None)
-    served = Handlers(nothing, WebSettings(), WHOLE, start_daemon).served()
+    served = Handlers(nothing, WebSettings()).served
     rows = [(f"`{path.path}`", path.methods, path.meaning) for path in (*served, PROBE, RELOAD)]
     return _table(("path", "methods", "meaning"), rows)
 

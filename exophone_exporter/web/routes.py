@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 from starlette.applications import Starlette
@@ -68,13 +68,7 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
     every method. With a route prefix every path is under it, and `/` redirects there. The status
     page names the `shard`. `start` runs slow work in another thread, as `in_thread` wants it.
     """
-    handlers = Handlers(exporter, settings, shard, start)
-    served = handlers.served()
-    if probe:  # counted apart: probes wait for the API, and scrapes must not wait for them
-        served[PROBE] = _limited(probe, settings.max_requests)
-    if reload:
-        served[RELOAD] = reload
-    handlers.paths = tuple(served)
+    served = Handlers(exporter, settings, probe, reload, shard, start).served
     prefix = settings.prefix
     # No methods means every method; None would mean GET.
     routes = [
@@ -90,30 +84,32 @@ def application(  # noqa: PLR0913 - each is named, and most have a default
 
 @dataclass(eq=False, repr=False)
 class Handlers:
-    """The handlers of what is always served; `paths` are all that are served, for the pages."""
+    """The handlers of the pages; `served` are all paths with their handlers."""
 
     _exporter: Exporter
     _settings: WebSettings
-    _shard: Shard
-    _start: Start
+    _probe: Handler | None = None
+    _reload: Handler | None = None
+    _shard: Shard = WHOLE
+    _start: Start = start_daemon
     _status: asyncio.Future[Response] | None = None
-    _docs: Response | None = None
-    paths: tuple[ServedPath, ...] = ()
 
-    def served(self) -> dict[ServedPath, Handler]:
-        """The paths and their handlers."""
+    def __post_init__(self) -> None:
+        most = self._settings.max_requests
         metrics = "Metrics in the Prometheus text format or OpenMetrics. Never queries the API."
         healthy = "200 while every poller works, whatever the API answers; 503 otherwise."
         ready = "200 once every account has been polled, successfully or not; 503 before."
-        return {
+        self.served: dict[ServedPath, Handler] = {
             ServedPath("/", "Status page."): self.status,
-            ServedPath(self._settings.telemetry_path, metrics): _limited(
-                self.metrics, self._settings.max_requests
-            ),
+            ServedPath(self._settings.telemetry_path, metrics): _limited(self.metrics, most),
             ServedPath("/docs", "This reference."): self.docs,
             ServedPath("/-/healthy", healthy): self.healthy,
             ServedPath("/-/ready", ready): self.ready,
         }
+        if self._probe:  # counted apart: it waits for the API, and scrapes must not wait for it
+            self.served[PROBE] = _limited(self._probe, most)
+        if self._reload:
+            self.served[RELOAD] = self._reload
 
     async def metrics(self, request: Request) -> Response:
         """The exposition, in the format and encoding that the scraper prefers."""
@@ -141,18 +137,20 @@ class Handlers:
             self._exporter.clock.now(),
             self._settings.telemetry_path,
             link=self._settings.link,
-            probe=PROBE in self.paths,
+            probe=PROBE in self.served,
             shard=self._shard,
         )
         return _PartsResponse([page.encode()], _PAGE_HEADERS)
 
     async def docs(self, _: Request) -> Response:
-        """The reference of paths and metrics, made once."""
-        if self._docs is None:
-            path, link = self._settings.telemetry_path, self._settings.link
-            page = docs_page.render(self.paths, path, link=link)
-            self._docs = _PartsResponse([page.encode()], _PAGE_HEADERS)
-        return self._docs
+        """The reference of paths and metrics."""
+        return self._docs_page
+
+    @cached_property
+    def _docs_page(self) -> Response:
+        path, link = self._settings.telemetry_path, self._settings.link
+        page = docs_page.render([*self.served], path, link=link)
+        return _PartsResponse([page.encode()], _PAGE_HEADERS)
 
     async def healthy(self, _: Request) -> Response:
         """Whether the pollers work, whatever the API does."""
