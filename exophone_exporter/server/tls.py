@@ -34,7 +34,6 @@ _FIRST_NEW_GROUP: Final = 0x200
 _NO_CHECK_TIME: Final = 0x200000
 # Every handshake fails in it before a key is computed, because it has no certificate.
 _REFUSING: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-_SAN_KINDS: Final = ("DNS", "email", "URI")
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def allowed(peer_certificate: Mapping[str, object], sans: Iterable[str]) -> bool
 def _names(peer_certificate: Mapping[str, object]) -> Iterator[str]:
     names: Any = peer_certificate.get("subjectAltName", ())
     for kind, name in names:
-        if kind in _SAN_KINDS:
+        if kind in ("DNS", "email", "URI"):
             yield name
         elif kind == "IP Address":
             with contextlib.suppress(ValueError):

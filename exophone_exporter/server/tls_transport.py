@@ -19,7 +19,6 @@ from exophone_exporter.server.tls import Tls
 _READ_BYTES: Final = 64 * 1024
 # What is encrypted for one client cannot be shared between clients.
 _HELD_BYTES: Final = 16 * 1024
-_NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 # In the words of Go's server.
 _HTTP_ANSWER: Final = (
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
@@ -154,6 +153,6 @@ class TlsTransport(asyncio.Protocol):
         if isinstance(error, ssl.SSLCertVerificationError):
             return "client_certificate", error.verify_message
         words = (error.reason or str(error)).replace("_", " ").lower()
-        if error.reason == _NO_CERTIFICATE:
+        if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return "client_certificate", words
         return "malformed_request" if self._is_open else "tls_handshake", words

@@ -61,27 +61,6 @@ class _Line:
     waiting: int = 0
 
 
-@dataclass(eq=False)
-class _TokenBucket:
-    """`burst` requests, and one more for each `interval`, as in exporter-toolkit."""
-
-    _limit: RateLimit | None = None
-    _tokens: float = 0.0
-    _counted_at: float = 0.0
-
-    def take(self, limit: RateLimit, now: float) -> bool:
-        """Whether one more request is within the limit; another limit begins full."""
-        if limit != self._limit:
-            self._limit, self._tokens, self._counted_at = limit, limit.burst, now
-        earned = (now - self._counted_at) / limit.interval
-        self._tokens = min(limit.burst, self._tokens + earned)
-        self._counted_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-
 @dataclass(eq=False, repr=False)
 class Guard:
     """Passes those requests on that the web configuration of the moment allows.
@@ -103,7 +82,8 @@ class Guard:
     waiting_max: int = 64
 
     def __post_init__(self) -> None:
-        self._bucket = _TokenBucket()
+        self._limit: RateLimit | None = None
+        self._tokens = self._counted_at = 0.0
         self._threads = asyncio.Semaphore(_THREADS)
         self._secret = secrets.token_bytes(32)
         self._checks: dict[bytes, asyncio.Task[bool]] = {}
@@ -129,11 +109,23 @@ class Guard:
         self, config: WebConfig, scope: Scope, receive: Receive
     ) -> PlainTextResponse | None:
         """The answer to a request that may not pass, None if it may."""
-        limit = config.rate_limit
-        if limit and not self._bucket.take(limit, self._clock.monotonic()):
+        if config.rate_limit and not self._take_token(config.rate_limit):
             self._refused.note("rate_limit", scope["client"])
             return _TOO_MANY_REQUESTS
         return await self._login_refusal(config.users, scope, receive) if config.users else None
+
+    def _take_token(self, limit: RateLimit) -> bool:
+        """Take a token of a bucket as in exporter-toolkit; another limit begins with a full one."""
+        now = self._clock.monotonic()
+        if limit != self._limit:
+            self._limit, self._tokens, self._counted_at = limit, limit.burst, now
+        earned = (now - self._counted_at) / limit.interval
+        self._tokens = min(limit.burst, self._tokens + earned)
+        self._counted_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
     async def _login_refusal(
         self, users: Mapping[str, PasswordHash], scope: Scope, receive: Receive
