@@ -37,7 +37,7 @@ from exophone_exporter.config.number_rules import (
     NumberRules,
     matches_any,
 )
-from exophone_exporter.config.problems import ProblemList, listed, read_document, validate
+from exophone_exporter.config.problems import ProblemList, listed, validate
 from exophone_exporter.config.secrets import (
     SECRET_FILE_MAX_BYTES,
     Credentials,
@@ -106,7 +106,7 @@ def parse(
     with_secrets: bool = True,
 ) -> Config:
     """Read the text of a configuration file; `source` names it in errors. Raises ConfigError."""
-    document = read_document(text, source)
+    document = strict_yaml.parse(text, source)
     if document.value is None:
         raise ConfigError([f"{source}: the file is empty; see config.example.yaml for an example"])
     problems = ProblemList(source, document.lines)

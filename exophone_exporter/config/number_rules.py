@@ -56,10 +56,6 @@ class NumberRule:
             for key, globs in self.match.items()
         }
 
-    def may_match(self, account: str) -> bool:
-        """Whether it can apply to numbers of this account."""
-        return "account" not in self.match or matches_any(self.match["account"], account)
-
 
 @dataclass(frozen=True)
 class NumberRules:
@@ -69,7 +65,9 @@ class NumberRules:
 
     def of_account(self, account: str) -> NumberRules:
         """Those that can apply to numbers of this account."""
-        rules = tuple(rule for rule in self.rules if rule.may_match(account))
+        rules = tuple(
+            rule for rule in self.rules if matches_any(rule.match.get("account", ["*"]), account)
+        )
         return self if rules == self.rules else NumberRules(rules)
 
     def first_match(self, fields: Iterable[str]) -> NumberRule | None:

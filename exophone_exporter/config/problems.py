@@ -29,15 +29,6 @@ _MESSAGES: Final = {
 }
 
 
-def read_document(text: str, source: str) -> strict_yaml.Document:
-    """Read one YAML document; raises ConfigError in a line that names the source."""
-    try:
-        return strict_yaml.parse(text)
-    except strict_yaml.YamlError as error:
-        where = f"{source}:{error.line}" if error.line else source
-        raise ConfigError([f"{where}: {error.message}"]) from error
-
-
 def dotted(path: strict_yaml.Path) -> str:
     """A path as people write it, such as accounts[0].sid; "file" for the whole."""
     text = ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 _FORM: Final = re.compile(r"(?P<index>[0-9]{1,4})/(?P<count>[0-9]{1,4})")
@@ -27,9 +27,11 @@ class Shard:
         """Whether the account of this name belongs to the shard.
 
         Rendezvous hashing: the shard with the greatest weight for a name gets it. An additional
-        shard therefore takes an equal part from each of the others and moves no other account.
+        shard therefore takes an equal part from each of the others and moves no other account. The
+        weights are the same in every process and version.
         """
-        return max(range(self.count), key=lambda index: _weight(index, account)) == self.index
+        weights = [sha256(f"{index} {account}".encode()).digest() for index in range(self.count)]
+        return max(weights) == weights[self.index]
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -49,8 +51,3 @@ def parse(text: str) -> Shard:
     if index >= count:
         raise ValueError(f"invalid shard `{text}`: use 0/{count} to {count - 1}/{count}")
     return Shard(index, count)
-
-
-def _weight(index: int, account: str) -> bytes:
-    """The weight of a shard for an account; the same in every process and version."""
-    return hashlib.sha256(f"{index} {account}".encode()).digest()

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias, cast
 
 import yaml
 
+from exophone_exporter.errors import ConfigError
+
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -41,13 +43,8 @@ _ADVICE: Final = {
 }
 
 
-class YamlError(Exception):
-    """The text is not the YAML that we read; `line` counts from 1 and is None where unknown."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
+class _Unfit(Exception):  # noqa: N818 - it is not an error that leaves this module
+    """What is wrong with the text: a line, counted from 1, and a message."""
 
 
 @dataclass(frozen=True)
@@ -61,35 +58,31 @@ class Document:
     lines: Mapping[Path, int]
 
 
-def parse(text: str) -> Document:
-    """Read one YAML document; raises YamlError."""
+def parse(text: str, source: str) -> Document:
+    """Read one YAML document; raises ConfigError in a line that names the source."""
     lines: dict[Path, int] = {}
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         return Document(None if node is None else _value(node, (), lines), lines)
-    except YamlError as error:
-        problem = error
+    except _Unfit as error:
+        line, message = error.args
     except yaml.MarkedYAMLError as error:
-        problem = _from_marked(error)
+        line, message = _from_marked(error)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = YamlError(
-            line, "contains a character that YAML does not allow; save the file as UTF-8"
-        )
+        message = "contains a character that YAML does not allow; save the file as UTF-8"
     except (ValueError, OverflowError):
         # PyYAML's scanner trusts the digits of "\UFFFFFFFF" and of %YAML 1.999...
-        problem = YamlError(
-            loader.line + 1, "contains an escape sequence for a character that does not exist"
-        )
+        line = loader.line + 1
+        message = "contains an escape sequence for a character that does not exist"
     except RecursionError:
-        problem = YamlError(None, "is nested too deeply")
+        line, message = 0, "is nested too deeply"
     # Raised out here, where it has no cause: PyYAML's errors quote the lines around them.
-    problem.__context__ = None
-    raise problem
+    raise ConfigError([f"{source}:{line}: {message}" if line else f"{source}: {message}"])
 
 
-def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
+def _from_marked(error: yaml.MarkedYAMLError) -> tuple[int, str]:
     # PyYAML's reader always says what is wrong and where, though its types allow for less.
     problem, mark = cast("str", error.problem), cast("yaml.Mark", error.problem_mark)
     said = f"{error.context}: {problem}"
@@ -97,7 +90,7 @@ def _from_marked(error: yaml.MarkedYAMLError) -> YamlError:
     if problem.startswith("expected <block end>"):
         before = cast("str", mark.buffer)[: mark.pointer].rpartition("\n")[2]
         message = "quote the whole value" if before.strip(" -") else _INDENTATION
-    return YamlError(mark.line + 1, f"{message} (column {mark.column + 1})")
+    return mark.line + 1, f"{message} (column {mark.column + 1})"
 
 
 class _Loader(yaml.BaseLoader):
@@ -120,7 +113,7 @@ def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Value:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
     if node.tag not in _PLAIN_TAGS:
-        raise YamlError(line, _TAGS)
+        raise _Unfit(line, _TAGS)
     if isinstance(node, yaml.ScalarNode):
         return None if node.value == "" and node.style is None else _scalar(node)
     if isinstance(node, yaml.SequenceNode):
@@ -132,7 +125,7 @@ def _scalar(node: yaml.ScalarNode) -> str:
     """The text of a scalar; half a surrogate pair cannot be encoded, so it is refused."""
     text = str(node.value)
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise YamlError(
+        raise _Unfit(
             node.start_mark.line + 1,
             "contains half a character (an escape from \\ud800 to \\udfff)",
         )
@@ -162,13 +155,11 @@ def _mapping(node: yaml.Node, path: Path, lines: dict[Path, int]) -> dict[str, V
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlError(line, "a key must be plain text")
+            raise _Unfit(line, "a key must be plain text")
         key = _scalar(key_node)
         if key in result:
             first = lines[(*path, key)]
-            raise YamlError(
-                line, f"the key `{shown_key(key)}` is duplicated (first on line {first})"
-            )
+            raise _Unfit(line, f"the key `{shown_key(key)}` is duplicated (first on line {first})")
         lines[(*path, key)] = line
         result[key] = _value(value_node, (*path, key), lines)
     return result

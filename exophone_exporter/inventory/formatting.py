@@ -93,15 +93,12 @@ def problem(verdict: Verdict, number: ExoPhone | None = None) -> str:
 
     With the number also the flow that it has: `voice wrong (11), sms missing`.
     """
-    problems = ((channel, verdict.problem(channel)) for channel in CHANNELS)
-    return ", ".join(
-        f"{channel} {problem}{_flow(number, channel)}" for channel, problem in problems if problem
-    )
-
-
-def _flow(number: ExoPhone | None, channel: Channel) -> str:
-    flow_id = number.flow_id(channel) if number else ""
-    return f" ({flow_id})" if flow_id else ""
+    problems: list[str] = []
+    for channel in CHANNELS:
+        if kind := verdict.problem(channel):
+            flow_id = number.flow_id(channel) if number else ""
+            problems.append(f"{channel} {kind}" + (f" ({flow_id})" if flow_id else ""))
+    return ", ".join(problems)
 
 
 def expected(

@@ -37,11 +37,6 @@ class PollResult:
     error: PollError | None = None
 
     @property
-    def started(self) -> ClockReading:
-        """When the attempt began."""
-        return self.ended.before(self.duration_seconds)
-
-    @property
     def missed(self) -> Mapping[str, int] | None:
         """From how many complete walks in a row numbers shown were missing, by sid.
 
@@ -134,7 +129,7 @@ class AccountStatus:
         return replace(
             self,
             snapshot=found or self.snapshot,
-            last_attempt=result.started,
+            last_attempt=result.ended.before(result.duration_seconds),
             error=result.error,
             missed=self.missed if result.missed is None else result.missed,
             polls=self.polls + 1,
@@ -168,11 +163,6 @@ class AccountState:
     def snapshot(self) -> Snapshot | None:
         """The last good snapshot, however old."""
         return self._status.snapshot
-
-    @property
-    def missed(self) -> Mapping[str, int]:
-        """From how many complete walks in a row numbers of the snapshot were missing, by sid."""
-        return self._status.missed
 
     def record_poll(self, result: PollResult) -> None:
         """Take the result of one attempt, whole or not at all."""

@@ -68,7 +68,7 @@ def poll_once(
 def _attempt(state: AccountState, fetch: Fetch, started: ClockReading, clock: Clock) -> PollResult:
     old = state.snapshot
     previous = {number.sid: number for number in old.numbers} if old else {}
-    listing = fetch(previous, state.missed)
+    listing = fetch(previous, state.status().missed)
     ended = clock.now()
     seconds = ended.monotonic - started.monotonic
     if old is not None and old.numbers == listing.numbers:

@@ -27,7 +27,7 @@ from exophone_exporter.config.fields import (
     refuse,
 )
 from exophone_exporter.config.files import read_text
-from exophone_exporter.config.problems import ProblemList, read_document, validate
+from exophone_exporter.config.problems import ProblemList, validate
 from exophone_exporter.errors import ConfigError
 from exophone_exporter.logs import fields
 from exophone_exporter.server import tls
@@ -175,7 +175,7 @@ def parse(text: str, source: str, *, with_files: bool = False) -> WebConfig:
     `source` is the file's path, as errors name it; paths in the text are relative to its folder. An
     empty file means plain HTTP without a password. `with_files` checks the files that it names.
     """
-    document = read_document(text, source)
+    document = strict_yaml.parse(text, source)
     value = {} if document.value is None else document.value
     problems = ProblemList(source, document.lines)
     sections = _mapping(value)

@@ -223,7 +223,7 @@ class Polled:
 
     def poll(self, server: Server, *, must_succeed: bool = False) -> list[str]:
         """One poll; returns what is shown after it."""
-        shown, missed = self.shown(), self.state.missed
+        shown, missed = self.shown(), self.state.status().missed
         self._server, server.pass_second = server, lambda: self._time.pass_(1.0)
         result = poll_once(self.state, self._client.fetch_all, self._time.clock)
         event("up" if result.error is None else result.error.reason)
@@ -285,7 +285,7 @@ def test_whatever_a_server_did_the_list_wins_within_three_polls(
         account.poll(Server(sids(last), nature=Nature(cap, detail=detail)), must_succeed=True)
     assert account.shown() == sids(last)
     assert account.state.status().error is None
-    assert account.state.missed == {}
+    assert account.state.status().missed == {}
 
 
 @share(200)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exophone_exporter.config import strict_yaml
-from exophone_exporter.config.strict_yaml import YamlError
+from tests.lib.configs import refusal
 
 TAGS = "tags are not supported: remove the word that starts with `!`, or quote the value"
 
@@ -41,13 +41,13 @@ TAGS = "tags are not supported: remove the word that starts with `!`, or quote t
     ],
 )
 def test_a_value_is_the_text_that_was_written(written: str, value: Any) -> None:
-    assert strict_yaml.parse(f"key: {written}\n").value == {"key": value}
+    assert strict_yaml.parse(f"key: {written}\n", "FILE").value == {"key": value}
 
 
 def test_every_key_and_item_knows_its_line() -> None:
     """Counted from 1, through comments, lists and flow style."""
     text = "# a comment\na:\n  - x\n\n  - b: 1\n    c: {d: 2,\n      e: 3}\n"
-    assert strict_yaml.parse(text).lines == {
+    assert strict_yaml.parse(text, "FILE").lines == {
         (): 2,
         ("a",): 2,
         ("a", 0): 3,
@@ -61,7 +61,7 @@ def test_every_key_and_item_knows_its_line() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n"], ids=repr)
 def test_a_document_without_content_has_no_value(text: str) -> None:
-    assert strict_yaml.parse(text).value is None
+    assert strict_yaml.parse(text, "FILE").value is None
 
 
 @pytest.mark.fault(94, 95)
@@ -88,14 +88,16 @@ def test_a_document_without_content_has_no_value(text: str) -> None:
 )
 def test_what_is_not_plain_is_refused_everywhere(text: str, message: str) -> None:
     """On keys, lists and mappings; the files in data/configs/bad have the rest."""
-    with pytest.raises(YamlError) as caught:
-        strict_yaml.parse(text)
-    assert (caught.value.line, caught.value.message, str(caught.value)) == (1, message, message)
-    assert caught.value.__context__ is None
+    error = refusal(lambda: strict_yaml.parse(text, "FILE"))
+    assert error.problems == (f"FILE:1: {message}",)
+    assert (error.__context__, error.__cause__) == (None, None)
 
 
 def test_the_same_key_in_two_mappings_is_fine() -> None:
-    assert strict_yaml.parse("a: {c: 1}\nb: {c: 1}").value == {"a": {"c": "1"}, "b": {"c": "1"}}
+    assert strict_yaml.parse("a: {c: 1}\nb: {c: 1}", "FILE").value == {
+        "a": {"c": "1"},
+        "b": {"c": "1"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -132,4 +134,4 @@ def test_json_text_comes_back_as_it_was(value: Any) -> None:
     """JSON is YAML, save that it writes some characters as pairs of surrogates."""
     text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\x7f")
     text = "".join(c if c.isprintable() or c == " " else f"\\U{ord(c):08x}" for c in text)
-    assert strict_yaml.parse(text).value == value
+    assert strict_yaml.parse(text, "FILE").value == value
