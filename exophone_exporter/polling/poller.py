@@ -125,7 +125,8 @@ def poll_task(
 
     def poll() -> float:
         logger.log(poll_once(state, fetch, clock, publish=publish))
-        return state.status(account).interval_seconds
+        pages = state.snapshot.listing.pages if state.snapshot else 0
+        return account.poll.interval_for(pages)
 
     return poll
 
