@@ -104,23 +104,6 @@ class TestOneSignal:
             running.wait_for("asking again.*wait_seconds=30.000")
             assert running.end(number) == 0
 
-    def test_during_a_walk_that_waits_for_its_budget(
-        self, tmp_path: Path, sim: Simulator, number: signal.Signals
-    ) -> None:
-        """The second request of the minute waits for the next minute."""
-        file = tmp_path / "slow.yml"
-        file.write_text(
-            "poll: {requests_per_minute: 1, page_size: 10, interval: 1h, deadline: 1h}\naccounts:\n"
-            f"  - {{name: acme, sid: acme, base_url: {sim.url},"
-            " api_key: acme-key, api_token: acme-token}\n",
-            encoding="utf-8",
-        )
-        with started("--config.file", str(file), LOOPBACK) as running:
-            wait_until(lambda: len(sim.requests) == 1, "the first page")
-            running.url()
-            assert running.end(number) == 0
-        assert len(sim.requests) == 1
-
     def test_while_a_scrape_is_read_slowly(self, large: str, number: signal.Signals) -> None:
         """The client gets a second to finish."""
         with started("--config.file", large, LOOPBACK) as running:
@@ -142,14 +125,6 @@ class TestOneSignal:
             wait_until(lambda: [r for r in sim.requests if r.path.endswith("/a")], "the probe")
             assert running.end(number, seconds=8.0) == 0
             assert not probed.result()
-
-    def test_while_it_reads_its_configuration(self, tmp_path: Path, number: signal.Signals) -> None:
-        """Long before there is a server: a pipe that nobody writes keeps it there."""
-        pipe = tmp_path / "pipe.yml"
-        os.mkfifo(pipe)
-        with started("--config.file", str(pipe), LOOPBACK) as running:
-            wait_until(running.handles_signals, "a handler for signals")
-            assert running.end(number) == 0
 
     @pytest.mark.parametrize("delay_seconds", [0, 0.1, 0.25])
     def test_during_start_up(
@@ -184,13 +159,6 @@ def test_a_second_signal_ends_it_immediately(large: str, number: signal.Signals,
             assert running.end(number) == code
 
 
-@pytest.mark.fault(119)
-def test_a_shell_that_execs_it_passes_on_its_signals(config: str) -> None:
-    with started("--config.file", config, LOOPBACK, wrapper='exec "$@"') as running:
-        running.url()
-        assert running.end() == 0
-
-
 @pytest.mark.fault(121)
 @pytest.mark.parametrize("command", ["serve", "demo", "simulate"])
 def test_a_port_in_use_ends_it_before_the_first_request(
@@ -220,31 +188,6 @@ def test_several_addresses_are_served_and_logged(config: str) -> None:
         assert running.end() == 0
     assert len(set(ports)) == 2
     assert 0 not in ports
-
-
-def test_variables_alone_describe_an_account(sim: Simulator) -> None:
-    """`docker run -e ...` needs no file; the account is called by its sid."""
-    env = {
-        "EXOTEL_ACCOUNT_SID": "beta",
-        "EXOTEL_API_KEY": "beta-key",
-        "EXOTEL_API_TOKEN": "beta-token",
-        "EXOTEL_BASE_URL": sim.url,
-    }
-    with started(LOOPBACK, env=env) as running:
-        running.wait_for("first poll is complete.*account=beta numbers=3")
-        assert scraped(running, 'exophone_up{account="beta"} 1.0')
-
-
-def test_an_account_that_fails_does_not_disturb_the_other(config: str, sim: Simulator) -> None:
-    """Each has its own health; readiness comes with the first attempt, even a bad one."""
-    sim.fail(Fault(status=403, account_sid="acme", times=None))
-    with started("--config.file", config, LOOPBACK) as running:
-        running.wait_for("first poll is complete.*account=beta")
-        running.wait_for("level=warn.*the poll failed.*account=acme reason=forbidden")
-        assert get(f"{running.url()}/-/ready") == (200, "exophone-exporter is ready.\n")
-        assert scraped(running, 'exophone_up{account="acme"} 0.0')
-        assert scraped(running, 'exophone_up{account="beta"} 1.0')
-        assert "acme-key" not in running.stderr
 
 
 def test_the_demo_lives_without_anything_else(tmp_path: Path) -> None:

@@ -526,6 +526,7 @@ class TestProcess:
             assert running.end() == 0
 
     def test_reload_says_that_variables_stay_as_they_are(self, sim: Simulator) -> None:
+        """They alone describe an account, which is called by its sid: `docker run -e ...`."""
         env = {
             "EXOTEL_ACCOUNT_SID": "beta",
             "EXOTEL_API_KEY": "beta-key",
@@ -533,6 +534,7 @@ class TestProcess:
             "EXOTEL_BASE_URL": sim.url,
         }
         with started(LOOPBACK, "--web.enable-lifecycle", env=env) as running:
+            running.wait_for("first poll is complete.*account=beta numbers=3")
             status, text = ask(Site(int(running.url().rpartition(":")[2])))
             assert status == 200
             assert "kept: beta\n" in text

@@ -184,21 +184,6 @@ def test_connection_that_hangs_ends_at_the_deadline() -> None:
         Asker(f"http://127.0.0.1:{port}", timeout_seconds=60.0, deadline_seconds=0.2).late(30)
 
 
-@pytest.mark.parametrize(
-    ("sent", "codes"),
-    [
-        pytest.param(b"", ["none"] * 3, id="before-a-byte"),
-        pytest.param(ok(b'{"page"', "Content-Length: 99"), ["200"] * 3, id="in-the-body"),
-    ],
-)
-def test_request_is_repeated_by_the_client_alone(sent: bytes, codes: list[str]) -> None:
-    """urllib3 could do so too, and nobody would count it."""
-    with failing(saying_then_reset(sent)) as (error, server, asker):
-        assert asker.codes == codes
-        assert len(server.requests) == 3
-        assert server.url in str(error)
-
-
 def storm(conversation: Conversation) -> None:
     conversation.read_request()
     while True:
@@ -803,12 +788,15 @@ def test_ca_file_is_what_a_proxy_is_verified_with(authority: Authority) -> None:
         assert "certificate" in str(Asker("https://a.example", proxy_url=proxy.url).error())
 
 
-def test_silent_proxy_is_named_too() -> None:
+def test_silent_proxy_is_named_and_hears_no_credentials() -> None:
+    """CVE-2023-32681, CVE-2024-37891: headers for one end of a tunnel do not go to the other."""
     with FaultServer(saying_then_silence(b"")) as proxy:
         asker = Asker("https://api.exotel.com", proxy_url=proxy.url, timeout_seconds=0.1)
         late = f"https://api.exotel.com did not answer in time, through the proxy {proxy.url}"
         assert asker.failure() == ("timeout", ["none"] * 3, late)
-    assert AUTHORIZATION not in "".join(proxy.requests)
+    assert len(proxy.requests) == 3
+    assert all(heard.startswith("CONNECT api.exotel.com:443 ") for heard in proxy.requests)
+    assert "Authorization" not in "".join(proxy.requests)
 
 
 def test_proxy_that_drips_ends_at_the_deadline() -> None:
