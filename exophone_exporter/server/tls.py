@@ -51,9 +51,9 @@ class TlsProblem(ConfigError):  # noqa: N818 - a problem of one setting
 class Tls:
     """TLS for new connections.
 
-    `limited` are by the number of the only group that each of them offers, in order of preference:
-    an `SSLContext` can be limited to one group, but not to several, and in Python 3.11.2 not to
-    X25519 (None). `unlimited` offers all that OpenSSL does. `has_tls13` is whether TLS 1.3 is
+    `limited` has, by the number of each group and in order of preference, a context that offers it
+    alone: an `SSLContext` can be limited to one group, but not to several, and in Python 3.11.2 not
+    to X25519 (None). `unlimited` offers all that OpenSSL does. `has_tls13` is whether TLS 1.3 is
     allowed. With `allowed_sans` a client's certificate must have one of them. `expires_at` is when
     the certificate does, in seconds since 1970.
     """
@@ -77,10 +77,10 @@ class Tls:
         return next(filter(None, self.limited.values()), None) or _REFUSING
 
     def _context_of(self, group: int, shares: Sequence[int]) -> ssl.SSLContext | None:
-        """A context that chooses the group; unlimited, OpenSSL takes the first key that it knows.
+        """A context that chooses the group, None without one.
 
-        TLS 1.2 has no keys in its hello, and a client's certificate must be of a curve that the
-        context offers.
+        An unlimited one takes the first key that OpenSSL knows. TLS 1.2 has no keys in its hello,
+        and a client's certificate must be of a curve that the context offers.
         """
         limited = self.limited[group]
         if limited is None:
@@ -171,7 +171,7 @@ def follow(
 
 
 def problems(settings: TlsSettings) -> Iterator[TlsProblem]:
-    """What is wrong with each file and text, and with them together; some of it twice."""
+    """What is wrong with each file and text, and with them together; some problems come twice."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     given = [
         name for name in _PEM_KINDS if getattr(settings, name) or getattr(settings, f"{name}_file")
