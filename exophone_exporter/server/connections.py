@@ -69,36 +69,29 @@ class Limits:
     send_buffer_bytes: int = 128 * 1024
 
 
-class ConnectionLimit:
+class ConnectionLimit(set["Connection"]):
     """The open connections; those that wait for their clients make room for new ones."""
 
     def __init__(self, limits: Limits, refused_clients: RefusedClients) -> None:
+        super().__init__()
         self.limits = limits
         self.refused_clients = refused_clients
-        self._connections: set[Connection] = set()
-
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._connections
 
     def evict_waiting(self) -> None:
         """End the less active half of the connections that wait for their clients."""
-        waiting = [each for each in self._connections if each.activity() < (_BUSY, 0.0)]
+        waiting = [each for each in self if each.activity() < (_BUSY, 0.0)]
         for connection in nsmallest((len(waiting) + 1) // 2, waiting, Connection.activity):
             connection.make_room()
 
     def add(self, connection: Connection) -> None:
         """Count an accepted connection; the least active one ends if there are too many."""
-        if len(self._connections) >= self.limits.connections:
-            min(self._connections, key=Connection.activity).make_room()
-        self._connections.add(connection)
-
-    def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
-        self._connections.discard(connection)
+        if len(self) >= self.limits.connections:
+            min(self, key=Connection.activity).make_room()
+        super().add(connection)
 
     def end_overdue(self, now: float) -> None:
         """End every connection that took too long; `now` is the time of the event loop's clock."""
-        for connection in list(self._connections):
+        for connection in list(self):
             connection.end_if_overdue(now)
 
 
@@ -148,7 +141,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; an answer that was not read to its end is not an error."""
-        self._limit.remove(self)
+        self._limit.discard(self)
         if self._is_answering:
             _log.debug("client left before the end of its answer", extra=fields(client=self.client))
         super().connection_lost(exc)
@@ -230,7 +223,7 @@ class Connection(HttpToolsProtocol):
 
         A connection that is being made ends then: to cancel that would close a socket in use.
         """
-        self._limit.remove(self)
+        self._limit.discard(self)
         if self.transport is not None:
             self.transport.abort()
 

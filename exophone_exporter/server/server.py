@@ -237,7 +237,7 @@ class _Acceptor:
             await self._loop.connect_accepted_socket(lambda: protocol, accepted)
         except OSError as error:
             accepted.close()
-            self._limit.remove(connection)
+            self._limit.discard(connection)
             _log.debug("no connection was made", extra=fields(error=error))
 
 
