@@ -194,7 +194,7 @@ class _Acceptor:
 
     async def wait_closed(self) -> None:
         """Wait for connections that are being made."""
-        await asyncio.gather(*self._connecting)
+        await asyncio.gather(*self._connecting, return_exceptions=True)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPT_COUNT):

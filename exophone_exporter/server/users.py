@@ -10,7 +10,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -53,12 +53,10 @@ def check_password(password: bytes, encoded: bytes) -> bool:
     return bcrypt.checkpw(password[:_PASSWORD_MAX_BYTES], encoded)
 
 
-@dataclass(eq=False)
-class _Line:
-    """The logins of one network that wait for their check; `turn` is of the one being checked."""
+class _Line(asyncio.Lock):
+    """Lets one login of a network after the other be checked; `waiting` counts them."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
+    waiting = 0
 
 
 @dataclass(eq=False, repr=False)
@@ -181,7 +179,7 @@ class Guard:
         line = self._lines[network]
         try:
             # Both let those that wait go on in the order in which they came.
-            async with line.turn, self._threads:
+            async with line, self._threads:
                 right = await in_thread(partial(self.check, password, encoded))
         finally:
             del self._checks[key]
