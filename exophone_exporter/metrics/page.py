@@ -180,11 +180,9 @@ def text_of_one_poll(statuses: Sequence[AccountStatus], exporter: ExporterInfo) 
 
     It has nothing about the process.
     """
-    found = [(each.account, each.snapshot, each.account.pseudonym_key) for each in statuses]
-    # Read before any of them was polled, so that no balance counts as old.
-    read = ClockReading(0.0, -math.inf)
-    live = _Live(statuses, exporter, process=(), read=read).body(openmetrics=False)
-    return b"".join(_chunks(inventory_of(found, Inventory()), live, gzipped=False))
+    before_all = Clock(monotonic=lambda: -math.inf)  # so that nothing counts as old
+    page = MetricsPage(lambda: statuses, lambda: exporter, before_all, with_process=False)
+    return page.body(openmetrics=False, gzipped=False)
 
 
 def _found(statuses: Iterable[AccountStatus], now: ClockReading) -> Sequence[Found]:

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -267,6 +267,23 @@ def held_rendering(page: MetricsPage, state: AccountState, found: Snapshot) -> I
         go_on.set()
         renderer.join(_DEADLINE_SECONDS)
     assert not renderer.is_alive()
+
+
+class TimedEvent(threading.Event):
+    """A wait for it takes no time but the clock's; `on_wait` gets the number of waits before."""
+
+    def __init__(self, time: FakeTime, on_wait: Callable[[int], object] = lambda _: None) -> None:
+        super().__init__()
+        self._time = time
+        self._on_wait = on_wait
+        self.waited: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self._on_wait(len(self.waited))
+        self.waited.append(timeout)
+        self._time.pass_(timeout)
+        return self.is_set()
 
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -21,7 +20,7 @@ from exophone_exporter.exotel.balance import Balance
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import BalanceResult
 from exophone_exporter.polling.poller import Poller, balance_task
-from tests.lib.support import FakeTime, account, log_lines
+from tests.lib.support import FakeTime, TimedEvent, account, log_lines
 
 KNOWN = Balance(Decimal("1543.75"), "INR", "Pay As You Go")
 NOT_AVAILABLE = ("WARNING", "the balance is not available")
@@ -106,18 +105,6 @@ def test_a_result_holds_the_balance_or_an_error_without_its_causes(time: FakeTim
     assert isinstance(defect.error, PollError)
     assert (defect.error.reason, str(defect.error)) == ("internal", "RuntimeError")
     assert [result.error.__context__ for result in (failed, defect) if result.error] == [None, None]
-
-
-class TimedEvent(threading.Event):
-    """A wait for it takes no time but the clock's."""
-
-    def __init__(self, time: FakeTime) -> None:
-        super().__init__()
-        self._time = time
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._time.pass_(timeout or 0.0)
-        return self.is_set()
 
 
 @pytest.mark.fault(248)

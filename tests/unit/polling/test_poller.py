@@ -26,7 +26,7 @@ from exophone_exporter.exotel.model import ExoPhone
 from exophone_exporter.exotel.rate_limiter import RateLimiter
 from exophone_exporter.inventory.state import AccountState, PollResult
 from exophone_exporter.polling.poller import Poller, poll_once, poll_task
-from tests.lib.support import FakeTime, account, log_lines, phone
+from tests.lib.support import FakeTime, TimedEvent, account, log_lines, phone
 
 WAIT_SECONDS = 5.0
 
@@ -78,23 +78,6 @@ class FakeApi:
             return outcome
         finally:
             self._inside.release()
-
-
-class TimedEvent(threading.Event):
-    """A wait for it takes no time but the clock's; `on_wait` gets the number of waits before."""
-
-    def __init__(self, time: FakeTime, on_wait: Callable[[int], object] = lambda _: None) -> None:
-        super().__init__()
-        self._time = time
-        self._on_wait = on_wait
-        self.waited: list[float] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        self._on_wait(len(self.waited))
-        self.waited.append(timeout)
-        self._time.pass_(timeout)
-        return self.is_set()
 
 
 def poller(time: FakeTime, api: FakeApi, state: AccountState, **changes: Any) -> Poller:
