@@ -146,13 +146,12 @@ def _with_phone_number(
 ) -> tuple[output.Listed | None, list[str]]:
     """The only number with this phone number, or why there is not exactly one."""
     _poll_all(states, clients)
-    polled = [
-        (client, state.snapshot.numbers)
+    polled = [state.account.name for state in states if state.snapshot]
+    found = [
+        (client, each.sid)
         for client, state in zip(clients, states, strict=True)
         if state.snapshot
-    ]
-    found = [
-        (client, each.sid) for client, listed in polled for each in numbers_called(text, listed)
+        for each in numbers_called(text, state.snapshot.numbers)
     ]
     if len(found) == 1:
         ((client, sid),) = found
@@ -162,8 +161,7 @@ def _with_phone_number(
         named = ", ".join(f"{sid} in {client.account.name}" for client, sid in found)
         problems.append(f"several numbers match `{text}`: {named}; use a SID or --account")
     elif polled:
-        names = ", ".join(client.account.name for client, _ in polled)
-        problems.append(f"no number matches `{text}` in {names}")
+        problems.append(f"no number matches `{text}` in {', '.join(polled)}")
     return None, problems
 
 
