@@ -107,6 +107,7 @@ def test_help_of_a_command_lists_its_flags_and_no_others(
         ("-config.file x", "unknown flag: -config.file; did you mean `--config.file`?"),
         ("numbers --formt json", "unknown flag: --formt; did you mean `--format`?"),
         ("numbers --live", "unknown flag: --live; it belongs to check-config\n"),
+        ("numbers --output=x", "unknown flag: --output; it belongs to once\n"),
         ("numbers c.yaml", "unexpected argument: c.yaml; did you mean `--config.file c.yaml`?"),
         ("c.yml", "unknown command `c.yml`; did you mean `--config.file c.yml`? Commands: serve"),
         ("check-config a b", "unexpected argument: b\n"),

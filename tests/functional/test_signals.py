@@ -241,16 +241,18 @@ class Terminal:
 
 @pytest.mark.fault(210)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_the_cursor_is_shown_again(
-    number: signal.Signals, code: int, config: str, sim: Simulator
+def test_the_cursor_is_shown_again_below_the_progress(
+    number: signal.Signals, code: int, tmp_path: Path, sim: Simulator
 ) -> None:
-    sim.fail(Fault(after="hang", times=None))
+    config = str(config_file(tmp_path, sim, "page_size: 2"))
+    sim.fail(Fault(after="hang", page=1, times=None))
     env = {"TERM": "xterm"}
     with (
         contextlib.closing(Terminal()) as terminal,
         started("numbers", "--config.file", config, env=env, stderr=terminal) as running,
     ):
         terminal.wait_for(b"\x1b[?25l")
+        terminal.wait_for(b"acme: 2 numbers on 1 pages")
         assert running.end(number) == code
         terminal.wait_for(b"\x1b[?25h")
 

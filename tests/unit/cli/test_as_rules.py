@@ -72,6 +72,8 @@ LISTED = [
     phone("s6", friendly_name="Sales Bot 2", phone_number="+916", voice_url=BOT, sms_url=""),
     phone("s7", friendly_name="Sales Bot 3", phone_number="+917", voice_url=BOT, sms_url=""),
     phone("out", friendly_name="Outbound", phone_number="+91XX", voice_url="", sms_url=""),
+    phone("d1", friendly_name="Desk 1", voice_url="", sms_url=BOT),
+    phone("d2", friendly_name="Desk 2", voice_url="", sms_url=BOT),
     phone("dumb", voice_capable=False, sms_url=None),
 ]
 PRINTED = """\
@@ -99,6 +101,11 @@ numbers:
         - "Sales *"
     voice: 11
     sms: none
+  - match:
+      friendly_name:
+        - "Desk *"
+    voice: none
+    sms: "https://bot.example.com"
 """
 
 
@@ -108,4 +115,4 @@ def test_rules_are_names_in_common_and_their_exceptions() -> None:
     assert '  - match:\n      account: "one"\n      sid:\n' in named
     assert rules_text({"one": LISTED[-1:]}, name_accounts=False) == "# No rule is needed.\n"
     loaded = [verdict.rule and verdict.rule.voice for verdict in verdicts({"one": LISTED})]
-    assert loaded[6:] == [(BOT,), NONE, None]
+    assert loaded[6:] == [(BOT,), NONE, NONE, NONE, None]
