@@ -97,10 +97,7 @@ class Pages(Protocol):
 class _Connection:
     pages: Pages
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Nothing is open."""
 
     def get(

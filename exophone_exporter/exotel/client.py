@@ -132,7 +132,8 @@ class Client:
 
     @contextlib.contextmanager
     def _calls(self, within_seconds: float = math.inf) -> Iterator[_Calls]:
-        with self.connect(self.account, self.clock.monotonic) as connection:
+        connection = self.connect(self.account, self.clock.monotonic)
+        with contextlib.closing(connection):
             yield _Calls(self, connection, within_seconds)
 
 

@@ -17,7 +17,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import requests
 import urllib3
@@ -97,11 +97,8 @@ class Transport(HTTPAdapter):
         ]
         self._pool: Any = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # An error raised in a pool keeps it alive until the garbage collector runs.
+    def close(self) -> None:
+        """Close every connection now: an error raised in a pool keeps it until it is collected."""
         if self._pool is not None:
             self._pool.close()
 
@@ -359,8 +356,8 @@ class _BoundedResponse(http.client.HTTPResponse):
         finally:
             self.fp = stream
         # urllib3 would refuse them, too, and leave the response open.
-        lengths = ",".join(self.headers.get_all("Content-Length", ())).split(",")
-        if len({length.strip() for length in lengths}) > 1 and not self.chunked:
+        lengths = ",".join(self.headers.get_all("Content-Length", ())).replace(" ", "").split(",")
+        if len({*filter(str.isdigit, lengths)}) > 1 and not self.chunked:
             raise http.client.HTTPException("lengths that contradict each other")
 
     def _read_status(self) -> tuple[str, int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -85,10 +85,7 @@ class Server:
     gone: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def get(self, url: str, *, within_seconds: float, **_: object) -> Answer:

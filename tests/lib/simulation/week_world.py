@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from exophone_exporter.config.settings import Account
@@ -162,16 +162,12 @@ class Connection:
         self._api = api
         self._account = account
         self._of = api.accounts[account.origin, account.sid]
-        self._call: Call
-
-    def __enter__(self) -> Self:
-        if self._api.model.news.is_set():
-            self._api.time.sleep(0)  # one poll ended and the next begins: let the first be compared
+        if api.model.news.is_set():
+            api.time.sleep(0)  # one poll ended and the next begins: let the first be compared
         is_walk = threading.current_thread().name.startswith("poller ")
-        self._call = self._api.model.opened(self._account, is_walk=is_walk)
-        return self
+        self._call: Call = api.model.opened(account, is_walk=is_walk)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._api.model.closed(self._call)
 
     def get(

@@ -329,7 +329,7 @@ def limited(*accounts: Account) -> Iterator[tuple[Exporter, VirtualTime, dict[st
             asked[of.sid].append(time.now)
             return Answer(429, {"Retry-After": "500"}, b"")
 
-        return contextlib.nullcontext(SimpleNamespace(get=get))
+        return SimpleNamespace(get=get, close=lambda: None)
 
     exporter = Exporter(configuration(*accounts), clock=time.clock, connect=connect)
     exporter.start()
