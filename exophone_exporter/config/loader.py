@@ -185,7 +185,8 @@ class _ConfigBuilder:
         file = validate(schema.File, self._document, self._problems, schema.ADVICE)
         names = self._unique_names("accounts", "account")
         self._unique_names("numbers", "rule")
-        if len(names) == self._count("accounts"):  # else what is wrong may be the missing name
+        # If an account has no valid name, that may be what is wrong with a rule.
+        if names and len(names) == self._count("accounts"):
             self._check_rule_accounts(names)
         rules = self._number_rules(file.numbers) if file else DEFAULT_RULES
         accounts = [self._account(at, file, rules) for at in range(self._count("accounts"))]
@@ -346,8 +347,7 @@ class _ConfigBuilder:
                 place = ("per_number", "pseudonym_key_file")
                 own = (*path, *place)
                 where = own if own in self._problems.lines else place
-                if where not in self._problems:  # noted for another account
-                    self._problems.note(where, f"{strict_yaml.shown(file)}: {reason_of(error)}")
+                self._problems.note(where, f"{strict_yaml.shown(file)}: {reason_of(error)}")
         return PerNumber(merged.series, merged.limit, merged.phone_number, key)
 
     def _secret(

@@ -128,7 +128,10 @@ DRAFTS: Final = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["poll", "per_number", "accounts", "name", "sid", "interval", "api_key", "region"]
+                [
+                    *("poll", "per_number", "accounts", "numbers", "match", "account"),
+                    *("name", "sid", "interval", "api_key", "region"),
+                ]
             )
             | st.text(max_size=5),
             inner,
