@@ -9,9 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeAlias, TypeVar
-
-Start: TypeAlias = Callable[[Callable[[], None]], None]
+from typing import TypeVar
 
 _T = TypeVar("_T")
 
@@ -21,9 +19,9 @@ def start_daemon(run: Callable[[], None]) -> None:
     threading.Thread(target=run, name="worker", daemon=True).start()
 
 
-async def in_thread(make: Callable[[], _T], start: Start = start_daemon) -> _T:
+async def in_thread(make: Callable[[], _T]) -> _T:
     """Return what `make` returns in another thread, or here if no thread can be started."""
-    return await asyncio.wrap_future(_begin_somewhere(make, start))
+    return await asyncio.wrap_future(_begin_somewhere(make))
 
 
 def interruptible(make: Callable[[], _T]) -> _T:
@@ -31,11 +29,15 @@ def interruptible(make: Callable[[], _T]) -> _T:
 
     The look-up of a host name, for one, returns for no signal.
     """
-    return _begin_somewhere(make, start_daemon).result()
+    return _begin_somewhere(make).result()
 
 
-def begin(make: Callable[[], _T], start: Start = start_daemon) -> Future[_T]:
+def begin(make: Callable[[], _T]) -> Future[_T]:
     """Call `make` in another thread; raises RuntimeError if no thread can be started."""
+    return _begin(make, start_daemon)
+
+
+def _begin(make: Callable[[], _T], start: Callable[[Callable[[], None]], None]) -> Future[_T]:
     future: Future[_T] = Future()
     future.set_running_or_notify_cancel()  # so that a request that is given up cancels nothing
 
@@ -49,9 +51,9 @@ def begin(make: Callable[[], _T], start: Start = start_daemon) -> Future[_T]:
     return future
 
 
-def _begin_somewhere(make: Callable[[], _T], start: Start) -> Future[_T]:
+def _begin_somewhere(make: Callable[[], _T]) -> Future[_T]:
     """Like `begin`, but without a thread `make` is called here."""
     try:
-        return begin(make, start)
+        return begin(make)
     except RuntimeError:
-        return begin(make, lambda run: run())
+        return _begin(make, lambda run: run())

@@ -22,7 +22,7 @@ from exophone_exporter.errors import ConfigError, ExoPhoneError
 from exophone_exporter.logs import fields, redact
 from exophone_exporter.polling.accounts import ReloadSummary
 from exophone_exporter.polling.exporter import Exporter
-from exophone_exporter.threads import Start, in_thread, start_daemon
+from exophone_exporter.threads import in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,6 @@ class Reloader:
     note: str = ""
     on_begin: Callable[[], None] = lambda: None
     on_end: Callable[[bool], None] = lambda _: None
-    start: Start = start_daemon
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _next: asyncio.Task[Outcome] | None = None
 
@@ -115,7 +114,7 @@ class Reloader:
     async def _run_next(self) -> Outcome:
         async with self._one_at_a_time:
             self._next = None
-            return await in_thread(self._reload, self.start)
+            return await in_thread(self._reload)
 
     def _reload(self) -> Outcome:
         """Reload once; the log and the metrics show the outcome, whatever it is."""

@@ -39,7 +39,7 @@ from exophone_exporter.logs import fields
 from exophone_exporter.metrics import catalog
 from exophone_exporter.metrics.negotiation import negotiated
 from exophone_exporter.metrics.samples import MetricText, probe_lines
-from exophone_exporter.threads import Start, begin, start_daemon
+from exophone_exporter.threads import begin
 
 # Without a scrape timeout, a probe may take this many times the timeout of a single read.
 OWN_TIMEOUTS: Final = 3
@@ -82,13 +82,11 @@ class Prober:
     """Answers probes, in the event loop; `clients` returns the current client of each account.
 
     `statuses` returns what their last polls found. Cached answers go with their client: after a
-    reload, a removed account is unknown, and a changed account is queried again. `start` runs a
-    function in another thread, or raises RuntimeError.
+    reload, a removed account is unknown, and a changed account is queried again.
     """
 
     clients: Callable[[], Mapping[str, Client]]
     statuses: Callable[[], Sequence[AccountStatus]] = tuple
-    start: Start = start_daemon
 
     def __post_init__(self) -> None:
         self._accounts: dict[str, _AccountProber] = {}
@@ -171,7 +169,7 @@ class Prober:
             new = RateLimiter(share, client.clock.monotonic)
             allowance = self._allowances.setdefault(client.budget, new)
             allowance.resize(share)
-            self._accounts[name] = _AccountProber(client, allowance, self.start)
+            self._accounts[name] = _AccountProber(client, allowance)
         return self._accounts[name]
 
 
@@ -245,7 +243,6 @@ class _AccountProber:
 
     client: Client
     _allowance: RateLimiter
-    _start: Start
     _requests: dict[str, _Request] = field(default_factory=dict)  # the last one of each sid
     _in_flight: int = 0
 
@@ -295,7 +292,7 @@ class _AccountProber:
         self.take_share()
         ends_at = self.client.clock.monotonic() + within_seconds
         try:
-            future = begin(partial(self._ask, sid, within_seconds), self._start)
+            future = begin(partial(self._ask, sid, within_seconds))
         except RuntimeError:  # the system has no thread left
             raise busy from None
         self._in_flight += 1

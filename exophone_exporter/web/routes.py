@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from exophone_exporter.config.sharding import WHOLE, Shard
 from exophone_exporter.metrics.negotiation import negotiated
 from exophone_exporter.polling.exporter import Exporter
-from exophone_exporter.threads import Start, in_thread, start_daemon
+from exophone_exporter.threads import in_thread
 from exophone_exporter.web import docs_page, status_page
 from exophone_exporter.web.docs_page import ServedPath
 from exophone_exporter.web.settings import WebSettings
@@ -53,22 +53,21 @@ _PIECE_BYTES: Final = {"http": 1024 * 1024, "https": 16 * 1024}
 _SMALL_BYTES: Final = 16 * 1024
 
 
-def application(  # noqa: PLR0913 - each is named, and most have a default
+def application(
     exporter: Exporter,
     settings: WebSettings,
     *,
     probe: Handler | None = None,
     reload: Handler | None = None,
     shard: Shard = WHOLE,
-    start: Start = start_daemon,
 ) -> Starlette:
     """The ASGI application. HEAD works as GET; other methods get 405 with Allow.
 
     `probe` and `reload` handle /probe and /-/reload, which do not exist without them; `reload` gets
     every method. With a route prefix every path is under it, and `/` redirects there. The status
-    page names the `shard`. `start` runs slow work in another thread, as `in_thread` wants it.
+    page names the `shard`.
     """
-    served = Handlers(exporter, settings, probe, reload, shard, start).served
+    served = Handlers(exporter, settings, probe, reload, shard).served
     prefix = settings.prefix
     # No methods means every method; None would mean GET.
     routes = [
@@ -91,7 +90,6 @@ class Handlers:
     _probe: Handler | None = None
     _reload: Handler | None = None
     _shard: Shard = WHOLE
-    _start: Start = start_daemon
     _status: asyncio.Future[Response] | None = None
 
     def __post_init__(self) -> None:
@@ -118,7 +116,7 @@ class Handlers:
         parts = page.cached_chunks(openmetrics=openmetrics, gzipped=gzipped)
         if parts is None:  # the loop answers other requests while a thread renders it
             make = partial(page.chunks, openmetrics=openmetrics, gzipped=gzipped)
-            parts = await in_thread(make, self._start)
+            parts = await in_thread(make)
         return _PartsResponse(parts, headers)
 
     async def status(self, _: Request) -> Response:
@@ -128,7 +126,7 @@ class Handlers:
         would rarely get its turn.
         """
         if self._status is None or self._status.done():
-            self._status = asyncio.ensure_future(in_thread(self._status_page, self._start))
+            self._status = asyncio.ensure_future(in_thread(self._status_page))
         return await asyncio.shield(self._status)
 
     def _status_page(self) -> Response:

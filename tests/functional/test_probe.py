@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from exophone_exporter import threads
 from exophone_exporter.clock import Clock
 from exophone_exporter.config.settings import Account, PerNumber
 from exophone_exporter.errors import RateLimited, ServerFailed, Stopped
@@ -513,14 +514,17 @@ def test_hanging_requests_are_bounded_and_make_room_when_they_end() -> None:
 
 
 @pytest.mark.fault(131)
-def test_probe_without_a_thread_is_503_and_leaves_nothing_behind() -> None:
+def test_probe_without_a_thread_is_503_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def start(run: Callable[[], None]) -> None:
         if fails:
             raise RuntimeError("can't start new thread")
         threading.Thread(target=run, daemon=True).start()
 
     fails = [True]
-    with slow(FakeClient(), start=start) as site:
+    monkeypatch.setattr(threads, "start_daemon", start)
+    with slow(FakeClient()) as site:
         for _ in range(20):
             assert site.probe("a").status == 503
         fails.clear()

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from exophone_exporter import threads
 from exophone_exporter.config.settings import Config
 from exophone_exporter.inventory.state import AccountState, AccountStatus
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage
@@ -154,9 +155,11 @@ def test_unknown_path_is_404(site: Site, path: str) -> None:
 
 
 @pytest.mark.fault(132)
-def test_scrape_that_waits_for_a_rendering_blocks_nothing_else() -> None:
+def test_scrape_that_waits_for_a_rendering_blocks_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The previous bytes would be stale: no scrape gets them, and all other paths are answered."""
-    app, exporter, waits = app_whose_scrapes_wait()
+    app, exporter, waits = app_whose_scrapes_wait(monkeypatch)
     with serving_app(app) as port, ThreadPoolExecutor(1) as pool:
         site = Site(port)
         with exporter.rendering():
@@ -172,7 +175,7 @@ def test_scrape_that_waits_for_a_rendering_blocks_nothing_else() -> None:
 
 
 def app_whose_scrapes_wait(
-    settings: WebSettings | None = None,
+    monkeypatch: pytest.MonkeyPatch, settings: WebSettings | None = None
 ) -> tuple[Starlette, FakeExporter, threading.Semaphore]:
     """An application, an exporter with numbers, and what is released when a scrape waits."""
     exporter, waits = FakeExporter(), threading.Semaphore(0)
@@ -182,13 +185,16 @@ def app_whose_scrapes_wait(
         start_daemon(run)
 
     exporter.find(5)
-    app = application(exporter, settings or WebSettings(), probe=echo, start=start)
+    monkeypatch.setattr(threads, "start_daemon", start)
+    app = application(exporter, settings or WebSettings(), probe=echo)
     return app, exporter, waits
 
 
 @pytest.mark.fault(118)
-def test_server_ends_although_a_scrape_waits_for_a_rendering() -> None:
-    app, exporter, waits = app_whose_scrapes_wait()
+def test_server_ends_although_a_scrape_waits_for_a_rendering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, exporter, waits = app_whose_scrapes_wait(monkeypatch)
     with (
         exporter.rendering(),
         ThreadPoolExecutor(1) as pool,
@@ -292,7 +298,9 @@ def test_server_ends_although_a_status_page_takes_long() -> None:
     ("path", "found"),
     [("/metrics", b'exophone_up{account="support"} 1.0\n'), ("/", b"too old to show")],
 )
-def test_slow_paths_are_answered_without_a_thread_too(path: str, found: bytes) -> None:
+def test_slow_paths_are_answered_without_a_thread_too(
+    monkeypatch: pytest.MonkeyPatch, path: str, found: bytes
+) -> None:
     """Late: the metrics must be rendered first here, and the page always."""
 
     def no_thread(_: object) -> None:
@@ -301,7 +309,8 @@ def test_slow_paths_are_answered_without_a_thread_too(path: str, found: bytes) -
     exporter = FakeExporter()
     exporter.find(5)
     exporter.time.pass_(account().poll.stale_after_seconds + 1)
-    with serving_app(application(exporter, WebSettings(), start=no_thread)) as port:
+    monkeypatch.setattr(threads, "start_daemon", no_thread)
+    with serving_app(application(exporter, WebSettings())) as port:
         answer = Site(port).ask(path)
     assert answer.status == 200
     assert found in answer.body
@@ -462,10 +471,10 @@ def test_clients_that_read_nothing_do_not_count_as_requests(
     ],
 )
 def test_scrapes_past_the_limit_get_a_503_with_retry_after(
-    settings: WebSettings, statuses: list[int]
+    monkeypatch: pytest.MonkeyPatch, settings: WebSettings, statuses: list[int]
 ) -> None:
     """All other paths are exempt: a failed health check could restart what is only busy."""
-    app, exporter, waits = app_whose_scrapes_wait(settings)
+    app, exporter, waits = app_whose_scrapes_wait(monkeypatch, settings)
     with serving_app(app) as port, ThreadPoolExecutor(3) as pool:
         site = Site(port)
         with exporter.rendering():
