@@ -477,17 +477,3 @@ def test_odd_answer_that_is_taken_comes_back_from_the_parser_of_a_scrape(
     } == set(unreadable)
     assert "exophone_number_monthly_rental" not in samples
     assert "None" not in watched.text
-
-
-@pytest.mark.fault(59)
-def test_item_that_is_no_number_is_left_out_and_counted(watched: Watched) -> None:
-    with FaultServer(saying(ok(listing({"sid": "a"}, 3, None, {"sid": " "})))) as server:
-        watched.poll(origin=server.url)
-    samples = watched.samples
-    assert list(samples["exophone_numbers"].values()) == [1]
-    assert samples["exophone_poll_rejected_records"] == {
-        (*ACCOUNT, ("reason", "not_an_object")): 2,
-        (*ACCOUNT, ("reason", "no_sid")): 1,
-        (*ACCOUNT, ("reason", "duplicate")): 0,
-    }
-    assert samples["exophone_up"] == {ACCOUNT: 1}

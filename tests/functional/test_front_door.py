@@ -191,26 +191,6 @@ def test_checks_that_take_days_delay_neither_another_client_nor_the_end(house: H
         wait(flood, DEADLINE_SECONDS)
 
 
-def test_reload_over_http_with_a_user(house: House) -> None:
-    """POST /-/reload is behind the same door, and takes a new account in."""
-    house.sim.world.accounts["later"] = make_account("later", 3)
-    with serving(house, "--web.enable-lifecycle") as running:
-        url = address(running)
-        running.wait_for("first poll is complete.*account=acme")
-        house.config.write_text(
-            house.config.read_text("utf-8")
-            + "  - {name: later, sid: later, api_key: later-key, api_token: later-token,"
-            f" base_url: '{house.sim.url}'}}\n",
-            encoding="utf-8",
-        )
-        assert house.get(f"{url}/-/reload", password=None, method="POST")[0] == 401
-        status, _, body = house.get(f"{url}/-/reload", method="POST")
-        assert (status, "added: later" in body) == (200, True)
-        running.wait_for("first poll is complete.*account=later")
-        assert 'exophone_up{account="later"} 1.0' in house.get(f"{url}/metrics")[2]
-        assert running.end() == 0
-
-
 def test_every_path_is_under_the_route_prefix(house: House) -> None:
     """The path of the external URL is the prefix; `/` leads there."""
     with serving(house, "--web.external-url=https://example.com/exophone/") as running:

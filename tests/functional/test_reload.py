@@ -293,26 +293,6 @@ class TestEndpoint:
     def test_own_page_can(self, open_site: Site, headers: dict[str, str]) -> None:
         assert ask(open_site, **headers)[0] == 200
 
-    @pytest.mark.fault(116)
-    def test_posts_of_many_clients_reload_one_at_a_time(self) -> None:
-        """Each is answered by a reload that began after it was sent."""
-        began: list[None] = []
-        busy = threading.Lock()
-
-        def load() -> Config:
-            assert busy.acquire(blocking=False), "two reloads at the same time"
-            began.append(None)
-            busy.release()
-            return CONFIG
-
-        with site(reloader_of(load)) as running, ThreadPoolExecutor(20) as pool:
-
-            def post(_: int) -> tuple[int, bool]:
-                before = len(began)
-                return ask(running)[0], len(began) > before
-
-            assert {*pool.map(post, range(100))} == {(200, True)}
-
     def test_loop_serves_others_while_a_reload_reads(self) -> None:
         load = HeldLoad()
         with site(reloader_of(load)) as running, ThreadPoolExecutor(1) as pool:
@@ -481,25 +461,6 @@ class TestProcess:
             running.wait_for("the configuration was reloaded.* changed=acme")
             assert running.end() == 0
             assert running.stderr.count("nonsense") == 1
-
-    @pytest.mark.fault(119)
-    def test_hangup_takes_up_the_new_file(self, tmp_path: Path, sim: Simulator) -> None:
-        file = config_file(tmp_path, sim)
-        good = file.read_text("utf-8")
-        with started("--config.file", str(file), LOOPBACK) as running:
-            running.wait_for("first poll is complete.*account=beta")
-            file.write_text(good.rsplit("\n", 2)[0] + "\n", encoding="utf-8")
-            running.send(signal.SIGHUP)
-            running.wait_for("the configuration was reloaded.* removed=beta kept=1")
-            assert "beta" not in get(f"{running.url()}/metrics")[1]
-            file.write_text("nonsense: 1\n", encoding="utf-8")
-            running.send(signal.SIGHUP)
-            running.wait_for("level=error.*the configuration was not reloaded.*nonsense")
-            text = get(f"{running.url()}/metrics")[1]
-            assert "exophone_exporter_config_last_reload_successful 0.0" in text.splitlines()
-            assert 'exophone_up{account="acme"} 1.0' in text.splitlines()
-            assert get(f"{running.url()}/-/healthy")[0] == 200
-            assert running.end() == 0
 
     @pytest.mark.fault(105)
     def test_rotated_secret_takes_effect_although_the_file_is_the_same(

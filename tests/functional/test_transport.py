@@ -819,22 +819,6 @@ def test_number_is_asked_for_by_its_quoted_sid() -> None:
     )
 
 
-def test_answer_may_write_the_sid_in_another_case() -> None:
-    with FaultServer(saying(ok(b'{"sid": "9EEAFC"}'))) as server:
-        assert Asker(server.url).client.fetch_number("9eeafc").sid == "9eeafc"
-
-
-def test_answer_about_another_number_is_refused() -> None:
-    with FaultServer(saying(ok(b'{"sid": "b"}'))) as server:
-        asker = Asker(server.url)
-        with pytest.raises(
-            PollError, match=r"^the detail endpoint answered about another number$"
-        ) as caught:
-            asker.client.fetch_number("a")
-    assert caught.value.reason == "envelope"
-    assert asker.recorder.requests == [("detail", "200")]
-
-
 @pytest.mark.fault(4)
 def test_reset_while_connecting_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """urllib3 ignores it and goes on with a connection that was never made."""

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import bcrypt
@@ -452,25 +451,6 @@ def test_a_check_that_fails_refuses_the_login_and_is_not_remembered() -> None:
 
 
 # ---- the file, the headers
-
-
-def test_users_changed_in_the_file_take_effect_at_the_next_request(
-    tmp_path: Path, time: FakeTime
-) -> None:
-    path = tmp_path / "web.yml"
-    path.write_text(f"basic_auth_users:\n  asha: {ASHA}\n")
-    file = web_config.follow(str(path), time.clock)
-    guard = Guard(application(), file.current, RefusedClients(time.clock), time.clock)
-    with serving_app(guard) as port:
-        door = Door(port)
-        assert door.status(RIGHT) == 200
-        path.write_text(f"basic_auth_users:\n  bala: {BALA}\n  chitra: {BALA}\n")
-        time.pass_(1)
-        assert door.status(RIGHT) == 401
-        assert door.status(basic(b"bala", b"bala-password")) == 200
-        path.write_text("# everybody\n")
-        time.pass_(1)
-        assert door.status() == 401
 
 
 @pytest.mark.fault(263)

@@ -242,24 +242,6 @@ class HeldStatusPage(FakeExporter):
 
 
 @pytest.mark.fault(132)
-def test_slow_status_page_blocks_nothing_else() -> None:
-    exporter = HeldStatusPage()
-    exporter.find(5)
-    with serving(exporter) as site, ThreadPoolExecutor(1) as pool:
-        page = pool.submit(site.ask, "/")
-        try:
-            assert exporter.begun.acquire(timeout=DEADLINE_SECONDS)
-            others = [path for path in SERVED if path != "/"]
-            assert [site.ask(path).status for path in others] == [200] * len(others)
-            assert not page.done()
-        finally:
-            exporter.go_on.set()
-        answer = page.result(DEADLINE_SECONDS)
-    assert answer.status == 200
-    assert b"<dt>numbers</dt><dd>5</dd>" in answer.body
-
-
-@pytest.mark.fault(132)
 def test_requests_that_come_together_share_one_status_page() -> None:
     """So that many do not take the interpreter from the loop."""
     exporter, arrived = HeldStatusPage(), threading.Semaphore(0)
