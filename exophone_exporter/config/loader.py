@@ -240,9 +240,7 @@ class _ConfigBuilder:
                 if where in self._problems or any(matches_any([glob], name) for name in names):
                     continue
                 near = difflib.get_close_matches(glob, names, n=1) or names
-                self._problems.note(
-                    where, f"{quoted(glob)} matches no account; use {listed([*near])}"
-                )
+                self._problems.note(where, f"{quoted(glob)} matches no account; use {listed(near)}")
 
     def _number_rules(self, sections: Sequence[schema.NumberRuleSection]) -> NumberRules:
         rules = NumberRules(tuple(_number_rule(at, each) for at, each in enumerate(sections, 1)))

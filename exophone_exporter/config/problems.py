@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, get_args
 
@@ -38,7 +38,7 @@ def dotted(path: strict_yaml.Path) -> str:
     return text or "file"
 
 
-def listed(names: Mapping[str, object] | list[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Keys in a sentence, such as `a`, `b` and `c`."""
     *others, last = (f"`{name}`" for name in names)
     return f"{', '.join(others)} and {last}" if others else last

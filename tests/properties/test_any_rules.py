@@ -122,6 +122,7 @@ def test_only_the_order_of_the_rules_that_match_a_number_matters(
 @given(NUMBERS, RULES)
 def test_a_hidden_rule_applies_to_no_number(numbers: list[ExoPhone], rules: NumberRules) -> None:
     verdicts = [judge(number, rules) for number in numbers]
-    for at, rule in enumerate(rules.rules):
-        if any(earlier.hides(rule) for earlier in rules.rules[:at]):
-            assert all(verdict.rule is not rule for verdict in verdicts)
+    hidden = [rule for rule, _ in rules.hidden()]
+    pairs = enumerate(rules.rules)
+    assert hidden == [rule for at, rule in pairs if any(r.hides(rule) for r in rules.rules[:at])]
+    assert all(verdict.rule not in hidden for verdict in verdicts)
