@@ -538,11 +538,8 @@ def test_the_demo_breaks_and_restores_two_numbers_at_fixed_times_in_every_round(
         assert script.advance(start + 239.9) == []
         assert len(script.advance(start + 240)) == 1
         assert flat_numbers(world) == before
-
-
-def test_the_demo_catches_up_after_a_suspend() -> None:
-    script = Script(Simulator(demo_world()).drill)
-    assert len(script.advance(ROUND_SECONDS + 60)) == 4
+    # It catches up after a suspend.
+    assert len(script.advance(4 * ROUND_SECONDS + 60)) == 4
 
 
 # ---- the list

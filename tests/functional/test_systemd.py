@@ -155,22 +155,16 @@ def manager(address: str | bytes) -> contextlib.closing[Manager]:
     return contextlib.closing(Manager(address))
 
 
-def test_a_message_arrives_at_a_path(tmp_path: Path) -> None:
-    """Its assignments are lines, and no value can add one."""
-    address = str(tmp_path / "notify")
-    with manager(address) as systemd:
-        notifier = notifier_of({"NOTIFY_SOCKET": address})
+@pytest.mark.parametrize("is_abstract", [False, True], ids=["path", "abstract"])
+def test_a_message_arrives(tmp_path: Path, *, is_abstract: bool) -> None:
+    """At a path, or at `@name` outside the file system; no value can add a line."""
+    name = f"exophone-test-{time.monotonic_ns()}"
+    path = f"@{name}" if is_abstract else str(tmp_path / "notify")
+    with manager(b"\0" + name.encode() if is_abstract else path) as systemd:
+        notifier = notifier_of({"NOTIFY_SOCKET": path})
         assert notifier.is_enabled
         assert notifier.notify("READY=1", "STATUS=well\nSTOPPING=1")
         assert systemd.receive() == ["READY=1", "STATUS=well STOPPING=1"]
-
-
-def test_a_message_arrives_at_an_abstract_address() -> None:
-    """`@name` is a name outside the file system."""
-    name = f"exophone-test-{time.monotonic_ns()}"
-    with manager(b"\0" + name.encode()) as systemd:
-        assert notifier_of({"NOTIFY_SOCKET": f"@{name}"}).notify("READY=1")
-        assert systemd.receive() == ["READY=1"]
 
 
 @pytest.mark.parametrize(

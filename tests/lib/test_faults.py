@@ -20,10 +20,12 @@ DOCUMENT = f"""
 |---:|---|---|
 | 1 | The cable is cut | `connect` |
 | 2 | The cable hums | nothing |
+| 3 | The cable is long | nothing |
 ## Body
 | 7 | The body is **void** | {LONG} |
 """
 CUT, HUMS = "The cable is cut → connect", "The cable hums → nothing"
+LENGTH = "The cable is long → nothing"
 VOID = "The body is void → a very long story, which does not end before the line does,"
 KEPT = """
 import pytest
@@ -33,7 +35,7 @@ fault = pytest.mark.fault
 @fault(2)
 def test_cable(): pass
 
-@fault(2)
+@fault(2, 3)
 def test_wire(): pass
 
 @fault(7)
@@ -75,26 +77,11 @@ def line(number: int, promise: str, tests: int, outcome: str) -> str:
     return f"{number:>4}  {promise:<78}  {tests:>4}  {outcome}"
 
 
-def test_whole_table_has_each_promise_its_tests_and_their_outcome(report: Reported) -> None:
-    code, lines = report(KEPT, "--faults=all")
-    assert lines == [
-        "Wire",
-        line(1, CUT, 1, "passed"),
-        line(2, HUMS, 2, "passed"),
-        "Body",
-        line(7, VOID, 1, "passed"),
-        "      and goes on",
-        "3 of 3 rows kept, 3 tests",
-    ]
-    assert code == pytest.ExitCode.OK
-    assert max(map(len, lines)) <= 100
-
-
 def test_rows_that_are_not_kept_fail_the_run_and_name_their_tests(report: Reported) -> None:
-    """One test that does not pass suffices; so does a number without a row."""
-    module = f"""{KEPT.replace("@fault(1)", "")}
+    """One test that does not pass suffices. What it prints need not be Unicode."""
+    module = f"""{KEPT.replace("@fault(2, 3)", "@fault(2)")}
 @pytest.fixture
-def broken(): 1 / 0
+def broken(): print('\\udcff'); 1 / 0
 
 @fault(2)
 def test_hum(broken): pass
@@ -110,32 +97,29 @@ def test_slow(): pass
 @fault(9)
 def test_of_no_row(): pass
 """
-    code, lines = report(module, "--faults=unkept", "-m", "not slow", "-n2")
+    code, lines = report(module, "--faults=all", "-m", "not slow", "-n2")
     assert lines == [
         "Wire",
-        line(1, CUT, 0, "no test"),
+        line(1, CUT, 1, "passed"),
         line(2, HUMS, 3, "FAILED"),
         "      FAILED: test_it.py::test_hum",
+        line(3, LENGTH, 0, "no test"),
         "Body",
         line(7, VOID, 2, "skipped"),
         "      and goes on",
         "      skipped: test_it.py::test_skipped",
         "   9  is not the number of a row",
-        "0 of 3 rows kept, 6 tests; 1 more not selected",
+        "1 of 4 rows kept, 6 tests; 1 more not selected",
     ]
+    assert max(map(len, lines)) <= 100
     assert code == pytest.ExitCode.TESTS_FAILED
 
 
 def test_run_whose_tests_all_pass_fails_where_a_number_has_no_row(report: Reported) -> None:
+    """Of the rows it prints only those that were not kept; without such a number it is well."""
+    assert report(KEPT, "--faults=unkept") == (pytest.ExitCode.OK, ["4 of 4 rows kept, 3 tests"])
     code, lines = report(KEPT.replace("@fault(7)", "@fault(7, 8)"), "--faults=unkept")
-    assert (code, lines[-1]) == (pytest.ExitCode.TESTS_FAILED, "3 of 3 rows kept, 3 tests")
-
-
-def test_failure_whose_text_is_not_unicode_is_reported(report: Reported) -> None:
-    """A worker that crashed over it would be named in place of the test."""
-    failing = "@fault(2)\ndef test_text():\n  print('\\udcff')\n  assert '\\udcff' == ''"
-    code, lines = report(f"{KEPT}\n{failing}", "--faults=unkept", "-n1")
-    assert "      FAILED: test_it.py::test_text" in lines
+    assert lines == ["   8  is not the number of a row", "4 of 4 rows kept, 3 tests"]
     assert code == pytest.ExitCode.TESTS_FAILED
 
 
