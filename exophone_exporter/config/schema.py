@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from exophone_exporter.config.circles import CIRCLES
 from exophone_exporter.config.durations import seconds_of
 from exophone_exporter.config.fields import Section, checked, one_of, quoted, refuse, text_of
 from exophone_exporter.config.number_rules import MATCH_KEYS, WORDS
@@ -48,6 +49,7 @@ _LABELS_TAKEN: Final = ("account", "pricing_plan", "job", "instance", "le", "qua
 _GLOB_MAX: Final = 256
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PHONE_NUMBER_GLOB: Final = re.compile(r"[*?]*\+?[0-9*?]*", re.ASCII)
+_CIRCLE_CODES: Final = {name.lower(): code for code, name in CIRCLES.items()}
 FLOW: Final = re.compile(r"(?=.*[0-9])[A-Za-z0-9_-]{1,64}|https?://[^\s/?#]\S*", re.ASCII)
 _DAY: Final = 86400.0
 
@@ -120,6 +122,8 @@ def _glob(value: Any, info: ValidationInfo) -> str:
         )
     if info.field_name != "friendly_name" and text != text.strip():
         raise refuse(f"{quoted(text)} begins or ends with a space, which this never does")
+    if info.field_name == "region":  # tables show circles by their names
+        return _CIRCLE_CODES.get(text.lower(), text)
     return text
 
 
@@ -414,7 +418,7 @@ class MatchSection(_Section):
     country: _Globs | None = None
     """Countries, such as IN."""
     region: _Globs | None = None
-    """Regions, such as KA."""
+    """Regions, such as KA, or names of Indian telecom circles, such as Karnataka."""
     number_type: _Globs | None = None
     """Types of numbers, such as Landline."""
 

@@ -10,36 +10,12 @@ from itertools import chain
 from typing import Final
 
 from exophone_exporter.clock import ClockReading
+from exophone_exporter.config.circles import CIRCLES
 from exophone_exporter.config.number_rules import Expectation
 from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
 from exophone_exporter.inventory.expectations import Verdict, expectation, expected_label
 from exophone_exporter.inventory.state import AccountStatus
 
-# Source: the vendor's list of telecom circles. Outside India the region is the country's code.
-CIRCLES: Final[Mapping[str, str]] = {
-    "AP": "Andhra Pradesh",
-    "AS": "Assam",
-    "BR": "Bihar",
-    "DL": "Delhi",
-    "GJ": "Gujarat",
-    "HP": "Himachal Pradesh",
-    "HR": "Haryana",
-    "JK": "Jammu and Kashmir",
-    "KA": "Karnataka",
-    "KL": "Kerala",
-    "KO": "Kolkata",
-    "MH": "Maharashtra",
-    "MP": "Madhya Pradesh",
-    "MU": "Mumbai",
-    "NE": "North East",
-    "OR": "Orissa",
-    "PB": "Punjab",
-    "RJ": "Rajasthan",
-    "TN": "Tamil Nadu",
-    "UE": "Uttar Pradesh East",
-    "UW": "Uttar Pradesh West",
-    "WB": "West Bengal",
-}
 _NAMES_MAX: Final = 3
 # Before thousands, lakhs and crores: the last group has three digits, the others two.
 _INDIAN_GROUP: Final = re.compile(r"(?<=\d)(?=(?:\d\d)*\d{3}$)")

@@ -538,14 +538,15 @@ numbers:
     voice: 0420118
     owner: 007
   - name: sms
-    match: {account: SALES}
+    match: {account: SALES, region: [Uttar Pradesh west, mh, Delhi*]}
     sms: [1, https://bot.example/answer]
 """
     support, sales = parse(ACCOUNT + SECOND_ACCOUNT + rules).accounts
     first = NumberRule(
         1, "1", {"sid": ("011", "0x12"), "phone_number": ("+9180*",)}, ("0420118",), ANY, "007"
     )
-    second = NumberRule(2, "sms", {"account": ("SALES",)}, ANY, ("1", "https://bot.example/answer"))
+    match = {"account": ("SALES",), "region": ("UW", "mh", "Delhi*")}
+    second = NumberRule(2, "sms", match, ANY, ("1", "https://bot.example/answer"))
     assert (support.rules, sales.rules) == (NumberRules((first,)), NumberRules((first, second)))
     assert parse(ACCOUNT).accounts[0].rules is DEFAULT_RULES
 

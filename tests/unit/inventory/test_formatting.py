@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from exophone_exporter.config.circles import CIRCLES
 from exophone_exporter.config.number_rules import (
     ANY,
     NONE,
@@ -16,7 +17,6 @@ from exophone_exporter.config.number_rules import (
 )
 from exophone_exporter.inventory.expectations import judge
 from exophone_exporter.inventory.formatting import (
-    CIRCLES,
     circle,
     expected,
     flow_state,
