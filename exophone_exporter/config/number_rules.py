@@ -26,6 +26,32 @@ MATCH_KEYS: Final[tuple[MatchKey, ...]] = get_args(MatchKey)
 # What is matched of a number; `account` is decided when the rules of an account are chosen.
 NUMBER_KEYS: Final = MATCH_KEYS[1:]
 
+# Source: the vendor's list of telecom circles. Outside India the region is the country's code.
+CIRCLES: Final[Mapping[str, str]] = {
+    "AP": "Andhra Pradesh",
+    "AS": "Assam",
+    "BR": "Bihar",
+    "DL": "Delhi",
+    "GJ": "Gujarat",
+    "HP": "Himachal Pradesh",
+    "HR": "Haryana",
+    "JK": "Jammu and Kashmir",
+    "KA": "Karnataka",
+    "KL": "Kerala",
+    "KO": "Kolkata",
+    "MH": "Maharashtra",
+    "MP": "Madhya Pradesh",
+    "MU": "Mumbai",
+    "NE": "North East",
+    "OR": "Orissa",
+    "PB": "Punjab",
+    "RJ": "Rajasthan",
+    "TN": "Tamil Nadu",
+    "UE": "Uttar Pradesh East",
+    "UW": "Uttar Pradesh West",
+    "WB": "West Bengal",
+}
+
 
 @dataclass(frozen=True)
 class NumberRule:

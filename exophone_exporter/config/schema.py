@@ -24,10 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from exophone_exporter.config.circles import CIRCLES
 from exophone_exporter.config.durations import seconds_of
 from exophone_exporter.config.fields import Section, checked, one_of, quoted, refuse, text_of
-from exophone_exporter.config.number_rules import MATCH_KEYS, WORDS
+from exophone_exporter.config.number_rules import CIRCLES, MATCH_KEYS, WORDS
 
 Series = Literal["all", "unattached", "none"]
 PhoneNumber = Literal["full", "last4", "hidden"]

@@ -10,8 +10,7 @@ from itertools import chain
 from typing import Final
 
 from exophone_exporter.clock import ClockReading
-from exophone_exporter.config.circles import CIRCLES
-from exophone_exporter.config.number_rules import Expectation
+from exophone_exporter.config.number_rules import CIRCLES, Expectation
 from exophone_exporter.exotel.model import CHANNELS, Channel, ExoPhone
 from exophone_exporter.inventory.expectations import Verdict, expectation, expected_label
 from exophone_exporter.inventory.state import AccountStatus

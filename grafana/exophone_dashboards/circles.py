@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from exophone_dashboards.panels import Json
-from exophone_exporter.config.circles import CIRCLES
+from exophone_exporter.config.number_rules import CIRCLES
 
 # Where the vendor has numbers outside India. Others are shown by their codes.
 COUNTRIES: Final = {

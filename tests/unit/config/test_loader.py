@@ -545,8 +545,13 @@ numbers:
     first = NumberRule(
         1, "1", {"sid": ("011", "0x12"), "phone_number": ("+9180*",)}, ("0420118",), ANY, "007"
     )
-    match = {"account": ("SALES",), "region": ("UW", "mh", "Delhi*")}
-    second = NumberRule(2, "sms", match, ANY, ("1", "https://bot.example/answer"))
+    second = NumberRule(
+        2,
+        "sms",
+        {"account": ("SALES",), "region": ("UW", "mh", "Delhi*")},
+        ANY,
+        ("1", "https://bot.example/answer"),
+    )
     assert (support.rules, sales.rules) == (NumberRules((first,)), NumberRules((first, second)))
     assert parse(ACCOUNT).accounts[0].rules is DEFAULT_RULES
 

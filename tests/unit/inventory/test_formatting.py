@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from exophone_exporter.config.circles import CIRCLES
 from exophone_exporter.config.number_rules import (
     ANY,
+    CIRCLES,
     NONE,
     UNCHECKED,
     Expectation,
