@@ -166,7 +166,7 @@ def test_error_inside_a_200_is_that_of_the_same_status(
 )
 def test_redirect_is_told_by_its_origin_alone(location: str | None, where: str) -> None:
     headers: dict[str, Any] = {} if location is None else {"location": location}
-    assert str(error(302, **headers)) == (
+    assert str(error(302, b"<html><title>302 Found</title></html>", **headers)) == (
         f"302: a redirect to {where}, which is not followed; fix base_url or region"
     )
 
