@@ -250,22 +250,6 @@ def test_walk_of_200_pages_at_50_a_minute_takes_183_seconds(
     assert line in page.body(openmetrics=False, gzipped=False)
 
 
-@pytest.mark.fault(76)
-@pytest.mark.fault(78)
-def test_confirmations_of_removals_take_places_of_the_budget(
-    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
-) -> None:
-    """Three pages and two numbers that the list lacks, at four requests a minute."""
-    client = client_of(sim.url, requests_per_minute=4, deadline_seconds=300.0)
-    assert walked(client, [*sids(sim), "gone-1", "gone-2"]) == sids(sim)
-    assert [r.path.removeprefix(LIST_PATH) for r in sim.requests] == [
-        *[""] * 3,
-        "/gone-1",
-        "/gone-2",
-    ]
-    assert time.slept == [61]
-
-
 @pytest.mark.fault(78)
 def test_budget_that_cannot_last_until_the_end_stops_the_walk(
     sim: Simulator,
@@ -292,14 +276,6 @@ def test_time_that_ran_out_while_waiting_makes_no_request(
         client.fetch_all({})
     assert time.slept == [61]
     assert recorder.requests == [("list", "200")]
-
-
-def test_retries_take_places_of_the_budget(
-    sim: Simulator, client_of: Callable[..., Client], time: FakeTime
-) -> None:
-    sim.fail(Fault(times=1))
-    client_of(sim.url, requests_per_minute=1, deadline_seconds=300.0).fetch_first_page()
-    assert time.slept == [0.5, 60.5]
 
 
 @pytest.mark.fault(59)

@@ -27,6 +27,7 @@ from tests.lib.processes import (
     started,
     wait_until,
 )
+from tests.lib.servers import slow_reader
 from tests.lib.support import closed_port
 
 
@@ -50,18 +51,6 @@ def large(tmp_path: Path) -> Iterator[str]:
 
 def scraped(running: Running, line: str) -> bool:
     return line in get(f"{running.url()}/metrics")[1].splitlines()
-
-
-def read_slowly(url: str) -> socket.socket:
-    """A client that asks for more than the system buffers, and then reads nothing."""
-    parts = urlsplit(url)
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.settimeout(10)
-    client.connect((parts.hostname, parts.port))
-    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-    client.recv(64)  # the answer has begun
-    return client
 
 
 @pytest.mark.fault(122)
@@ -108,7 +97,7 @@ class TestOneSignal:
         """The client gets a second to finish."""
         with started("--config.file", large, LOOPBACK) as running:
             running.wait_for("first poll is complete.*account=acme")
-            with read_slowly(running.url()):
+            with slow_reader(urlsplit(running.url()).port or 0):
                 assert running.end(number) == 0
 
     def test_while_a_probe_waits_for_the_api(
@@ -153,7 +142,7 @@ def test_a_second_signal_ends_it_immediately(large: str, number: signal.Signals,
     """While the first waits for a client that reads slowly."""
     with started("--config.file", large, LOOPBACK) as running:
         running.wait_for("first poll is complete.*account=acme")
-        with read_slowly(running.url()):
+        with slow_reader(urlsplit(running.url()).port or 0):
             running.send(number)
             running.wait_for("msg=stopping")
             assert running.end(number) == code

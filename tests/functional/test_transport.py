@@ -259,12 +259,6 @@ def test_connection_dropped_between_requests_is_not_a_failure(end: Script) -> No
         assert (server.connections, asker.recorder.retries) == (2, 0)
 
 
-def test_pages_share_a_connection() -> None:
-    with FaultServer(answering(ok(MORE), ok(LAST))) as server:
-        Asker(server.url).client.fetch_all({})
-        assert (server.connections, len(server.requests)) == (1, 2)
-
-
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("late", [False, True], ids=["with-it", "after-it-was-read"])
 def test_junk_behind_an_answer_is_not_the_next_answer(late: bool) -> None:
@@ -552,12 +546,6 @@ def not_tls(script: Script) -> Iterator[str]:
     """The https origin of a server that plays this without TLS."""
     with FaultServer(script) as server:
         yield server.url.replace("http:", "https:")
-
-
-def test_ca_file_makes_an_own_authority_good(authority: Authority) -> None:
-    with authority.server(saying(ok(LIST))) as server:
-        assert len(Asker(server.url, ca_file=authority.ca_file).page().numbers) == 1
-        assert AUTHORIZATION in server.requests[0]
 
 
 @pytest.mark.fault(13)

@@ -31,7 +31,7 @@ from exophone_exporter.threads import in_thread, start_daemon
 from exophone_exporter.web.routes import application
 from exophone_exporter.web.settings import WebSettings
 from tests.lib.processes import wait_until
-from tests.lib.servers import Site, serving_app
+from tests.lib.servers import Site, serving_app, slow_reader
 from tests.lib.support import FakeTime, account, browse, found, held_rendering, phone, snapshot
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -416,17 +416,6 @@ def large() -> FakeExporter:
     return exporter
 
 
-def slow_reader(site: Site, path: str = "/metrics") -> socket.socket:
-    """A client that reads only the first bytes of its answer."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.settimeout(DEADLINE_SECONDS)
-    client.connect(("127.0.0.1", site.port))
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert client.recv(9) == b"HTTP/1.1 "
-    return client
-
-
 @pytest.mark.fault(111, 181)
 @pytest.mark.parametrize("path", ["/metrics", "/", "/docs", "/nothing", "/probe?target=x"])
 def test_clients_that_read_nothing_do_not_count_as_requests(
@@ -436,7 +425,7 @@ def test_clients_that_read_nothing_do_not_count_as_requests(
     with serving(large, WebSettings(max_requests=1), probe=echo) as site:
         with contextlib.ExitStack() as readers:
             for _ in range(45):
-                readers.enter_context(slow_reader(site, path))
+                readers.enter_context(slow_reader(site.port, path))
             assert [site.ask(served).status for served in SERVED] == [200] * len(SERVED)
         assert site.ask("/metrics").status == 200
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -128,6 +128,17 @@ def rest_of(client: socket.socket) -> bytes:
     return b"".join(received)
 
 
+def slow_reader(port: int, path: str = "/metrics") -> socket.socket:
+    """A client that reads only the first bytes of its answer."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(DEADLINE_SECONDS)
+    client.connect(("127.0.0.1", port))
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.recv(9) == b"HTTP/1.1 "
+    return client
+
+
 class Prometheus:
     """A running Prometheus; its log is in `log`."""
 

@@ -14,14 +14,11 @@ import yaml
 
 from exophone_exporter import __version__
 from exophone_exporter.config import loader
-from exophone_exporter.metrics.catalog import METRICS
 from tests.lib.manifests import Resource, check_fields
 from tests.lib.paths import ROOT
 from tests.lib.processes import output_of
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-# The labels that the operator gives every target of a ServiceMonitor.
-OF_THE_TARGET = {"namespace", "service", "pod", "container", "endpoint", "node", "job", "instance"}
 
 pytestmark = pytest.mark.end_to_end
 
@@ -143,14 +140,6 @@ def test_the_exporter_accepts_its_configuration(
     loaded = loader.parse(text.replace(mounts["exotel"], str(tmp_path)), "config.yaml", {})
     assert [account.name for account in loaded.accounts] == ["support"]
     assert container["image"] == f"registry.example.com/exophone-exporter:{__version__}"
-
-
-def test_the_labels_of_the_exporter_win(one: Mapping[str, dict[str, Any]]) -> None:
-    """A label of the exporter whose name a target's label has must not become exported_..."""
-    taken = {label for metric in METRICS for label in metric.labels} & OF_THE_TARGET
-    assert taken == {"endpoint"}
-    (endpoint,) = one["ServiceMonitor"]["spec"]["endpoints"]
-    assert endpoint["honorLabels"] is True
 
 
 def test_the_sidecar_finds_every_dashboard(every: Resources) -> None:
