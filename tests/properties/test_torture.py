@@ -141,7 +141,7 @@ def test_clean_cycle_is_the_real_thing(page: ServedPage) -> None:
         "count": 5,
         "parse": 6,
         "put": 1,
-        "render": 25,
+        "render": 26,
         "scrape": 1,
     }
     assert {world: shown.sids for world, shown in GOLDEN.items()} == SIDS
