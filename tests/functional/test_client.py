@@ -22,7 +22,6 @@ from exophone_exporter.errors import (
     NotFound,
     PollError,
     RateLimited,
-    ServerFailed,
     Stopped,
     TimedOut,
 )
@@ -328,16 +327,6 @@ def test_bounded_question_ends_in_time_and_says_so(
     with pytest.raises(DeadlinePassed, match=r"^there was no answer within 0\.1s$"):
         client.fetch_number("a", 0.1)
     assert recorder.requests == [("detail", "none")]
-
-
-def test_bounded_question_is_asked_once_whatever_comes_back(
-    sim: Simulator, client_of: Callable[..., Client], recorder: CountingRecorder
-) -> None:
-    """Who waits asks again in his own time."""
-    sim.fail(Fault(status=503, times=1))
-    with pytest.raises(ServerFailed):
-        client_of(sim.url).fetch_number(sids(sim)[0], 5.0)
-    assert (recorder.requests, recorder.retries) == ([("detail", "503")], 0)
 
 
 def test_bounded_question_without_a_place_in_the_budget_asks_nothing(

@@ -601,7 +601,11 @@ class TestCheckConfig:
         assert "region" in ended.stdout
         assert "beta: OK" in ended.stdout
 
-    def test_live_a_refused_connection_names_the_host(self, call: Call, sim: Simulator) -> None:
+    def test_live_a_refused_connection_names_the_host(
+        self, call: Call, sim: Simulator, tmp_path: Path
+    ) -> None:
+        del sim.world.accounts["beta"]  # each would be waited for, one after the other
+        config_file(tmp_path, sim)
         sim.stop()
         ended = call("check-config", "--live")
         assert ended.code == 1
