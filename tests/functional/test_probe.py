@@ -42,9 +42,6 @@ DEADLINE_SECONDS: Final = 60
 # Its probes may take that long.
 UNHURRIED: Final = account(timeout_seconds=30.0, deadline_seconds=60.0)
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS: Final = (
-    "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
-)
 TIMEOUT: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 DETAIL: Final = "/v2_beta/Accounts/acme/IncomingPhoneNumbers/"
 

@@ -39,9 +39,6 @@ Handler = Callable[[Request], Awaitable[Response]]
 DEADLINE_SECONDS: Final = 60
 SERVED: Final = ("/metrics", "/", "/docs", "/-/healthy", "/-/ready")
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS: Final = (
-    "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
-)
 
 
 class FakeExporter(Exporter):

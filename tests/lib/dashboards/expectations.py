@@ -251,7 +251,7 @@ def by_owner(view: View, column: str, value: Callable[[Number], Any]) -> Series:
     }
 
 
-BALANCE_STEP_SECONDS, WEEK_SECONDS = 600, 7 * 86400
+BALANCE_STEP_SECONDS: Final = 600
 
 
 def balances(view: View, at: float, lookback: float = 0) -> Series:
