@@ -123,7 +123,7 @@ def number(args: argparse.Namespace) -> int:
 
 
 def _with_sid(sid: str, clients: Sequence[Client]) -> tuple[output.Listed | None, list[str]]:
-    """The number with this SID in the first account that has it, or why there is none."""
+    """The number with this SID in the first account that has it, or why no account has it."""
     without: list[str] = []
     problems: list[str] = []
     for client in clients:

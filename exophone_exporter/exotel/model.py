@@ -344,7 +344,7 @@ class FieldReader:
         return self.sent(field, self) is not self
 
     def inner(self, field: str) -> FieldReader | None:
-        """A reader of the object in a field, None where there is none."""
+        """A reader of the object in a field, None for anything else."""
         value = self.get(field)
         if isinstance(value, dict):
             return FieldReader(value)
@@ -376,7 +376,7 @@ class FieldReader:
         return self._once(text.upper())
 
     def url(self, field: str) -> str | None:
-        """An http(s) URL, "" where there is none."""
+        """An http(s) URL, "" where the API sends none."""
         value = self.get(field)
         text = clean_text(value, _URL_MAX).strip() if isinstance(value, str) else None
         if value is None or text == "":

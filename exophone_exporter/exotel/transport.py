@@ -150,7 +150,7 @@ class Transport(HTTPAdapter):
         """Leave that to the TLS context: requests would let each connection load the bundle."""
 
     def remaining_seconds(self) -> float:
-        """Seconds left for this request; raises TimeoutError where there are none."""
+        """Seconds left for this request; raises TimeoutError where no time is left."""
         remaining = self._ends_at - self._monotonic()
         if remaining <= 0:
             raise TimeoutError  # the caller knows whose deadline it was, and says so

@@ -105,7 +105,7 @@ class AccountStatus:
         return self.account.poll.interval_for(self.snapshot.listing.pages if self.snapshot else 0)
 
     def fresh_snapshot(self, now: ClockReading) -> Snapshot | None:
-        """The snapshot, unless there is none or it is older than the account's stale_after."""
+        """The snapshot, None without one or if it is older than the account's stale_after."""
         if self.snapshot is None:
             return None
         age_seconds = now.seconds_since(self.snapshot.started)

@@ -15,7 +15,7 @@ OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8
 
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 _OPENMETRICS_VERSIONS: Final = ("", "1.0.0", "0.0.1")
-# How to write names that the format does not allow. There are none, so every scheme is the same.
+# How to write names that the format does not allow. We have no such name, so all are the same.
 _ESCAPING_SCHEMES: Final = ("underscores", "allow-utf-8", "dots", "values")
 # The most specific range that a client names says how much it wants the text format.
 _TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")

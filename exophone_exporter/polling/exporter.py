@@ -20,7 +20,7 @@ from exophone_exporter.logs import lines_dropped
 from exophone_exporter.metrics.page import ExporterInfo, MetricsPage, ServerInfo
 from exophone_exporter.polling import accounts
 from exophone_exporter.polling.accounts import AccountRuntime, ReloadSummary
-from exophone_exporter.polling.poller import Poller, balance_task, poll_task
+from exophone_exporter.polling.poller import Poller, Task, balance_task, poll_task
 
 # First polls are spread, so that many accounts do not ask at the same moment; but within this time
 # all have begun, or the last accounts would be without data for minutes.
@@ -264,20 +264,18 @@ class Exporter:
         publish = partial(self._publish, runtime)
         polls = poll_task(account, state, client.fetch_all, self.clock, publish)
         runtime.pollers.append(new_poller(polls, hold_off_seconds=limiter.hold_off_seconds))
-        interval_seconds = account.balance_interval_seconds
-        if interval_seconds is not None:
-
-            def publish_balance(result: BalanceResult) -> None:
-                self.page.refresh_live(lambda: runtime.open_state().record_balance(result))
-
-            balances = balance_task(
-                account, interval_seconds, client.fetch_balance, self.clock, publish_balance
-            )
+        if account.balance_interval_seconds is not None:
             held_seconds = partial(limiter.hold_off_seconds, of_balance=True)
-            runtime.pollers.append(
-                new_poller(balances, kind="balance", hold_off_seconds=held_seconds)
-            )
+            asks = self._balance_task(runtime, account.balance_interval_seconds)
+            runtime.pollers.append(new_poller(asks, kind="balance", hold_off_seconds=held_seconds))
         return runtime
+
+    def _balance_task(self, runtime: AccountRuntime, interval_seconds: float) -> Task:
+        def publish(result: BalanceResult) -> None:
+            self.page.refresh_live(lambda: runtime.open_state().record_balance(result))
+
+        fetch = runtime.client.fetch_balance
+        return balance_task(runtime.account, interval_seconds, fetch, self.clock, publish)
 
     def _publish(self, runtime: AccountRuntime, result: PollResult) -> None:
         """Record a result together with the bytes that show it; a failure needs no rendering."""

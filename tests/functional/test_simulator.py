@@ -419,7 +419,7 @@ def test_a_wrong_command_changes_nothing_and_says_what_is_right(
 
 @pytest.mark.fault(240)
 def test_a_number_without_a_flow_has_none_to_detach(sim: Simulator, account: Account) -> None:
-    """And where no number has one, there is none to choose."""
+    """And where no number has a flow, no number can be chosen."""
     bare = next(n for n in account.numbers if not n["sms_url"])
     one = command(sim, "detach", number=bare["sid"], channel="sms")
     phone = f"{bare['phone_number']} (account acme)"

@@ -182,7 +182,7 @@ class Watcher:
         assert not self.webhook.alerts
 
     def assert_grafana_sees_the_same(self) -> None:
-        """Grafana's queries have had the series of ours since the beginning, and no name of one.
+        """Grafana's queries have had our series since the beginning, and no name of one.
 
         What lasted for less than five seconds may be seen by one of them only.
         """

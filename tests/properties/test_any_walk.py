@@ -71,7 +71,7 @@ class Server:
 
     After each request for a page comes the next of `happens`: a change of the list, or a failure of
     that request. `detail` says in turn how each question is answered about a number that is gone.
-    `refused` is whether the last page was refused in a way that is no end of the list.
+    `refused` is whether the last page was refused in a way that does not end the list.
     """
 
     numbers: list[str]

@@ -69,7 +69,7 @@ ANSWERED: Final[Mapping[str, type[PollError]]] = {
 
 
 def expected_of(case: Case) -> tuple[str | None, int]:
-    """The reason of the failure, None where there is none or a retry heals it; and the retries."""
+    """The reason of the failure, None without one or where a retry heals it; and the retries."""
     if case.operation.kind == "scrape":
         return None, 0
     if case.fault in EXCEPTIONS:
