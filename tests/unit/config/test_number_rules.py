@@ -38,6 +38,12 @@ def test_a_glob_matches_the_whole_text_in_any_case(key: str, glob: str) -> None:
     assert not applies(**{key: "x" + glob.lstrip("*")})
 
 
+@pytest.mark.parametrize("text", ["axcde", "abxde", "abcxe", "acbde", "abdce"])
+def test_every_part_between_stars_is_there_and_in_order(text: str) -> None:
+    assert matches_any(["a*b*c*d*e"], "a_b_c_d_e")
+    assert not matches_any(["a*b*c*d*e"], text)
+
+
 @pytest.mark.fault(233)
 def test_all_keys_given_must_match_and_the_first_rule_applies() -> None:
     rules = number_rules(

@@ -15,6 +15,7 @@ LISTED = (
     phone("abroad", phone_number="+14155550123"),
     phone("masked", phone_number="+91XXXX30240"),
     phone("unknown", phone_number=""),
+    phone("5551234567", phone_number=""),
 )
 
 
@@ -30,6 +31,7 @@ LISTED = (
         ("+91 80 4719 0999", "08047190999"),
         ("8047190999", "08047190999"),
         ("08047190999", "08047190999"),
+        ("5551234567", "5551234567"),  # by its SID alone
         ("1800 419 0123", "toll-free"),
         ("+91 1800-419-0123", "toll-free"),
         ("+65 3159 0123", "singapore"),
@@ -51,6 +53,7 @@ def test_a_number_is_found_however_it_is_written(written: str, sid: str) -> None
         "+91 80 4719 012",
         "+8047190123",
         "0123456",
+        "0998047190999",  # behind a 0 is an area code, not a country code
     ],
 )
 def test_a_part_of_a_number_or_another_country_is_not_it(written: str) -> None:
