@@ -308,6 +308,32 @@ def test_number_is_the_same_alone_and_in_the_list(
     assert client.fetch_number(first.sid) == first
 
 
+def test_number_is_asked_for_again_after_a_fault_that_passes(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    sim.fail(Fault(503, endpoint="detail"))
+    sid = sids(sim)[0]
+    assert client_of(sim.url).fetch_number(sid).sid == sid
+    assert len(sim.requests) == 2
+
+
+def test_missing_number_is_asked_about_only_once(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    sim.fail(Fault(503, endpoint="detail", times=None))
+    listing = client_of(sim.url).fetch_all({"gone": phone("gone")})
+    assert listing.missed == {"gone": 1}
+    assert sum(request.path.endswith("/gone") for request in sim.requests) == 1
+
+
+def test_answer_about_another_number_is_not_taken(
+    sim: Simulator, client_of: Callable[..., Client]
+) -> None:
+    sim.fail(Fault(200, body=b'{"sid": "another"}', endpoint="detail"))
+    with pytest.raises(BadEnvelope, match="about another number"):
+        client_of(sim.url).fetch_number(sids(sim)[0])
+
+
 @pytest.mark.parametrize("sid", [".", ".."], ids=["dot", "dots"])
 def test_sid_that_no_path_can_name_is_not_asked_about(
     sim: Simulator, client_of: Callable[..., Client], sid: str
