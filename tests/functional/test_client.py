@@ -321,8 +321,8 @@ def test_missing_number_is_asked_about_only_once(
     sim: Simulator, client_of: Callable[..., Client]
 ) -> None:
     sim.fail(Fault(503, endpoint="detail", times=None))
-    listing = client_of(sim.url).fetch_all({"gone": phone("gone")})
-    assert listing.missed == {"gone": 1}
+    listing = client_of(sim.url).fetch_all({"gone": phone("gone")}, {"gone": 1})
+    assert listing.missed == {"gone": 2}
     assert sum(request.path.endswith("/gone") for request in sim.requests) == 1
 
 
